@@ -1,0 +1,84 @@
+"""The one encoding of everything that is sent, saved, signed or hashed.
+
+MessagePack of typed structs, encoded as arrays, so that a value has exactly one encoding: integers
+take their shortest form, fields keep the order of their declaration, and there are no maps.
+Whatever does not encode back to the very bytes that it was decoded from is refused, which leaves no
+room for a second encoding, a trailing byte or an unknown field.
+"""
+
+from typing import Any, TypeVar, get_args
+
+import msgspec
+import numpy as np
+
+from protocols.errors import Malformed
+
+T = TypeVar("T")
+
+# What an array may hold on the wire: little-endian, and exact to compare.
+_DTYPES = ("<i8", "<f8")
+
+
+class Wire(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of every struct that has a canonical encoding."""
+
+
+class Secret(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Base of every struct that holds secrets: its repr shows its type and nothing else."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        # msgspec's own lists every field, and rich prefers it to __repr__.
+        return []
+
+
+def encode(value: object) -> bytes:
+    """The canonical bytes of a struct, or of a tuple of structs and plain values."""
+    return _encoder.encode(value)
+
+
+def decode(data: bytes, kind: type[T], *, party: str = "", step: str = "") -> T:
+    """The value of type `kind` whose canonical encoding is `data`.
+
+    Raises:
+        Malformed: for any other bytes, naming `party` and `step`.
+    """
+    name = getattr(kind, "__name__", "value")
+    try:
+        value = msgspec.msgpack.decode(data, type=kind, dec_hook=_decode_custom)
+        canonical = _encoder.encode(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        # No cause is chained, for that could carry the bytes themselves.
+        raise Malformed(f"not a {name}: {_reason(error)}", party=party, step=step) from None
+    if canonical != data:
+        raise Malformed(f"not the canonical encoding of a {name}", party=party, step=step)
+    return value
+
+
+def _reason(error: Exception) -> str:
+    reason = str(error) if isinstance(error, msgspec.MsgspecError) else type(error).__name__
+    # msgspec's messages name types and paths; but an unknown tag is quoted, and a peer chose it.
+    return "unknown tag" if reason.startswith("Invalid value") else reason
+
+
+def _encode_custom(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        if value.dtype.str not in _DTYPES:
+            raise TypeError(f"array of dtype {value.dtype} has no encoding; use one of {_DTYPES}")
+        return (value.dtype.str, value.shape, np.ascontiguousarray(value).data)
+    raise TypeError(f"{type(value).__name__} has no encoding")
+
+
+def _decode_custom(kind: type, value: Any) -> object:
+    if getattr(kind, "__origin__", kind) is np.ndarray:
+        dtype, shape, data = msgspec.convert(value, tuple[str, tuple[int, ...], bytes])
+        wanted = [np.dtype(scalar).str for arg in get_args(kind)[1:] for scalar in get_args(arg)]
+        if dtype not in _DTYPES or wanted not in ([], [dtype]):
+            raise ValueError("array dtype")
+        return np.frombuffer(data, dtype=dtype).reshape(shape)
+    raise TypeError("unknown type")
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_custom)

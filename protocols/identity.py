@@ -1,0 +1,202 @@
+"""Who the parties are: long-lived signing keys, and sealing keys that live for one session.
+
+A party is known by its Ed25519 key, which people exchange once and pin. For every session it draws
+a fresh sealing key (HPKE, RFC 9180, over the hybrid of X25519 and ML-KEM-768) and endorses it with
+the signing key. When the session ends the sealing key goes, and with it every message that was
+recorded on its way: a signing key that leaks later opens nothing.
+"""
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hpke
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from protocols.codec import Secret, Wire, decode, encode
+from protocols.errors import BadKey, BadSeal, BadSignature, Malformed
+
+NONCE_BYTES = 32
+VERIFY_KEY_BYTES = 32
+MLKEM_PUBLIC_BYTES = 1184
+SEAL_KEY_BYTES = MLKEM_PUBLIC_BYTES + 32
+
+_SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+
+
+class Member(Wire, frozen=True):
+    """One line of the roster: a party, its role, and its public keys.
+
+    Attributes:
+        name: unique in the session, 1 to 64 printable characters without spaces.
+        role: `client`, or a coordinator's role as its protocol names it.
+        verify_key: Ed25519 public key, 32 bytes.
+        seal_key: ML-KEM-768 and X25519 public keys of this session, 1184 + 32 bytes.
+        endorsement: Ed25519 signature by `verify_key` over the session nonce, name, role and
+            `seal_key`, 64 bytes.
+    """
+
+    name: str
+    role: str
+    verify_key: bytes
+    seal_key: bytes
+    endorsement: bytes
+
+    def check(self, nonce: bytes) -> None:
+        """Raise BadKey unless the keys are well-formed and the endorsement is for this nonce."""
+        if len(self.verify_key) != VERIFY_KEY_BYTES or len(self.seal_key) != SEAL_KEY_BYTES:
+            raise BadKey(f"keys of '{self.name}' have the wrong length", party=self.name)
+        try:
+            self.verify(self.endorsement, _endorsed(nonce, self))
+        except BadSignature:
+            raise BadKey(
+                f"the sealing key of '{self.name}' is not endorsed for this session",
+                party=self.name,
+                fix="enrol the party again with the session's nonce",
+            ) from None
+        # A key that cannot be sealed to would fail whoever first tries, in the middle of things.
+        self.seal(b"", b"")
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Raise BadSignature unless `signature` is this member's over `data`."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.verify_key).verify(signature, data)
+        except (InvalidSignature, ValueError):
+            raise BadSignature(f"not signed by '{self.name}'") from None
+
+    def seal(self, secret: bytes, info: bytes) -> bytes:
+        """HPKE single-shot seal to this member: 1120 + len(secret) + 16 bytes, fresh each time."""
+        try:
+            public = hpke.MLKEM768X25519PublicKey(
+                MLKEM768PublicKey.from_public_bytes(self.seal_key[:MLKEM_PUBLIC_BYTES]),
+                X25519PublicKey.from_public_bytes(self.seal_key[MLKEM_PUBLIC_BYTES:]),
+            )
+            return _SUITE.encrypt(secret, public, info)
+        except ValueError:
+            raise BadKey(f"the sealing key of '{self.name}' is unusable", party=self.name) from None
+
+
+class Identity:
+    """A party's name and its long-lived Ed25519 signing key."""
+
+    def __init__(self, name: str, signing_key: Ed25519PrivateKey) -> None:
+        self.name = name
+        self._signing_key = signing_key
+
+    @classmethod
+    def generate(cls, name: str) -> "Identity":
+        """A new identity from the operating system's randomness."""
+        return cls(name, Ed25519PrivateKey.generate())
+
+    @property
+    def verify_key(self) -> bytes:
+        """The public half, 32 bytes: what others pin."""
+        return self._signing_key.public_key().public_bytes_raw()
+
+    def sign(self, data: bytes) -> bytes:
+        """Ed25519 signature, 64 bytes, the same each time."""
+        return self._signing_key.sign(data)
+
+    def enrol(self, role: str, nonce: bytes) -> "Enrolment":
+        """Take part in the session that will be formed under `nonce`, with a fresh sealing key."""
+        return Enrolment(
+            self, role, nonce, MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
+        )
+
+    def save(self) -> bytes:
+        """The whole identity, private key included."""
+        return encode(_SavedIdentity(self.name, self._signing_key.private_bytes_raw()))
+
+    @classmethod
+    def load(cls, saved: bytes) -> "Identity":
+        """The inverse of `save`. Raises BadKey for anything else."""
+        try:
+            parts = decode(saved, _SavedIdentity)
+            return cls(parts.name, Ed25519PrivateKey.from_private_bytes(parts.signing_key))
+        except (Malformed, ValueError):
+            raise BadKey("not a saved identity", fix="make one with Identity.generate") from None
+
+    def __repr__(self) -> str:
+        return f"<Identity {self.name}>"
+
+
+class Enrolment:
+    """An identity in one session: what it needs to sign, and to open what is sealed to it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        role: str,
+        nonce: bytes,
+        mlkem_key: MLKEM768PrivateKey,
+        x25519_key: X25519PrivateKey,
+    ) -> None:
+        self.identity = identity
+        self._nonce = nonce
+        self._mlkem_key = mlkem_key
+        self._x25519_key = x25519_key
+        seal_key = (
+            mlkem_key.public_key().public_bytes_raw() + x25519_key.public_key().public_bytes_raw()
+        )
+        unsigned = Member(identity.name, role, identity.verify_key, seal_key, b"")
+        self.member = Member(
+            identity.name,
+            role,
+            identity.verify_key,
+            seal_key,
+            identity.sign(_endorsed(nonce, unsigned)),
+        )
+
+    def open(self, sealed: bytes, info: bytes) -> bytes:
+        """The inverse of `Member.seal`. Raises BadSeal."""
+        private = hpke.MLKEM768X25519PrivateKey(self._mlkem_key, self._x25519_key)
+        try:
+            return _SUITE.decrypt(sealed, private, info)
+        except (InvalidTag, ValueError):
+            raise BadSeal("sealed for another party or session, or altered") from None
+
+    def save(self) -> bytes:
+        """Everything, private keys included, so that a party can restart within its session."""
+        return encode(
+            _SavedEnrolment(
+                self.identity.save(),
+                self.member.role,
+                self._nonce,
+                self._mlkem_key.private_bytes_raw(),
+                self._x25519_key.private_bytes_raw(),
+            )
+        )
+
+    @classmethod
+    def load(cls, saved: bytes) -> "Enrolment":
+        """The inverse of `save`. Raises BadKey for anything else."""
+        try:
+            parts = decode(saved, _SavedEnrolment)
+            return cls(
+                Identity.load(parts.identity),
+                parts.role,
+                parts.nonce,
+                MLKEM768PrivateKey.from_seed_bytes(parts.mlkem_key),
+                X25519PrivateKey.from_private_bytes(parts.x25519_key),
+            )
+        except (Malformed, ValueError):
+            raise BadKey("not a saved enrolment", fix="enrol again for a new session") from None
+
+    def __repr__(self) -> str:
+        return f"<Enrolment {self.member.name} as {self.member.role}>"
+
+
+class _SavedIdentity(Secret, frozen=True):
+    name: str
+    signing_key: bytes
+
+
+class _SavedEnrolment(Secret, frozen=True):
+    identity: bytes
+    role: str
+    nonce: bytes
+    mlkem_key: bytes
+    x25519_key: bytes
+
+
+def _endorsed(nonce: bytes, member: Member) -> bytes:
+    return encode(("secure-afl/1 sealing key", nonce, member.name, member.role, member.seal_key))

@@ -1,0 +1,202 @@
+"""Messages: signed by their sender, sealed to their recipient, carried by anybody.
+
+A sender opens one channel to each recipient when it starts: it derives a channel key, and seals it
+to the recipient by HPKE with the session and both names as `info`. Every step's content then goes
+under AES-256-GCM with a key of its own, derived from the channel key for (session, sender,
+recipient, step). The Ed25519 signature covers a short header that carries the sealed channel key
+and the content's authentication tag, so that bulk data is touched once.
+"""
+
+from collections.abc import Sequence
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from protocols.codec import Secret, Wire, decode, encode
+from protocols.errors import (
+    BadSeal,
+    Malformed,
+    MessageRejected,
+    SessionMismatch,
+    WrongRecipient,
+)
+from protocols.identity import Enrolment
+from protocols.session import WIRE_VERSION, Session
+
+_TAG_BYTES = 16
+# Each key seals one content, ever, so that the nonce may be constant.
+_ZERO_NONCE = bytes(12)
+
+
+class Header(Wire, frozen=True):
+    """What the sender signs.
+
+    Attributes:
+        version, session: wire version and session id.
+        sender, recipient, step: who says what to whom.
+        capsule: the channel key, sealed to the recipient.
+        tag: the AES-GCM tag that ends the body, which binds the body to the signature.
+        batch: the tags of all messages that were sealed together with this one, in order, its own
+            among them; empty for a message that stands alone.
+    """
+
+    version: int
+    session: bytes
+    sender: str
+    recipient: str
+    step: str
+    capsule: bytes
+    tag: bytes
+    batch: tuple[bytes, ...] = ()
+
+
+class Message(Wire, frozen=True):
+    """A message on the wire: canonical header, signature over it, and the encrypted content."""
+
+    header_bytes: bytes
+    signature: bytes
+    body: bytes
+
+    @property
+    def header(self) -> Header:
+        """The decoded header: claims, until `receive` has checked them. Raises Malformed."""
+        return decode(self.header_bytes, Header)
+
+    def __repr__(self) -> str:
+        return f"<Message of {len(self.body)} bytes>"
+
+
+class Channel(Secret, frozen=True):
+    """The sender's end of one direction between two parties in one session."""
+
+    recipient: str
+    key: bytes
+    capsule: bytes
+
+
+def derive(key: bytes, session_id: bytes, *purpose: str, length: int = 32) -> bytes:
+    """HKDF-SHA256 (RFC 5869): a key bound to the session and to a purpose."""
+    return HKDF(hashes.SHA256(), length, salt=session_id, info=encode(purpose)).derive(key)
+
+
+def open_channel(session: Session, enrolment: Enrolment, recipient: str, secret: bytes) -> Channel:
+    """Derive a channel key from the party's secret and seal it to `recipient`."""
+    sender = enrolment.member.name
+    key = derive(secret, session.id, "channel", sender, recipient)
+    info = _channel_info(session, sender, recipient)
+    return Channel(recipient, key, session.member(recipient).seal(key, info))
+
+
+def seal(
+    session: Session, enrolment: Enrolment, channel: Channel, step: str, content: bytes
+) -> Message:
+    """The one message of this step on this channel; the same bytes each time."""
+    body = _encrypt(session, enrolment, channel, step, content)
+    return _sign(session, enrolment, channel, step, body, ())
+
+
+def seal_together(
+    session: Session,
+    enrolment: Enrolment,
+    step: str,
+    contents: Sequence[tuple[Channel, bytes]],
+) -> list[Message]:
+    """One message of this step on each channel; each is signed over the tags of all."""
+    bodies = [_encrypt(session, enrolment, channel, step, data) for channel, data in contents]
+    batch = tuple(body[-_TAG_BYTES:] for body in bodies)
+    return [
+        _sign(session, enrolment, channel, step, body, batch)
+        for (channel, _), body in zip(contents, bodies, strict=True)
+    ]
+
+
+def check(session: Session, recipient: str, message: Message) -> Header:
+    """The header, once session, recipient, sender and signature are right.
+
+    Raises:
+        Malformed, SessionMismatch, WrongRecipient, UnknownSender, BadSignature: in that order.
+    """
+    header = decode(message.header_bytes, Header, party=recipient)
+    if header.version != WIRE_VERSION:
+        raise Malformed(f"wire version {header.version}, wanted {WIRE_VERSION}", party=recipient)
+    if len(header.tag) != _TAG_BYTES:
+        # A shorter tag would leave its rest in the body, which nobody signed.
+        raise Malformed(f"tag of {len(header.tag)} bytes, wanted {_TAG_BYTES}", party=recipient)
+    if header.batch and header.tag not in header.batch:
+        raise Malformed("a tag that is not among those sealed with it", party=recipient)
+    if header.session != session.id:
+        raise SessionMismatch(
+            f"session {header.session.hex()[:16]}, this is {session.id.hex()[:16]}",
+            party=recipient,
+            fix="compare the two parties' session terms; they differ",
+        )
+    if header.recipient != recipient:
+        raise WrongRecipient("addressed to another party", party=recipient)
+    try:
+        session.member(header.sender).verify(message.signature, _signed(message.header_bytes))
+    except MessageRejected as error:
+        raise type(error)(error.what, party=recipient) from None
+    return header
+
+
+def unseal(session: Session, enrolment: Enrolment, header: Header, body: bytes) -> bytes:
+    """The content of a message whose header has been checked. Raises BadSeal."""
+    info = _channel_info(session, header.sender, header.recipient)
+    try:
+        channel_key = enrolment.open(header.capsule, info)
+        key = _content_key(session, channel_key, header.sender, header.recipient, header.step)
+        if body[-_TAG_BYTES:] != header.tag:
+            raise BadSeal("the body does not end in the signed tag")
+        return AESGCM(key).decrypt(_ZERO_NONCE, body, None)
+    except (BadSeal, InvalidTag):
+        raise BadSeal(
+            f"content from '{header.sender}' does not open",
+            party=header.recipient,
+            step=header.step,
+            fix="the sender must send it again",
+        ) from None
+
+
+def _encrypt(
+    session: Session, enrolment: Enrolment, channel: Channel, step: str, content: bytes
+) -> bytes:
+    sender = enrolment.member.name
+    key = _content_key(session, channel.key, sender, channel.recipient, step)
+    return AESGCM(key).encrypt(_ZERO_NONCE, content, None)
+
+
+def _sign(
+    session: Session,
+    enrolment: Enrolment,
+    channel: Channel,
+    step: str,
+    body: bytes,
+    batch: tuple[bytes, ...],
+) -> Message:
+    header = encode(
+        Header(
+            WIRE_VERSION,
+            session.id,
+            enrolment.member.name,
+            channel.recipient,
+            step,
+            channel.capsule,
+            body[-_TAG_BYTES:],
+            batch,
+        )
+    )
+    return Message(header, enrolment.identity.sign(_signed(header)), body)
+
+
+def _signed(header: bytes) -> bytes:
+    return b"secure-afl/1 message header" + header
+
+
+def _channel_info(session: Session, sender: str, recipient: str) -> bytes:
+    return encode(("secure-afl/1 channel", session.id, sender, recipient))
+
+
+def _content_key(session: Session, key: bytes, sender: str, recipient: str, step: str) -> bytes:
+    return derive(key, session.id, "content", sender, recipient, step)

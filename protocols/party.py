@@ -1,0 +1,291 @@
+"""A party: a state machine that is given messages and returns messages, and does no I/O.
+
+Two functions define it. `_transition` takes a state and a message's content to the next state;
+`_outbox` takes a state to all messages that others may still need from the party. Neither draws
+randomness or keeps anything aside, so that a party restored from its saved state says the same
+bytes again, and never others.
+"""
+
+import copy
+import hashlib
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Self
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from protocols import message as messages
+from protocols.codec import Secret, Wire, decode, encode
+from protocols.errors import (
+    BadSavedState,
+    InvalidSession,
+    InvalidVector,
+    Malformed,
+    SessionAborted,
+    UnexpectedStep,
+    UnknownSender,
+)
+from protocols.identity import Enrolment
+from protocols.layout import Integers
+from protocols.message import Channel, Header, Message
+from protocols.session import Session
+
+ENTROPY_BYTES = 32
+
+Entropy = Callable[[int], bytes]
+# A client's vector, int64 of the layout's length; it is given 32 bytes of the party's entropy, from
+# which it derives any noise, so that a restarted client adds the same noise again.
+Vector = Callable[[bytes], Integers]
+
+
+class Received(NamedTuple):
+    """An opened message: who says it, what, and the message itself with its header."""
+
+    sender: str
+    content: Wire
+    header: Header
+    message: Message
+
+
+class Step(NamedTuple):
+    """A step of a protocol: who may send it, and the type of its content."""
+
+    sender_role: str
+    content: type[Wire]
+
+
+class State(Secret, frozen=True, tag=True):
+    """Base of the states that a party passes through; one frozen struct for each step."""
+
+
+class Fresh(State, frozen=True):
+    """Before the start."""
+
+
+class Aborted(State, frozen=True):
+    """Over without a sum."""
+
+    reason: str
+
+
+class Sum(Wire, frozen=True, eq=False):
+    """What a session releases, once.
+
+    Attributes:
+        total: int64 vector of the layout's length, the exact sum over `included`.
+        included: names of the clients in the sum, sorted.
+    """
+
+    total: Integers
+    included: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return f"<Sum over {len(self.included)} clients>"
+
+
+class Party(ABC):
+    """Base of every party of every protocol.
+
+    Subclasses name their `role`, their `states` (a union type) and the `steps` that they receive,
+    and implement `_begin`, `_transition` and `_outbox`; coordinators also `_deadline`, `awaits` and
+    `result`.
+
+    Args:
+        session: the terms.
+        enrolment: this party's keys in the session.
+        vector: a client's vector; None for coordinators.
+        entropy: where the party draws its 32 bytes, once, at the start.
+
+    Raises:
+        InvalidSession: the roster has this party with other keys, in another role, or not at all.
+    """
+
+    role: ClassVar[str]
+    states: ClassVar[Any]
+    steps: ClassVar[dict[str, Step]] = {}
+
+    def __init__(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        vector: Vector | None = None,
+        *,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> None:
+        member = enrolment.member
+        if member not in session.roster or member.role != self.role:
+            raise InvalidSession(
+                f"the session's roster has no {self.role} of this name and these keys",
+                party=member.name,
+                fix="enrol with the session's nonce, in this role, before it is formed",
+            )
+        self.session = session
+        self.name = member.name
+        self._enrolment = enrolment
+        self._vector = vector
+        self._entropy = entropy
+        self._state: State = Fresh()
+        self._prepared: Integers | None = None
+
+    def start(self) -> list[Message]:
+        """Begin, drawing all entropy; a party that has begun says its current messages again."""
+        if isinstance(self._state, Fresh):
+            self._state = self._begin(self._entropy(ENTROPY_BYTES))
+        return self.pending()
+
+    def receive(self, message: Message) -> list[Message]:
+        """Take a message; returns what this party sends because of it.
+
+        Raises:
+            MessageRejected: the message is refused and the party is unchanged.
+            SessionAborted: the session is over for this party.
+        """
+        header = messages.check(self.session, self.name, message)
+        step = self.steps.get(header.step)
+        if step is None:
+            raise UnexpectedStep("no such step here", party=self.name)
+        if self.session.member(header.sender).role != step.sender_role:
+            raise UnknownSender(
+                f"'{header.sender}' is no {step.sender_role}", party=self.name, step=header.step
+            )
+        content_bytes = messages.unseal(self.session, self._enrolment, header, message.body)
+        content = decode(content_bytes, step.content, party=self.name, step=header.step)
+        received = Received(header.sender, content, header, message)
+        return self._move(lambda: self._transition(self._state, received))
+
+    def deadline(self, step: str) -> list[Message]:
+        """Wait no longer for `step`; ignored by a party that does not await it (any more).
+
+        Raises:
+            SessionAborted: what has arrived is not enough.
+        """
+        if self.awaits != step:
+            return []
+        return self._move(lambda: self._deadline(self._state))
+
+    def pending(self) -> list[Message]:
+        """What others may still need: a restarted party sends it again, byte for byte."""
+        return self._outbox(self._state)
+
+    @property
+    def awaits(self) -> str | None:
+        """The step whose deadline a driver has to watch for this party, if any."""
+        return None
+
+    @property
+    def result(self) -> Sum | None:
+        """The sum, at a party that receives it and once it is there."""
+        return None
+
+    def save(self) -> bytes:
+        """The party's state, secrets included; the vector, session and keys are kept elsewhere."""
+        saved = encode((self.session.id, self.name, encode(self._state)))
+        return hashlib.sha256(saved).digest() + saved
+
+    def restore(self, saved: bytes) -> Self:
+        """Put a newly made party into a saved state. Raises BadSavedState for any damage."""
+        digest, saved = saved[:32], saved[32:]
+        try:
+            if hashlib.sha256(saved).digest() != digest:
+                raise Malformed("digest does not match")
+            session_id, name, state = decode(saved, tuple[bytes, str, bytes])
+            if (session_id, name) != (self.session.id, self.name):
+                raise Malformed("of another session or party")
+            self._state = decode(state, self.states)
+        except Malformed as error:
+            raise BadSavedState(
+                f"saved state: {error.what}",
+                party=self.name,
+                fix="restore the state that this party saved in this session",
+            ) from None
+        self._prepared = None
+        return self
+
+    def save_keys(self) -> bytes:
+        """The party's saved enrolment, private keys included."""
+        return self._enrolment.save()
+
+    def reload(self) -> Self:
+        """This party as a fresh process would have it, from its saved state."""
+        return copy.copy(self).restore(self.save())
+
+    def _move(self, next_state: Callable[[], State]) -> list[Message]:
+        before = self._state
+        try:
+            self._state = next_state()
+        except SessionAborted as error:
+            self._state = Aborted(error.what)
+            raise
+        if type(self._state) is type(before):
+            # A state of the same kind only counts arrivals; its messages have been sent.
+            return []
+        said = {_route(message) for message in self._outbox(before)}
+        return [message for message in self.pending() if _route(message) not in said]
+
+    @abstractmethod
+    def _begin(self, secret: bytes) -> State: ...
+
+    def _transition(self, state: State, received: Received) -> State:
+        raise UnexpectedStep("this party awaits nothing", party=self.name)
+
+    def _deadline(self, state: State) -> State:
+        return state
+
+    def _outbox(self, state: State) -> list[Message]:
+        return []
+
+    def _open_channel(self, recipient: str, secret: bytes) -> Channel:
+        return messages.open_channel(self.session, self._enrolment, recipient, secret)
+
+    def _seal(self, channel: Channel, step: str, content: Wire) -> Message:
+        return messages.seal(self.session, self._enrolment, channel, step, encode(content))
+
+    def _seal_together(self, step: str, contents: Sequence[tuple[Channel, Wire]]) -> list[Message]:
+        encoded = [(channel, encode(content)) for channel, content in contents]
+        return messages.seal_together(self.session, self._enrolment, step, encoded)
+
+    def _fingerprint_vector(self, secret: bytes) -> bytes:
+        """Take this client's vector for the first time; its fingerprint goes into the state.
+
+        A restarted client must not seal a second content under the same keys; its data may have
+        changed meanwhile. The fingerprint is a GMAC (NIST SP 800-38D), for speed.
+        """
+        self._prepared = self._take_vector(secret)
+        return self._fingerprint(secret, self._prepared)
+
+    def _contribution(self, secret: bytes, fingerprint: bytes) -> Integers:
+        """This client's vector, the one that it began with.
+
+        Raises:
+            InvalidVector: the data have changed since.
+        """
+        if self._prepared is not None:
+            vector, self._prepared = self._prepared, None
+            return vector
+        vector = self._take_vector(secret)
+        if self._fingerprint(secret, vector) != fingerprint:
+            raise InvalidVector(
+                "not the vector that this client began with",
+                party=self.name,
+                fix="restore the data, or take part in a new session",
+            )
+        return vector
+
+    def _take_vector(self, secret: bytes) -> Integers:
+        assert self._vector is not None, "a client needs a vector"
+        vector = self._vector(messages.derive(secret, self.session.id, "vector", self.name))
+        self.session.layout.check(vector, party=self.name)
+        return vector
+
+    def _fingerprint(self, secret: bytes, vector: Integers) -> bytes:
+        key = messages.derive(secret, self.session.id, "fingerprint", self.name)
+        return AESGCM(key).encrypt(bytes(12), b"", vector.tobytes())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {type(self._state).__name__}>"
+
+
+def _route(message: Message) -> tuple[str, str]:
+    header = message.header
+    return header.recipient, header.step

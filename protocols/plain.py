@@ -1,0 +1,152 @@
+"""`plain`: clients send their vectors to one server, which adds them up and sees every one.
+
+It protects nothing against the server. It is the baseline of cost and leakage, and the shortest
+example of a protocol: links are still sealed and signed, the minimum cohort still holds.
+"""
+
+import secrets
+from collections.abc import Mapping
+from typing import ClassVar
+
+from protocols.codec import Secret
+from protocols.errors import BelowThreshold, InvalidVector, Malformed, Replayed, UnexpectedStep
+from protocols.identity import Enrolment
+from protocols.message import Channel, Message
+from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Step, Sum, Vector
+from protocols.protocol import Protocol
+from protocols.session import CLIENT, Session
+from protocols.spool import Spool
+
+SERVER = "server"
+UPLOAD = "upload"
+
+
+class Upload(Secret, frozen=True):
+    """A client's vector, packed in the ring."""
+
+    vector: bytes
+
+
+class Uploading(State, frozen=True):
+    """The client has begun; all that it ever says follows from its secret."""
+
+    secret: bytes
+    fingerprint: bytes
+    channel: Channel
+
+
+class Collecting(State, frozen=True):
+    """The server's running sum, packed in the ring, and whose vectors are in it."""
+
+    total: bytes
+    included: tuple[str, ...]
+
+
+class Finished(State, frozen=True):
+    """The server has released the sum."""
+
+    total: Sum
+
+
+class PlainClient(Party):
+    """Uploads its vector at the start; answers nothing."""
+
+    role = CLIENT
+    states = Fresh | Uploading | Aborted
+
+    def _begin(self, secret: bytes) -> Uploading:
+        (server,) = self.session.of_role(SERVER)
+        fingerprint = self._fingerprint_vector(secret)
+        return Uploading(secret, fingerprint, self._open_channel(server, secret))
+
+    def _outbox(self, state: State) -> list[Message]:
+        if not isinstance(state, Uploading):
+            return []
+        layout = self.session.layout
+        vector = layout.embed(self._contribution(state.secret, state.fingerprint))
+        return [self._seal(state.channel, UPLOAD, Upload(layout.pack(vector)))]
+
+
+class PlainServer(Party):
+    """Adds up what arrives until every client is in, or its deadline for uploads passes."""
+
+    role = SERVER
+    states = Fresh | Collecting | Finished | Aborted
+    steps: ClassVar[dict[str, Step]] = {UPLOAD: Step(CLIENT, Upload)}
+
+    def _begin(self, secret: bytes) -> Collecting:
+        return Collecting(bytes(self.session.layout.packed_bytes), ())
+
+    @property
+    def awaits(self) -> str | None:
+        return UPLOAD if isinstance(self._state, Collecting) else None
+
+    @property
+    def result(self) -> Sum | None:
+        return self._state.total if isinstance(self._state, Finished) else None
+
+    def _transition(self, state: State, received: Received) -> State:
+        sender, content = received.sender, received.content
+        if not isinstance(state, Collecting):
+            raise UnexpectedStep("uploads are closed", party=self.name, step=UPLOAD)
+        if sender in state.included:
+            raise Replayed(f"'{sender}' has uploaded before", party=self.name, step=UPLOAD)
+        assert isinstance(content, Upload)
+        layout = self.session.layout
+        try:
+            addend = layout.unpack(content.vector)
+        except InvalidVector as error:
+            raise Malformed(f"'{sender}': {error.what}", party=self.name, step=UPLOAD) from None
+        total = layout.pack(layout.unpack(state.total) + addend)
+        collecting = Collecting(total, (*state.included, sender))
+        everybody = len(collecting.included) == len(self.session.clients)
+        return self._release(collecting) if everybody else collecting
+
+    def _deadline(self, state: State) -> State:
+        assert isinstance(state, Collecting)
+        return self._release(state)
+
+    def _release(self, state: Collecting) -> Finished:
+        if len(state.included) < self.session.min_cohort:
+            raise BelowThreshold(
+                f"{len(state.included)} clients contributed, wanted ≥ {self.session.min_cohort}",
+                party=self.name,
+                step=UPLOAD,
+                fix="run again with more clients, or a smaller minimum cohort",
+            )
+        layout = self.session.layout
+        total = layout.decode(layout.unpack(state.total), party=self.name, step=UPLOAD)
+        return Finished(Sum(total, tuple(sorted(state.included))))
+
+
+class Plain(Protocol, frozen=True, tag="plain"):
+    """The protocol without protection."""
+
+    name = "plain"
+    protects = "nothing: the server sees every client's vector"
+    upload_step = UPLOAD
+
+    def coordinators(self) -> Mapping[str, str]:
+        return {SERVER: SERVER}
+
+    def client(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        vector: Vector,
+        *,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> Party:
+        self.check(session)
+        return PlainClient(session, enrolment, vector, entropy=entropy)
+
+    def coordinator(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        *,
+        spool: Spool | None = None,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> Party:
+        self.check(session)
+        return PlainServer(session, enrolment, entropy=entropy)

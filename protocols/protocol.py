@@ -1,0 +1,118 @@
+"""What a protocol offers to whoever wants a sum: a name, its terms, its trust, and its parties."""
+
+import secrets
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+from protocols.codec import Wire, encode
+from protocols.errors import InvalidSession
+from protocols.identity import NONCE_BYTES, Enrolment, Identity
+from protocols.layout import Layout
+from protocols.party import Entropy, Party, Vector
+from protocols.session import CLIENT, WIRE_VERSION, Session
+from protocols.spool import Spool
+
+
+class Protocol(Wire, frozen=True):
+    """A way to sum vectors; its fields are the parameters that all parties must agree on.
+
+    Attributes:
+        name: as in `Session.protocol` and on the command line.
+        protects: one sentence for reports: what is hidden, from whom, and under which condition.
+        upload_step: the step in which a client's vector travels; one that vanishes there is left
+            out, having taken part in everything before.
+    """
+
+    name: ClassVar[str]
+    protects: ClassVar[str]
+    upload_step: ClassVar[str]
+
+    @abstractmethod
+    def coordinators(self) -> Mapping[str, str]:
+        """Default name to role of every party that is not a client, in the order they start."""
+
+    @abstractmethod
+    def client(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        vector: Vector,
+        *,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> Party:
+        """A client of the session."""
+
+    @abstractmethod
+    def coordinator(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        *,
+        spool: Spool | None = None,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> Party:
+        """A coordinator of the session, in the role that the roster gives it.
+
+        `spool` is where it may keep bulky messages; by default in memory, which a restart loses.
+        """
+
+    def check(self, session: Session) -> None:
+        """Raise InvalidSession unless the session is one of this protocol with these parameters."""
+        if session.protocol != self.name or session.parameters != encode(self):
+            raise InvalidSession(
+                f"the session's protocol is '{session.protocol}', this party's '{self.name}', or "
+                "their parameters differ",
+                fix="give all parties the same protocol and parameters",
+            )
+        roles = sorted(member.role for member in session.roster if member.role != CLIENT)
+        if roles != sorted(self.coordinators().values()):
+            raise InvalidSession(
+                f"coordinators {roles}, wanted {sorted(self.coordinators().values())}",
+                fix="enrol exactly the coordinators that the protocol names",
+            )
+
+
+def new_nonce() -> bytes:
+    """A nonce for a session that is about to be formed."""
+    return secrets.token_bytes(NONCE_BYTES)
+
+
+def enrol(
+    protocol: Protocol, clients: Mapping[str, Identity], nonce: bytes
+) -> dict[str, Enrolment]:
+    """Enrol the named clients, and new coordinators as the protocol wants them, for one session.
+
+    Raises:
+        InvalidSession: a client has the name of a coordinator.
+    """
+    if taken := sorted(clients.keys() & protocol.coordinators().keys()):
+        raise InvalidSession(f"clients {taken} have names of coordinators", fix="rename them")
+    enrolments = {name: identity.enrol(CLIENT, nonce) for name, identity in clients.items()}
+    for name, role in protocol.coordinators().items():
+        enrolments[name] = Identity.generate(name).enrol(role, nonce)
+    return enrolments
+
+
+def form_session(
+    protocol: Protocol,
+    enrolments: Mapping[str, Enrolment],
+    nonce: bytes,
+    layout: Layout,
+    *,
+    min_cohort: int,
+    corrupt: int = 0,
+    context: bytes = bytes(32),
+) -> Session:
+    """The session of these parties. Raises InvalidSession or BadKey."""
+    return Session(
+        version=WIRE_VERSION,
+        protocol=protocol.name,
+        parameters=encode(protocol),
+        nonce=nonce,
+        roster=tuple(enrolment.member for enrolment in enrolments.values()),
+        layout=layout,
+        min_cohort=min_cohort,
+        corrupt=corrupt,
+        context=context,
+    )

@@ -1,0 +1,5 @@
+"""Assertions in the shared modules explain themselves as those of tests do."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.protocols.suite", "tests.protocols.worlds")
