@@ -1,0 +1,33 @@
+"""One-shot analytic federated learning over sums that nobody can look into.
+
+    result = Federation(method=AFL(), protocol=Plain()).run(clients)
+    result.model.predict(features)
+
+A row's way, module by module: `data` (folders to images), `features` (images to features), then
+`simulation`, which joins the two halves in `federation`: `quantise` and `statistics` (features to
+one integer vector), the blind sum in `protocols`, `ridge` and `model` (sum to model), `report`.
+"""
+
+from protocols import Plain
+from secure_afl.clients import ClientData
+from secure_afl.errors import ConfigError, DataError, SecureAflError
+from secure_afl.methods import AFL, FedHiP
+from secure_afl.model import LinearModel
+from secure_afl.quantise import Quantiser
+from secure_afl.simulation import Federation, Result
+from secure_afl.statistics import Statistics
+
+__all__ = [
+    "AFL",
+    "ClientData",
+    "ConfigError",
+    "DataError",
+    "FedHiP",
+    "Federation",
+    "LinearModel",
+    "Plain",
+    "Quantiser",
+    "Result",
+    "SecureAflError",
+    "Statistics",
+]

@@ -1,0 +1,117 @@
+"""A cache of what a frozen backbone made of an image, so that it is computed once."""
+
+import os
+import sqlite3
+import sys
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_afl.errors import DataError
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS features (
+    backbone BLOB NOT NULL,
+    image BLOB NOT NULL,
+    row BLOB NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (backbone, image)
+)
+"""
+
+
+def default_path() -> Path:
+    """The cache file of this user: `$SECURE_AFL_CACHE`, or one in the user's cache directory."""
+    if chosen := os.environ.get("SECURE_AFL_CACHE"):
+        return Path(chosen)
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "secure-afl" / "features.sqlite"
+
+
+class FeatureCache:
+    """Feature rows by backbone and image, in one SQLite file that only its owner can read.
+
+    The file (mode 0600) and its folder (mode 0700) are made if they are missing. Several processes
+    may use it at a time. Raises DataError for a file that is not a feature cache, that is damaged,
+    or that cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+        except OSError as error:
+            raise DataError(
+                f"the feature cache {self.path} cannot be written ({error}); "
+                "set SECURE_AFL_CACHE to a file that can"
+            ) from error
+        with self._connect() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables == 0:
+                connection.execute(_SCHEMA)
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
+            elif version != _VERSION:
+                raise self._corrupt(f"it has version {version}, not {_VERSION}")
+
+    def get(
+        self, backbone_digest: bytes, image_digests: Iterable[bytes]
+    ) -> dict[bytes, NDArray[np.float32]]:
+        """The rows that are known, float32 (d,), by image digest; the others are left out.
+
+        Raises DataError if the file is damaged.
+        """
+        found: dict[bytes, NDArray[np.float32]] = {}
+        query = "SELECT row, checksum FROM features WHERE backbone = ? AND image = ?"
+        with self._connect() as connection:
+            for digest in image_digests:
+                hit = connection.execute(query, (backbone_digest, digest)).fetchone()
+                if hit is None:
+                    continue
+                row, checksum = hit
+                if len(row) % 4 or zlib.crc32(row) != checksum:
+                    raise self._corrupt("the checksum of a row is wrong")
+                found[digest] = np.frombuffer(row, dtype="<f4").astype(np.float32)
+        return found
+
+    def put(self, backbone_digest: bytes, rows: Mapping[bytes, NDArray[np.float32]]) -> None:
+        """Store rows, float32 (d,), by image digest, all or none; known ones are replaced.
+
+        Raises DataError if the file is damaged or cannot be written.
+        """
+        encoded = [(digest, row.astype("<f4").tobytes()) for digest, row in rows.items()]
+        with self._connect() as connection:
+            connection.executemany(
+                "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)",
+                [(backbone_digest, digest, row, zlib.crc32(row)) for digest, row in encoded],
+            )
+
+    @contextmanager
+    def _connect(self) -> Iterator[sqlite3.Connection]:
+        """One transaction on a connection of its own."""
+        try:
+            with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+                yield connection
+        except sqlite3.OperationalError as error:
+            raise DataError(
+                f"the feature cache {self.path} cannot be used ({error}); make room, wait for "
+                "other runs to end, or set SECURE_AFL_CACHE to another file"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise self._corrupt(str(error)) from error
+
+    def _corrupt(self, reason: str) -> DataError:
+        return DataError(
+            f"the feature cache {self.path} cannot be read ({reason}); delete it: "
+            "its rows are computed again"
+        )

@@ -1,0 +1,227 @@
+"""`secure-afl`: the command line, and the one place that knows all packages."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from protocols.errors import ProtocolError
+from secure_afl import doctor as checks
+from secure_afl import run as runs
+from secure_afl.config import RunConfig, description, json_schema, make_config
+from secure_afl.errors import ConfigError, SecureAflError
+from secure_afl.report import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="One-shot federated learning over sums that nobody can look into.\n\n"
+    "Start with `secure-afl demo`; then point `run` at your own folders:\n\n"
+    "  secure-afl run --clients 'sites/*' --test test --backbone timm:resnet18",
+)
+_errors = Console(stderr=True)
+
+_JSON_HELP = "Write the report as JSON to FILE; - for standard output."
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)]
+
+
+def main() -> None:
+    """Entry point: errors that we raise on purpose end in one line and exit code 2."""
+    try:
+        app()
+    except (SecureAflError, ProtocolError) as error:
+        _errors.print(
+            f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(2)
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what happens, to standard error.")
+    ] = False,
+) -> None:
+    """Options before any command."""
+    if verbose:
+        handler = RichHandler(console=_errors, show_path=False)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+
+
+def _flag(field: str, metavar: str | None = None) -> Any:
+    return typer.Option(
+        "--" + field.replace("_", "-"), metavar=metavar, help=description(field), show_default=False
+    )
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Settings as TOML, keys named like the flags; flags override it."
+        ),
+    ] = None,
+    clients: Annotated[str | None, _flag("clients", "GLOB")] = None,
+    test: Annotated[str | None, _flag("test", "PATH")] = None,
+    holdout: Annotated[float | None, _flag("holdout", "FRACTION")] = None,
+    partition: Annotated[str | None, _flag("partition", "SPEC")] = None,
+    backbone: Annotated[str | None, _flag("backbone", "SPEC")] = None,
+    checkpoint: Annotated[str | None, _flag("checkpoint", "FILE")] = None,
+    image_size: Annotated[int | None, _flag("image_size", "N")] = None,
+    feature_bits: Annotated[int | None, _flag("feature_bits", "N")] = None,
+    max_rows: Annotated[int | None, _flag("max_rows", "N")] = None,
+    method: Annotated[str | None, _flag("method", "afl|fedhip")] = None,
+    ridge: Annotated[float | None, _flag("ridge", "λ")] = None,
+    alpha: Annotated[float | None, _flag("alpha", "α")] = None,
+    reading: Annotated[str | None, _flag("reading", "joint|proximal")] = None,
+    protocol: Annotated[str | None, _flag("protocol", "plain")] = None,
+    aggregators: Annotated[int | None, _flag("aggregators", "M")] = None,
+    drop: Annotated[int | None, _flag("drop", "N")] = None,
+    min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
+    corrupt: Annotated[int | None, _flag("corrupt", "N")] = None,
+    seed: Annotated[int | None, _flag("seed", "N")] = None,
+    out: Annotated[str | None, _flag("out", "DIR")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Run one federation, all parties in this process, and report on it.
+
+    Four sites with image folders, a hold-out for personal models:
+
+      secure-afl run --clients 'sites/*' --method fedhip --holdout 0.2 --out results
+
+    One data set cut up into ten skewed clients, two of which vanish:
+
+      secure-afl run --clients data.npz --partition dirichlet:10:0.1 --drop 2
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    settings = {name: given[name] for name in RunConfig.__struct_fields__ if name in given}
+    _check_writable(json_file)
+    with _progress() as advance:
+        result = runs.run(make_config(settings, config), advance)
+    _show([result.report], json_file)
+    _write_json(json_file, result.report)
+
+
+@app.command()
+def demo(json_file: JsonFile = None) -> None:
+    """Federate scikit-learn's handwritten digits among ten clients, two of which vanish.
+
+    No download, no backbone, a few seconds.
+    """
+    _check_writable(json_file)
+    reports = []
+    for method in ("afl", "fedhip"):
+        settings = {"method": method, "drop": 2, "holdout": 0.2, "alpha": 3.0}
+        reports.append(runs.run(make_config(settings)).report)
+    _show(reports, json_file)
+    _write_json(json_file, {"runs": reports})
+
+
+@app.command()
+def doctor(
+    backbone: Annotated[str | None, _flag("backbone", "SPEC")] = None,
+    checkpoint: Annotated[str | None, _flag("checkpoint", "FILE")] = None,
+    image_size: Annotated[int | None, _flag("image_size", "N")] = None,
+) -> None:
+    """Check this machine: versions, GPU, AES, cache, a small sum and, if named, a backbone."""
+    found = checks.checks()
+    if backbone is not None:
+        found.append(checks.backbone(backbone, checkpoint, image_size))
+    table = Table("check", "found", box=None)
+    for check in found:
+        table.add_row(check.name, check.found, style=None if check.good else "bold red")
+    Console().print(table)
+    if not all(check.good for check in found):
+        raise ConfigError("this machine is not fit to run; see the red lines")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of run.toml, for editors that check as you type."""
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def _progress() -> Iterator[runs.Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=_errors, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def advance(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        yield advance
+
+
+def _show(reports: Sequence[Report], json_file: str | None) -> None:
+    # JSON on standard output is for programs; people then read standard error.
+    console = _errors if json_file == "-" else Console()
+    table = Table(title="secure-afl", title_justify="left")
+    table.add_column("")
+    for report in reports:
+        table.add_column(f"{report.method} / {report.protocol}", justify="right")
+    rows = [_lines(report) for report in reports]
+    for name in rows[0]:
+        table.add_row(name, *(lines[name] for lines in rows))
+    console.print(table)
+    for warning in dict.fromkeys(w for report in reports for w in report.warnings):
+        console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
+
+
+def _lines(report: Report) -> dict[str, str]:
+    accuracy, seconds = report.accuracy, report.seconds
+    upload, plain = report.bytes.upload_per_client, report.bytes.plain_float64_per_client
+    return {
+        "clients in the sum": f"{report.clients.included} of {report.clients.total}",
+        "rows": f"{report.examples:,}",
+        "features × classes": f"{report.feature_dim} × {report.classes}",
+        "feature bits / ring bits": f"{report.feature_bits} / {report.ring_bits}",
+        "exact": "yes" if report.exact else "NO",
+        "accuracy, federated": _percent(accuracy.federated),
+        "accuracy, centralised float": _percent(accuracy.centralised_float),
+        "accuracy, each client alone": _percent(accuracy.local_mean),
+        "own held-out rows: personal": _percent(accuracy.personal_mean),
+        "own held-out rows: federated": _percent(accuracy.holdout_federated_mean),
+        "own held-out rows: alone": _percent(accuracy.holdout_local_mean),
+        "upload per client": f"{upload / 1e6:.3f} MB",
+        "  of AFL's float64 upload": f"{upload / plain:.1%}",
+        "seconds: features": f"{seconds.features:.2f}",
+        "seconds: statistics": f"{seconds.statistics:.2f}",
+        "seconds: protect": f"{seconds.protect:.2f}",
+        "seconds: aggregate": f"{seconds.aggregate:.2f}",
+        "seconds: solve": f"{seconds.solve:.2f}",
+    }
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
+
+
+def _check_writable(json_file: str | None) -> None:
+    if json_file not in (None, "-") and not Path(json_file).absolute().parent.is_dir():
+        raise ConfigError(f"--json {json_file}: its folder does not exist; make it first")
+
+
+def _write_json(file: str | None, content: Any) -> None:
+    if file is None:
+        return
+    text = msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"
+    if file == "-":
+        sys.stdout.write(text)
+    else:
+        Path(file).write_text(text, encoding="utf-8")

@@ -1,0 +1,192 @@
+"""The settings of a run: one typed struct behind the flags, the TOML file and the JSON Schema."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from secure_afl.errors import ConfigError
+from secure_afl.methods.afl import DEFAULT_RIDGE, MAX_RIDGE
+from secure_afl.methods.fedhip import MAX_ALPHA, Reading
+
+
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `secure-afl run` does; every field is a flag of the same name and a key of run.toml."""
+
+    clients: Annotated[
+        str | None,
+        Meta(
+            description="The clients' data: a quoted glob of image folders (<class>/*.jpg|png) or "
+            ".npz files, one client each, or one data set to cut up with --partition. Without it, "
+            "scikit-learn's handwritten digits."
+        ),
+    ] = None
+    test: Annotated[
+        str | None,
+        Meta(
+            description="Test data for the global model, as a folder or .npz. Without it, the test "
+            "split of an .npz of --clients, if it has one."
+        ),
+    ] = None
+    holdout: Annotated[
+        float,
+        Meta(
+            ge=0,
+            lt=1,
+            description="Share of each client's rows kept out of training to score personal "
+            "models on.",
+        ),
+    ] = 0.0
+    partition: Annotated[
+        str | None,
+        Meta(
+            description="How to cut one data set into clients: iid:10, dirichlet:10:0.1 (clients, "
+            "α: small is skewed), shards:10:2 (clients, label shards each), sizes:100,200,50."
+        ),
+    ] = None
+    backbone: Annotated[
+        str | None,
+        Meta(
+            description="What makes features of examples: timm:<model>[,key=value…], "
+            "projection:<dim>, identity, or two joined by '+'. Default: identity for features, "
+            "projection:512 for the embedded digits, timm:resnet18 for other images."
+        ),
+    ] = None
+    checkpoint: Annotated[
+        str | None,
+        Meta(description="Local weights for timm:<model>; without it, timm's own are downloaded."),
+    ] = None
+    image_size: Annotated[
+        Annotated[int, Meta(ge=8, le=4096)] | None,
+        Meta(description="Resize images to N × N pixels."),
+    ] = None
+    feature_bits: Annotated[
+        Annotated[int, Meta(ge=1, le=12)] | None,
+        Meta(
+            description="Rows become integers of norm ≤ 2^N. Default: the most, from 8 to 12, that "
+            "the narrowest ring holds.",
+        ),
+    ] = None
+    max_rows: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Public bound on its rows that each client declares. Default, in "
+            "simulation: the next power of two of its own.",
+        ),
+    ] = None
+    method: Annotated[
+        Literal["afl", "fedhip"],
+        Meta(description="afl: one model for all. fedhip: also a personal model for each client."),
+    ] = "afl"
+    ridge: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=MAX_RIDGE,
+            description="λ of the ridge (β of fedhip), in squared norms of the rows, which are 1.",
+        ),
+    ] = DEFAULT_RIDGE
+    alpha: Annotated[
+        float,
+        Meta(ge=0, le=MAX_ALPHA, description="fedhip: weight of a client's own rows in its model."),
+    ] = 1.0
+    reading: Annotated[
+        Reading,
+        Meta(
+            description="fedhip: joint gives the clients the summed statistics, proximal only the "
+            "global model."
+        ),
+    ] = "joint"
+    protocol: Annotated[
+        Literal["plain"], Meta(description="Who sees what while the sum is formed.")
+    ] = "plain"
+    aggregators: Annotated[
+        int, Meta(ge=2, le=16, description="Number of aggregators, for protocols that have them.")
+    ] = 2
+    drop: Annotated[
+        int, Meta(ge=0, description="Simulate N clients that vanish as their vectors should leave.")
+    ] = 0
+    min_cohort: Annotated[
+        Annotated[int, Meta(ge=2)] | None,
+        Meta(description="Release nothing below N clients. Default: a majority."),
+    ] = None
+    corrupt: Annotated[
+        int,
+        Meta(ge=0, description="Clients that may work with whoever sees the sum; cohort ≥ N + 2."),
+    ] = 0
+    seed: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Governs partition, holdout, projection and simulated drop-outs; never "
+            "keys, masks or noise.",
+        ),
+    ] = 0
+    out: Annotated[
+        str | None, Meta(description="Folder for the model, its card and the report.")
+    ] = None
+
+
+def make_config(settings: dict[str, Any], file: Path | None = None) -> RunConfig:
+    """The configuration of a TOML file, if given, with `settings` over it.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown field, or a value out of range, naming the
+            field and what it may be.
+    """
+    merged = (_read(file) if file else {}) | settings
+    try:
+        return msgspec.convert(merged, RunConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_explain(str(error), merged)) from None
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of run.toml."""
+    return msgspec.json.schema(RunConfig)
+
+
+def description(field: str) -> str:
+    """A field's help text."""
+    return str(_properties()[field]["description"])
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} is not readable TOML: {error}") from None
+
+
+def _properties() -> dict[str, dict[str, Any]]:
+    schema = json_schema()
+    properties: dict[str, dict[str, Any]] = schema["$defs"]["RunConfig"]["properties"]
+    return properties
+
+
+def _explain(problem: str, settings: dict[str, Any]) -> str:
+    unknown = sorted(settings.keys() - _properties().keys())
+    if unknown:
+        return f"unknown field '{unknown[0]}'; allowed: {', '.join(_properties())}"
+    at = re.search(r"\$\.(\w+)", problem)
+    if at is None:
+        return problem
+    field = at[1]
+    return f"field '{field}': {settings[field]!r} is not allowed; allowed: {_allowed(field)}"
+
+
+def _allowed(field: str) -> str:
+    schema = _properties()[field]
+    branches = schema.get("anyOf", [schema])
+    return " or ".join(_allowed_by(branch) for branch in branches if branch.get("type") != "null")
+
+
+def _allowed_by(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    names = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in names.items() if key in schema]
+    return " and ".join([str(schema["type"]), *bounds])

@@ -1,0 +1,13 @@
+"""Errors of the learning side. Those of the blind sums are in `protocols.errors`."""
+
+
+class SecureAflError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class DataError(SecureAflError, ValueError):
+    """Input data that cannot be used; the message names the value, the range and the fix."""
+
+
+class ConfigError(SecureAflError, ValueError):
+    """A setting that cannot be used; the message names the field and the allowed values."""

@@ -1,0 +1,112 @@
+"""How good the models of a run are, and what its reader should be warned of."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+import numpy as np
+
+from protocols.protocol import Protocol
+from secure_afl.clients import ClientData, check_finite, check_rows
+from secure_afl.errors import DataError
+from secure_afl.methods import Task
+from secure_afl.model import LinearModel
+from secure_afl.quantise import Floats, Quantiser
+from secure_afl.report import Accuracy
+from secure_afl.ridge import ridge
+from secure_afl.statistics import one_hot
+
+# Below about this many rows a dimension, membership shows in an exact sum.
+ROWS_PER_DIMENSION = 40
+
+
+def check_scored(sets: Sequence[ClientData], like: ClientData, classes: int) -> None:
+    """Raise DataError unless rows to score on fit the clients' features and classes."""
+    for data in sets:
+        try:
+            check_rows(data.features, data.labels, classes)
+            check_finite(data.features)
+        except DataError as error:
+            raise DataError(f"test rows '{data.name}': {error}") from None
+        if data.features.shape[1] != like.features.shape[1]:
+            raise DataError(
+                f"test rows '{data.name}' have {data.features.shape[1]} features a row, clients "
+                f"have {like.features.shape[1]}; use the same backbone for both"
+            )
+
+
+def score(
+    model: LinearModel,
+    personal: Mapping[str, LinearModel],
+    clients: Sequence[ClientData],
+    quantiser: Quantiser,
+    regularisation: float,
+    test: ClientData | None,
+    holdout: Sequence[ClientData],
+) -> Accuracy:
+    """Accuracy of a run's models beside centralised and local ridge on float features.
+
+    Args:
+        model, personal: the run's models.
+        clients: those in the sum.
+        quantiser: brings float rows to norm ≤ 1 as the run did, without rounding.
+        regularisation: λ of the baselines.
+        test, holdout: rows that no model was made from; those of clients not in the sum are left
+            out.
+    """
+    names = {client.name for client in clients}
+    held = {data.name: data for data in holdout if data.name in names}
+    width, classes = clients[0].features.shape[1], len(model.classes)
+    gram, cross = np.zeros((width, width)), np.zeros((width, classes))
+    local: dict[str, LinearModel] = {}
+    for client in clients:
+        own_gram, own_cross = _float_statistics(client, classes, quantiser)
+        gram += own_gram
+        cross += own_cross
+        if regularisation > 0:
+            weights = ridge(own_gram, own_cross, regularisation)
+            local[client.name] = LinearModel(weights, model.classes)
+    central = LinearModel(ridge(gram, cross, regularisation), model.classes)
+
+    def over_holdout(models: Mapping[str, LinearModel]) -> float | None:
+        scores = [models[n].accuracy(d.features, d.labels) for n, d in held.items() if n in models]
+        return mean(scores) if scores else None
+
+    everybody = dict.fromkeys(held, model)
+    if test is None:
+        return Accuracy(
+            personal_mean=over_holdout(personal),
+            holdout_federated_mean=over_holdout(everybody),
+            holdout_local_mean=over_holdout(local),
+        )
+    features, labels = test.features, test.labels
+    return Accuracy(
+        federated=model.accuracy(features, labels),
+        centralised_float=central.accuracy(features, labels),
+        local_mean=mean(m.accuracy(features, labels) for m in local.values()) if local else None,
+        personal_mean=over_holdout(personal),
+        holdout_federated_mean=over_holdout(everybody),
+        holdout_local_mean=over_holdout(local),
+        agreement=float((model.predict(features) == central.predict(features)).mean()),
+    )
+
+
+def warnings(protocol: Protocol, task: Task) -> tuple[str, ...]:
+    """What a reader of a run's report should know before trusting its protection."""
+    found = []
+    if protocol.protects.startswith("nothing"):
+        found.append(f"Protocol '{protocol.name}' protects {protocol.protects}.")
+    rows = task.total_rows
+    if rows < ROWS_PER_DIMENSION * task.feature_dim:
+        found.append(
+            f"At most {rows} rows in the sum for {task.feature_dim} dimensions: whoever receives "
+            "the exact sum can tell whose rows are in it, and with very few rows rebuild them. "
+            f"Safer: ≥ {ROWS_PER_DIMENSION * task.feature_dim} rows, fewer dimensions, or noise."
+        )
+    return tuple(found)
+
+
+def _float_statistics(
+    client: ClientData, classes: int, quantiser: Quantiser
+) -> tuple[Floats, Floats]:
+    rows = quantiser.scaled(client.features)
+    return rows.T @ rows, rows.T @ one_hot(client.labels, classes)

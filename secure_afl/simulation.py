@@ -1,0 +1,329 @@
+"""A whole federation in one process: the driver for simulation, evaluation and tests."""
+
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from statistics import mean
+
+import numpy as np
+
+from protocols.errors import WouldOverflow
+from protocols.identity import Enrolment, Identity
+from protocols.layout import RING_BITS
+from protocols.network import FaultPlan, Network, Transcript
+from protocols.party import Sum
+from protocols.protocol import Protocol, enrol, new_nonce
+from protocols.session import Session
+from secure_afl.clients import ClientData, check_clients, pooled
+from secure_afl.data import MAX_CLASSES
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.evaluate import check_scored, score, warnings
+from secure_afl.federation import FederationClient, FederationServer
+from secure_afl.methods import AnyMethod, PublicState, Task
+from secure_afl.methods.afl import DEFAULT_RIDGE
+from secure_afl.model import LinearModel
+from secure_afl.quantise import MAX_BITS, Quantiser, RowMode
+from secure_afl.report import Bytes, Clients, Report, Seconds
+from secure_afl.statistics import Statistics
+
+log = logging.getLogger("secure_afl")
+
+# Fewer bits than this cost accuracy, which a wider ring does not.
+LEAST_DEFAULT_BITS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One blind sum, as the driver saw it.
+
+    Attributes:
+        session: its terms.
+        released: the sum.
+        exact: equal, bit for bit, to the included clients' vectors added in the clear and, for
+            row-additive methods, to the vector of their pooled rows.
+        sent_bytes, seconds: of each party.
+        transcript: of all parties, if asked for.
+    """
+
+    session: Session
+    released: Sum
+    exact: bool
+    sent_bytes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    transcript: Transcript | None
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a federation yields.
+
+    Attributes:
+        model: the global model.
+        personal: each client's own model, by name.
+        rounds: every blind sum, in order.
+        report: what the run says about itself.
+    """
+
+    model: LinearModel
+    personal: Mapping[str, LinearModel]
+    rounds: Sequence[Round]
+    report: Report
+
+    def __repr__(self) -> str:
+        return f"<Result {self.report.method} over {self.report.protocol}>"
+
+    @property
+    def statistics(self) -> Statistics:
+        """The last sum as Gram, cross term and counts, for methods that sum those."""
+        last = self.rounds[-1]
+        return Statistics.unpack(last.released.total, last.session.layout)
+
+
+class Federation:
+    """A whole federation in one process: real parties, real messages, one machine.
+
+    Args:
+        method: what is learned.
+        protocol: who sees what while it is summed.
+        feature_bits: rows become integers of norm ≤ 2^bits; by default the most, from 8 to 12,
+            that the narrowest ring holds.
+        row_mode, clip: how rows are brought to norm ≤ 1, see `Quantiser`.
+        min_cohort: least number of contributing clients; by default a majority.
+        corrupt: declared number of clients that may work with whoever sees the sum.
+        backbone: digest of what made the features, 32 bytes.
+    """
+
+    def __init__(
+        self,
+        method: AnyMethod,
+        protocol: Protocol,
+        *,
+        feature_bits: int | None = None,
+        row_mode: RowMode = "normalise",
+        clip: float = 1.0,
+        min_cohort: int | None = None,
+        corrupt: int = 0,
+        backbone: bytes = bytes(32),
+    ) -> None:
+        self.method = method
+        self.protocol = protocol
+        self.feature_bits = feature_bits
+        self.row_mode: RowMode = row_mode
+        self.clip = clip
+        self.min_cohort = min_cohort
+        self.corrupt = corrupt
+        self.backbone = backbone
+
+    def run(
+        self,
+        clients: Sequence[ClientData],
+        *,
+        classes: Sequence[str] | None = None,
+        max_rows: int | None = None,
+        test: ClientData | None = None,
+        holdout: Sequence[ClientData] = (),
+        drop: Collection[str] = (),
+        plan: FaultPlan | None = None,
+        record: bool = False,
+    ) -> Result:
+        """Run all rounds and return the models.
+
+        Args:
+            clients: at least two.
+            classes: names; by default "0" to the greatest label.
+            max_rows: the public bound that every client declares; by default the next power of
+                two of each client's own number of rows.
+            test: rows to score the global model on.
+            holdout: rows of clients' own, by client name, to score personal models on.
+            drop: names of clients that vanish when their vectors should leave.
+            plan: further faults of the network.
+            record: keep transcripts.
+
+        Raises:
+            DataError, ConfigError: input or settings that cannot be used, before anything is sent.
+            ProtocolError: a session that was refused or aborted.
+        """
+        clients = list(clients)
+        names = self._class_names(clients, classes)
+        check_clients(clients, len(names))
+        check_scored([*holdout, *([test] if test else [])], clients[0], len(names))
+        if unknown := sorted(set(drop) - {data.name for data in clients}):
+            raise ConfigError(f"drop names '{unknown[0]}', which is no client")
+        task = self._task(clients, names, max_rows)
+        bounds = dict(task.max_rows)
+        members = {
+            data.name: FederationClient(self.method, self.protocol, data, bounds[data.name])
+            for data in clients
+        }
+        server = FederationServer(self.method, self.protocol, task)
+        identities = {name: Identity.generate(name) for name in members}
+        plan = plan or FaultPlan()
+        vanish = dict(plan.vanish) | dict.fromkeys(drop, self.protocol.upload_step)
+        plan = replace(plan, vanish=vanish)
+        min_cohort = self.min_cohort if self.min_cohort is not None else _majority(len(clients))
+
+        rounds: list[Round] = []
+        solve_seconds = 0.0
+        while True:
+            nonce = new_nonce()
+            enrolments = enrol(self.protocol, identities, nonce)
+            session = server.form(enrolments, nonce, min_cohort, self.corrupt)
+            if session is None:
+                break
+            log.info("round %d: %r", len(rounds) + 1, session)
+            rounds.append(self._round(session, enrolments, server, members, plan, record))
+            log.info("round %d: %r", len(rounds), rounds[-1].released)
+            begin = time.perf_counter()
+            server.absorb(rounds[-1].released)
+            solve_seconds += time.perf_counter() - begin
+
+        begin = time.perf_counter()
+        model = self.method.model(server.public)
+        personal = {name: member.personalise(server.public) for name, member in members.items()}
+        solve_seconds += time.perf_counter() - begin
+
+        included = [members[name].data for name in rounds[-1].released.included]
+        ridge = getattr(self.method, "ridge", DEFAULT_RIDGE)
+        report = Report(
+            method=self.method.name,
+            protocol=self.protocol.name,
+            protects=self.protocol.protects,
+            session=rounds[-1].session.id.hex(),
+            rounds=len(rounds),
+            clients=Clients(len(members), len(included), len(members) - len(included)),
+            examples=sum(len(data) for data in included),
+            feature_dim=task.feature_dim,
+            classes=len(task.classes),
+            feature_bits=task.quantiser.bits,
+            ring_bits=rounds[-1].session.layout.ring_bits,
+            max_rows=task.total_rows,
+            min_cohort=min_cohort,
+            ridge=ridge,
+            exact=all(round_.exact for round_ in rounds),
+            accuracy=score(model, personal, included, task.quantiser, ridge, test, holdout),
+            bytes=Bytes(
+                upload_per_client=_upload_per_client(rounds),
+                plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(names)),
+            ),
+            seconds=_seconds(rounds, members, solve_seconds),
+            warnings=warnings(self.protocol, task),
+        )
+        return Result(model, personal, rounds, report)
+
+    def _round(
+        self,
+        session: Session,
+        enrolments: Mapping[str, Enrolment],
+        server: FederationServer,
+        members: Mapping[str, FederationClient],
+        plan: FaultPlan,
+        record: bool,
+    ) -> Round:
+        public = server.public
+        coordinators = [
+            self.protocol.coordinator(session, enrolments[name])
+            for name in enrolments
+            if name not in members
+        ]
+        parties = [
+            member.join(session, enrolments[name], public) for name, member in members.items()
+        ]
+        network = Network([*coordinators, *parties], plan, record=record)
+        released = network.run()
+        return Round(
+            session,
+            released,
+            self._is_exact(public, released, members),
+            network.sent_bytes,
+            network.seconds,
+            network.transcript,
+        )
+
+    def _is_exact(
+        self, public: PublicState, released: Sum, members: Mapping[str, FederationClient]
+    ) -> bool:
+        """The oracle: the sum in the clear, which only a simulation can form."""
+        included = [members[name] for name in released.included]
+        vectors = [
+            self.method.contribute(public, member.data, dict(member.memory), b"")
+            for member in included
+        ]
+        exact = np.array_equal(released.total, np.sum(vectors, axis=0))
+        if self.method.row_additive:
+            everybody = pooled([member.data for member in included])
+            vector = self.method.contribute(public, everybody, {}, b"")
+            exact = exact and np.array_equal(released.total, vector)
+        return exact
+
+    def _task(
+        self, clients: Sequence[ClientData], classes: tuple[str, ...], max_rows: int | None
+    ) -> Task:
+        if max_rows is not None and max_rows < 1:
+            raise ConfigError(f"max_rows is {max_rows}, allowed: ≥ 1; pass a larger --max-rows")
+        bounds = tuple(
+            (data.name, 1 << (len(data) - 1).bit_length() if max_rows is None else int(max_rows))
+            for data in clients
+        )
+        dim = clients[0].features.shape[1]
+
+        def task(bits: int) -> Task:
+            quantiser = Quantiser(bits, self.row_mode, self.clip)
+            return Task(dim, classes, quantiser, bounds, self.backbone)
+
+        if self.feature_bits is not None:
+            return task(self.feature_bits)
+        for ring in RING_BITS:
+            for bits in range(MAX_BITS, LEAST_DEFAULT_BITS - 1, -1):
+                if self._ring_bits(task(bits)) <= ring:
+                    return task(bits)
+        raise ConfigError(
+            f"no ring holds {sum(rows for _, rows in bounds)} rows; declare fewer with --max-rows"
+        )
+
+    def _ring_bits(self, task: Task) -> float:
+        try:
+            layout = self.method.layout(self.method.begin(task))
+        except WouldOverflow:
+            return inf
+        assert layout is not None, "a method has at least one round"
+        return layout.ring_bits
+
+    def _class_names(
+        self, clients: Sequence[ClientData], classes: Sequence[str] | None
+    ) -> tuple[str, ...]:
+        if len(clients) < 2:
+            raise DataError(
+                f"{len(clients)} clients; a federation needs ≥ 2, for one client's sum is its data"
+            )
+        if classes is not None:
+            return tuple(classes)
+        greatest = max(int(data.labels.max(initial=0)) for data in clients)
+        if greatest >= MAX_CLASSES:
+            raise DataError(f"label {greatest} is out of range; allowed: 0..{MAX_CLASSES - 1}")
+        return tuple(str(label) for label in range(greatest + 1))
+
+
+def _majority(clients: int) -> int:
+    return max(2, clients // 2 + 1)
+
+
+def _upload_per_client(rounds: Sequence[Round]) -> float:
+    included = rounds[-1].released.included
+    return mean(sum(round_.sent_bytes[name] for round_ in rounds) for name in included)
+
+
+def _seconds(
+    rounds: Sequence[Round], members: Mapping[str, FederationClient], solve: float
+) -> Seconds:
+    statistics = sum(member.statistics_seconds for member in members.values())
+    clients = sum(round_.seconds[name] for round_ in rounds for name in members)
+    everybody = sum(sum(round_.seconds.values()) for round_ in rounds)
+    return Seconds(
+        features=0.0,
+        statistics=statistics,
+        protect=clients - statistics,
+        aggregate=everybody - clients,
+        solve=solve,
+    )
