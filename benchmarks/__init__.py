@@ -1,0 +1,1 @@
+"""Measurements beside peers and physical limits; each writes JSON to `benchmarks/results/`."""

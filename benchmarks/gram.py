@@ -1,0 +1,59 @@
+"""Forming integer statistics of 50,000 × 1024 rows, beside one BLAS call of the same product.
+
+python -m benchmarks.gram
+"""
+
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+from scipy.linalg.blas import dsyrk
+
+from benchmarks.record import paired, write
+from secure_afl.quantise import Quantiser
+from secure_afl.statistics import Statistics
+
+ROWS, DIM, CLASSES = 50_000, 1024, 10
+
+
+def main() -> None:
+    """Time it against BLAS, and weigh its memory at two sizes."""
+    rng = np.random.default_rng(0)
+    features = np.maximum(rng.standard_normal((ROWS, DIM), dtype=np.float32), 0)
+    labels = rng.integers(0, CLASSES, ROWS)
+    quantiser = Quantiser(8)
+    integers = quantiser.integers(features)
+
+    def ours() -> Statistics:
+        return Statistics.of(features, labels, CLASSES, quantiser)
+
+    times = paired(ours, lambda: dsyrk(1.0, integers.T), repeats=9)
+    write(
+        "gram",
+        {
+            "what": "quantise, Gram, cross and counts in blocks / one dsyrk of the integer rows",
+            "rows": ROWS,
+            "dim": DIM,
+            **times,
+            "peak_bytes": {str(rows): _peak_bytes(rows) for rows in (5_000, 50_000)},
+        },
+    )
+
+
+def _peak_bytes(rows: int) -> int:
+    """Greatest allocation above the rows themselves, which are on disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.npy"
+        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, DIM))
+        mapped[:] = 0.5
+        labels = np.zeros(rows, dtype=np.int64)
+        tracemalloc.start()
+        Statistics.of(mapped, labels, CLASSES, Quantiser(8))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""How a measurement is taken and written down."""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def data_folder() -> Path:
+    """The folder of real data that `SECURE_AFL_DATA` names."""
+    folder = os.environ.get("SECURE_AFL_DATA")
+    if folder is None:
+        sys.exit("set SECURE_AFL_DATA to the folder with sign_digits, pneumoniamnist and backbones")
+    return Path(folder)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def paired(
+    ours: Callable[[], object], peer: Callable[[], object], repeats: int
+) -> dict[str, float]:
+    """Run both in turn, after one warm-up each, and compare pair by pair.
+
+    Returns:
+        Median seconds of each, and the median of the ratios ours/peer with their range: a ratio
+        holds where the machine's speed drifts.
+    """
+    ours(), peer()
+    pairs = [(seconds(ours), seconds(peer)) for _ in range(repeats)]
+    ratios = [a / b for a, b in pairs]
+    return {
+        "ours_seconds": median(a for a, _ in pairs),
+        "peer_seconds": median(b for _, b in pairs),
+        "ratio": median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "repeats": repeats,
+    }
+
+
+def write(name: str, figures: dict[str, Any]) -> None:
+    """Write `results/<name>.json`, with the command and the machine, and print it."""
+    module = f"benchmarks.{name}"
+    content = {
+        "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": _processor(),
+            "python": platform.python_version(),
+        },
+        **figures,
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":")[1].strip()
+    return platform.processor() or platform.machine()

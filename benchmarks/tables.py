@@ -1,0 +1,104 @@
+"""Render the README's tables from `benchmarks/results/`; a test keeps the two equal.
+
+python -m benchmarks.tables
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def main() -> None:
+    """Rewrite the README's tables in place."""
+    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def render(text: str) -> str:
+    """The text with every `<!-- table: name -->` … `<!-- end -->` filled in anew."""
+    return re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: found[1] + TABLES[found[2]]() + found[3],
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def _results(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return results
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _federations() -> str:
+    names = {
+        "signs": "hand signs, 16 sites, MobileNet 128 px",
+        "pneumonia": "PneumoniaMNIST, 10 clients, Dirichlet 0.1, MobileNet 96 px",
+        "digits": "embedded digits, 10 clients, Dirichlet 0.1, projection 512",
+    }
+    rows = []
+    for name, run in _results("federation")["runs"].items():
+        accuracy, sizes = run["accuracy"], run["bytes"]
+        rows.append(
+            [
+                names[name],
+                f"{run['examples']:,} × {run['feature_dim']}",
+                "yes" if run["exact"] else "NO",
+                _percent(accuracy["federated"]),
+                _percent(accuracy["centralised_float"]),
+                _percent(accuracy["local_mean"]),
+                f"{sizes['upload_per_client'] / sizes['plain_float64_per_client']:.3f} ×",
+            ]
+        )
+    head = ["", "rows × features", "exact", "federated", "central float", "each alone", "upload"]
+    return _table(head, rows)
+
+
+def _personal() -> str:
+    rows = []
+    for name, readings in _results("federation")["personal"].items():
+        for reading, points in readings.items():
+            rows.append(
+                [
+                    f"{name}, {reading}",
+                    *(_percent(point["personal"]) for point in points),
+                    _percent(points[0]["alone"]),
+                ]
+            )
+    points = _results("federation")["personal"]["digits"]["joint"]
+    return _table(["", *(f"α = {point['alpha']:g}" for point in points), "alone"], rows)
+
+
+def _gram() -> str:
+    gram = _results("gram")
+    peaks = " and ".join(
+        f"{size / 1e6:.0f} MB at {int(rows):,} rows" for rows, size in gram["peak_bytes"].items()
+    )
+    return (
+        f"Quantising {gram['rows']:,} × {gram['dim']} rows and forming their exact statistics "
+        f"takes {gram['ratio']:.2f} × one `dsyrk` of the same product; peak memory {peaks}.\n"
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "federations": _federations,
+    "personal": _personal,
+    "gram": _gram,
+}
+
+
+if __name__ == "__main__":
+    main()
