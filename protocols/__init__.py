@@ -2,10 +2,11 @@
 
 Knows vectors, parties and messages, and nothing of what the vectors mean. Read in this order:
 `layout` (what is summed), `identity` and `session` (who agrees on what), `message` (how it moves),
-`party` (who does what), `protocol` (what a scheme offers), `plain` (the shortest scheme), `network`
-(the in-process driver).
+`party` (who does what), `protocol` (what a scheme offers), `plain` (the shortest scheme),
+`additive`, `network` (the in-process driver).
 """
 
+from protocols.additive import Additive
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Block, Layout
 from protocols.network import Fault, FaultPlan, Network, Transcript
@@ -15,6 +16,7 @@ from protocols.protocol import Protocol, enrol, form_session, new_nonce
 from protocols.session import Session
 
 __all__ = [
+    "Additive",
     "Block",
     "Enrolment",
     "Fault",

@@ -79,18 +79,31 @@ def new_nonce() -> bytes:
 
 
 def enrol(
-    protocol: Protocol, clients: Mapping[str, Identity], nonce: bytes
+    protocol: Protocol,
+    clients: Mapping[str, Identity],
+    nonce: bytes,
+    coordinators: Mapping[str, Identity] | None = None,
 ) -> dict[str, Enrolment]:
-    """Enrol the named clients, and new coordinators as the protocol wants them, for one session.
+    """Enrol clients, and coordinators as the protocol wants them, for one session.
+
+    Args:
+        coordinators: identity by the protocol's default name; without one, a new identity.
+
+    Returns:
+        Enrolment by the party's own name, clients first.
 
     Raises:
         InvalidSession: a client has the name of a coordinator.
     """
-    if taken := sorted(clients.keys() & protocol.coordinators().keys()):
-        raise InvalidSession(f"clients {taken} have names of coordinators", fix="rename them")
     enrolments = {name: identity.enrol(CLIENT, nonce) for name, identity in clients.items()}
     for name, role in protocol.coordinators().items():
-        enrolments[name] = Identity.generate(name).enrol(role, nonce)
+        identity = (coordinators or {}).get(name) or Identity.generate(name)
+        if identity.name in enrolments:
+            raise InvalidSession(
+                f"two parties have the name '{identity.name}', which is a coordinator's",
+                fix="rename the client",
+            )
+        enrolments[identity.name] = identity.enrol(role, nonce)
     return enrolments
 
 

@@ -1,6 +1,6 @@
 """One-shot analytic federated learning over sums that nobody can look into.
 
-    result = Federation(method=AFL(), protocol=Plain()).run(clients)
+    result = Federation(method=AFL(), protocol=Additive()).run(clients)
     result.model.predict(features)
 
 A row's way, module by module: `data` (folders to images), `features` (images to features), then
@@ -8,7 +8,7 @@ A row's way, module by module: `data` (folders to images), `features` (images to
 one integer vector), the blind sum in `protocols`, `ridge` and `model` (sum to model), `report`.
 """
 
-from protocols import Plain
+from protocols import Additive, Plain
 from secure_afl.clients import ClientData
 from secure_afl.errors import ConfigError, DataError, SecureAflError
 from secure_afl.methods import AFL, FedHiP
@@ -19,6 +19,7 @@ from secure_afl.statistics import Statistics
 
 __all__ = [
     "AFL",
+    "Additive",
     "ClientData",
     "ConfigError",
     "DataError",

@@ -1,9 +1,10 @@
 """`secure-afl`: the command line, and the one place that knows all packages."""
 
+import csv
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ from rich.table import Table
 
 from protocols.errors import ProtocolError
 from secure_afl import doctor as checks
+from secure_afl import inference
+from secure_afl import keys as keyfiles
 from secure_afl import run as runs
 from secure_afl.config import RunConfig, description, json_schema, make_config
 from secure_afl.errors import ConfigError, SecureAflError
@@ -87,8 +90,9 @@ def run(
     ridge: Annotated[float | None, _flag("ridge", "λ")] = None,
     alpha: Annotated[float | None, _flag("alpha", "α")] = None,
     reading: Annotated[str | None, _flag("reading", "joint|proximal")] = None,
-    protocol: Annotated[str | None, _flag("protocol", "plain")] = None,
+    protocol: Annotated[str | None, _flag("protocol", "additive|plain")] = None,
     aggregators: Annotated[int | None, _flag("aggregators", "M")] = None,
+    keys: Annotated[str | None, _flag("keys", "DIR")] = None,
     drop: Annotated[int | None, _flag("drop", "N")] = None,
     min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
     corrupt: Annotated[int | None, _flag("corrupt", "N")] = None,
@@ -123,11 +127,75 @@ def demo(json_file: JsonFile = None) -> None:
     """
     _check_writable(json_file)
     reports = []
-    for method in ("afl", "fedhip"):
-        settings = {"method": method, "drop": 2, "holdout": 0.2, "alpha": 3.0}
+    for method, protocol in (("afl", "plain"), ("afl", "additive"), ("fedhip", "additive")):
+        settings = {"method": method, "protocol": protocol, "drop": 2, "holdout": 0.2}
         reports.append(runs.run(make_config(settings)).report)
     _show(reports, json_file)
     _write_json(json_file, {"runs": reports})
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
+    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/*.jpg or .npz.")],
+    checkpoint: Annotated[Path | None, _flag("checkpoint", "FILE")] = None,
+    split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    json_file: JsonFile = None,
+) -> None:
+    """Score a saved model on labelled data, with the backbone that its card names."""
+    _check_writable(json_file)
+    with _progress() as advance:
+        saved = inference.load_model(model, checkpoint)
+        result = inference.evaluate(saved, path, split, _features(advance))
+    table = Table("class", "accuracy", title=f"{model} on {path}", title_justify="left")
+    for name, share in result.per_class.items():
+        table.add_row(name, _percent(share))
+    table.add_row("all", f"{_percent(result.accuracy)} of {result.examples:,}", style="bold")
+    _people(json_file).print(table)
+    _write_json(json_file, result)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
+    path: Annotated[
+        str, typer.Argument(metavar="DATA", help="An image, a folder of images, or an .npz.")
+    ],
+    checkpoint: Annotated[Path | None, _flag("checkpoint", "FILE")] = None,
+    split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+) -> None:
+    """Print the predicted class of each example, and its score, as CSV."""
+    with _progress() as advance:
+        saved = inference.load_model(model, checkpoint)
+        predictions = list(inference.predict(saved, path, split, _features(advance)))
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["example", "class", "score"])
+    for prediction in predictions:
+        writer.writerow([prediction.example, prediction.predicted, f"{prediction.score:.4f}"])
+
+
+@app.command()
+def keygen(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="One or more party names.")],
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="client, or a coordinator's: aggregator, server.")
+    ] = "client",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the keys.")] = Path("keys"),
+) -> None:
+    """Make identity keys, and add their public halves to DIR/roster.json.
+
+    Each DIR/NAME.identity is private and belongs on that party's machine alone. Compare roster.json
+    with everybody over another channel: parties refuse whoever is not in it.
+
+      secure-afl keygen north south west
+
+      secure-afl keygen university clinic --role aggregator
+    """
+    roster = keyfiles.generate(names, role, out)
+    table = Table("name", "role", "signing key", box=None)
+    for line in roster.members:
+        table.add_row(line.name, line.role, line.verify_key)
+    Console(soft_wrap=True).print(table)
 
 
 @app.command()
@@ -168,9 +236,17 @@ def _progress() -> Iterator[runs.Progress]:
         yield advance
 
 
+def _people(json_file: str | None) -> Console:
+    """Where people read: JSON on standard output is for programs, and leaves standard error."""
+    return _errors if json_file == "-" else Console()
+
+
+def _features(advance: runs.Progress) -> Callable[[int, int], None]:
+    return lambda done, total: advance("features", done, total)
+
+
 def _show(reports: Sequence[Report], json_file: str | None) -> None:
-    # JSON on standard output is for programs; people then read standard error.
-    console = _errors if json_file == "-" else Console()
+    console = _people(json_file)
     table = Table(title="secure-afl", title_justify="left")
     table.add_column("")
     for report in reports:
@@ -179,6 +255,8 @@ def _show(reports: Sequence[Report], json_file: str | None) -> None:
     for name in rows[0]:
         table.add_row(name, *(lines[name] for lines in rows))
     console.print(table)
+    for name, protects in {report.protocol: report.protects for report in reports}.items():
+        console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
     for warning in dict.fromkeys(w for report in reports for w in report.warnings):
         console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
 
@@ -192,14 +270,14 @@ def _lines(report: Report) -> dict[str, str]:
         "features × classes": f"{report.feature_dim} × {report.classes}",
         "feature bits / ring bits": f"{report.feature_bits} / {report.ring_bits}",
         "exact": "yes" if report.exact else "NO",
-        "accuracy, federated": _percent(accuracy.federated),
-        "accuracy, centralised float": _percent(accuracy.centralised_float),
-        "accuracy, each client alone": _percent(accuracy.local_mean),
-        "own held-out rows: personal": _percent(accuracy.personal_mean),
-        "own held-out rows: federated": _percent(accuracy.holdout_federated_mean),
-        "own held-out rows: alone": _percent(accuracy.holdout_local_mean),
+        "accuracy": _percent(accuracy.federated),
+        "  centralised, float": _percent(accuracy.centralised_float),
+        "  each client alone": _percent(accuracy.local_mean),
+        "own rows: personal model": _percent(accuracy.personal_mean),
+        "  federated model": _percent(accuracy.holdout_federated_mean),
+        "  own data alone": _percent(accuracy.holdout_local_mean),
         "upload per client": f"{upload / 1e6:.3f} MB",
-        "  of AFL's float64 upload": f"{upload / plain:.1%}",
+        "  of AFL in float64": f"{upload / plain:.1%}",
         "seconds: features": f"{seconds.features:.2f}",
         "seconds: statistics": f"{seconds.statistics:.2f}",
         "seconds: protect": f"{seconds.protect:.2f}",

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from protocols.additive import MAX_AGGREGATORS
 from secure_afl.errors import ConfigError
 from secure_afl.methods.afl import DEFAULT_RIDGE, MAX_RIDGE
 from secure_afl.methods.fedhip import MAX_ALPHA, Reading
@@ -101,11 +102,22 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = "joint"
     protocol: Annotated[
-        Literal["plain"], Meta(description="Who sees what while the sum is formed.")
-    ] = "plain"
+        Literal["additive", "plain"],
+        Meta(
+            description="Who sees what while the sum is formed. additive: no aggregator sees a "
+            "client's vector, unless all of them work together. plain: the server sees all."
+        ),
+    ] = "additive"
     aggregators: Annotated[
-        int, Meta(ge=2, le=16, description="Number of aggregators, for protocols that have them.")
+        int, Meta(ge=2, le=MAX_AGGREGATORS, description="additive: number of aggregators.")
     ] = 2
+    keys: Annotated[
+        str | None,
+        Meta(
+            description="Folder made by keygen: parties use these identities, and clients join no "
+            "session with anybody who is not in its roster. Without it, new ones for each run."
+        ),
+    ] = None
     drop: Annotated[
         int, Meta(ge=0, description="Simulate N clients that vanish as their vectors should leave.")
     ] = 0

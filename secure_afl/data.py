@@ -165,6 +165,28 @@ def load(path: str | Path, split: str = "train") -> Dataset:
     return _load_npz(path, split)
 
 
+def load_unlabelled(path: str | Path, split: str = "test") -> Dataset:
+    """Load examples whose labels are unknown; all labels are 0, of the one class "?".
+
+    An image file, a folder of images at any depth, or an `.npz` as for `load`, where labels need
+    not be there and are not looked at.
+
+    Raises DataError for anything that cannot be loaded, with the fix.
+    """
+    path = Path(path)
+    examples: Examples
+    if path.suffix.lower() == ".npz":
+        examples = _npz_examples(path, split)
+    elif path.is_dir():
+        found = (file for file in sorted(path.rglob("*")) if not file.name.startswith("."))
+        examples = tuple(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
+    else:
+        examples = (path,)
+    if len(examples) == 0:
+        raise DataError(f"{path} holds no images; give a folder with .jpg, .jpeg or .png files")
+    return Dataset(_name_of(path), examples, np.zeros(len(examples), dtype=np.int64), ("?",))
+
+
 def load_clients(pattern: str) -> list[Dataset]:
     """Load every path that matches a glob pattern (`**` allowed) as one client, sorted by path.
 
@@ -313,28 +335,34 @@ def _images_in(class_folder: Path) -> list[Path]:
 
 
 def _load_npz(path: Path, split: str) -> Dataset:
+    examples = _npz_examples(path, split)
     keys = _npz_keys(path)
-    if present := [name for name in SPLITS if f"{name}_images" in keys]:
-        if split not in present:
-            raise DataError(f"{path} has no split {split!r}; it has {', '.join(present)}")
-        examples_key = f"{split}_images"
-        labels_key = _one_key(path, keys, (f"{split}_labels",))
-    else:
-        examples_key = _one_key(path, keys, ("images", "features", "x"))
-        labels_key = _one_key(path, keys, ("labels", "y"))
+    has_splits = f"{split}_images" in keys
+    labels_key = _one_key(path, keys, (f"{split}_labels",) if has_splits else ("labels", "y"))
     with _reading(path), np.load(path, allow_pickle=False) as archive:
-        raw_examples = archive[examples_key]
         raw_labels = archive[labels_key]
         names = archive["classes"].astype(str).reshape(-1) if "classes" in keys else None
-    examples = raw_examples
-    if raw_examples.ndim == 2 and raw_examples.dtype.kind in "iu":
-        examples = raw_examples.astype(np.float32)
     labels = _whole_labels(path, raw_labels)
     if names is not None:
         classes = tuple(str(name) for name in names)
     else:
         classes = tuple(str(label) for label in range(_largest_label(path, labels) + 1))
     return Dataset(_name_of(path), examples, labels, classes)
+
+
+def _npz_examples(path: Path, split: str) -> NDArray[Any]:
+    keys = _npz_keys(path)
+    if present := [name for name in SPLITS if f"{name}_images" in keys]:
+        if split not in present:
+            raise DataError(f"{path} has no split {split!r}; it has {', '.join(present)}")
+        key = f"{split}_images"
+    else:
+        key = _one_key(path, keys, ("images", "features", "x"))
+    with _reading(path), np.load(path, allow_pickle=False) as archive:
+        examples: NDArray[Any] = archive[key]
+    if examples.ndim == 2 and examples.dtype.kind in "iu":
+        return examples.astype(np.float32)
+    return examples
 
 
 def _npz_keys(path: Path) -> list[str]:

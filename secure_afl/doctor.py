@@ -13,7 +13,7 @@ import numpy as np
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from protocols.plain import Plain
+from protocols.additive import Additive
 from secure_afl.cache import default_path
 from secure_afl.clients import ClientData
 from secure_afl.features import parse_backbone
@@ -87,5 +87,5 @@ def _federation() -> Check:
         ClientData(name, rng.standard_normal((20, 8)), rng.integers(0, 2, 20))
         for name in ("a", "b", "c")
     ]
-    exact = Federation(AFL(), Plain()).run(clients).report.exact
+    exact = Federation(AFL(), Additive()).run(clients).report.exact
     return Check("test federation", "exact" if exact else "NOT EXACT", exact)

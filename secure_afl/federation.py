@@ -58,10 +58,23 @@ class FederationServer:
 
 
 class FederationClient:
-    """One client's half: its rows, the bound that it declares on them, and its memory."""
+    """One client's half: its rows, the bound that it declares on them, and its memory.
+
+    Args:
+        known: signing keys by name that this client has pinned; it then joins no session with
+            anybody else. None trusts whoever forms the sessions.
+
+    Raises:
+        DataError: more rows than the bound.
+    """
 
     def __init__(
-        self, method: AnyMethod, protocol: Protocol, data: ClientData, max_rows: int
+        self,
+        method: AnyMethod,
+        protocol: Protocol,
+        data: ClientData,
+        max_rows: int,
+        known: Mapping[str, bytes] | None = None,
     ) -> None:
         if len(data) > max_rows:
             raise DataError(
@@ -72,6 +85,7 @@ class FederationClient:
         self.protocol = protocol
         self.data = data
         self.max_rows = max_rows
+        self.known = known
         self.memory: Memory = {}
         self.statistics_seconds = 0.0
 
@@ -79,10 +93,13 @@ class FederationClient:
         """This client's party, once the session is for this round of this method.
 
         Raises:
-            InvalidSession: the session's layout or context is not that of `public`, or `public`
-                has another bound for this client than it declared.
+            InvalidSession: the session's layout or context is not that of `public`, `public` has
+                another bound for this client than it declared, or the roster has a party that
+                this client does not know.
         """
         name = self.data.name
+        if self.known is not None:
+            session.check_known(self.known)
         if session.layout != self.method.layout(public):
             raise InvalidSession("the session's layout is not this round's", party=name)
         if session.context != context(self.method, public):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from protocols.additive import Additive
 from protocols.plain import Plain
 from protocols.protocol import Protocol
 from protocols.session import check_name
@@ -20,6 +21,7 @@ from secure_afl.config import RunConfig
 from secure_afl.data import Dataset
 from secure_afl.errors import ConfigError
 from secure_afl.features import Backbone, parse_backbone
+from secure_afl.keys import load_keys
 from secure_afl.methods import AFL, AnyMethod, FedHiP
 from secure_afl.simulation import Federation, Result
 
@@ -69,6 +71,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
         min_cohort=config.min_cohort,
         corrupt=config.corrupt,
         backbone=backbone.digest,
+        keys=load_keys(Path(config.keys)) if config.keys else None,
     )
     result = federation.run(
         rows,
@@ -173,6 +176,8 @@ def make_method(config: RunConfig) -> AnyMethod:
 
 def make_protocol(config: RunConfig) -> Protocol:
     """The configured protocol."""
+    if config.protocol == "additive":
+        return Additive(config.aggregators)
     return Plain()
 
 

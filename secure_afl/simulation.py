@@ -21,6 +21,7 @@ from secure_afl.data import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluate import check_scored, score, warnings
 from secure_afl.federation import FederationClient, FederationServer
+from secure_afl.keys import Keys
 from secure_afl.methods import AnyMethod, PublicState, Task
 from secure_afl.methods.afl import DEFAULT_RIDGE
 from secure_afl.model import LinearModel
@@ -93,6 +94,8 @@ class Federation:
         min_cohort: least number of contributing clients; by default a majority.
         corrupt: declared number of clients that may work with whoever sees the sum.
         backbone: digest of what made the features, 32 bytes.
+        keys: long-lived identities, and the roster that every client pins; by default new
+            identities that nobody has pinned.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Federation:
         min_cohort: int | None = None,
         corrupt: int = 0,
         backbone: bytes = bytes(32),
+        keys: Keys | None = None,
     ) -> None:
         self.method = method
         self.protocol = protocol
@@ -115,6 +119,7 @@ class Federation:
         self.min_cohort = min_cohort
         self.corrupt = corrupt
         self.backbone = backbone
+        self.keys = keys
 
     def run(
         self,
@@ -153,12 +158,18 @@ class Federation:
             raise ConfigError(f"drop names '{unknown[0]}', which is no client")
         task = self._task(clients, names, max_rows)
         bounds = dict(task.max_rows)
+        known = self.keys.roster.known if self.keys else None
         members = {
-            data.name: FederationClient(self.method, self.protocol, data, bounds[data.name])
+            data.name: FederationClient(self.method, self.protocol, data, bounds[data.name], known)
             for data in clients
         }
         server = FederationServer(self.method, self.protocol, task)
-        identities = {name: Identity.generate(name) for name in members}
+        if self.keys is None:
+            identities = {name: Identity.generate(name) for name in members}
+            coordinators = {}
+        else:
+            identities = self.keys.clients(list(members))
+            coordinators = self.keys.coordinators(self.protocol)
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
@@ -168,7 +179,7 @@ class Federation:
         solve_seconds = 0.0
         while True:
             nonce = new_nonce()
-            enrolments = enrol(self.protocol, identities, nonce)
+            enrolments = enrol(self.protocol, identities, nonce, coordinators)
             session = server.form(enrolments, nonce, min_cohort, self.corrupt)
             if session is None:
                 break

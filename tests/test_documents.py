@@ -19,7 +19,8 @@ def test_the_quickstart_runs() -> None:
     command = [sys.executable, str(ROOT / "examples" / "quickstart.py")]
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "exact: True" in said.stdout
-    assert "warning: Protocol" in said.stdout
+    assert "protects each client's vector" in said.stdout
+    assert "warning: At most" in said.stdout
 
 
 def test_the_packages_import_to_the_left_only() -> None:

@@ -25,11 +25,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SECURE_AFL_CACHE", str(folder / "features.sqlite"))
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    return Command(monkeypatch, capsys)
-
-
 def draw(path: Path, kind: str, rng: np.random.Generator) -> None:
     pixels = rng.integers(0, 60, (9, 9, 3), dtype=np.uint8)
     rows, columns = np.mgrid[-4:5, -4:5]
@@ -101,10 +96,9 @@ def test_demo_is_exact_and_says_so(command: Command, tmp_path: Path) -> None:
     outcome = command.well("demo", "--json", file)
     (runs,) = json.loads(file.read_text(encoding="utf-8")).values()
     assert list(json.loads(file.read_text(encoding="utf-8"))) == ["runs"]
-    assert [run["method"] for run in runs] == ["afl", "fedhip"]
+    assert [run["method"] for run in runs] == ["afl", "afl", "fedhip"]
     for run in runs:
         assert run["exact"] is True
-        assert run["protocol"] == "plain"
         assert run["clients"] == {"total": 10, "included": 8, "dropped": 2}
         assert run["privacy"] is None
         assert run["bytes"]["plain_float64_per_client"] == (512 * 512 + 512 * 10) * 8
@@ -112,7 +106,8 @@ def test_demo_is_exact_and_says_so(command: Command, tmp_path: Path) -> None:
         assert run["accuracy"]["federated"] > 0.9
         assert abs(run["accuracy"]["federated"] - run["accuracy"]["centralised_float"]) <= 0.01
         assert run["accuracy"]["federated"] > run["accuracy"]["local_mean"]
-    assert runs[1]["accuracy"]["personal_mean"] is not None
+    assert [run["protocol"] for run in runs] == ["plain", "additive", "additive"]
+    assert runs[2]["accuracy"]["personal_mean"] is not None
     assert re.search(r"exact +│ +yes │ +yes", outcome.out)
     assert "8 of 10" in outcome.out
     assert "protects nothing" in " ".join(outcome.out.split())
@@ -266,7 +261,7 @@ def test_a_saved_model_is_the_one_that_was_reported(command: Command, tables: Pa
     assert card["classes"] == ["0", "1", "2"]
     assert card["quantiser"] == {"bits": report.feature_bits, "mode": "normalise"}
     assert (card["session"], card["cohort"]) == (report.session, 4)
-    assert (card["protocol"], card["protects"]) == ("plain", report.protects)
+    assert (card["protocol"], card["protects"]) == ("additive", report.protects)
     assert card["format_version"] == 1
     saved = msgspec.json.decode((out / "report.json").read_bytes(), type=Report)
     assert saved == report
@@ -318,7 +313,10 @@ def test_settings_come_from_a_file_and_flags_go_before_them(command: Command, ta
         (("--backbone", "identity", "--checkpoint", "x.pth"), "no weights to take from x.pth"),
         ((*DIGITS, "--drop", 2), "drop 2 of 3 clients; allowed: ≤ 1"),
         ((*DIGITS, "--min-cohort", 4), "minimum cohort 4 with 3 clients"),
-        ((*DIGITS, "--drop", 1, "--min-cohort", 3), "2 clients contributed, wanted ≥ 3"),
+        (
+            (*DIGITS, "--drop", 1, "--min-cohort", 3),
+            "2 clients reached every aggregator, wanted ≥ 3",
+        ),
         ((*DIGITS, "--corrupt", 2), "2 declared corrupt"),
         ((*DIGITS, "--max-rows", 10), "480 rows, allowed: ≤ 10"),
         ((*DIGITS, "--ridge", 0), "singular at ridge 0"),

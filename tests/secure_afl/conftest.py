@@ -1,0 +1,10 @@
+"""What the tests of the command line share."""
+
+import pytest
+
+from tests.secure_afl.commands import Command
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
