@@ -78,6 +78,37 @@ def _personal() -> str:
     return _table(["", *(f"α = {point['alpha']:g}" for point in points), "alone"], rows)
 
 
+def _fedavg() -> str:
+    results = _results("fedavg")
+    rows = []
+    for name in ("signs", "pneumonia"):
+        data = results[name]
+        afl = data["afl"]
+        target = afl["accuracy"]
+        rows.append(
+            [f"{name}: AFL", _percent(target), "1", _megabytes(afl["upload_bytes"]), "–", "–"]
+        )
+        for method, title in (("fedavg", "FedAvg"), ("fedsgd", "FedSGD")):
+            run = data[method]
+            until = run["until_reached"]
+            rows.append(
+                [
+                    f"{name}: {title}",
+                    ", ".join(f"{100 * share:.1f}" for share in run["final_accuracy"]) + " %",
+                    str(run["curve"]["rounds"][-1]),
+                    _megabytes(run["of_all_rounds"]["upload_bytes"]),
+                    ", ".join("never" if at is None else str(at) for at in run["reached"]),
+                    _megabytes(until["upload_bytes"]) if until else "–",
+                ]
+            )
+    head = ["", "accuracy (3 seeds)", "rounds", "upload", "reaches AFL at round", "upload by then"]
+    return _table(head, rows)
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e6:.2f} MB"
+
+
 def _gram() -> str:
     gram = _results("gram")
     peaks = " and ".join(
@@ -96,6 +127,7 @@ def _percent(share: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "federations": _federations,
     "personal": _personal,
+    "fedavg": _fedavg,
     "gram": _gram,
 }
 

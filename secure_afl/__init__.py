@@ -11,8 +11,8 @@ one integer vector), the blind sum in `protocols`, `ridge` and `model` (sum to m
 from protocols import Additive, Plain
 from secure_afl.clients import ClientData
 from secure_afl.errors import ConfigError, DataError, SecureAflError
-from secure_afl.methods import AFL, FedHiP
-from secure_afl.model import LinearModel
+from secure_afl.methods import AFL, ConvNet, FedAvg, FedHiP, FedSGD, Linear
+from secure_afl.model import LinearModel, Model
 from secure_afl.quantise import Quantiser
 from secure_afl.simulation import Federation, Result
 from secure_afl.statistics import Statistics
@@ -22,10 +22,15 @@ __all__ = [
     "Additive",
     "ClientData",
     "ConfigError",
+    "ConvNet",
     "DataError",
+    "FedAvg",
     "FedHiP",
+    "FedSGD",
     "Federation",
+    "Linear",
     "LinearModel",
+    "Model",
     "Plain",
     "Quantiser",
     "Result",

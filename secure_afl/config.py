@@ -11,6 +11,13 @@ from msgspec import Meta
 from protocols.additive import MAX_AGGREGATORS
 from secure_afl.errors import ConfigError
 from secure_afl.methods.afl import DEFAULT_RIDGE, MAX_RIDGE
+from secure_afl.methods.fedavg import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_LOCAL_EPOCHS,
+    MAX_RATE,
+    MAX_ROUNDS,
+    MIN_RATE,
+)
 from secure_afl.methods.fedhip import MAX_ALPHA, Reading
 
 
@@ -79,8 +86,11 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = None
     method: Annotated[
-        Literal["afl", "fedhip"],
-        Meta(description="afl: one model for all. fedhip: also a personal model for each client."),
+        Literal["afl", "fedhip", "fedavg", "fedsgd"],
+        Meta(
+            description="afl: one model for all. fedhip: also a personal model for each client. "
+            "fedavg, fedsgd: by gradients, in many rounds."
+        ),
     ] = "afl"
     ridge: Annotated[
         float,
@@ -101,6 +111,50 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "global model."
         ),
     ] = "joint"
+    architecture: Annotated[
+        Literal["linear", "convnet"],
+        Meta(
+            description="fedavg, fedsgd: train a linear model on features, or a small ConvNet on "
+            "the pixels of square images (its learning rate is about 0.1)."
+        ),
+    ] = "linear"
+    rounds: Annotated[
+        Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] | None,
+        Meta(description="fedavg, fedsgd: blind sums. Default: 100."),
+    ] = None
+    learning_rate: Annotated[
+        Annotated[float, Meta(ge=MIN_RATE, le=MAX_RATE)] | None,
+        Meta(
+            description="fedavg: of the clients' steps; fedsgd: of the server's. Default, for "
+            "linear models: 10 and 30."
+        ),
+    ] = None
+    local_epochs: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MAX_ROUNDS,
+            description="fedavg: passes over its rows that a client makes in a round.",
+        ),
+    ] = DEFAULT_LOCAL_EPOCHS
+    batch_size: Annotated[
+        int, Meta(ge=1, le=2**31, description="fedavg: rows of a client's step.")
+    ] = DEFAULT_BATCH_SIZE
+    update_clip: Annotated[
+        Annotated[float, Meta(ge=MIN_RATE, le=MAX_RATE)] | None,
+        Meta(
+            description="fedavg, fedsgd: greatest L2 norm of a client's update. Default: 30 and "
+            "1.5."
+        ),
+    ] = None
+    proximal: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=MAX_RATE,
+            description="fedavg: FedProx's μ, a pull back to the global model.",
+        ),
+    ] = 0.0
     protocol: Annotated[
         Literal["additive", "plain"],
         Meta(

@@ -9,7 +9,7 @@ from protocols.protocol import Protocol
 from secure_afl.clients import ClientData, check_finite, check_rows
 from secure_afl.errors import DataError
 from secure_afl.methods import Task
-from secure_afl.model import LinearModel
+from secure_afl.model import LinearModel, Model
 from secure_afl.quantise import Floats, Quantiser
 from secure_afl.report import Accuracy
 from secure_afl.ridge import ridge
@@ -35,8 +35,8 @@ def check_scored(sets: Sequence[ClientData], like: ClientData, classes: int) -> 
 
 
 def score(
-    model: LinearModel,
-    personal: Mapping[str, LinearModel],
+    model: Model,
+    personal: Mapping[str, Model],
     clients: Sequence[ClientData],
     quantiser: Quantiser,
     regularisation: float,
@@ -67,7 +67,7 @@ def score(
             local[client.name] = LinearModel(weights, model.classes)
     central = LinearModel(ridge(gram, cross, regularisation), model.classes)
 
-    def over_holdout(models: Mapping[str, LinearModel]) -> float | None:
+    def over_holdout(models: Mapping[str, Model]) -> float | None:
         scores = [models[n].accuracy(d.features, d.labels) for n, d in held.items() if n in models]
         return mean(scores) if scores else None
 

@@ -19,7 +19,7 @@ from protocols.session import Session
 from secure_afl.clients import ClientData
 from secure_afl.errors import DataError
 from secure_afl.methods import AnyMethod, Memory, PublicState, Task
-from secure_afl.model import LinearModel
+from secure_afl.model import Model
 
 
 def context(method: AnyMethod, public: PublicState) -> bytes:
@@ -117,6 +117,6 @@ class FederationClient:
         self.statistics_seconds += time.perf_counter() - begin
         return vector
 
-    def personalise(self, public: PublicState) -> LinearModel:
+    def personalise(self, public: PublicState) -> Model:
         """This client's own model."""
         return self.method.personalise(public, self.data, self.memory)

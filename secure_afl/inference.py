@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -11,7 +11,8 @@ from secure_afl import data
 from secure_afl.cache import FeatureCache, default_path
 from secure_afl.errors import DataError
 from secure_afl.features import Backbone, Progress, parse_backbone
-from secure_afl.model import LinearModel
+from secure_afl.methods.convnet import ConvNetModel
+from secure_afl.model import LinearModel, Model, load_weights
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -40,7 +41,7 @@ class Prediction(NamedTuple):
 class SavedModel(NamedTuple):
     """A model with the backbone that its card names."""
 
-    model: LinearModel
+    model: Model
     backbone: Backbone
 
 
@@ -50,7 +51,7 @@ def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
     Raises:
         DataError: damaged files, or a backbone whose digest is not the card's.
     """
-    model, card = LinearModel.load(path)
+    model, card = _load(path)
     try:
         made_by = card["backbone"]
         spec, digest = made_by["spec"], made_by["digest"]
@@ -64,6 +65,11 @@ def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
             f"{digest[:16]}…; give the --checkpoint that the model was made with"
         )
     return SavedModel(model, backbone)
+
+
+def _load(path: Path) -> tuple[Model, dict[str, Any]]:
+    _, _, card = load_weights(path)
+    return ConvNetModel.load(path) if "architecture" in card else LinearModel.load(path)
 
 
 def evaluate(saved: SavedModel, path: str, split: str, progress: Progress | None) -> Evaluation:

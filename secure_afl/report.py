@@ -78,7 +78,7 @@ class Report(msgspec.Struct, frozen=True):
         feature_bits: rows are integers of norm ≤ 2^feature_bits.
         ring_bits: width of the ring that carries the sum.
         max_rows: the declared bound on the rows of all clients together.
-        ridge: λ, or β for FedHiP.
+        ridge: λ, or β for FedHiP; null for methods without.
         exact: the decoded sum equals the clients' integer vectors added in the clear, and those of
             the pooled rows; bit for bit, computed by this run.
         privacy: the differential-privacy guarantee, or null.

@@ -22,8 +22,10 @@ from secure_afl.data import Dataset
 from secure_afl.errors import ConfigError
 from secure_afl.features import Backbone, parse_backbone
 from secure_afl.keys import load_keys
-from secure_afl.methods import AFL, AnyMethod, FedHiP
+from secure_afl.methods import AFL, AnyMethod, ConvNet, FedAvg, FedHiP, FedSGD, Linear
 from secure_afl.simulation import Federation, Result
+
+GRADIENT_METHODS = ("fedavg", "fedsgd")
 
 Progress = Callable[[str, int, int], None]
 
@@ -140,6 +142,13 @@ def hold_out(clients: Sequence[Dataset], config: RunConfig) -> tuple[list[Datase
 def choose_backbone(config: RunConfig, example: Dataset) -> Backbone:
     """The configured backbone, or the default for this kind of data."""
     spec = config.backbone
+    if config.method in GRADIENT_METHODS and config.architecture == "convnet":
+        if spec not in (None, "identity"):
+            raise ConfigError(
+                f"a convnet trains on pixels, not on features of {spec!r}; allowed: identity. "
+                "Leave --backbone out, or train --architecture linear"
+            )
+        spec = "identity"
     if spec is None:
         images = "projection:512" if config.clients is None else "timm:resnet18"
         spec = images if example.holds_images else "identity"
@@ -171,6 +180,8 @@ def make_method(config: RunConfig) -> AnyMethod:
     """The configured method."""
     if config.method == "fedhip":
         return FedHiP(alpha=config.alpha, ridge=config.ridge, reading=config.reading)
+    if config.method in GRADIENT_METHODS:
+        return _gradient_method(config)
     return AFL(ridge=config.ridge)
 
 
@@ -208,6 +219,26 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
             model.save(folder / f"{name}.safetensors", card | {"client": name})
     log.info("saved into %s", out)
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+
+
+def _gradient_method(config: RunConfig) -> FedAvg | FedSGD:
+    settings: dict[str, Any] = {
+        "rounds": config.rounds,
+        "learning_rate": config.learning_rate,
+        "clip": config.update_clip,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    architecture = ConvNet() if config.architecture == "convnet" else Linear()
+    if config.method == "fedsgd":
+        return FedSGD(**given, architecture=architecture, seed=config.seed)
+    return FedAvg(
+        **given,
+        architecture=architecture,
+        seed=config.seed,
+        local_epochs=config.local_epochs,
+        batch_size=config.batch_size,
+        proximal=config.proximal,
+    )
 
 
 def _choose_drops(config: RunConfig, clients: Sequence[Dataset]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from protocols.errors import WouldOverflow
 from protocols.identity import Enrolment, Identity
-from protocols.layout import RING_BITS
+from protocols.layout import RING_BITS, Integers
 from protocols.network import FaultPlan, Network, Transcript
 from protocols.party import Sum
 from protocols.protocol import Protocol, enrol, new_nonce
@@ -24,7 +24,7 @@ from secure_afl.federation import FederationClient, FederationServer
 from secure_afl.keys import Keys
 from secure_afl.methods import AnyMethod, PublicState, Task
 from secure_afl.methods.afl import DEFAULT_RIDGE
-from secure_afl.model import LinearModel
+from secure_afl.model import Model
 from secure_afl.quantise import MAX_BITS, Quantiser, RowMode
 from secure_afl.report import Bytes, Clients, Report, Seconds
 from secure_afl.statistics import Statistics
@@ -41,6 +41,7 @@ class Round:
 
     Attributes:
         session: its terms.
+        public: the state that it began with, which everybody saw.
         released: the sum.
         exact: equal, bit for bit, to the included clients' vectors added in the clear and, for
             row-additive methods, to the vector of their pooled rows.
@@ -49,6 +50,7 @@ class Round:
     """
 
     session: Session
+    public: PublicState
     released: Sum
     exact: bool
     sent_bytes: Mapping[str, int]
@@ -67,8 +69,8 @@ class Result:
         report: what the run says about itself.
     """
 
-    model: LinearModel
-    personal: Mapping[str, LinearModel]
+    model: Model
+    personal: Mapping[str, Model]
     rounds: Sequence[Round]
     report: Report
 
@@ -160,7 +162,7 @@ class Federation:
         bounds = dict(task.max_rows)
         known = self.keys.roster.known if self.keys else None
         members = {
-            data.name: FederationClient(self.method, self.protocol, data, bounds[data.name], known)
+            data.name: _Watched(self.method, self.protocol, data, bounds[data.name], known)
             for data in clients
         }
         server = FederationServer(self.method, self.protocol, task)
@@ -196,7 +198,8 @@ class Federation:
         solve_seconds += time.perf_counter() - begin
 
         included = [members[name].data for name in rounds[-1].released.included]
-        ridge = getattr(self.method, "ridge", DEFAULT_RIDGE)
+        ridge = getattr(self.method, "ridge", None)
+        baseline_ridge = DEFAULT_RIDGE if ridge is None else ridge
         report = Report(
             method=self.method.name,
             protocol=self.protocol.name,
@@ -213,7 +216,9 @@ class Federation:
             min_cohort=min_cohort,
             ridge=ridge,
             exact=all(round_.exact for round_ in rounds),
-            accuracy=score(model, personal, included, task.quantiser, ridge, test, holdout),
+            accuracy=score(
+                model, personal, included, task.quantiser, baseline_ridge, test, holdout
+            ),
             bytes=Bytes(
                 upload_per_client=_upload_per_client(rounds),
                 plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(names)),
@@ -228,7 +233,7 @@ class Federation:
         session: Session,
         enrolments: Mapping[str, Enrolment],
         server: FederationServer,
-        members: Mapping[str, FederationClient],
+        members: Mapping[str, "_Watched"],
         plan: FaultPlan,
         record: bool,
     ) -> Round:
@@ -245,6 +250,7 @@ class Federation:
         released = network.run()
         return Round(
             session,
+            public,
             released,
             self._is_exact(public, released, members),
             network.sent_bytes,
@@ -253,15 +259,12 @@ class Federation:
         )
 
     def _is_exact(
-        self, public: PublicState, released: Sum, members: Mapping[str, FederationClient]
+        self, public: PublicState, released: Sum, members: Mapping[str, "_Watched"]
     ) -> bool:
         """The oracle: the sum in the clear, which only a simulation can form."""
         included = [members[name] for name in released.included]
-        vectors = [
-            self.method.contribute(public, member.data, dict(member.memory), b"")
-            for member in included
-        ]
-        exact = np.array_equal(released.total, np.sum(vectors, axis=0))
+        clear = np.sum([member.vector for member in included], axis=0)
+        exact = np.array_equal(released.total, clear)
         if self.method.row_additive:
             everybody = pooled([member.data for member in included])
             vector = self.method.contribute(public, everybody, {}, b"")
@@ -314,6 +317,22 @@ class Federation:
         if greatest >= MAX_CLASSES:
             raise DataError(f"label {greatest} is out of range; allowed: 0..{MAX_CLASSES - 1}")
         return tuple(str(label) for label in range(greatest + 1))
+
+
+class _Watched(FederationClient):
+    """A client of whose latest vector the driver keeps a copy, for the oracle.
+
+    Only the party has the entropy that went into it; and to train a second time would double the
+    time of a run.
+    """
+
+    vector: Integers
+
+    def contribute(self, public: PublicState, entropy: bytes) -> Integers:
+        vector = super().contribute(public, entropy)
+        # A party that wrote into its vector must not write into the truth.
+        self.vector = vector.copy()
+        return vector
 
 
 def _majority(clients: int) -> int:

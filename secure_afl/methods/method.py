@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
 from secure_afl.clients import ClientData
-from secure_afl.model import LinearModel
+from secure_afl.model import Model
 from secure_afl.quantise import Quantiser
 
 # What a client keeps from round to round; a method keys it by round, for `contribute` may run
@@ -90,10 +90,10 @@ class Method(Wire, Generic[Public], frozen=True):
         """The state after a sum over the clients in `included`."""
 
     @abstractmethod
-    def model(self, public: Public) -> LinearModel:
+    def model(self, public: Public) -> Model:
         """The global model, when all rounds are done."""
 
-    def personalise(self, public: Public, data: ClientData, memory: Memory) -> LinearModel:
+    def personalise(self, public: Public, data: ClientData, memory: Memory) -> Model:
         """A client's own model, made at the client; the global one unless a method differs."""
         return self.model(public)
 

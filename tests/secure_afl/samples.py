@@ -1,13 +1,18 @@
 """Small made-up clients, and methods that only tests need."""
 
-import itertools
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.identity import Enrolment
 from protocols.layout import Block, Integers, Layout
+from protocols.party import Entropy, Party, Sum
+from protocols.plain import Plain, PlainServer
+from protocols.session import Session
+from protocols.spool import Spool
 from secure_afl.clients import ClientData
 from secure_afl.methods import AFL, Memory, Method, PublicState, Task
 from secure_afl.methods.afl import AFLPublic
@@ -113,17 +118,29 @@ class Centred(Method[CentredPublic], frozen=True, tag="centred"):
         return statistics_layout(task.feature_dim, len(task.classes), twice, task.total_rows)
 
 
-class Fickle(AFL, frozen=True, tag="fickle"):
-    """Says something else each time that it is asked."""
+class Miscounting(Plain, frozen=True, tag="miscounting"):
+    """A protocol whose server is off by one."""
 
-    row_additive = False
+    def coordinator(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        *,
+        spool: Spool | None = None,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> Party:
+        return _MiscountingServer(session, enrolment, entropy=entropy)
 
-    def contribute(
-        self, public: AFLPublic, data: ClientData, memory: Memory, entropy: bytes
-    ) -> Integers:
-        vector = super().contribute(public, data, memory, entropy)
-        vector[-1] = next(_asked) % 5
-        return vector
+
+class _MiscountingServer(PlainServer):
+    @property
+    def result(self) -> Sum | None:
+        released = super().result
+        if released is None:
+            return None
+        total = released.total.copy()
+        total[0] += 1
+        return Sum(total, released.included)
 
 
 class NotAdditive(AFL, frozen=True, tag="not-additive"):
@@ -137,6 +154,3 @@ class NotAdditive(AFL, frozen=True, tag="not-additive"):
         vector = super().contribute(public, data, memory, entropy)
         vector[-1] = 1
         return vector
-
-
-_asked = itertools.count()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols import Fault, FaultPlan, Identity, Plain, enrol, new_nonce
+from protocols import Fault, FaultPlan, Identity, Plain, Protocol, enrol, new_nonce
 from protocols.errors import (
     BelowThreshold,
     InvalidSession,
@@ -27,7 +27,7 @@ from secure_afl.ridge import ridge
 from secure_afl.simulation import Federation
 from secure_afl.statistics import Statistics
 from tests.secure_afl.samples import (
-    Fickle,
+    Miscounting,
     NotAdditive,
     make_client,
     make_clients,
@@ -203,9 +203,9 @@ def test_the_sum_is_exact_over_any_partition_order_and_drop_outs(data: st.DataOb
     )
 
 
-@pytest.mark.parametrize("method", [Fickle(), NotAdditive()])
-def test_exact_is_computed_and_not_claimed(method: AnyMethod) -> None:
-    result = Federation(method, Plain()).run(make_clients((20, 31)))
+@pytest.mark.parametrize(("method", "protocol"), [(AFL(), Miscounting()), (NotAdditive(), Plain())])
+def test_exact_is_computed_and_not_claimed(method: AnyMethod, protocol: Protocol) -> None:
+    result = Federation(method, protocol).run(make_clients((20, 31)))
     assert result.report.exact is False
 
 

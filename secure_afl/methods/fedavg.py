@@ -1,0 +1,202 @@
+"""FedAvg and FedSGD: the mean of the clients' clipped updates, a sum a round.
+
+McMahan et al., AISTATS 2017, algorithm 1; the proximal term is FedProx's (Li et al., MLSys 2020,
+eq. 2). An update becomes integers before it is summed, as `UpdateQuantiser` says.
+"""
+
+import hashlib
+from abc import abstractmethod
+from typing import get_args
+
+import numpy as np
+
+from protocols.layout import Integers, Layout
+from secure_afl.clients import ClientData, check_rows
+from secure_afl.methods.architecture import Linear
+from secure_afl.methods.convnet import ConvNet
+from secure_afl.methods.method import Memory, Method, PublicState, Task
+from secure_afl.methods.update import Rounding, UpdateQuantiser
+from secure_afl.model import Model
+from secure_afl.numbers import check_choice, settle_float, settle_int
+from secure_afl.quantise import Floats
+
+DEFAULT_LOCAL_EPOCHS = 5
+DEFAULT_BATCH_SIZE = 16
+MAX_ROUNDS = 1_000_000
+MIN_RATE, MAX_RATE = 1e-12, 1e12
+
+
+class AveragingPublic(PublicState, frozen=True, eq=False):
+    """What every client is given for a round.
+
+    Attributes:
+        task: what is learned.
+        parameters: the global model's, (p,) float64.
+        round: rounds that are over, from 0.
+    """
+
+    parameters: Floats
+    round: int
+
+
+class Averaging(Method[AveragingPublic], frozen=True):
+    """Base of methods whose rounds average the clients' updates.
+
+    Client memory holds what a round needs should it be asked for again, under
+    `update/<round>/<digest of the parameters>`, so that a restarted client does not train a second
+    time and cannot differ in a last bit; and, with error feedback, `residual/<round>`.
+
+    Attributes:
+        rounds: ≥ 1.
+        learning_rate: > 0.
+        clip: the greatest L2 norm of an update, > 0.
+        update_bits: resolution, see `UpdateQuantiser`; by default the most that 32 bits hold.
+        rounding: of updates to integers.
+        weighted: by the clients' rows, whose total is then in the sum; otherwise all alike.
+        error_feedback: what rounding took off an update is added to the client's next one.
+        architecture: what is trained.
+        seed: of the initial parameters and of the order of rows in local training; public.
+    """
+
+    rounds: int = 100
+    learning_rate: float = 1.0
+    clip: float = 1.0
+    update_bits: int | None = None
+    rounding: Rounding = "stochastic"
+    weighted: bool = True
+    error_feedback: bool = False
+    architecture: Linear | ConvNet = Linear()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        settle_int(self, "rounds", 1, MAX_ROUNDS)
+        settle_float(self, "learning_rate", MIN_RATE, MAX_RATE)
+        settle_float(self, "clip", MIN_RATE, MAX_RATE)
+        settle_int(self, "seed", 0, 2**63 - 1)
+        check_choice(self, "rounding", get_args(Rounding))
+
+    def begin(self, task: Task) -> AveragingPublic:
+        rng = np.random.default_rng(self.seed)
+        return AveragingPublic(task, self.architecture.initial(task, rng), 0)
+
+    def layout(self, public: AveragingPublic) -> Layout | None:
+        return self._layout(public) if public.round < self.rounds else None
+
+    def contribute(
+        self, public: AveragingPublic, data: ClientData, memory: Memory, entropy: bytes
+    ) -> Integers:
+        quantiser = self.quantiser(public.task)
+        weight = len(data) if self.weighted else 1
+        update = self._recalled(public, data, memory)
+        residual = memory.get(f"residual/{public.round}")
+        if self.error_feedback and residual is not None:
+            update = update + np.asarray(residual, dtype=np.float64)
+        update = quantiser.clipped(update)
+        integers = quantiser.integers(update, weight, entropy)
+        if self.error_feedback:
+            lost = update - integers * (quantiser.step / weight)
+            memory[f"residual/{public.round + 1}"] = lost
+        return np.append(integers, weight)
+
+    def absorb(
+        self, public: AveragingPublic, total: Integers, included: tuple[str, ...]
+    ) -> AveragingPublic:
+        mean = self.quantiser(public.task).mean(total, self._layout(public))
+        parameters = public.parameters + self._server_rate * mean
+        return AveragingPublic(public.task, parameters, public.round + 1)
+
+    def model(self, public: AveragingPublic) -> Model:
+        return self.architecture.model(public.task, public.parameters)
+
+    def quantiser(self, task: Task) -> UpdateQuantiser:
+        """How updates become integers, for the clients of a task."""
+        total = self._total_weight(task)
+        return UpdateQuantiser.fitting(self.clip, self.update_bits, self.rounding, total)
+
+    @abstractmethod
+    def update(self, public: AveragingPublic, data: ClientData) -> Floats:
+        """A client's update before it is clipped, (p,) float64; a function of its arguments."""
+
+    @property
+    def _server_rate(self) -> float:
+        """What the server multiplies the mean update with."""
+        return 1.0
+
+    def _total_weight(self, task: Task) -> int:
+        return task.total_rows if self.weighted else len(task.max_rows)
+
+    def _layout(self, public: AveragingPublic) -> Layout:
+        task = public.task
+        return self.quantiser(task).layout(len(public.parameters), self._total_weight(task))
+
+    def _recalled(self, public: AveragingPublic, data: ClientData, memory: Memory) -> Floats:
+        """This round's update, from memory if it is there; older rounds are forgotten."""
+        digest = hashlib.sha256(public.parameters.tobytes()).hexdigest()
+        key = f"update/{public.round}/{digest}"
+        if key not in memory:
+            for old in [name for name in memory if int(name.split("/")[1]) < public.round]:
+                del memory[old]
+            check_rows(data.features, data.labels, len(public.task.classes))
+            memory[key] = self.update(public, data)
+        return np.asarray(memory[key], dtype=np.float64)
+
+
+class FedSGD(Averaging, frozen=True, tag="fedsgd"):
+    """The server takes one gradient step a round, on the mean of the clients' whole gradients.
+
+    Weighted by rows and without clipping it is gradient descent on all rows in one place. Rows of
+    norm ≤ 1 give a linear head gradients of norm ≤ √2, which the default lets pass.
+    """
+
+    name = "fedsgd"
+    learning_rate: float = 30.0
+    clip: float = 1.5
+
+    def update(self, public: AveragingPublic, data: ClientData) -> Floats:
+        inputs = self.architecture.inputs(public.task, data.features)
+        return -self.architecture.gradient(public.parameters, inputs, data.labels)
+
+    @property
+    def _server_rate(self) -> float:
+        return self.learning_rate
+
+
+class FedAvg(Averaging, frozen=True, tag="fedavg"):
+    """Clients train by themselves for some epochs; the server averages by how much they moved.
+
+    Attributes:
+        local_epochs: passes over a client's rows a round, ≥ 1.
+        batch_size: rows of a local step, ≥ 1; the last of an epoch may be smaller.
+        proximal: FedProx's μ ≥ 0: each step also pulls back to the global model by μ times the
+            distance; 0 is FedAvg.
+    """
+
+    name = "fedavg"
+    learning_rate: float = 10.0
+    clip: float = 30.0
+    local_epochs: int = DEFAULT_LOCAL_EPOCHS
+    batch_size: int = DEFAULT_BATCH_SIZE
+    proximal: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settle_int(self, "local_epochs", 1, MAX_ROUNDS)
+        settle_int(self, "batch_size", 1, 2**31)
+        settle_float(self, "proximal", 0, MAX_RATE)
+
+    def update(self, public: AveragingPublic, data: ClientData) -> Floats:
+        rng = np.random.default_rng([self.seed, public.round, *data.name.encode()])
+        inputs = self.architecture.inputs(public.task, data.features)
+        start, parameters = public.parameters, public.parameters.copy()
+        # Training that diverges is refused when its update is clipped.
+        with np.errstate(over="ignore", invalid="ignore"):
+            for _ in range(self.local_epochs):
+                order = rng.permutation(len(data))
+                for first in range(0, len(data), self.batch_size):
+                    batch = order[first : first + self.batch_size]
+                    gradient = self.architecture.gradient(
+                        parameters, inputs[batch], data.labels[batch]
+                    )
+                    gradient += self.proximal * (parameters - start)
+                    parameters -= self.learning_rate * gradient
+        return parameters - start
