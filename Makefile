@@ -3,14 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Test workers take a core each; BLAS threads on top of them only get in each other's way.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test check clean
+.PHONY: demo test check fuzz clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses auto
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto
+
+fuzz: $(INSTALLED)
+	$(BIN)/python -m tests.protocols.fuzz --messages 100000
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -105,6 +105,32 @@ def _fedavg() -> str:
     return _table(head, rows)
 
 
+def _additive() -> str:
+    results = _results("additive")
+    rows = [
+        [
+            f"client, {point['ring_bits']}-bit ring",
+            f"{point['split_and_seal']['ratio']:.1f} ×",
+            f"packed vector + {point['bytes_over_packed'] / 1e3:.1f} kB",
+            "–",
+        ]
+        for point in results["client"]
+    ]
+    streaming = results["streaming"]
+    for aggregator, place in zip(streaming["aggregators"], ("first", "second"), strict=True):
+        memory = aggregator["peak_rss_mib"]
+        rows.append(
+            [
+                f"{place} aggregator, {streaming['clients']:,} clients",
+                f"{aggregator['ratio_wall']:.0f} × "
+                f"({aggregator['ratio_without_spool']:.1f} × without the disk)",
+                "–",
+                f"{memory['after 10 uploads']:.0f} → {memory['end']:.0f} MiB",
+            ]
+        )
+    return _table(["", "time", "upload", "peak memory, 10 → all clients"], rows)
+
+
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:.2f} MB"
 
@@ -127,6 +153,7 @@ def _percent(share: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "federations": _federations,
     "personal": _personal,
+    "additive": _additive,
     "fedavg": _fedavg,
     "gram": _gram,
 }

@@ -3,7 +3,7 @@
 Knows vectors, parties and messages, and nothing of what the vectors mean. Read in this order:
 `layout` (what is summed), `identity` and `session` (who agrees on what), `message` (how it moves),
 `party` (who does what), `protocol` (what a scheme offers), `plain` (the shortest scheme),
-`additive`, `network` (the in-process driver).
+`additive` (with `masks` and `spool`), `network` (the in-process driver).
 """
 
 from protocols.additive import Additive

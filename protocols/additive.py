@@ -98,11 +98,15 @@ class Collecting(State, frozen=True):
 
 
 class Comparing(State, frozen=True):
-    """The aggregator has closed its list and awaits the others'."""
+    """The aggregator has closed its list and awaits the others'.
+
+    One that heard all clients closed early: others may take uploads until their deadline.
+    """
 
     channels: tuple[Channel, ...]
     uploads: tuple[Upload, ...]
     lists: tuple[tuple[str, tuple[Upload, ...]], ...]
+    early: bool
     signatures: tuple[tuple[str, bytes], ...] = ()
 
 
@@ -190,7 +194,7 @@ class Aggregator(Party):
     @property
     def awaits(self) -> str | None:
         match self._state:
-            case Collecting():
+            case Collecting() | Comparing(early=True):
                 return UPLOAD
             case Comparing():
                 return VERIFIED
@@ -245,7 +249,9 @@ class Aggregator(Party):
     def _deadline(self, state: State) -> State:
         match state:
             case Collecting():
-                return self._close(state)
+                return self._close(state, early=False)
+            case Comparing(early=True):
+                return msgspec.structs.replace(state, early=False)
             case Comparing():
                 heard = {name for name, _ in state.lists}
             case Agreeing():
@@ -277,7 +283,7 @@ class Aggregator(Party):
         self._spool.put(sender, encode(received.message))
         state = msgspec.structs.replace(state, uploads=(*state.uploads, upload))
         heard = len(state.uploads) + len(state.left_out)
-        return self._close(state) if heard == len(self.session.clients) else state
+        return self._close(state, early=True) if heard == len(self.session.clients) else state
 
     def _check_share(self, share: Share, received: Received) -> None:
         vector_bytes = self.session.layout.packed_bytes if self._is_first else 0
@@ -301,9 +307,9 @@ class Aggregator(Party):
                 step=UPLOAD,
             )
 
-    def _close(self, state: Collecting) -> State:
+    def _close(self, state: Collecting, *, early: bool) -> State:
         uploads = tuple(sorted(state.uploads, key=lambda upload: upload.client))
-        return self._compare(Comparing(state.channels, uploads, state.lists))
+        return self._compare(Comparing(state.channels, uploads, state.lists, early))
 
     def _compare(self, state: Collecting | Comparing) -> State:
         if isinstance(state, Collecting) or len(state.lists) < len(self._others):
@@ -417,7 +423,7 @@ class Aggregator(Party):
             f"'{name}' has not signed the set of uploads that this party has",
             party=self.name,
             step=step,
-            fix="ask that aggregator which clients it holds, and run again",
+            fix="compare the aggregators' lists of clients: any may be wrong; then run again",
         )
 
     def _replayed(self, received: Received) -> Replayed:
@@ -481,11 +487,12 @@ def _mask_key(session: Session, seed: bytes, client: str, aggregator: str) -> by
 
 
 def _upload_digest(session: Session, header: Header) -> bytes:
-    """Digest of all m sealed shares, through the tags that their client signed."""
+    """Digest of the tags of all m sealed shares, which their client signed."""
     upload = ("secure-afl/1 upload", session.id, header.sender, header.batch)
     return hashlib.sha256(encode(upload)).digest()
 
 
 def _agreed_set(session: Session, agreed: tuple[Upload, ...]) -> bytes:
     """What every aggregator signs, once."""
-    return hashlib.sha256(encode(("secure-afl/1 agreed set", session.id, agreed))).digest()
+    digest = hashlib.sha256(encode((session.id, agreed))).digest()
+    return b"secure-afl/1 agreed set" + digest

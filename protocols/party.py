@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protocols import message as messages
@@ -276,11 +277,11 @@ class Party(ABC):
         assert self._vector is not None, "a client needs a vector"
         vector = self._vector(messages.derive(secret, self.session.id, "vector", self.name))
         self.session.layout.check(vector, party=self.name)
-        return vector
+        return np.ascontiguousarray(vector)
 
     def _fingerprint(self, secret: bytes, vector: Integers) -> bytes:
         key = messages.derive(secret, self.session.id, "fingerprint", self.name)
-        return AESGCM(key).encrypt(bytes(12), b"", vector.tobytes())
+        return AESGCM(key).encrypt(bytes(12), b"", vector.view(np.uint8).data)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {type(self._state).__name__}>"

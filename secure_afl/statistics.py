@@ -13,7 +13,7 @@ from secure_afl.quantise import MAX_BITS, Floats, Quantiser
 # Rows are rounded in slices that stay in cache, and multiplied in blocks that keep BLAS busy;
 # memory does not grow with the number of rows.
 _SLICE_ROWS = 128
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS = 4096
 
 # A sum over this many rows stays below 2^53, where float64 is exact in any order of addition.
 MAX_CLIENT_ROWS = 2**53 // 2 ** (2 * MAX_BITS)

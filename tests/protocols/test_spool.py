@@ -93,7 +93,7 @@ def test_a_full_disk_keeps_the_earlier_message_and_no_rest(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+        patch.setattr(os if call == "fsync" else Path, call, full)
         for sender in ("a", "b"):
             with pytest.raises(NotStored, match="No space left"):
                 spool.put(sender, b"later")
