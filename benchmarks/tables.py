@@ -131,6 +131,35 @@ def _additive() -> str:
     return _table(["", "time", "upload", "peak memory, 10 → all clients"], rows)
 
 
+def _pairwise() -> str:
+    results = _results("pairwise")
+    rows = []
+    for threads, run in results["n=100, k=99"].items():
+        rows.append(
+            [
+                f"100 clients, 99 neighbours, {threads.replace('1 threads', '1 thread')}",
+                f"{run['client_ratio']:.2f} ×",
+                f"{run['server_ratio']:.1f} ×",
+                f"{run['sent_over_packed']:.4f} ×",
+            ]
+        )
+    large = results["n=1000"]
+    rows.append(
+        [
+            f"1,000 clients, {large['neighbours']} neighbours, 50 drop out",
+            f"{large['client_seconds_median']:.2f} s",
+            f"{large['server_seconds']:.1f} s",
+            f"{large['sent_over_packed']:.4f} ×",
+        ]
+    )
+    flower = results["beside Flower"]
+    return _table(["", "client", "server", "sent / packed vector"], rows) + (
+        f"\nBeside the SecAgg+ client of Flower {flower['flower']['flwr']} at the same vector and "
+        f"neighbours: {flower['client_cpu_ratio']:.0f} × less client CPU; largest error of "
+        f"the sum {flower['ours_largest_error']} against {flower['flower_largest_error']:.1e}.\n"
+    )
+
+
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:.2f} MB"
 
@@ -155,6 +184,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "personal": _personal,
     "additive": _additive,
     "fedavg": _fedavg,
+    "pairwise": _pairwise,
     "gram": _gram,
 }
 

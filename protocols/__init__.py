@@ -3,13 +3,14 @@
 Knows vectors, parties and messages, and nothing of what the vectors mean. Read in this order:
 `layout` (what is summed), `identity` and `session` (who agrees on what), `message` (how it moves),
 `party` (who does what), `protocol` (what a scheme offers), `plain` (the shortest scheme),
-`additive` (with `masks` and `spool`), `network` (the in-process driver).
+`additive` (with `masks` and `spool`), `pairwise`, `network` (the in-process driver).
 """
 
 from protocols.additive import Additive
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Block, Layout
 from protocols.network import Fault, FaultPlan, Network, Transcript
+from protocols.pairwise import Pairwise
 from protocols.party import Party, Sum
 from protocols.plain import Plain
 from protocols.protocol import Protocol, enrol, form_session, new_nonce
@@ -25,6 +26,7 @@ __all__ = [
     "Layout",
     "Member",
     "Network",
+    "Pairwise",
     "Party",
     "Plain",
     "Protocol",

@@ -109,5 +109,9 @@ class BelowThreshold(SessionAborted):
     """Fewer clients contributed than the minimum cohort."""
 
 
+class WrongShares(SessionAborted):
+    """Shares open something else than what was shared: some client gave a wrong one."""
+
+
 class SumOutOfBounds(SessionAborted):
     """The decoded sum breaks the layout's bounds: some client did not keep to its own."""

@@ -4,15 +4,32 @@ A mask is as secret and as random as its key (AES-CTR, NIST SP 800-38A), and is 
 only; so the counter may start at zero.
 """
 
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from protocols.layout import RingVector
 
-# Small enough that the key stream is still in cache when it is added.
-_CHUNK_BYTES = 1 << 17
+MASK_KEY_BYTES = 16
+
+# The key stream is still in cache when it is added. With less at a time, threads would spend more
+# on waiting for each other's turn in the interpreter than on masks.
+_CHUNK_BYTES = 3 << 18
 _ZEROS = memoryview(bytes(_CHUNK_BYTES))
 _BLOCK_BYTES = 16
+
+
+class Mask(NamedTuple):
+    """A mask to add, or if `negative` to subtract."""
+
+    key: bytes
+    negative: bool
+
+    def __repr__(self) -> str:
+        return "<Mask>"
 
 
 def add_mask(vector: RingVector, key: bytes) -> None:
@@ -21,20 +38,45 @@ def add_mask(vector: RingVector, key: bytes) -> None:
     Each entry gets the next 4 (uint32) or 8 (uint64) bytes of the key stream, little-endian; modulo
     any 2^b of at most that width the mask is uniform.
     """
-    _combine(vector, key, np.add)
+    add_masks(vector, [Mask(key, negative=False)])
 
 
 def subtract_mask(vector: RingVector, key: bytes) -> None:
     """The inverse of `add_mask`."""
-    _combine(vector, key, np.subtract)
+    add_masks(vector, [Mask(key, negative=True)])
 
 
-def _combine(vector: RingVector, key: bytes, combine: np.ufunc) -> None:
-    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(_BLOCK_BYTES))).encryptor()
+def add_masks(vector: RingVector, masks: Iterable[Mask]) -> None:
+    """Add many masks in place; memory does not grow with their number."""
     stream = bytearray(_CHUNK_BYTES + _BLOCK_BYTES - 1)  # as `update_into` asks
-    entries = _CHUNK_BYTES // vector.itemsize
+    # Pieces of one size: a short one at the end would cost the threads a turn as well.
+    pieces = max(1, -(-vector.nbytes // _CHUNK_BYTES))
+    entries = max(1, -(-len(vector) // pieces))
     words = np.frombuffer(stream, dtype=f"<u{vector.itemsize}", count=entries)
-    for start in range(0, len(vector), entries):
-        part = vector[start : start + entries]
-        encryptor.update_into(_ZEROS[: part.nbytes], stream)
-        combine(part, words[: len(part)], out=part)
+    for mask in masks:
+        combine = np.subtract if mask.negative else np.add
+        encryptor = Cipher(algorithms.AES(mask.key), modes.CTR(bytes(_BLOCK_BYTES))).encryptor()
+        for start in range(0, len(vector), entries):
+            part = vector[start : start + entries]
+            encryptor.update_into(_ZEROS[: part.nbytes], stream)
+            combine(part, words[: len(part)], out=part)
+
+
+def add_masks_in_threads(vector: RingVector, masks: Sequence[Mask], threads: int) -> None:
+    """The same by several threads, each with a partial sum of its own."""
+    threads = max(1, min(threads, len(masks)))
+
+    def add_part(first: int) -> RingVector:
+        total = np.zeros_like(vector)
+        add_masks(total, masks[first::threads])
+        return total
+
+    with ThreadPoolExecutor(threads) as pool:
+        for total in pool.map(add_part, range(threads)):
+            vector += total
+
+
+def key_stream(key: bytes, length: int) -> bytes:
+    """The first bytes of the key stream of a 32-byte key: for drawing many values from one."""
+    cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(_BLOCK_BYTES)))
+    return cipher.encryptor().update(bytes(length))

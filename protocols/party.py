@@ -221,6 +221,14 @@ class Party(ABC):
         if type(self._state) is type(before):
             # A state of the same kind only counts arrivals; its messages have been sent.
             return []
+        return self._news(before)
+
+    def _news(self, before: State) -> list[Message]:
+        """What the party says now and did not say before.
+
+        A party whose states never repeat an earlier state's messages overrides this to be spared
+        from making those again.
+        """
         said = {_route(message) for message in self._outbox(before)}
         return [message for message in self.pending() if _route(message) not in said]
 

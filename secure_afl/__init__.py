@@ -8,7 +8,7 @@ A row's way, module by module: `data` (folders to images), `features` (images to
 one integer vector), the blind sum in `protocols`, `ridge` and `model` (sum to model), `report`.
 """
 
-from protocols import Additive, Plain
+from protocols import Additive, Pairwise, Plain
 from secure_afl.clients import ClientData
 from secure_afl.errors import ConfigError, DataError, SecureAflError
 from secure_afl.methods import AFL, ConvNet, FedAvg, FedHiP, FedSGD, Linear
@@ -31,6 +31,7 @@ __all__ = [
     "Linear",
     "LinearModel",
     "Model",
+    "Pairwise",
     "Plain",
     "Quantiser",
     "Result",

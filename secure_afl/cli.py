@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from protocols.errors import ProtocolError
+from protocols.secagg_parameters import describe, find_parameters
 from secure_afl import doctor as checks
 from secure_afl import inference
 from secure_afl import keys as keyfiles
@@ -35,6 +36,8 @@ app = typer.Typer(
     "  secure-afl run --clients 'sites/*' --test test --backbone timm:resnet18",
 )
 _errors = Console(stderr=True)
+
+DEMO = (("afl", "plain"), ("afl", "additive"), ("afl", "pairwise"), ("fedhip", "additive"))
 
 _JSON_HELP = "Write the report as JSON to FILE; - for standard output."
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)]
@@ -97,8 +100,11 @@ def run(
     batch_size: Annotated[int | None, _flag("batch_size", "N")] = None,
     update_clip: Annotated[float | None, _flag("update_clip", "NORM")] = None,
     proximal: Annotated[float | None, _flag("proximal", "μ")] = None,
-    protocol: Annotated[str | None, _flag("protocol", "additive|plain")] = None,
+    protocol: Annotated[str | None, _flag("protocol", "additive|pairwise|plain")] = None,
     aggregators: Annotated[int | None, _flag("aggregators", "M")] = None,
+    corrupt_fraction: Annotated[float | None, _flag("corrupt_fraction", "SHARE")] = None,
+    dropout_fraction: Annotated[float | None, _flag("dropout_fraction", "SHARE")] = None,
+    server_trust: Annotated[str | None, _flag("server_trust", "TRUST")] = None,
     keys: Annotated[str | None, _flag("keys", "DIR")] = None,
     drop: Annotated[int | None, _flag("drop", "N")] = None,
     min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
@@ -134,7 +140,7 @@ def demo(json_file: JsonFile = None) -> None:
     """
     _check_writable(json_file)
     reports = []
-    for method, protocol in (("afl", "plain"), ("afl", "additive"), ("fedhip", "additive")):
+    for method, protocol in DEMO:
         settings = {"method": method, "protocol": protocol, "drop": 2, "holdout": 0.2}
         reports.append(runs.run(make_config(settings)).report)
     _show(reports, json_file)
@@ -206,6 +212,30 @@ def keygen(
 
 
 @app.command()
+def params(
+    clients: Annotated[int, typer.Argument(metavar="N", help="Number of clients.", min=2)],
+    corrupt_fraction: Annotated[float | None, _flag("corrupt_fraction", "SHARE")] = None,
+    dropout_fraction: Annotated[float | None, _flag("dropout_fraction", "SHARE")] = None,
+    server_trust: Annotated[str | None, _flag("server_trust", "TRUST")] = None,
+    min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
+) -> None:
+    """Print neighbours, threshold and guarantees of the pairwise protocol for a cohort."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    config = make_config({name: given[name] for name in given if name != "clients"})
+    found = find_parameters(
+        clients,
+        config.corrupt_fraction,
+        config.dropout_fraction,
+        config.server_trust,
+        config.min_cohort,
+    )
+    table = Table("pairwise", "", box=None)
+    for name, value in describe(found, config.min_cohort).items():
+        table.add_row(name, value)
+    Console(soft_wrap=True).print(table)
+
+
+@app.command()
 def doctor(
     backbone: Annotated[str | None, _flag("backbone", "SPEC")] = None,
     checkpoint: Annotated[str | None, _flag("checkpoint", "FILE")] = None,
@@ -263,7 +293,8 @@ def _show(reports: Sequence[Report], json_file: str | None) -> None:
         table.add_row(name, *(lines[name] for lines in rows))
     console.print(table)
     for name, protects in {report.protocol: report.protects for report in reports}.items():
-        console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
+        if not protects.startswith("nothing"):  # of which a warning speaks
+            console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
     for warning in dict.fromkeys(w for report in reports for w in report.warnings):
         console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
 

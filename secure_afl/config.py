@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from protocols.additive import MAX_AGGREGATORS
+from protocols.secagg_parameters import Server
 from secure_afl.errors import ConfigError
 from secure_afl.methods.afl import DEFAULT_RIDGE, MAX_RIDGE
 from secure_afl.methods.fedavg import (
@@ -156,15 +157,29 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 0.0
     protocol: Annotated[
-        Literal["additive", "plain"],
+        Literal["additive", "pairwise", "plain"],
         Meta(
             description="Who sees what while the sum is formed. additive: no aggregator sees a "
-            "client's vector, unless all of them work together. plain: the server sees all."
+            "client's vector, unless all of them work together. pairwise: one server, which sees "
+            "no client's vector. plain: the server sees all."
         ),
     ] = "additive"
     aggregators: Annotated[
         int, Meta(ge=2, le=MAX_AGGREGATORS, description="additive: number of aggregators.")
     ] = 2
+    corrupt_fraction: Annotated[
+        float, Meta(ge=0, lt=1, description="pairwise: share of clients that the server may have.")
+    ] = 0.1
+    dropout_fraction: Annotated[
+        float, Meta(ge=0, lt=1, description="pairwise: share of clients that may vanish.")
+    ] = 0.1
+    server_trust: Annotated[
+        Server,
+        Meta(
+            description="pairwise: how far the server may lie: nowhere (curious), about who has "
+            "vanished (lying_in_unmasking), in every step (lying)."
+        ),
+    ] = "lying"
     keys: Annotated[
         str | None,
         Meta(

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from protocols.additive import Additive
+from protocols.pairwise import Pairwise
 from protocols.plain import Plain
 from protocols.protocol import Protocol
 from protocols.session import check_name
@@ -189,6 +190,8 @@ def make_protocol(config: RunConfig) -> Protocol:
     """The configured protocol."""
     if config.protocol == "additive":
         return Additive(config.aggregators)
+    if config.protocol == "pairwise":
+        return Pairwise(config.corrupt_fraction, config.dropout_fraction, config.server_trust)
     return Plain()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from protocols import Block, Layout, Plain, Protocol
+from protocols import Additive, Block, Layout, Pairwise, Plain, Protocol
 from protocols.codec import encode
 from protocols.layout import Integers, RingVector
 from protocols.session import WIRE_VERSION
@@ -19,7 +19,7 @@ from tests.protocols.worlds import World, addends, make_world, messages_of, run
 
 PATH = Path(__file__).parent.parent / "vectors" / "protocols.json"
 
-PROTOCOLS: tuple[Protocol, ...] = (Plain(),)
+PROTOCOLS: tuple[Protocol, ...] = (Plain(), Additive(), Pairwise())
 
 RINGS = {
     32: (Block("full", 3, -(2**31), 2**31 - 1), Block("small", 2, 0, 1000, 0.5)),

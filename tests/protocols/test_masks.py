@@ -8,7 +8,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols.masks import add_mask, subtract_mask
+from protocols import masks as masks_module
+from protocols.masks import Mask, add_mask, add_masks, add_masks_in_threads, subtract_mask
 
 WORDS = [np.uint32, np.uint64]
 # AES of the zero block under the zero key (NIST CAVP, KAT): where the counter starts at zero.
@@ -81,3 +82,36 @@ def test_a_key_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="key size"):
         add_mask(vector, bytes(31))
     assert not vector.any()
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("around", [-1, 0, 1])
+def test_pieces_end_where_the_buffer_does(word: Any, around: int) -> None:
+    length = masks_module._CHUNK_BYTES // np.dtype(word).itemsize + around
+    vector = np.zeros(length, dtype=word)
+    add_mask(vector, bytes(range(16)))
+    assert np.array_equal(vector, key_stream(bytes(range(16)), length, word))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 64])
+def test_threads_change_nothing(threads: int) -> None:
+    masks = [Mask(bytes([index]) * 16, index % 3 == 0) for index in range(17)]
+    one = np.arange(200_000, dtype=np.uint32)
+    two, three = one.copy(), one.copy()
+    add_masks(one, masks)
+    add_masks_in_threads(two, masks, threads)
+    assert np.array_equal(one, two)
+    for mask in masks:
+        (subtract_mask if mask.negative else add_mask)(three, mask.key)
+    assert np.array_equal(one, three)
+    add_masks_in_threads(two, [], threads)
+    assert np.array_equal(one, two)
+
+
+def test_drawn_streams_are_the_ciphers() -> None:
+    drawn = np.frombuffer(masks_module.key_stream(bytes(32), 100), dtype=np.uint32)
+    assert np.array_equal(drawn, key_stream(bytes(32), 25, np.uint32))
+
+
+def test_a_mask_shows_no_key() -> None:
+    assert repr(Mask(b"0123456789abcdef", True)) == "<Mask>"

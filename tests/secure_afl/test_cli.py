@@ -96,7 +96,7 @@ def test_demo_is_exact_and_says_so(command: Command, tmp_path: Path) -> None:
     outcome = command.well("demo", "--json", file)
     (runs,) = json.loads(file.read_text(encoding="utf-8")).values()
     assert list(json.loads(file.read_text(encoding="utf-8"))) == ["runs"]
-    assert [run["method"] for run in runs] == ["afl", "afl", "fedhip"]
+    assert [run["method"] for run in runs] == ["afl", "afl", "afl", "fedhip"]
     for run in runs:
         assert run["exact"] is True
         assert run["clients"] == {"total": 10, "included": 8, "dropped": 2}
@@ -106,8 +106,9 @@ def test_demo_is_exact_and_says_so(command: Command, tmp_path: Path) -> None:
         assert run["accuracy"]["federated"] > 0.9
         assert abs(run["accuracy"]["federated"] - run["accuracy"]["centralised_float"]) <= 0.01
         assert run["accuracy"]["federated"] > run["accuracy"]["local_mean"]
-    assert [run["protocol"] for run in runs] == ["plain", "additive", "additive"]
-    assert runs[2]["accuracy"]["personal_mean"] is not None
+    protocols = [run["protocol"] for run in runs]
+    assert protocols == ["plain", "additive", "pairwise", "additive"]
+    assert runs[3]["accuracy"]["personal_mean"] is not None
     assert re.search(r"exact +│ +yes │ +yes", outcome.out)
     assert "8 of 10" in outcome.out
     assert "protects nothing" in " ".join(outcome.out.split())

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols import Additive, Fault, FaultPlan, Layout, Plain, Protocol
+from protocols import Additive, Fault, FaultPlan, Layout, Pairwise, Plain, Protocol
 from protocols.codec import decode, encode
 from protocols.errors import SumOutOfBounds, WouldOverflow
 from protocols.layout import Integers
@@ -31,7 +31,7 @@ from tests.protocols.suite import ProtocolSuite
 from tests.protocols.worlds import World
 
 # Every protocol has to carry these methods.
-PROTOCOLS: tuple[Protocol, ...] = (Plain(), Additive())
+PROTOCOLS: tuple[Protocol, ...] = (Plain(), Additive(), Pairwise(dropout_fraction=0.4))
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 
 METHODS: tuple[Averaging, ...] = (
@@ -199,7 +199,14 @@ class TestPlainWithUpdates(UpdateLayouts):
 
 class TestAdditiveWithUpdates(UpdateLayouts):
     protocol: ClassVar[Protocol] = Additive()
-    robust = False
+    max_routes = 8
+
+
+class TestPairwiseWithUpdates(UpdateLayouts):
+    protocol: ClassVar[Protocol] = Pairwise(corrupt_fraction=0.2, dropout_fraction=0.2)
+    min_cohort = 4
+    examples = 6
+    max_routes = 4
 
 
 # Bounds
