@@ -171,7 +171,9 @@ def _gram() -> str:
     )
     return (
         f"Quantising {gram['rows']:,} × {gram['dim']} rows and forming their exact statistics "
-        f"takes {gram['ratio']:.2f} × one `dsyrk` of the same product; peak memory {peaks}.\n"
+        f"takes {gram['times']['one thread']['ratio']:.2f} × one `dsyrk` of the same product with "
+        f"one thread, {gram['times']['all cores']['ratio']:.2f} × with all cores; peak memory "
+        f"{peaks}.\n"
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsyrk
+from scipy.linalg.blas import dgemm, dsyrk
 
 from protocols.codec import Secret
 from protocols.layout import Block, Integers, Layout
@@ -55,16 +55,20 @@ class Statistics(Secret, frozen=True, eq=False):
         if rows > MAX_CLIENT_ROWS:
             raise DataError(f"{rows} rows at one client; allowed: ≤ {MAX_CLIENT_ROWS}")
         gram = np.zeros((dim, dim), order="F")
-        cross = np.zeros((dim, classes))
+        cross = np.zeros((dim, classes), order="F")
         buffer = np.empty((min(rows, _BLOCK_ROWS), dim))
         for start in range(0, rows, _BLOCK_ROWS):
             block = buffer[: min(_BLOCK_ROWS, rows - start)]
             for at in range(0, len(block), _SLICE_ROWS):
                 part = features[start + at : start + min(at + _SLICE_ROWS, len(block))]
                 block[at : at + len(part)] = quantiser.integers(part, start + at)
-            # The symmetric product, upper triangle only, added in place.
+            one_hots = one_hot(labels[start : start + len(block)], classes)
+            # Added in place; of the symmetric product the upper triangle only. Both go to SciPy's
+            # BLAS: the idle threads of NumPy's own would keep the cores from it.
             gram = dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=True)
-            cross += block.T @ one_hot(labels[start : start + len(block)], classes)
+            cross = dgemm(
+                1.0, block.T, one_hots.T, beta=1.0, c=cross, trans_b=True, overwrite_c=True
+            )
         upper = np.triu(gram).astype(np.int64)
         symmetric = upper + np.triu(upper, 1).T
         counts = np.bincount(labels, minlength=classes).astype(np.int64)
