@@ -35,7 +35,7 @@ from protocols.message import Channel, Header, Message, check, derive, unseal
 from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Step, Sum, Vector
 from protocols.protocol import Protocol
 from protocols.session import CLIENT, Session
-from protocols.spool import MemorySpool, Spool
+from protocols.spool import Spool
 
 AGGREGATOR = "aggregator"
 UPLOAD = "upload"
@@ -181,12 +181,12 @@ class Aggregator(Party):
         self,
         session: Session,
         enrolment: Enrolment,
+        vector: Vector | None = None,
         *,
         spool: Spool | None = None,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
-        super().__init__(session, enrolment, entropy=entropy)
-        self._spool = spool if spool is not None else MemorySpool()
+        super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
         self._aggregators = session.of_role(AGGREGATOR)
         self._others = tuple(name for name in self._aggregators if name != self.name)
         self._is_first = self._aggregators[0] == self.name
@@ -446,6 +446,7 @@ class Additive(Protocol, frozen=True, tag="additive"):
         "each client's vector from fewer than all aggregators together; the first aggregator "
         "receives the sum"
     )
+    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: AdditiveClient, AGGREGATOR: Aggregator}
     upload_step = UPLOAD
     aggregators: int = 2
 
@@ -458,28 +459,6 @@ class Additive(Protocol, frozen=True, tag="additive"):
 
     def coordinators(self) -> Mapping[str, str]:
         return {f"aggregator_{i}": AGGREGATOR for i in range(self.aggregators)}
-
-    def client(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        vector: Vector,
-        *,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> Party:
-        self.check(session)
-        return AdditiveClient(session, enrolment, vector, entropy=entropy)
-
-    def coordinator(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        *,
-        spool: Spool | None = None,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> Party:
-        self.check(session)
-        return Aggregator(session, enrolment, spool=spool, entropy=entropy)
 
 
 def _mask_key(session: Session, seed: bytes, client: str, aggregator: str) -> bytes:

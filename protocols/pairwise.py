@@ -14,21 +14,19 @@ Masks agreed by X25519 can be recorded by the server now and opened by a later q
 Everybody else sees the links only, which are sealed by a hybrid with ML-KEM.
 """
 
-import secrets
 from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
 
 from protocols.errors import InvalidSession
-from protocols.identity import Enrolment
 from protocols.pairwise_client import PairwiseClient
 from protocols.pairwise_server import PairwiseServer
 from protocols.pairwise_wire import NAME, SERVER, UPLOAD, parameters_of
-from protocols.party import Entropy, Party, Vector
+from protocols.party import Party
 from protocols.protocol import Protocol
 from protocols.secagg_parameters import Server
-from protocols.session import Session
-from protocols.spool import Spool
+from protocols.session import CLIENT, Session
 
 
 class Pairwise(Protocol, frozen=True, tag=NAME):
@@ -50,6 +48,7 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
         "each client's vector from the server and the other clients, as long as no more clients "
         "than declared work with the server; no second organisation is needed"
     )
+    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: PairwiseClient, SERVER: PairwiseServer}
     upload_step = UPLOAD
 
     def __post_init__(self) -> None:
@@ -81,25 +80,3 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
                 f"clients: ≥ {parameters.corrupt + 2}",
                 fix="raise the minimum cohort, or lower the corrupt fraction",
             )
-
-    def client(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        vector: Vector,
-        *,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> Party:
-        self.check(session)
-        return PairwiseClient(session, enrolment, vector, entropy=entropy)
-
-    def coordinator(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        *,
-        spool: Spool | None = None,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> Party:
-        self.check(session)
-        return PairwiseServer(session, enrolment, entropy=entropy)

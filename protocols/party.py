@@ -31,6 +31,7 @@ from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import Channel, Header, Message
 from protocols.session import Session
+from protocols.spool import MemorySpool, Spool
 
 ENTROPY_BYTES = 32
 
@@ -96,6 +97,7 @@ class Party(ABC):
         session: the terms.
         enrolment: this party's keys in the session.
         vector: a client's vector; None for coordinators.
+        spool: where a coordinator may keep bulky messages; in memory by default.
         entropy: where the party draws its 32 bytes, once, at the start.
 
     Raises:
@@ -112,6 +114,7 @@ class Party(ABC):
         enrolment: Enrolment,
         vector: Vector | None = None,
         *,
+        spool: Spool | None = None,
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
         member = enrolment.member
@@ -125,6 +128,7 @@ class Party(ABC):
         self.name = member.name
         self._enrolment = enrolment
         self._vector = vector
+        self._spool = spool if spool is not None else MemorySpool()
         self._entropy = entropy
         self._state: State = Fresh()
         self._prepared: Integers | None = None

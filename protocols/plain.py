@@ -4,18 +4,15 @@ It protects nothing against the server. It is the baseline of cost and leakage, 
 example of a protocol: links are still sealed and signed, the minimum cohort still holds.
 """
 
-import secrets
 from collections.abc import Mapping
 from typing import ClassVar
 
 from protocols.codec import Secret
 from protocols.errors import BelowThreshold, InvalidVector, Malformed, Replayed, UnexpectedStep
-from protocols.identity import Enrolment
 from protocols.message import Channel, Message
-from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Step, Sum, Vector
+from protocols.party import Aborted, Fresh, Party, Received, State, Step, Sum
 from protocols.protocol import Protocol
-from protocols.session import CLIENT, Session
-from protocols.spool import Spool
+from protocols.session import CLIENT
 
 SERVER = "server"
 UPLOAD = "upload"
@@ -124,29 +121,8 @@ class Plain(Protocol, frozen=True, tag="plain"):
 
     name = "plain"
     protects = "nothing: the server sees every client's vector"
+    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: PlainClient, SERVER: PlainServer}
     upload_step = UPLOAD
 
     def coordinators(self) -> Mapping[str, str]:
         return {SERVER: SERVER}
-
-    def client(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        vector: Vector,
-        *,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> Party:
-        self.check(session)
-        return PlainClient(session, enrolment, vector, entropy=entropy)
-
-    def coordinator(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        *,
-        spool: Spool | None = None,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> Party:
-        self.check(session)
-        return PlainServer(session, enrolment, entropy=entropy)

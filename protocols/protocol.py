@@ -20,19 +20,20 @@ class Protocol(Wire, frozen=True):
     Attributes:
         name: as in `Session.protocol` and on the command line.
         protects: one sentence for reports: what is hidden, from whom, and under which condition.
+        parties: the class of party that plays each role.
         upload_step: the step in which a client's vector travels; one that vanishes there is left
             out, having taken part in everything before.
     """
 
     name: ClassVar[str]
     protects: ClassVar[str]
+    parties: ClassVar[Mapping[str, type[Party]]]
     upload_step: ClassVar[str]
 
     @abstractmethod
     def coordinators(self) -> Mapping[str, str]:
         """Default name to role of every party that is not a client, in the order they start."""
 
-    @abstractmethod
     def client(
         self,
         session: Session,
@@ -41,9 +42,10 @@ class Protocol(Wire, frozen=True):
         *,
         entropy: Entropy = secrets.token_bytes,
     ) -> Party:
-        """A client of the session."""
+        """A client of the session. Raises InvalidSession unless `check` is content."""
+        self.check(session)
+        return self.parties[CLIENT](session, enrolment, vector, entropy=entropy)
 
-    @abstractmethod
     def coordinator(
         self,
         session: Session,
@@ -55,7 +57,18 @@ class Protocol(Wire, frozen=True):
         """A coordinator of the session, in the role that the roster gives it.
 
         `spool` is where it may keep bulky messages; by default in memory, which a restart loses.
+
+        Raises:
+            InvalidSession: `check` is not content, or the enrolment is no coordinator's.
         """
+        self.check(session)
+        role = enrolment.member.role
+        if role == CLIENT or role not in self.parties:
+            raise InvalidSession(
+                f"'{role}' is no coordinator's role, allowed: {sorted(self.coordinators())}",
+                party=enrolment.member.name,
+            )
+        return self.parties[role](session, enrolment, spool=spool, entropy=entropy)
 
     def check(self, session: Session) -> None:
         """Raise InvalidSession unless the session is one of this protocol with these parameters."""

@@ -1,18 +1,15 @@
 """Small made-up clients, and methods that only tests need."""
 
-import secrets
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.identity import Enrolment
 from protocols.layout import Block, Integers, Layout
-from protocols.party import Entropy, Party, Sum
-from protocols.plain import Plain, PlainServer
-from protocols.session import Session
-from protocols.spool import Spool
+from protocols.party import Party, Sum
+from protocols.plain import SERVER, Plain, PlainClient, PlainServer
+from protocols.session import CLIENT
 from secure_afl.clients import ClientData
 from secure_afl.methods import AFL, Memory, Method, PublicState, Task
 from secure_afl.methods.afl import AFLPublic
@@ -118,21 +115,9 @@ class Centred(Method[CentredPublic], frozen=True, tag="centred"):
         return statistics_layout(task.feature_dim, len(task.classes), twice, task.total_rows)
 
 
-class Miscounting(Plain, frozen=True, tag="miscounting"):
-    """A protocol whose server is off by one."""
+class MiscountingServer(PlainServer):
+    """Off by one."""
 
-    def coordinator(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        *,
-        spool: Spool | None = None,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> Party:
-        return _MiscountingServer(session, enrolment, entropy=entropy)
-
-
-class _MiscountingServer(PlainServer):
     @property
     def result(self) -> Sum | None:
         released = super().result
@@ -141,6 +126,12 @@ class _MiscountingServer(PlainServer):
         total = released.total.copy()
         total[0] += 1
         return Sum(total, released.included)
+
+
+class Miscounting(Plain, frozen=True, tag="miscounting"):
+    """A protocol whose server is off by one."""
+
+    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: PlainClient, SERVER: MiscountingServer}
 
 
 class NotAdditive(AFL, frozen=True, tag="not-additive"):
