@@ -160,6 +160,48 @@ def _pairwise() -> str:
     )
 
 
+def _ckks() -> str:
+    results = _results("ckks")
+    beside = results["beside_tenseal_ckks_vector"]
+    sessions = results["sessions"]
+    rows = [
+        [
+            "this project's `ckks`",
+            _megabytes(beside["ours_bytes"]),
+            f"{beside['ours_seconds']:.2f} s",
+            f"{beside['ours_largest_error']:g}",
+            "0 of 100",
+        ],
+        [
+            "TenSEAL's `ckks_vector`",
+            _megabytes(beside["peer_bytes"]),
+            f"{beside['peer_seconds']:.2f} s",
+            f"{beside['peer_largest_error']:.0e}",
+            f"{beside['peer_keys_recovered_of_10']} of 10",
+        ],
+    ]
+    table = _table(["", "upload", "client", "largest error", "key recovered"], rows)
+    cost = (
+        f"\nIn a session of 10 clients the key holder takes "
+        f"{sessions['ckks']['coordinator_seconds']['key_holder']:.1f} s verified, "
+        f"{sessions['ckks_unverified']['coordinator_seconds']['key_holder']:.1f} s unverified, "
+        f"{sessions['bfv']['coordinator_seconds']['key_holder']:.1f} s with `bfv`.\n\n"
+    )
+    attacks = {name: found for name, found in results["attacks"].items() if name != "sessions_each"}
+    head = ["attack, successes of 100", "naive", "unverified", "verified"]
+    return (
+        table
+        + cost
+        + _table(
+            head,
+            [
+                [name, *(str(found[kind]) for kind in ("naive", "unverified", "verified"))]
+                for name, found in attacks.items()
+            ],
+        )
+    )
+
+
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:.2f} MB"
 
@@ -185,6 +227,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "federations": _federations,
     "personal": _personal,
     "additive": _additive,
+    "ckks": _ckks,
     "fedavg": _fedavg,
     "pairwise": _pairwise,
     "gram": _gram,

@@ -115,3 +115,15 @@ class WrongShares(SessionAborted):
 
 class SumOutOfBounds(SessionAborted):
     """The decoded sum breaks the layout's bounds: some client did not keep to its own."""
+
+
+class NoParameters(Refused):
+    """No encryption parameters hold the sum with the security and exactness that are promised."""
+
+
+class UnverifiedSum(SessionAborted):
+    """The encrypted sum is not that of the ciphertexts which its clients vouched for."""
+
+
+class InexactDecoding(SessionAborted):
+    """A decrypted sum is not made of integers: it is not an honest one."""

@@ -129,6 +129,7 @@ class Network:
         self._random = random.Random(self._plan.shuffle)
         self._queue: deque[_Parcel] = deque()
         self._delayed: deque[_Parcel] = deque()
+        self._early: dict[str, list[_Parcel]] = {party.name: [] for party in parties}
         self._gone: set[str] = set()
         self.sent_bytes: dict[str, int] = defaultdict(int)
         self.seconds: dict[str, float] = defaultdict(float)
@@ -146,6 +147,7 @@ class Network:
         """
         for name in list(self._parties):
             self._event(name, methodcaller("start"))
+            self._queue.extend(self._early.pop(name))
             if self._plan.shuffle is None:
                 self._deliver_all()
         self._deliver_all()
@@ -177,10 +179,13 @@ class Network:
             if self._plan.shuffle is not None:
                 self._queue.rotate(self._random.randrange(len(self._queue)))
             parcel = self._queue.popleft()
-            if parcel.recipient in self._parties and parcel.recipient not in self._gone:
-                self._event(parcel.recipient, partial(_take, parcel.data))
+            if parcel.recipient in self._early:
+                # Not yet started: a carrier holds its post until it is there to take it.
+                self._early[parcel.recipient].append(parcel)
+            elif parcel.recipient in self._parties and parcel.recipient not in self._gone:
                 if self.transcript is not None:
                     self.transcript[parcel.recipient].received.append(parcel.data)
+                self._event(parcel.recipient, partial(_take, parcel.data))
 
     def _event(self, name: str, happen: Callable[[Party], list[Message]]) -> None:
         party = self._parties[name]

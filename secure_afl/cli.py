@@ -37,7 +37,14 @@ app = typer.Typer(
 )
 _errors = Console(stderr=True)
 
-DEMO = (("afl", "plain"), ("afl", "additive"), ("afl", "pairwise"), ("fedhip", "additive"))
+DEMO = (
+    ("afl", "plain"),
+    ("afl", "additive"),
+    ("afl", "pairwise"),
+    ("afl", "ckks"),
+    ("afl", "bfv"),
+    ("fedhip", "additive"),
+)
 
 _JSON_HELP = "Write the report as JSON to FILE; - for standard output."
 JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)]
@@ -100,11 +107,15 @@ def run(
     batch_size: Annotated[int | None, _flag("batch_size", "N")] = None,
     update_clip: Annotated[float | None, _flag("update_clip", "NORM")] = None,
     proximal: Annotated[float | None, _flag("proximal", "μ")] = None,
-    protocol: Annotated[str | None, _flag("protocol", "additive|pairwise|plain")] = None,
+    protocol: Annotated[str | None, _flag("protocol", "additive|pairwise|ckks|bfv|plain")] = None,
     aggregators: Annotated[int | None, _flag("aggregators", "M")] = None,
     corrupt_fraction: Annotated[float | None, _flag("corrupt_fraction", "SHARE")] = None,
     dropout_fraction: Annotated[float | None, _flag("dropout_fraction", "SHARE")] = None,
     server_trust: Annotated[str | None, _flag("server_trust", "TRUST")] = None,
+    verify: Annotated[
+        bool | None,
+        typer.Option("--verify/--no-verify", help=description("verify"), show_default=False),
+    ] = None,
     keys: Annotated[str | None, _flag("keys", "DIR")] = None,
     drop: Annotated[int | None, _flag("drop", "N")] = None,
     min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
@@ -128,7 +139,7 @@ def run(
     _check_writable(json_file)
     with _progress() as advance:
         result = runs.run(make_config(settings, config), advance)
-    _show([result.report], json_file)
+    _show(result.report, json_file)
     _write_json(json_file, result.report)
 
 
@@ -143,7 +154,7 @@ def demo(json_file: JsonFile = None) -> None:
     for method, protocol in DEMO:
         settings = {"method": method, "protocol": protocol, "drop": 2, "holdout": 0.2}
         reports.append(runs.run(make_config(settings)).report)
-    _show(reports, json_file)
+    _compare(reports, json_file)
     _write_json(json_file, {"runs": reports})
 
 
@@ -282,16 +293,46 @@ def _features(advance: runs.Progress) -> Callable[[int, int], None]:
     return lambda done, total: advance("features", done, total)
 
 
-def _show(reports: Sequence[Report], json_file: str | None) -> None:
+def _show(report: Report, json_file: str | None) -> None:
     console = _people(json_file)
-    table = Table(title="secure-afl", title_justify="left")
-    table.add_column("")
-    for report in reports:
-        table.add_column(f"{report.method} / {report.protocol}", justify="right")
-    rows = [_lines(report) for report in reports]
-    for name in rows[0]:
-        table.add_row(name, *(lines[name] for lines in rows))
+    table = Table("", f"{report.method} / {report.protocol}", title="secure-afl")
+    table.columns[1].justify = "right"
+    for name, value in _lines(report).items():
+        table.add_row(name, value)
     console.print(table)
+    _show_trust(console, [report])
+
+
+def _compare(reports: Sequence[Report], json_file: str | None) -> None:
+    console = _people(json_file)
+    table = Table("method", "protocol", title="secure-afl", title_justify="left")
+    for name in ("exact", "accuracy", "own rows", "upload", "seconds"):
+        table.add_column(name, justify="right")
+    for report in reports:
+        seconds = report.seconds
+        spent = seconds.statistics + seconds.protect + seconds.aggregate + seconds.solve
+        table.add_row(
+            report.method,
+            report.protocol,
+            "yes" if report.exact else "NO",
+            _percent(report.accuracy.federated),
+            _percent(report.accuracy.personal_mean),
+            f"{report.bytes.upload_per_client / 1e6:.2f} MB",
+            f"{spent:.2f}",
+        )
+    console.print(table)
+    included, total = reports[0].clients.included, reports[0].clients.total
+    console.print(
+        f"{included} of {total} clients in each sum; accuracy: one model, on test rows; own rows: "
+        "each client's own model, on its own held-out rows (fedhip's is personal); upload: a "
+        "client's; seconds: of all parties, on this machine",
+        style="dim",
+        highlight=False,
+    )
+    _show_trust(console, reports)
+
+
+def _show_trust(console: Console, reports: Sequence[Report]) -> None:
     for name, protects in {report.protocol: report.protects for report in reports}.items():
         if not protects.startswith("nothing"):  # of which a warning speaks
             console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)

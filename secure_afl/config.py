@@ -157,11 +157,13 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 0.0
     protocol: Annotated[
-        Literal["additive", "pairwise", "plain"],
+        Literal["additive", "pairwise", "ckks", "bfv", "plain"],
         Meta(
             description="Who sees what while the sum is formed. additive: no aggregator sees a "
             "client's vector, unless all of them work together. pairwise: one server, which sees "
-            "no client's vector. plain: the server sees all."
+            "no client's vector. ckks, bfv: a server adds ciphertexts, a key holder opens one sum; "
+            "neither sees a client's vector, unless they work together. plain: the server sees "
+            "all."
         ),
     ] = "additive"
     aggregators: Annotated[
@@ -180,6 +182,13 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "vanished (lying_in_unmasking), in every step (lying)."
         ),
     ] = "lying"
+    verify: Annotated[
+        bool,
+        Meta(
+            description="ckks, bfv: the key holder checks that the sum is that of the clients' own "
+            "encryptions; without it, server and clients must be trusted to follow the protocol."
+        ),
+    ] = True
     keys: Annotated[
         str | None,
         Meta(

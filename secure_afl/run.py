@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from protocols.additive import Additive
+from protocols.ckks import Bfv, Ckks
 from protocols.pairwise import Pairwise
 from protocols.plain import Plain
 from protocols.protocol import Protocol
@@ -188,11 +189,17 @@ def make_method(config: RunConfig) -> AnyMethod:
 
 def make_protocol(config: RunConfig) -> Protocol:
     """The configured protocol."""
-    if config.protocol == "additive":
-        return Additive(config.aggregators)
-    if config.protocol == "pairwise":
-        return Pairwise(config.corrupt_fraction, config.dropout_fraction, config.server_trust)
-    return Plain()
+    match config.protocol:
+        case "additive":
+            return Additive(config.aggregators)
+        case "pairwise":
+            return Pairwise(config.corrupt_fraction, config.dropout_fraction, config.server_trust)
+        case "ckks":
+            return Ckks(config.verify)
+        case "bfv":
+            return Bfv(config.verify)
+        case "plain":
+            return Plain()
 
 
 def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:

@@ -96,22 +96,31 @@ def test_demo_is_exact_and_says_so(command: Command, tmp_path: Path) -> None:
     outcome = command.well("demo", "--json", file)
     (runs,) = json.loads(file.read_text(encoding="utf-8")).values()
     assert list(json.loads(file.read_text(encoding="utf-8"))) == ["runs"]
-    assert [run["method"] for run in runs] == ["afl", "afl", "afl", "fedhip"]
+    assert [run["method"] for run in runs] == ["afl"] * 5 + ["fedhip"]
     for run in runs:
         assert run["exact"] is True
         assert run["clients"] == {"total": 10, "included": 8, "dropped": 2}
         assert run["privacy"] is None
         assert run["bytes"]["plain_float64_per_client"] == (512 * 512 + 512 * 10) * 8
-        assert run["bytes"]["upload_per_client"] < 0.27 * run["bytes"]["plain_float64_per_client"]
+        most = 1.05 if run["protocol"] in ("ckks", "bfv") else 0.27
+        assert run["bytes"]["upload_per_client"] < most * run["bytes"]["plain_float64_per_client"]
         assert run["accuracy"]["federated"] > 0.9
         assert abs(run["accuracy"]["federated"] - run["accuracy"]["centralised_float"]) <= 0.01
         assert run["accuracy"]["federated"] > run["accuracy"]["local_mean"]
     protocols = [run["protocol"] for run in runs]
-    assert protocols == ["plain", "additive", "pairwise", "additive"]
-    assert runs[3]["accuracy"]["personal_mean"] is not None
-    assert re.search(r"exact +│ +yes │ +yes", outcome.out)
+    assert protocols == ["plain", "additive", "pairwise", "ckks", "bfv", "additive"]
+    assert runs[5]["accuracy"]["personal_mean"] is not None
+    assert len(re.findall(r"│ +yes │", outcome.out)) == len(runs)
     assert "8 of 10" in outcome.out
     assert "protects nothing" in " ".join(outcome.out.split())
+
+
+def test_an_unverified_run_says_so(command: Command) -> None:
+    for protocol in ("ckks", "bfv"):
+        verified = command.well("run", *DIGITS, "--protocol", protocol)
+        assert "NOT VERIFIED" not in verified.out
+        outcome = command.well("run", *DIGITS, "--protocol", protocol, "--no-verify")
+        assert "NOT VERIFIED" in " ".join(outcome.out.split())
 
 
 def test_json_on_standard_output_is_json(command: Command) -> None:
