@@ -2,8 +2,8 @@
 
 A party is known by its Ed25519 key, which people exchange once and pin. For every session it draws
 a fresh sealing key (HPKE, RFC 9180, over the hybrid of X25519 and ML-KEM-768) and endorses it with
-the signing key. When the session ends the sealing key goes, and with it every message that was
-recorded on its way: a signing key that leaks later opens nothing.
+the signing key. Whoever holds an enrolment deletes it when the session ends, and with it goes every
+message that was recorded on its way: a signing key that leaks later opens nothing.
 """
 
 from cryptography.exceptions import InvalidSignature, InvalidTag

@@ -82,12 +82,16 @@ class Shared(State, frozen=True):
 
 
 class Uploaded(State, frozen=True):
-    """The vector is out, masked with `neighbours`, who all have shared; and what it holds."""
+    """The vector is out, masked with `neighbours`, who all have shared; and what it holds.
+
+    Those in `withheld` had keys and are said not to have shared: they must not survive.
+    """
 
     secret: bytes
     fingerprint: bytes
     channel: Channel
     neighbours: tuple[Neighbour, ...]
+    withheld: tuple[str, ...]
     held: tuple[Held, ...]
 
 
@@ -201,7 +205,9 @@ class PairwiseClient(Party):
         held = tuple(
             Held(name, known[name].agreed, sealed) for name, sealed in content.sealed if sealed
         )
-        return Uploaded(state.secret, state.fingerprint, state.channel, neighbours, held)
+        listed = {neighbour.name for neighbour in neighbours}
+        withheld = tuple(name for name in known if name not in listed)
+        return Uploaded(state.secret, state.fingerprint, state.channel, neighbours, withheld, held)
 
     def _sign(self, state: Uploaded, content: wire.Survivors) -> Signed:
         names = content.names
@@ -216,7 +222,8 @@ class PairwiseClient(Party):
                 fix="run again with more clients, or a smaller minimum cohort",
             )
         masked = {neighbour.name for neighbour in state.neighbours} | {self.name}
-        if not self._must_mask_with(state.secret) & set(names) <= masked:
+        must = self._must_mask_with(state.secret) | set(state.withheld)
+        if not must & set(names) <= masked:
             # Its mask with that one would be missing, and with it what keeps their sums together.
             raise self._inconsistent("a survivor that should have been masked with was withheld")
         return Signed(state.secret, state.channel, state.held, names)

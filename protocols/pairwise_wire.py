@@ -193,6 +193,9 @@ def check_advert(session: Session, advert: Advert) -> None:
     keys = (advert.mask_key, advert.share_key, advert.commitment)
     if any(len(key) != _KEY_BYTES for key in keys):
         raise BadKey(f"keys of '{advert.name}' have the wrong length")
+    # One spelling a point, or another client's key reflected would not be known again.
+    if any(int.from_bytes(key, "little") >= 2**255 - 19 for key in keys[:2]):
+        raise BadKey(f"a key of '{advert.name}' is no usable X25519 key")
     member.verify(advert.signature, _advertised(session, advert))
 
 

@@ -250,7 +250,8 @@ class _Rule:
         if most >= h:
             return inf
         f = _log_factorials(n)
-        sizes = np.arange(together + 1, most + 1)
+        # From half of h on, or the halves of larger A would go uncounted.
+        sizes = np.arange(min(together + 1, h // 2), most + 1)
         others = h - sizes
         misses = np.full(len(sizes), -inf)
         possible = others <= n - 1 - k

@@ -104,18 +104,19 @@ class Session(Wire, frozen=True, dict=True):
         except KeyError:
             raise UnknownSender("a name that is not on the roster") from None
 
-    def check_known(self, known: Mapping[str, bytes]) -> None:
-        """Compare the roster with signing keys that were pinned beforehand, by name.
+    def check_known(self, known: Mapping[str, tuple[str, bytes]]) -> None:
+        """Compare the roster with roles and signing keys that were pinned beforehand, by name.
 
-        Without this, whoever forms the session could enrol invented clients around one victim.
+        Without this, whoever forms the session could enrol invented clients around one victim,
+        or a client that works with it in an aggregator's place.
 
         Raises:
-            InvalidSession: a party that is not known, or not by this key.
+            InvalidSession: a party that is not known, or not in this role by this key.
         """
         for member in self.roster:
-            if known.get(member.name) != member.verify_key:
+            if known.get(member.name) != (member.role, member.verify_key):
                 raise InvalidSession(
-                    f"'{member.name}' is not known by this signing key",
+                    f"'{member.name}' is not known in the role '{member.role}' by this signing key",
                     fix="exchange keys with that party, or leave it out of the session",
                 )
 

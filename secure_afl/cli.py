@@ -1,6 +1,7 @@
 """`secure-afl`: the command line, and the one place that knows all packages."""
 
 import csv
+import io
 import json
 import logging
 import sys
@@ -51,10 +52,14 @@ JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help=_JS
 
 
 def main() -> None:
-    """Entry point: errors that we raise on purpose end in one line and exit code 2."""
+    """Entry point: errors end in one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show ≥ shows something else; the run is not lost for it.
+            stream.reconfigure(errors="replace")
     try:
         app()
-    except (SecureAflError, ProtocolError) as error:
+    except (SecureAflError, ProtocolError, OSError, MemoryError) as error:
         _errors.print(
             f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
@@ -216,15 +221,15 @@ def keygen(
       secure-afl keygen university clinic --role aggregator
     """
     roster = keyfiles.generate(names, role, out)
-    table = Table("name", "role", "signing key", box=None)
     for line in roster.members:
-        table.add_row(line.name, line.role, line.verify_key)
-    Console(soft_wrap=True).print(table)
+        typer.echo(f"{line.name}  {line.role}  {line.verify_key}")
 
 
 @app.command()
 def params(
-    clients: Annotated[int, typer.Argument(metavar="N", help="Number of clients.", min=2)],
+    clients: Annotated[
+        int, typer.Argument(metavar="N", help="Number of clients.", min=2, max=100_000)
+    ],
     corrupt_fraction: Annotated[float | None, _flag("corrupt_fraction", "SHARE")] = None,
     dropout_fraction: Annotated[float | None, _flag("dropout_fraction", "SHARE")] = None,
     server_trust: Annotated[str | None, _flag("server_trust", "TRUST")] = None,
@@ -233,6 +238,8 @@ def params(
     """Print neighbours, threshold and guarantees of the pairwise protocol for a cohort."""
     given = {name: value for name, value in locals().items() if value is not None}
     config = make_config({name: given[name] for name in given if name != "clients"})
+    if config.min_cohort is not None and config.min_cohort > clients:
+        raise ConfigError(f"minimum cohort {config.min_cohort}, allowed: ≤ {clients} clients")
     found = find_parameters(
         clients,
         config.corrupt_fraction,
@@ -254,6 +261,8 @@ def doctor(
 ) -> None:
     """Check this machine: versions, GPU, AES, cache, a small sum and, if named, a backbone."""
     found = checks.checks()
+    if backbone is None and (checkpoint, image_size) != (None, None):
+        raise ConfigError("--checkpoint and --image-size go with --backbone")
     if backbone is not None:
         found.append(checks.backbone(backbone, checkpoint, image_size))
     table = Table("check", "found", box=None)
@@ -371,8 +380,18 @@ def _percent(share: float | None) -> str:
 
 
 def _check_writable(json_file: str | None) -> None:
-    if json_file not in (None, "-") and not Path(json_file).absolute().parent.is_dir():
+    if json_file in (None, "-"):
+        return
+    assert json_file is not None
+    if not Path(json_file).absolute().parent.is_dir():
         raise ConfigError(f"--json {json_file}: its folder does not exist; make it first")
+    try:
+        with Path(json_file).open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--json {json_file} cannot be written ({error.strerror}); name another file"
+        ) from None
 
 
 def _write_json(file: str | None, content: Any) -> None:

@@ -26,7 +26,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `secure-afl run` does; every field is a flag of the same name and a key of run.toml."""
 
     clients: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
             description="The clients' data: a quoted glob of image folders (<class>/*.jpg|png) or "
             ".npz files, one client each, or one data set to cut up with --partition. Without it, "
@@ -34,7 +34,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = None
     test: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
             description="Test data for the global model, as a folder or .npz. Without it, the test "
             "split of an .npz of --clients, if it has one."
@@ -50,14 +50,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 0.0
     partition: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
             description="How to cut one data set into clients: iid:10, dirichlet:10:0.1 (clients, "
             "α: small is skewed), shards:10:2 (clients, label shards each), sizes:100,200,50."
         ),
     ] = None
     backbone: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
             description="What makes features of examples: timm:<model>[,key=value…], "
             "projection:<dim>, identity, or two joined by '+'. Default: identity for features, "
@@ -65,7 +65,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = None
     checkpoint: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(description="Local weights for timm:<model>; without it, timm's own are downloaded."),
     ] = None
     image_size: Annotated[
@@ -190,7 +190,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = True
     keys: Annotated[
-        str | None,
+        Annotated[str, Meta(min_length=1)] | None,
         Meta(
             description="Folder made by keygen: parties use these identities, and clients join no "
             "session with anybody who is not in its roster. Without it, new ones for each run."
@@ -212,11 +212,12 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             description="Governs partition, holdout, projection and simulated drop-outs; never "
-            "keys, masks or noise.",
+            "keys or masks.",
         ),
     ] = 0
     out: Annotated[
-        str | None, Meta(description="Folder for the model, its card and the report.")
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(description="Folder for the model, its card and the report."),
     ] = None
 
 
@@ -246,9 +247,11 @@ def description(field: str) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file} is not readable TOML: {error}") from None
+    # Flags have dashes, Python's names have not; a file may use either.
+    return {name.replace("-", "_"): value for name, value in settings.items()}
 
 
 def _properties() -> dict[str, dict[str, Any]]:
@@ -275,6 +278,8 @@ def _allowed(field: str) -> str:
 
 
 def _allowed_by(schema: dict[str, Any]) -> str:
+    if "minLength" in schema:
+        return "a non-empty string"
     if "enum" in schema:
         return ", ".join(schema["enum"])
     names = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}

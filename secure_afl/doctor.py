@@ -14,8 +14,9 @@ from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from protocols.additive import Additive
-from secure_afl.cache import default_path
+from secure_afl.cache import FeatureCache, default_path
 from secure_afl.clients import ClientData
+from secure_afl.errors import DataError
 from secure_afl.features import parse_backbone
 from secure_afl.methods import AFL
 from secure_afl.simulation import Federation
@@ -77,6 +78,10 @@ def _vision() -> list[Check]:
 
 def _cache() -> Check:
     path = default_path()
+    try:
+        FeatureCache(path)
+    except DataError as error:
+        return Check("feature cache", str(error), False)
     size = f"{path.stat().st_size / 1e6:.1f} MB" if path.exists() else "empty"
     return Check("feature cache", f"{path}, {size}")
 

@@ -5,6 +5,7 @@ from statistics import mean
 
 import numpy as np
 
+from protocols.pairwise import Pairwise
 from protocols.protocol import Protocol
 from secure_afl.clients import ClientData, check_finite, check_rows
 from secure_afl.errors import DataError
@@ -90,17 +91,26 @@ def score(
     )
 
 
-def warnings(protocol: Protocol, task: Task) -> tuple[str, ...]:
-    """What a reader of a run's report should know before trusting its protection."""
+def warnings(protocol: Protocol, task: Task, rows: int) -> tuple[str, ...]:
+    """What a reader of a run's report should know before trusting its protection.
+
+    Args:
+        rows: how many are in the sum.
+    """
     found = []
     if protocol.protects.startswith("nothing"):
         found.append(f"Protocol '{protocol.name}' protects {protocol.protects}.")
-    rows = task.total_rows
+    clients = len(task.max_rows)
+    if isinstance(protocol, Pairwise) and int(protocol.corrupt_fraction * clients) == 0:
+        found.append(
+            f"With {clients} clients and a corrupt fraction of {protocol.corrupt_fraction}, not "
+            "one client may work with the server; raise --corrupt-fraction."
+        )
     if rows < ROWS_PER_DIMENSION * task.feature_dim:
         found.append(
-            f"At most {rows} rows in the sum for {task.feature_dim} dimensions: whoever receives "
-            "the exact sum can tell whose rows are in it, and with very few rows rebuild them. "
-            f"Safer: ≥ {ROWS_PER_DIMENSION * task.feature_dim} rows, fewer dimensions, or noise."
+            f"{rows} rows in the sum for {task.feature_dim} dimensions: whoever receives the exact "
+            "sum can tell whose rows are in it, and with very few rows rebuild them. Safer: "
+            f"≥ {ROWS_PER_DIMENSION * task.feature_dim} rows, or fewer dimensions."
         )
     return tuple(found)
 

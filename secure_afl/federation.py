@@ -61,8 +61,10 @@ class FederationClient:
     """One client's half: its rows, the bound that it declares on them, and its memory.
 
     Args:
-        known: signing keys by name that this client has pinned; it then joins no session with
-            anybody else. None trusts whoever forms the sessions.
+        known: role and signing key by name that this client has pinned; it then joins no session
+            with anybody else. None trusts whoever forms the sessions.
+        min_cohort, corrupt: the least that this client accepts in a session's terms: whoever
+            forms a session chooses its cohort, and would choose one victim and its own clients.
 
     Raises:
         DataError: more rows than the bound.
@@ -74,7 +76,10 @@ class FederationClient:
         protocol: Protocol,
         data: ClientData,
         max_rows: int,
-        known: Mapping[str, bytes] | None = None,
+        known: Mapping[str, tuple[str, bytes]] | None = None,
+        *,
+        min_cohort: int = 2,
+        corrupt: int = 0,
     ) -> None:
         if len(data) > max_rows:
             raise DataError(
@@ -86,6 +91,9 @@ class FederationClient:
         self.data = data
         self.max_rows = max_rows
         self.known = known
+        self.min_cohort = min_cohort
+        self.corrupt = corrupt
+        self._joined: dict[bytes, bytes] = {}
         self.memory: Memory = {}
         self.statistics_seconds = 0.0
 
@@ -100,12 +108,21 @@ class FederationClient:
         name = self.data.name
         if self.known is not None:
             session.check_known(self.known)
+        if session.min_cohort < self.min_cohort or session.corrupt < self.corrupt:
+            raise InvalidSession(
+                f"minimum cohort {session.min_cohort} with {session.corrupt} declared corrupt; "
+                f"this client wants ≥ {self.min_cohort} and ≥ {self.corrupt}",
+                party=name,
+            )
         if session.layout != self.method.layout(public):
             raise InvalidSession("the session's layout is not this round's", party=name)
         if session.context != context(self.method, public):
             raise InvalidSession("the session is for another method or public state", party=name)
         if dict(public.task.max_rows).get(name) != self.max_rows:
             raise InvalidSession("the task has another bound on this client's rows", party=name)
+        # Two sums of one round that differ by one client show that client.
+        if self._joined.setdefault(session.context, session.id) != session.id:
+            raise InvalidSession("this client has joined another session of this round", party=name)
         return self.protocol.client(
             session, enrolment, lambda entropy: self.contribute(public, entropy)
         )

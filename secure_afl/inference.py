@@ -30,6 +30,15 @@ class Evaluation(msgspec.Struct, frozen=True):
     per_class: dict[str, float]
 
 
+class MadeBy(msgspec.Struct, frozen=True):
+    """What a card says of its backbone."""
+
+    spec: str
+    digest: str
+    image_size: int | None
+    seed: int
+
+
 class Prediction(NamedTuple):
     """One example: where it came from, its class, and that class's score."""
 
@@ -53,16 +62,14 @@ def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
     """
     model, card = _load(path)
     try:
-        made_by = card["backbone"]
-        spec, digest = made_by["spec"], made_by["digest"]
-        image_size, seed = made_by["image_size"], made_by["seed"]
-    except (KeyError, TypeError):
+        made_by = msgspec.convert(card["backbone"], MadeBy)
+    except (KeyError, msgspec.ValidationError):
         raise DataError(f"the card of {path} does not say which backbone made it") from None
-    backbone = parse_backbone(spec, checkpoint, image_size, seed)
-    if backbone.digest.hex() != digest:
+    backbone = parse_backbone(made_by.spec, checkpoint, made_by.image_size, made_by.seed)
+    if backbone.digest.hex() != made_by.digest:
         raise DataError(
-            f"backbone {spec!r} has digest {backbone.digest.hex()[:16]}…, the card of {path} has "
-            f"{digest[:16]}…; give the --checkpoint that the model was made with"
+            f"backbone {made_by.spec!r} has digest {backbone.digest.hex()[:16]}…, the card of "
+            f"{path} has {made_by.digest[:16]}…; give the --checkpoint that the model was made with"
         )
     return SavedModel(model, backbone)
 

@@ -19,6 +19,7 @@ from protocols.session import CLIENT, check_name
 from secure_afl.errors import ConfigError, DataError
 
 ROSTER = "roster.json"
+ROLES = ("client", "aggregator", "server", "key_holder")
 FORMAT_VERSION = 1
 
 
@@ -37,9 +38,9 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     members: tuple[RosterLine, ...]
 
     @property
-    def known(self) -> dict[str, bytes]:
-        """Name to signing key, 32 bytes: what `Session.check_known` takes."""
-        return {line.name: bytes.fromhex(line.verify_key) for line in self.members}
+    def known(self) -> dict[str, tuple[str, bytes]]:
+        """Name to role and signing key, 32 bytes: what `Session.check_known` takes."""
+        return {line.name: (line.role, bytes.fromhex(line.verify_key)) for line in self.members}
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def generate(names: Sequence[str], role: str, folder: Path) -> Roster:
             overwritten.
         DataError: the folder's roster is damaged.
     """
+    if role not in ROLES:
+        raise ConfigError(f"role {role!r}, allowed: {', '.join(ROLES)}")
     for name in names:
         try:
             check_name(name)
@@ -95,7 +98,10 @@ def generate(names: Sequence[str], role: str, folder: Path) -> Roster:
     taken = sorted(set(names) & roster.known.keys())
     if taken or len(set(names)) != len(names):
         raise ConfigError(f"{(taken or list(names))[0]!r} has a key already; choose another name")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be made ({error.strerror}); name another") from None
     lines = list(roster.members)
     for name in names:
         identity = Identity.generate(name)
@@ -105,6 +111,8 @@ def generate(names: Sequence[str], role: str, folder: Path) -> Roster:
             file = os.open(_identity_path(folder, name), flags, 0o600)
         except FileExistsError:
             raise ConfigError(f"{_identity_path(folder, name)} exists; move it away") from None
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be written ({error.strerror})") from None
         with os.fdopen(file, "wb") as opened:
             opened.write(identity.save())
         lines.append(RosterLine(name, role, identity.verify_key.hex()))
@@ -119,7 +127,7 @@ def load_roster(folder: Path) -> Roster:
     path = folder / ROSTER
     try:
         roster = msgspec.json.decode(path.read_bytes(), type=Roster)
-        keys = roster.known.values()
+        keys = [key for _, key in roster.known.values()]
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is no roster: {error}; make one with secure-afl keygen") from None
     if any(len(key) != VERIFY_KEY_BYTES for key in keys) or len(roster.known) < len(roster.members):
@@ -133,7 +141,7 @@ def load_keys(folder: Path) -> Keys:
     """The roster, and every identity that lies beside it. Raises DataError."""
     roster = load_roster(folder)
     identities = {}
-    for name, key in roster.known.items():
+    for name, (_, key) in roster.known.items():
         path = _identity_path(folder, name)
         if not path.exists():
             continue

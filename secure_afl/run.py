@@ -1,6 +1,8 @@
 """One run from configuration to files: folders → features → federation → model and report."""
 
 import logging
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 
 from protocols.additive import Additive
 from protocols.ckks import Bfv, Ckks
+from protocols.errors import InvalidSession
 from protocols.pairwise import Pairwise
 from protocols.plain import Plain
 from protocols.protocol import Protocol
@@ -21,11 +24,11 @@ from secure_afl.cache import FeatureCache, default_path
 from secure_afl.clients import ClientData
 from secure_afl.config import RunConfig
 from secure_afl.data import Dataset
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, DataError
 from secure_afl.features import Backbone, parse_backbone
 from secure_afl.keys import load_keys
 from secure_afl.methods import AFL, AnyMethod, ConvNet, FedAvg, FedHiP, FedSGD, Linear
-from secure_afl.simulation import Federation, Result
+from secure_afl.simulation import Federation, Result, majority
 
 GRADIENT_METHODS = ("fedavg", "fedsgd")
 
@@ -47,19 +50,33 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
     Raises:
         SecureAflError, ProtocolError: with what to change.
     """
-    if config.out is not None and Path(config.out).exists() and not Path(config.out).is_dir():
-        raise ConfigError(f"--out {config.out} is a file; name a folder")
+    if config.out is not None:
+        check_folder(Path(config.out))
     clients, test = load(config)
     for client in clients:
-        check_name(client.name)
+        try:
+            check_name(client.name)
+        except InvalidSession as error:
+            raise DataError(
+                f"client {client.name!r} cannot be a party; rename its folder or file: {error}"
+            ) from None
     if len(clients) < 2:
         raise ConfigError(
             f"{len(clients)} client; a federation needs at least two: --partition iid:10"
         )
-    if config.drop > len(clients) - 2:
+    least = config.min_cohort or majority(len(clients))
+    if config.corrupt + 2 > least or least > len(clients):
         raise ConfigError(
-            f"drop {config.drop} of {len(clients)} clients; allowed: ≤ {len(clients) - 2}"
+            f"minimum cohort {least} of {len(clients)} clients, {config.corrupt} of them declared "
+            f"corrupt; it has to be ≥ corrupt + 2 = {config.corrupt + 2} and ≤ {len(clients)}"
         )
+    if config.drop > len(clients) - least:
+        raise ConfigError(
+            f"drop {config.drop} of {len(clients)} clients leaves fewer than the minimum cohort "
+            f"{least}; allowed: ≤ {len(clients) - least}, or more with a lower --min-cohort"
+        )
+    method, protocol = make_method(config), make_protocol(config)
+    keys = load_keys(Path(config.keys)) if config.keys else None
     clients, holdout = hold_out(clients, config)
     backbone = choose_backbone(config, clients[0])
 
@@ -69,13 +86,13 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
     rows, held = features[: len(clients)], features[len(clients) : len(clients) + len(holdout)]
 
     federation = Federation(
-        make_method(config),
-        make_protocol(config),
+        method,
+        protocol,
         feature_bits=config.feature_bits,
         min_cohort=config.min_cohort,
         corrupt=config.corrupt,
         backbone=backbone.digest,
-        keys=load_keys(Path(config.keys)) if config.keys else None,
+        keys=keys,
     )
     result = federation.run(
         rows,
@@ -96,6 +113,16 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
     if config.out is not None:
         save(result, backbone, config, Path(config.out))
     return result
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError unless files can be written into a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror}); name another") from None
 
 
 def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
@@ -222,6 +249,8 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
     }
     out.mkdir(parents=True, exist_ok=True)
     result.model.save(out / "model.safetensors", card)
+    # Personal models of an earlier run into this folder do not belong to this one.
+    shutil.rmtree(out / "personal", ignore_errors=True)
     if report.method == "fedhip":
         folder = out / "personal"
         folder.mkdir(exist_ok=True)

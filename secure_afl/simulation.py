@@ -161,8 +161,17 @@ class Federation:
         task = self._task(clients, names, max_rows)
         bounds = dict(task.max_rows)
         known = self.keys.roster.known if self.keys else None
+        min_cohort = self.min_cohort if self.min_cohort is not None else majority(len(clients))
         members = {
-            data.name: _Watched(self.method, self.protocol, data, bounds[data.name], known)
+            data.name: _Watched(
+                self.method,
+                self.protocol,
+                data,
+                bounds[data.name],
+                known,
+                min_cohort=min_cohort,
+                corrupt=self.corrupt,
+            )
             for data in clients
         }
         server = FederationServer(self.method, self.protocol, task)
@@ -175,7 +184,6 @@ class Federation:
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
-        min_cohort = self.min_cohort if self.min_cohort is not None else _majority(len(clients))
 
         rounds: list[Round] = []
         solve_seconds = 0.0
@@ -224,7 +232,7 @@ class Federation:
                 plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(names)),
             ),
             seconds=_seconds(rounds, members, solve_seconds),
-            warnings=warnings(self.protocol, task),
+            warnings=warnings(self.protocol, task, sum(len(data) for data in included)),
         )
         return Result(model, personal, rounds, report)
 
@@ -335,7 +343,8 @@ class _Watched(FederationClient):
         return vector
 
 
-def _majority(clients: int) -> int:
+def majority(clients: int) -> int:
+    """The default minimum cohort: more than half, and two at least."""
     return max(2, clients // 2 + 1)
 
 

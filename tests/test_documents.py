@@ -20,7 +20,7 @@ def test_the_quickstart_runs() -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert "exact: True" in said.stdout
     assert "protects each client's vector" in said.stdout
-    assert "warning: At most" in said.stdout
+    assert "warning: 1500 rows in the sum" in said.stdout
 
 
 def test_the_packages_import_to_the_left_only() -> None:

@@ -622,14 +622,14 @@ def test_invented_clients_around_one_victim_are_refused_by_pinned_keys() -> None
     enrolments = enrol(protocol, {"victim": victim, **invented}, nonce)
     session = form_session(protocol, enrolments, nonce, layout, min_cohort=3)
     pinned = {
-        name: enrolment.member.verify_key
+        name: (enrolment.member.role, enrolment.member.verify_key)
         for name, enrolment in enrolments.items()
         if name not in invented
     }
-    with pytest.raises(InvalidSession, match="'invented0' is not known by this signing key"):
+    with pytest.raises(InvalidSession, match="'invented0' is not known"):
         session.check_known(pinned)
     # A real colleague's name does not help: it is the key that is known.
-    colleagues = {name: Identity.generate(name).verify_key for name in invented}
+    colleagues = {name: ("client", Identity.generate(name).verify_key) for name in invented}
     with pytest.raises(InvalidSession, match="'invented0'"):
         session.check_known(pinned | colleagues)
 

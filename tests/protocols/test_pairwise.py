@@ -889,3 +889,30 @@ def test_low_order_check_finds_no_honest_key() -> None:
         wire.agree(wire.private_key(keys.mask_key), bytes(32), "client0")
     public = wire.public_key(keys.share_key)
     assert len(wire.agree(wire.private_key(keys.mask_key), public, "client0")) == 32
+
+
+@pytest.mark.parametrize("key", ["mask_key", "share_key"])
+def test_a_clients_own_key_in_another_spelling_is_refused(key: str) -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.start()
+    own = getattr(server.adverts["client0"].advert, key)
+    alias = own[:31] + bytes([own[31] | 0x80])  # RFC 7748: the top bit is ignored
+    advert = forged_advert(world, "client4", **{key: alias})
+    server.adverts["client4"] = wire.Advertise(advert, ())
+    with pytest.raises(BadSignature, match="client4"):
+        server.tell("client0", "keys", server.keys_for("client0"), wire.Share)
+
+
+def test_a_neighbour_withheld_after_the_keys_is_noticed_on_a_servers_graph() -> None:
+    world = small_world(60, Pairwise(0.1, 0.1, "lying_in_unmasking"))
+    p = wire.parameters_of(world.session)
+    server = Puppeteer(world)
+    server.start()
+    client, *others = world.session.clients
+    near = others[: p.neighbours]
+    server.tell(client, "keys", server.keys_for(client, near), wire.Share)
+    shown = wire.Shares(tuple((name, b"") for name in near[: p.threshold]))
+    server.tell(client, "shares", shown, wire.Upload)
+    with pytest.raises(InconsistentSurvivors, match="withheld"):
+        server.tell(client, "survivors", wire.Survivors(world.session.clients), wire.Sign)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols import Fault, FaultPlan, Identity, Plain, Protocol, enrol, new_nonce
+from protocols import Fault, FaultPlan, Identity, Pairwise, Plain, Protocol, enrol, new_nonce
 from protocols.errors import (
     BelowThreshold,
     InvalidSession,
@@ -449,10 +449,19 @@ def test_the_report_has_the_fields_that_programs_read() -> None:
 
 
 def test_few_rows_are_warned_of_and_many_are_not() -> None:
-    few = Federation(AFL(), Plain()).run(make_clients((119, 119))).report.warnings
-    assert not any("rows in the sum" in warning for warning in few), "256 rows for 6 dimensions"
-    few = Federation(AFL(), Plain()).run(make_clients((64, 60))).report.warnings
-    assert any("At most 128 rows in the sum for 6 dimensions" in warning for warning in few)
+    many = Federation(AFL(), Plain()).run(make_clients((120, 120))).report.warnings
+    assert not any("rows in the sum" in warning for warning in many), "40 rows a dimension"
+    # What counts is the rows that are there, not what clients declare.
+    few = Federation(AFL(), Plain()).run(make_clients((120, 119)), max_rows=10**6).report.warnings
+    assert any("239 rows in the sum for 6 dimensions" in warning for warning in few)
+
+
+def test_a_small_pairwise_cohort_is_warned_of_zero_corrupt_clients() -> None:
+    clients = make_clients((20, 20, 20, 20))
+    warned = Federation(AFL(), Pairwise()).run(clients).report.warnings
+    assert any("not one client may work with the server" in warning for warning in warned)
+    safer = Federation(AFL(), Pairwise(corrupt_fraction=0.3), min_cohort=4).run(clients)
+    assert not any("not one client" in warning for warning in safer.report.warnings)
 
 
 def test_accuracies_are_those_of_the_models() -> None:

@@ -32,7 +32,7 @@ def keys(tmp_path: Path) -> Keys:
 def test_a_federation_of_pinned_parties_is_exact(keys: Keys) -> None:
     result = Federation(AFL(), Additive(), keys=keys).run(clients("north", "south", "west"))
     assert result.report.exact
-    roster = {member.name: member.verify_key for member in result.rounds[0].session.roster}
+    roster = {m.name: (m.role, m.verify_key) for m in result.rounds[0].session.roster}
     assert roster == keys.roster.known
 
 
@@ -99,7 +99,7 @@ def test_a_known_name_with_another_key_is_a_stranger(keys: Keys) -> None:
     session = form_session(
         protocol, enrolments, nonce, layout, min_cohort=2, context=context(AFL(), public)
     )
-    with pytest.raises(InvalidSession, match="'south' is not known by this signing key"):
+    with pytest.raises(InvalidSession, match="'south' is not known"):
         session.check_known(keys.roster.known)
 
 
@@ -133,3 +133,40 @@ def test_no_repr_shows_a_private_key(keys: Keys) -> None:
         private = identity.save()[-32:]
         assert private.hex() not in repr(keys)
         assert repr(private)[2:20] not in repr(keys)
+
+
+def test_a_client_in_an_aggregators_place_is_refused(keys: Keys) -> None:
+    """`west` works with the first aggregator, and takes the place of the honest second one."""
+    protocol, nonce = Additive(), new_nonce()
+    west = {"aggregator_0": keys.identities["university"], "aggregator_1": keys.identities["west"]}
+    cohort = {name: keys.identities[name] for name in ("north", "south")}
+    enrolments = enrol(protocol, cohort, nonce, west)
+    layout = AFL().layout(
+        AFL().begin(Task(4, ("0", "1"), Quantiser(8), (("north", 8),), bytes(32)))
+    )
+    assert layout is not None
+    session = form_session(protocol, enrolments, nonce, layout, min_cohort=2)
+    with pytest.raises(InvalidSession, match="'west' is not known in the role 'aggregator'"):
+        session.check_known(keys.roster.known)
+
+
+def test_a_client_joins_no_smaller_cohort_and_no_second_session_of_a_round(keys: Keys) -> None:
+    protocol, method = Additive(), AFL()
+    task = Task(4, ("0", "1"), Quantiser(8), (("north", 8), ("south", 8), ("west", 8)), bytes(32))
+    server = FederationServer(method, protocol, task)
+    (data,) = clients("north")
+    north = FederationClient(method, protocol, data, 8, keys.roster.known, min_cohort=3)
+
+    def join(names: list[str], min_cohort: int) -> None:
+        nonce = new_nonce()
+        cohort = {name: keys.identities[name] for name in names}
+        enrolments = enrol(protocol, cohort, nonce, keys.coordinators(protocol))
+        session = server.form(enrolments, nonce, min_cohort, 0)
+        assert session is not None
+        north.join(session, enrolments["north"], server.public)
+
+    with pytest.raises(InvalidSession, match="this client wants ≥ 3"):
+        join(["north", "south"], 2)
+    join(["north", "south", "west"], 3)
+    with pytest.raises(InvalidSession, match="another session of this round"):
+        join(["north", "south", "west"], 3)

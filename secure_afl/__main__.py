@@ -1,0 +1,5 @@
+"""`python -m secure_afl`, where the command is not on the path."""
+
+from secure_afl.cli import main
+
+main()
