@@ -26,6 +26,7 @@ from secure_afl import run as runs
 from secure_afl.config import RunConfig, description, json_schema, make_config
 from secure_afl.errors import ConfigError, SecureAflError
 from secure_afl.report import Report
+from secure_afl.simulation import majority
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -247,6 +248,12 @@ def params(
         config.server_trust,
         config.min_cohort,
     )
+    least = majority(clients) if config.min_cohort is None else config.min_cohort
+    if least < found.corrupt + 2:
+        raise ConfigError(
+            f"a minimum cohort of {least} with {found.corrupt} corrupt clients; allowed: "
+            f"≥ {found.corrupt + 2}. Lower --corrupt-fraction, or raise --min-cohort"
+        )
     table = Table("pairwise", "", box=None)
     for name, value in describe(found, config.min_cohort).items():
         table.add_row(name, value)

@@ -40,6 +40,31 @@ def pooled(clients: list[ClientData]) -> ClientData:
     )
 
 
+def check_types(clients: list[ClientData]) -> None:
+    """Raise DataError, with the conversion, for what Python would fail on later.
+
+    Lists, tensors and data frames are common mistakes.
+    """
+    for data in clients:
+        if not isinstance(data, ClientData):
+            raise DataError(
+                f"a client is a {type(data).__name__}; give ClientData(name, features, labels)"
+            )
+        if not isinstance(data.name, str):
+            raise DataError(f"client name {data.name!r} is no string")
+        for what, array in (("features", data.features), ("labels", data.labels)):
+            if not isinstance(array, np.ndarray):
+                raise DataError(
+                    f"client '{data.name}': {what} are a {type(array).__name__}, wanted a NumPy "
+                    "array; convert with numpy.asarray, tensor.numpy() or frame.to_numpy()"
+                )
+        if data.labels.dtype != np.int64:
+            raise DataError(
+                f"client '{data.name}': labels are {data.labels.dtype}, wanted int64; convert with "
+                "labels.astype(numpy.int64)"
+            )
+
+
 def check_clients(clients: list[ClientData], classes: int) -> None:
     """Raise DataError, naming the client, unless these can be one federation's clients."""
     if len({client.name for client in clients}) != len(clients):

@@ -16,13 +16,13 @@ from protocols.network import FaultPlan, Network, Transcript
 from protocols.party import Sum
 from protocols.protocol import Protocol, enrol, new_nonce
 from protocols.session import Session
-from secure_afl.clients import ClientData, check_clients, pooled
+from secure_afl.clients import ClientData, check_clients, check_types, pooled
 from secure_afl.data import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluate import check_scored, score, warnings
 from secure_afl.federation import FederationClient, FederationServer
 from secure_afl.keys import Keys
-from secure_afl.methods import AnyMethod, PublicState, Task
+from secure_afl.methods import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.afl import DEFAULT_RIDGE
 from secure_afl.model import Model
 from secure_afl.quantise import MAX_BITS, Quantiser, RowMode
@@ -113,6 +113,11 @@ class Federation:
         backbone: bytes = bytes(32),
         keys: Keys | None = None,
     ) -> None:
+        if not isinstance(method, Method) or not isinstance(protocol, Protocol):
+            raise ConfigError(
+                f"method {method!r} and protocol {protocol!r}; wanted instances, as in "
+                "Federation(AFL(), Additive())"
+            )
         self.method = method
         self.protocol = protocol
         self.feature_bits = feature_bits
@@ -153,9 +158,11 @@ class Federation:
             ProtocolError: a session that was refused or aborted.
         """
         clients = list(clients)
+        scored = [*holdout, *([test] if test else [])]
+        check_types([*clients, *scored])
         names = self._class_names(clients, classes)
         check_clients(clients, len(names))
-        check_scored([*holdout, *([test] if test else [])], clients[0], len(names))
+        check_scored(scored, clients[0], len(names))
         if unknown := sorted(set(drop) - {data.name for data in clients}):
             raise ConfigError(f"drop names '{unknown[0]}', which is no client")
         task = self._task(clients, names, max_rows)
@@ -320,6 +327,8 @@ class Federation:
                 f"{len(clients)} clients; a federation needs ≥ 2, for one client's sum is its data"
             )
         if classes is not None:
+            if len(set(classes)) != len(classes) or not all(isinstance(c, str) for c in classes):
+                raise DataError(f"classes {list(classes)}: wanted different strings")
             return tuple(classes)
         greatest = max(int(data.labels.max(initial=0)) for data in clients)
         if greatest >= MAX_CLASSES:

@@ -532,3 +532,34 @@ def test_transcripts_are_kept_only_when_asked_for() -> None:
     assert transcript is not None
     assert set(transcript) == {"server", "c0", "c1"}
     assert len(transcript["server"].received) == 2
+
+
+# Typical mistakes
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: replace(c, features=c.features.tolist()), "features are a list.*asarray"),
+        (lambda c: replace(c, labels=c.labels.tolist()), "labels are a list"),
+        (lambda c: replace(c, labels=c.labels.astype(np.int32)), r"labels are int32.*astype"),
+        (lambda c: replace(c, name=5), "client name 5"),
+        (lambda c: (c.name, c.features, c.labels), "a client is a tuple.*ClientData"),
+    ],
+)
+def test_what_is_no_client_is_refused_with_the_conversion(
+    change: Callable[[ClientData], Any], says: str
+) -> None:
+    first, second = make_clients((20, 20))
+    for clients in ([change(first), second], [second, change(first)]):
+        with pytest.raises(DataError, match=says):
+            Federation(AFL(), Plain()).run(clients)
+
+
+def test_classes_instead_of_instances_and_doubled_class_names_are_refused() -> None:
+    for method, protocol in ((AFL, Plain()), (AFL(), Plain), ("afl", "plain")):
+        with pytest.raises(ConfigError, match="instances"):
+            Federation(method, protocol)  # type: ignore[arg-type]
+    for classes in (["x", "y", "x"], [0, 1, 2]):
+        with pytest.raises(DataError, match="different strings"):
+            Federation(AFL(), Plain()).run(make_clients((20, 20)), classes=classes)  # type: ignore[arg-type]
