@@ -1,10 +1,13 @@
 import os
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import pytest
 
 from secure_afl.config import RunConfig
 from secure_afl.run import run
+
+Protocol: TypeAlias = Literal["additive", "pairwise", "ckks", "bfv", "plain"]
 
 
 @pytest.fixture
@@ -45,10 +48,22 @@ def test_hand_signs_of_three_sites(data: Path, tmp_path: Path) -> None:
     assert again.seconds.features < 0.5 * report.seconds.features
 
 
-@pytest.mark.parametrize("backbone", ["identity", "projection:256"])
-def test_pneumonia_cut_up_with_a_skew(data: Path, backbone: str) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "protocol"),
+    [
+        ("identity", "additive"),
+        ("projection:256", "additive"),
+        ("projection:256", "pairwise"),
+        ("projection:256", "ckks"),
+        ("projection:256", "bfv"),
+    ],
+)
+def test_pneumonia_cut_up_with_a_skew(data: Path, backbone: str, protocol: Protocol) -> None:
     config = RunConfig(
-        clients=str(data / "pneumoniamnist.npz"), partition="dirichlet:10:0.1", backbone=backbone
+        clients=str(data / "pneumoniamnist.npz"),
+        partition="dirichlet:10:0.1",
+        backbone=backbone,
+        protocol=protocol,
     )
     report = run(config).report
     assert report.exact
