@@ -130,6 +130,17 @@ def test_sums_are_exact_for_every_promised_dropout() -> None:
         check_promised_dropouts(clients, Pairwise(corrupt, dropout, server), seed, shuffle)
 
 
+def test_sums_are_exact_for_every_promised_dropout_of_larger_cohorts() -> None:
+    @for_all(
+        4,
+        clients=st.integers(25, 100),
+        server=st.sampled_from(["curious", "lying_in_unmasking", "lying"]),
+        seed=st.integers(0, 2**32),
+    )
+    def check(clients: int, server: Server, seed: int) -> None:
+        check_promised_dropouts(clients, Pairwise(0.05, 0.1, server), seed)
+
+
 @pytest.mark.parametrize(
     ("clients", "server"),
     [(55, "lying"), (60, "lying_in_unmasking"), (80, "curious"), (100, "lying"), (100, "curious")],
