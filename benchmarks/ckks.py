@@ -294,7 +294,7 @@ def succeeds(name: str, seed: int, against: str) -> bool:
     parties = new_parties(protocol, session, enrolments, vectors)
     attack = LYING[name](session)
     if against == "naive":
-        holder = NaiveKeyHolder(protocol, session, enrolments[KEY_HOLDER])
+        holder = NaiveKeyHolder(session, enrolments[KEY_HOLDER])
         parties = [holder if party.name == KEY_HOLDER else party for party in parties]
         if name == "key recovery":
             attack = key_recovery(session, VICTIM, lambda: holder.published)

@@ -45,7 +45,7 @@ from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Ste
 from protocols.protocol import Protocol
 from protocols.seal import SEED_BYTES, KeyPair, Ring, Slots, from_entries, pieces, to_entries
 from protocols.session import CLIENT, Session
-from protocols.spool import MemorySpool, Spool
+from protocols.spool import Spool
 
 SERVER = "server"
 KEY_HOLDER = "key_holder"
@@ -170,22 +170,26 @@ class Finished(State, frozen=True):
 
 
 class _EncryptedParty(Party):
-    """What the three kinds of parties have in common: the ring, and the protocol's terms."""
+    """What the three kinds of parties have in common: the ring, and the protocol's terms.
+
+    Attributes:
+        chunk_map: may be set to a process pool's `map`, to encrypt many chunks at once.
+    """
 
     def __init__(
         self,
-        protocol: "EncryptedSum",
         session: Session,
         enrolment: Enrolment,
         vector: Vector | None = None,
         *,
+        spool: Spool | None = None,
         entropy: Entropy = secrets.token_bytes,
-        chunk_map: ChunkMap = map,
     ) -> None:
-        super().__init__(session, enrolment, vector, entropy=entropy)
-        self._verify = protocol.verify
-        self._chunk_map = chunk_map
-        self.parameters = find_parameters(session.layout, len(session.clients), protocol.name)
+        super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
+        terms = _terms(session)
+        self._verify = terms.verify
+        self.chunk_map: ChunkMap = map
+        self.parameters = find_parameters(session.layout, len(session.clients), terms.name)
         self._chunks = self.parameters.chunks(session.layout.length)
 
     @cached_property
@@ -273,7 +277,7 @@ class EncryptingClient(_EncryptedParty):
         parts = list(pieces(self.parameters, entries))
         seeds = (chunk_seed(self.session, seed, self.name, i) for i in range(len(parts)))
         same = ([thing] * len(parts) for thing in (self.parameters, public_key))
-        return tuple(self._chunk_map(encrypt_chunk, *same, seeds, parts))
+        return tuple(self.chunk_map(encrypt_chunk, *same, seeds, parts))
 
 
 class Server(_EncryptedParty):
@@ -285,18 +289,6 @@ class Server(_EncryptedParty):
         UPLOAD: Step(CLIENT, Ciphertexts),
         CONFIRMED: Step(KEY_HOLDER, Confirmed),
     }
-
-    def __init__(
-        self,
-        protocol: "EncryptedSum",
-        session: Session,
-        enrolment: Enrolment,
-        *,
-        spool: Spool | None = None,
-        entropy: Entropy = secrets.token_bytes,
-    ) -> None:
-        super().__init__(protocol, session, enrolment, entropy=entropy)
-        self._spool = spool if spool is not None else MemorySpool()
 
     def _begin(self, secret: bytes) -> Collecting:
         (key_holder,) = self.session.of_role(KEY_HOLDER)
@@ -512,7 +504,7 @@ class KeyHolder(_EncryptedParty):
         ]
         same = ([thing] * len(totals) for thing in (self.parameters, public_key))
         noises = []
-        zeros = self._chunk_map(encrypt_zeros, *same, chunk_seeds)
+        zeros = self.chunk_map(encrypt_zeros, *same, chunk_seeds)
         for total, zero in zip(totals, map(self._ring.load, zeros), strict=True):
             if self._ring.second(total) != self._ring.second(zero):
                 raise UnverifiedSum(
@@ -568,6 +560,11 @@ class EncryptedSum(Protocol, frozen=True):
         verify: the key holder opens only what the clients' own seeds account for.
     """
 
+    parties: ClassVar[Mapping[str, type[Party]]] = {
+        CLIENT: EncryptingClient,
+        SERVER: Server,
+        KEY_HOLDER: KeyHolder,
+    }
     upload_step = UPLOAD
     verify: bool = True
 
@@ -586,34 +583,6 @@ class EncryptedSum(Protocol, frozen=True):
         # The server closes first, so that a client that reached one of the two only is left out.
         return {SERVER: SERVER, KEY_HOLDER: KEY_HOLDER}
 
-    def client(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        vector: Vector,
-        *,
-        entropy: Entropy = secrets.token_bytes,
-        chunk_map: ChunkMap = map,
-    ) -> Party:
-        self.check(session)
-        return EncryptingClient(
-            self, session, enrolment, vector, entropy=entropy, chunk_map=chunk_map
-        )
-
-    def coordinator(
-        self,
-        session: Session,
-        enrolment: Enrolment,
-        *,
-        spool: Spool | None = None,
-        entropy: Entropy = secrets.token_bytes,
-        chunk_map: ChunkMap = map,
-    ) -> Party:
-        self.check(session)
-        if enrolment.member.role == SERVER:
-            return Server(self, session, enrolment, spool=spool, entropy=entropy)
-        return KeyHolder(self, session, enrolment, entropy=entropy, chunk_map=chunk_map)
-
 
 class Ckks(EncryptedSum, frozen=True, tag="ckks"):
     """Sums under CKKS, rounded to the integers that they are."""
@@ -625,6 +594,11 @@ class Bfv(EncryptedSum, frozen=True, tag="bfv"):
     """Sums under BFV, whose plaintexts are integers: to compare with."""
 
     name: ClassVar[Literal["bfv"]] = BFV  # type: ignore[assignment]
+
+
+def _terms(session: Session) -> EncryptedSum:
+    scheme: type[EncryptedSum] = Ckks if session.protocol == CKKS else Bfv
+    return decode(session.parameters, scheme)
 
 
 def encrypt_chunk(parameters: Parameters, public_key: bytes, seed: bytes, part: Integers) -> bytes:

@@ -51,7 +51,7 @@ def new_world(verify: bool, seed: int = 0) -> World:
 
 def naive(world: World) -> tuple[list[Party], NaiveKeyHolder]:
     assert isinstance(world.protocol, Ckks)
-    holder = NaiveKeyHolder(world.protocol, world.session, world.enrolments[KEY_HOLDER])
+    holder = NaiveKeyHolder(world.session, world.enrolments[KEY_HOLDER])
     return [holder if p.name == KEY_HOLDER else p for p in world.parties()], holder
 
 

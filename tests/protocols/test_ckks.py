@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from protocols import Bfv, Block, Ckks, Fault, FaultPlan, Layout, Party
+from protocols import Bfv, Block, Ckks, Fault, FaultPlan, Layout
 from protocols.ckks import (
     CONFIRMED,
     KEY,
@@ -22,9 +22,11 @@ from protocols.ckks import (
     Ciphertexts,
     Confirmed,
     EncryptedSum,
+    EncryptingClient,
     Finished,
     Key,
     KeyHolder,
+    Server,
     Total,
     Upload,
     Voucher,
@@ -268,20 +270,11 @@ def test_chunks_may_be_mapped_by_many_workers() -> None:
         Ckks(), addends(random.Random(0), layout, 3, edges=True), layout, min_cohort=3
     )
     with ThreadPoolExecutor(2) as pool:
-        protocol = Ckks()
-        parties: list[Party] = [world.party(SERVER)]
-        enrolments, session = world.enrolments, world.session
-        parties.append(protocol.coordinator(session, enrolments[KEY_HOLDER], chunk_map=pool.map))
-        parties += [
-            protocol.client(
-                session,
-                enrolments[name],
-                lambda _, name=name: world.vectors[name],  # type: ignore[misc]
-                chunk_map=pool.map,
-            )
-            for name in session.clients
-        ]
-        assert run(world, None, parties).included == session.clients
+        parties = world.parties()
+        for party in parties:
+            assert isinstance(party, EncryptingClient | KeyHolder | Server)
+            party.chunk_map = pool.map
+        assert run(world, None, parties).included == world.session.clients
 
 
 # Strict loading
