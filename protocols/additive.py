@@ -15,23 +15,21 @@ from typing import ClassVar
 
 import msgspec
 
-from protocols.codec import Secret, Wire, decode, encode
+from protocols.codec import Secret, Wire, encode
 from protocols.errors import (
-    BadSavedState,
     BadSignature,
     BelowThreshold,
     CoordinatorMissing,
     InconsistentSurvivors,
     InvalidSession,
     Malformed,
-    MessageRejected,
     Replayed,
     UnexpectedStep,
 )
 from protocols.identity import Enrolment
 from protocols.layout import RingVector
 from protocols.masks import add_mask, subtract_mask
-from protocols.message import Channel, Header, Message, check, derive, unseal
+from protocols.message import Channel, Header, Message, derive
 from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Step, Sum, Vector
 from protocols.protocol import Protocol
 from protocols.session import CLIENT, Session
@@ -396,19 +394,11 @@ class Aggregator(Party):
         return total
 
     def _spooled(self, upload: Upload) -> Share:
-        try:
-            message = decode(self._spool.get(upload.client), Message)
-            header = check(self.session, self.name, message)
-            if Upload(header.sender, _upload_digest(self.session, header)) != upload:
-                raise BadSavedState("another upload")
-            return decode(unseal(self.session, self._enrolment, header, message.body), Share)
-        except (MessageRejected, BadSavedState) as error:
-            # Not a message that somebody sent, and so none that can be refused and sent again.
-            raise BadSavedState(
-                f"the spooled upload of '{upload.client}': {error.what}",
-                party=self.name,
-                fix="restore the spool as this party left it, or run a new session",
-            ) from None
+        return self._open_spooled(
+            upload.client,
+            Share,
+            lambda header, _: _upload_digest(self.session, header) == upload.digest,
+        )
 
     def _check_signature(
         self, agreed: tuple[Upload, ...], name: str, signature: bytes, step: str

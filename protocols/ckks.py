@@ -26,13 +26,11 @@ import numpy as np
 from protocols.ckks_parameters import BFV, CKKS, Parameters, find_parameters, tolerance
 from protocols.codec import Secret, Wire, decode, encode
 from protocols.errors import (
-    BadSavedState,
     BelowThreshold,
     CoordinatorMissing,
     InconsistentSurvivors,
     InexactDecoding,
     Malformed,
-    MessageRejected,
     Replayed,
     SumOutOfBounds,
     UnexpectedStep,
@@ -40,7 +38,7 @@ from protocols.errors import (
 )
 from protocols.identity import Enrolment
 from protocols.layout import Integers
-from protocols.message import Channel, Message, check, derive, unseal
+from protocols.message import Channel, Header, Message, derive
 from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Step, Sum, Vector
 from protocols.protocol import Protocol
 from protocols.seal import SEED_BYTES, KeyPair, Ring, Slots, from_entries, pieces, to_entries
@@ -374,24 +372,11 @@ class Server(_EncryptedParty):
         return tuple(self._ring.save(total) for total in totals)
 
     def _spooled(self, upload: Upload) -> tuple[bytes, ...]:
-        try:
-            message = decode(self._spool.get(upload.client), Message)
-            header = check(self.session, self.name, message)
-            content = decode(
-                unseal(self.session, self._enrolment, header, message.body), Ciphertexts
-            )
-            if upload != Upload(
-                header.sender, ciphertext_digest(self.session, header.sender, content.chunks)
-            ):
-                raise BadSavedState("another upload")
-            return content.chunks
-        except (MessageRejected, BadSavedState) as error:
-            # Not a message that somebody sent, and so none that can be refused and sent again.
-            raise BadSavedState(
-                f"the spooled upload of '{upload.client}': {error.what}",
-                party=self.name,
-                fix="restore the spool as this party left it, or run a new session",
-            ) from None
+        def is_same(header: Header, content: Ciphertexts) -> bool:
+            digest = ciphertext_digest(self.session, header.sender, content.chunks)
+            return digest == upload.digest
+
+        return self._open_spooled(upload.client, Ciphertexts, is_same).chunks
 
 
 class KeyHolder(_EncryptedParty):

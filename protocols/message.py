@@ -64,6 +64,12 @@ class Message(Wire, frozen=True):
         """The decoded header: claims, until `receive` has checked them. Raises Malformed."""
         return decode(self.header_bytes, Header)
 
+    @property
+    def route(self) -> tuple[str, str]:
+        """Recipient and step: a party says one thing on a route, ever."""
+        header = self.header
+        return header.recipient, header.step
+
     def __repr__(self) -> str:
         return f"<Message of {len(self.body)} bytes>"
 

@@ -201,9 +201,9 @@ class Network:
         if self._plan.reload:
             party = self._parties[name] = party.reload()
             # A crash between saving and sending loses the messages; the new process says them.
-            routes = {(m.header.recipient, m.header.step) for m in sent}
+            routes = {message.route for message in sent}
             again = party.pending() if sent else []
-            sent = [m for m in again if (m.header.recipient, m.header.step) in routes]
+            sent = [message for message in again if message.route in routes]
         parcels = [_Parcel(name, m.header.recipient, encode(m)) for m in sent]
         self.seconds[name] += time.perf_counter() - begin
         if self.transcript is not None:

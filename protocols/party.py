@@ -11,7 +11,7 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,6 +23,7 @@ from protocols.errors import (
     InvalidSession,
     InvalidVector,
     Malformed,
+    MessageRejected,
     SessionAborted,
     UnexpectedStep,
     UnknownSender,
@@ -32,6 +33,8 @@ from protocols.layout import Integers
 from protocols.message import Channel, Header, Message
 from protocols.session import Session
 from protocols.spool import MemorySpool, Spool
+
+_Content = TypeVar("_Content", bound=Wire)
 
 ENTROPY_BYTES = 32
 
@@ -233,8 +236,8 @@ class Party(ABC):
         A party whose states never repeat an earlier state's messages overrides this to be spared
         from making those again.
         """
-        said = {_route(message) for message in self._outbox(before)}
-        return [message for message in self.pending() if _route(message) not in said]
+        said = {message.route for message in self._outbox(before)}
+        return [message for message in self.pending() if message.route not in said]
 
     @abstractmethod
     def _begin(self, secret: bytes) -> State: ...
@@ -257,6 +260,31 @@ class Party(ABC):
     def _seal_together(self, step: str, contents: Sequence[tuple[Channel, Wire]]) -> list[Message]:
         encoded = [(channel, encode(content)) for channel, content in contents]
         return messages.seal_together(self.session, self._enrolment, step, encoded)
+
+    def _open_spooled(
+        self, sender: str, kind: type[_Content], is_same: Callable[[Header, _Content], bool]
+    ) -> _Content:
+        """The content of a message that this party took earlier and spooled.
+
+        Raises:
+            BadSavedState: it is not there, damaged, or not the one that `is_same` knows.
+        """
+        try:
+            message = decode(self._spool.get(sender), Message)
+            header = messages.check(self.session, self.name, message)
+            content = decode(
+                messages.unseal(self.session, self._enrolment, header, message.body), kind
+            )
+            if header.sender != sender or not is_same(header, content):
+                raise BadSavedState("another upload")
+        except (MessageRejected, BadSavedState) as error:
+            # Not a message that somebody sent, and so none that can be refused and sent again.
+            raise BadSavedState(
+                f"the spooled upload of '{sender}': {error.what}",
+                party=self.name,
+                fix="restore the spool as this party left it, or run a new session",
+            ) from None
+        return content
 
     def _fingerprint_vector(self, secret: bytes) -> bytes:
         """Take this client's vector for the first time; its fingerprint goes into the state.
@@ -297,8 +325,3 @@ class Party(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {type(self._state).__name__}>"
-
-
-def _route(message: Message) -> tuple[str, str]:
-    header = message.header
-    return header.recipient, header.step

@@ -70,11 +70,7 @@ def check_clients(clients: list[ClientData], classes: int) -> None:
     if len({client.name for client in clients}) != len(clients):
         raise DataError(f"two clients share a name: {sorted(c.name for c in clients)}")
     for client in clients:
-        try:
-            check_rows(client.features, client.labels, classes)
-            check_finite(client.features)
-        except DataError as error:
-            raise DataError(f"client '{client.name}': {error}") from None
+        check_data(f"client '{client.name}'", client, classes)
     first = clients[0]
     for client in clients[1:]:
         if client.features.shape[1] != first.features.shape[1]:
@@ -82,6 +78,15 @@ def check_clients(clients: list[ClientData], classes: int) -> None:
                 f"client '{client.name}' has {client.features.shape[1]} features a row, "
                 f"'{first.name}' has {first.features.shape[1]}; use the same backbone for all"
             )
+
+
+def check_data(what: str, data: ClientData, classes: int) -> None:
+    """Raise DataError, beginning with `what`, unless these are rows to learn from or to score."""
+    try:
+        check_rows(data.features, data.labels, classes)
+        check_finite(data.features)
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from None
 
 
 def check_finite(features: NDArray[np.floating]) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
+import msgspec
 import numpy as np
 
 from protocols.pairwise import Pairwise
 from protocols.protocol import Protocol
-from secure_afl.clients import ClientData, check_finite, check_rows
+from secure_afl.clients import ClientData, check_data
 from secure_afl.errors import DataError
 from secure_afl.methods import Task
 from secure_afl.model import LinearModel, Model
@@ -23,11 +24,7 @@ ROWS_PER_DIMENSION = 40
 def check_scored(sets: Sequence[ClientData], like: ClientData, classes: int) -> None:
     """Raise DataError unless rows to score on fit the clients' features and classes."""
     for data in sets:
-        try:
-            check_rows(data.features, data.labels, classes)
-            check_finite(data.features)
-        except DataError as error:
-            raise DataError(f"test rows '{data.name}': {error}") from None
+        check_data(f"test rows '{data.name}'", data, classes)
         if data.features.shape[1] != like.features.shape[1]:
             raise DataError(
                 f"test rows '{data.name}' have {data.features.shape[1]} features a row, clients "
@@ -72,21 +69,19 @@ def score(
         scores = [models[n].accuracy(d.features, d.labels) for n, d in held.items() if n in models]
         return mean(scores) if scores else None
 
-    everybody = dict.fromkeys(held, model)
+    on_holdout = Accuracy(
+        personal_mean=over_holdout(personal),
+        holdout_federated_mean=over_holdout(dict.fromkeys(held, model)),
+        holdout_local_mean=over_holdout(local),
+    )
     if test is None:
-        return Accuracy(
-            personal_mean=over_holdout(personal),
-            holdout_federated_mean=over_holdout(everybody),
-            holdout_local_mean=over_holdout(local),
-        )
+        return on_holdout
     features, labels = test.features, test.labels
-    return Accuracy(
+    return msgspec.structs.replace(
+        on_holdout,
         federated=model.accuracy(features, labels),
         centralised_float=central.accuracy(features, labels),
         local_mean=mean(m.accuracy(features, labels) for m in local.values()) if local else None,
-        personal_mean=over_holdout(personal),
-        holdout_federated_mean=over_holdout(everybody),
-        holdout_local_mean=over_holdout(local),
         agreement=float((model.predict(features) == central.predict(features)).mean()),
     )
 
