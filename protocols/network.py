@@ -112,6 +112,7 @@ class Network:
     Attributes:
         sent_bytes: bytes that each party sent.
         seconds: time that each party spent.
+        receivers: names of the parties that have received the sum.
         rejections: every refused message.
         aborts: the coordinators that gave up, and why.
         transcript: a record for each party, or None.
@@ -133,6 +134,7 @@ class Network:
         self._gone: set[str] = set()
         self.sent_bytes: dict[str, int] = defaultdict(int)
         self.seconds: dict[str, float] = defaultdict(float)
+        self.receivers: tuple[str, ...] = ()
         self.rejections: list[Rejection] = []
         self.aborts: dict[str, SessionAborted] = {}
         self.transcript: Transcript | None = (
@@ -162,10 +164,11 @@ class Network:
             self._deliver_all()
             if self._awaited() == awaited:
                 raise SessionAborted(f"deadlines passed and changed nothing: {awaited}")
-        sums = [party.result for party in self._parties.values() if party.result is not None]
+        sums = {name: p.result for name, p in self._parties.items() if p.result is not None}
         if not sums:
             raise next(iter(self.aborts.values()), SessionAborted("no party has a sum"))
-        return sums[0]
+        self.receivers = tuple(sums)
+        return next(iter(sums.values()))
 
     def _awaited(self) -> dict[str, str]:
         return {

@@ -43,6 +43,7 @@ class Round:
         session: its terms.
         public: the state that it began with, which everybody saw.
         released: the sum.
+        receivers: names of the parties that received it.
         exact: equal, bit for bit, to the included clients' vectors added in the clear and, for
             row-additive methods, to the vector of their pooled rows.
         sent_bytes, seconds: of each party.
@@ -52,6 +53,7 @@ class Round:
     session: Session
     public: PublicState
     released: Sum
+    receivers: tuple[str, ...]
     exact: bool
     sent_bytes: Mapping[str, int]
     seconds: Mapping[str, float]
@@ -66,12 +68,14 @@ class Result:
         model: the global model.
         personal: each client's own model, by name.
         rounds: every blind sum, in order.
+        public: the state after the last, which everybody is given.
         report: what the run says about itself.
     """
 
     model: Model
     personal: Mapping[str, Model]
     rounds: Sequence[Round]
+    public: PublicState
     report: Report
 
     def __repr__(self) -> str:
@@ -241,7 +245,7 @@ class Federation:
             seconds=_seconds(rounds, members, solve_seconds),
             warnings=warnings(self.protocol, task, sum(len(data) for data in included)),
         )
-        return Result(model, personal, rounds, report)
+        return Result(model, personal, rounds, server.public, report)
 
     def _round(
         self,
@@ -267,6 +271,7 @@ class Federation:
             session,
             public,
             released,
+            network.receivers,
             self._is_exact(public, released, members),
             network.sent_bytes,
             network.seconds,

@@ -1,0 +1,103 @@
+"""What an attack is: a claim made from a view, judged afterwards against the truth."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.record import RunView
+from secure_afl.clients import ClientData
+from secure_afl.quantise import Floats
+
+ClaimT = TypeVar("ClaimT")
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """How well an attack did, by one metric.
+
+    Attributes:
+        metric: "AUC", "TPR at 1 % FPR", "exact rows", "attribution", …
+        value: in the metric's own unit.
+        low, high: interval of confidence `confidence`.
+        chance: what guessing gives, in the same unit.
+        best: what complete success is.
+        trials: how many independent things were counted or scored.
+        confidence: of the interval by itself; a matrix of cells asks more of each.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    chance: float
+    best: float
+    trials: int
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an attacker is assumed to know beside its view; an attack says which of it it uses.
+
+    Attributes:
+        candidates: rows (m, d) float of which some are in the sum, for membership.
+        candidate_labels: their labels (m,).
+        public: features (p, d) of public examples, of no client.
+        rows: for an informed adversary, all rows but one of the sum.
+        extra: what a single attack needs besides (a backbone, public images, a decoder), by name.
+    """
+
+    candidates: Floats | None = None
+    candidate_labels: NDArray[np.int64] | None = None
+    public: Floats | None = None
+    rows: ClientData | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "<Known>"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What really was there: for judging only, never for an attack.
+
+    Attributes:
+        clients: every client's rows as they went into the run.
+        members: of `Known.candidates`, which are in the sum (m,) bool.
+        owners: of `Known.candidates`, the client that each row is of, "" for none.
+        images: of each client, where rows were images: (n_k, h, w, channels) in 0..1.
+    """
+
+    clients: Mapping[str, ClientData]
+    members: NDArray[np.bool_] | None = None
+    owners: Sequence[str] = ()
+    images: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return "<Truth>"
+
+
+class Attack(ABC, Generic[ClaimT]):
+    """One attack. Its docstring says what it does, by which formula, and what it must know.
+
+    Attributes:
+        name: as on the command line and in reports.
+        wants: what its view has to give, in words: "a sum of statistics", "the model", …
+        assumes: what else it is given, in words, as in `Known`.
+    """
+
+    name: ClassVar[str]
+    wants: ClassVar[str]
+    assumes: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> ClaimT | None:
+        """What the attacker makes of its view; None where there is nothing to begin with."""
+
+    @abstractmethod
+    def judge(self, claim: ClaimT | None, truth: Truth) -> list[Measure]:
+        """How much of it is true; of None, what guessing gives."""
