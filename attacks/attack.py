@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -81,6 +81,14 @@ class Truth:
         return "<Truth>"
 
 
+class Picture(NamedTuple):
+    """A true image and what an attack made of it, (h, w, channels) in 0..1."""
+
+    caption: str
+    true: NDArray[np.floating]
+    rebuilt: NDArray[np.floating]
+
+
 class Attack(ABC, Generic[ClaimT]):
     """One attack. Its docstring says what it does, by which formula, and what it must know.
 
@@ -99,5 +107,9 @@ class Attack(ABC, Generic[ClaimT]):
         """What the attacker makes of its view; None where there is nothing to begin with."""
 
     @abstractmethod
-    def judge(self, claim: ClaimT | None, truth: Truth) -> list[Measure]:
-        """How much of it is true; of None, what guessing gives."""
+    def judge(self, claim: ClaimT | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
+        """How much of it is true; of None, what guessing gives. Intervals of this confidence."""
+
+    def pictures(self, claim: ClaimT | None, truth: Truth) -> list[Picture]:
+        """Rebuilt images beside the true ones, for attacks that rebuild images."""
+        return []
