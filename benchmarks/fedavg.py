@@ -25,9 +25,18 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from benchmarks.record import RESULTS, write
 from protocols.codec import encode
-from secure_afl import AFL, ClientData, FedAvg, Federation, FedSGD, Plain, Quantiser, Result
+from secure_afl import (
+    AFL,
+    ClientData,
+    FedAvg,
+    Federation,
+    FedSGD,
+    Plain,
+    Quantiser,
+    Result,
+    prepare,
+)
 from secure_afl import data as datasets
-from secure_afl import run as runs
 from secure_afl.config import RunConfig
 from secure_afl.data import Dataset
 from secure_afl.methods import AnyMethod, Task
@@ -137,14 +146,14 @@ def measure(case: Case) -> dict[str, Any]:
 def load(case: Case, seed: int) -> tuple[list[ClientData], ClientData, tuple[str, ...]]:
     """Features of the clients and of the test set, and the names of the classes."""
     config = msgspec.structs.replace(case.config, seed=seed)
-    clients, tests = runs.load(config)
+    clients, tests = prepare.load(config)
     rows = features(config, [*clients, *tests])
     return rows[:-1], rows[-1], clients[0].classes
 
 
 def features(config: RunConfig, parts: Sequence[Dataset]) -> list[ClientData]:
     """Features of data sets, from the cache if they were computed before."""
-    return runs.extract(runs.choose_backbone(config, parts[0]), parts, None)
+    return prepare.extract(prepare.choose_backbone(config, parts[0]), parts, None)
 
 
 def validation(

@@ -160,6 +160,75 @@ def _pairwise() -> str:
     )
 
 
+def _tune() -> str:
+    cases = _results("tune")["cases"]
+    names = {
+        "pneumonia": "PneumoniaMNIST",
+        "pneumonia_public": "PneumoniaMNIST, public features",
+        "digits": "embedded digits",
+    }
+    epsilons = [audit["epsilon"] for audit in cases["pneumonia"]["audits"]]
+    rows = []
+    for case, name in names.items():
+        summaries = cases[case]["summaries"]
+        exact = next(s for s in summaries if s["kind"] == "exact")
+        ours = [s for s in summaries if s["kind"] == "private"]
+        peers = [s for s in summaries if s["kind"] == "dp-sgd"]
+        best = [
+            max((s for s in peers if s["epsilon"] == epsilon), key=lambda s: float(s["accuracy"]))
+            for epsilon in epsilons
+        ]
+        for kind, line in (("AFL", ours), ("DP-SGD", best)):
+            seconds = sum(s["seconds"] for s in line) / len(line)
+            rows.append(
+                [
+                    f"{name}: {kind}",
+                    *(_percent(s["accuracy"]) for s in line),
+                    _percent(exact["accuracy"]) if kind == "AFL" else "",
+                    f"{seconds:.1f}",
+                ]
+            )
+    return _table(["", *(f"ε = {e:g}" for e in epsilons), "no privacy", "seconds"], rows)
+
+
+def _privacy() -> str:
+    results = _results("privacy")
+    variance = results["variance"]
+    lines = [
+        f"Noise costs a client {results['client_noise']['seconds_per_million']:.2f} s per million "
+        "entries. Variance of the noise that nobody knows, over the calibrated one (2 of 10 may "
+        "drop out, 2 collude): "
+        + "; ".join(
+            f"{word} {min(ratios.values()):.2f} to {max(ratios.values()):.2f}"
+            for word, ratios in (
+                ("when all of that happens", variance["worst_promised"]),
+                ("when nothing does", variance["nobody_fails"]),
+            )
+        )
+        + ".\n\n"
+    ]
+    audits = [
+        [
+            f"{audit['neighbours']}, ε = {audit['epsilon']:g}",
+            f"{audit['lower_bound']:.2f}",
+            f"{audit['tests']:,}",
+            "no" if audit["lower_bound"] <= audit["epsilon"] else "YES",
+        ]
+        for audit in results["audits"]
+    ]
+    broken = [
+        [
+            f"{name}, promised ε = {audit['promised']:g}",
+            f"{audit['lower_bound']:.2f}",
+            f"{audit['tests']:,}",
+            "yes" if audit["flagged"] else "NO",
+        ]
+        for name, audit in results["mutations"].items()
+    ]
+    head = ["audit, worst promised case", "ε is at least (99.9 %)", "canaries", "flagged"]
+    return "".join(lines) + _table(head, audits + broken)
+
+
 def _ckks() -> str:
     results = _results("ckks")
     beside = results["beside_tenseal_ckks_vector"]
@@ -231,6 +300,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "fedavg": _fedavg,
     "pairwise": _pairwise,
     "gram": _gram,
+    "privacy": _privacy,
+    "tune": _tune,
 }
 
 

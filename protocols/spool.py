@@ -1,12 +1,11 @@
 """Where a coordinator keeps bulky messages until it knows which of them count."""
 
 import hashlib
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 from protocols.errors import BadSavedState, NotStored
+from protocols.files import write_durably
 
 
 class Spool(Protocol):
@@ -46,19 +45,9 @@ class FileSpool:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def put(self, sender: str, message: bytes) -> None:
-        # Written aside, flushed to the disk, then renamed: a crash leaves the old file or the new.
-        path = self._path(sender)
-        partial = path.with_suffix(".partial")
         try:
-            with open(partial, "wb", opener=_open_private) as file:
-                file.write(message)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            _flush_folder(self._folder)
+            write_durably(self._path(sender), message)
         except OSError as error:
-            with suppress(OSError):
-                partial.unlink()  # a full disk must not stay full of what was not taken
             raise NotStored(
                 f"the message of '{sender}' cannot be written to the spool: {error.strerror}",
                 fix="free space in the spool's folder; the sender may send it again",
@@ -77,17 +66,3 @@ class FileSpool:
         # Names differ in case where file systems may not.
         digest = hashlib.sha256(sender.encode()).hexdigest()
         return self._folder / f"{digest}.message"
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut, where folders can be flushed (POSIX)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -13,6 +13,8 @@ from secure_afl.clients import ClientData
 from secure_afl.errors import ConfigError, DataError, SecureAflError
 from secure_afl.methods import AFL, ConvNet, FedAvg, FedHiP, FedSGD, Linear
 from secure_afl.model import LinearModel, Model
+from secure_afl.privacy.ledger import Budget, Ledger
+from secure_afl.privacy.mechanism import Privacy
 from secure_afl.quantise import Quantiser
 from secure_afl.simulation import Federation, Result
 from secure_afl.statistics import Statistics
@@ -20,6 +22,7 @@ from secure_afl.statistics import Statistics
 __all__ = [
     "AFL",
     "Additive",
+    "Budget",
     "ClientData",
     "ConfigError",
     "ConvNet",
@@ -28,11 +31,13 @@ __all__ = [
     "FedHiP",
     "FedSGD",
     "Federation",
+    "Ledger",
     "Linear",
     "LinearModel",
     "Model",
     "Pairwise",
     "Plain",
+    "Privacy",
     "Quantiser",
     "Result",
     "SecureAflError",

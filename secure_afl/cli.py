@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 from rich.table import Table
 
 from protocols.errors import ProtocolError
@@ -23,10 +24,13 @@ from secure_afl import doctor as checks
 from secure_afl import inference
 from secure_afl import keys as keyfiles
 from secure_afl import run as runs
+from secure_afl import tune as tuning
 from secure_afl.config import RunConfig, description, json_schema, make_config
 from secure_afl.errors import ConfigError, SecureAflError
+from secure_afl.prepare import Progress
 from secure_afl.report import Report
 from secure_afl.simulation import majority
+from secure_afl.tune import DEFAULT_EPSILONS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -126,6 +130,16 @@ def run(
     drop: Annotated[int | None, _flag("drop", "N")] = None,
     min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
     corrupt: Annotated[int | None, _flag("corrupt", "N")] = None,
+    epsilon: Annotated[float | None, _flag("epsilon", "ε")] = None,
+    delta: Annotated[float | None, _flag("delta", "δ")] = None,
+    unit: Annotated[str | None, _flag("unit", "example|client")] = None,
+    neighbours: Annotated[str | None, _flag("neighbours", "add-remove|replace-one")] = None,
+    noise: Annotated[str | None, _flag("noise", "distributed|central")] = None,
+    cross_weight: Annotated[float | None, _flag("cross_weight", "W")] = None,
+    dimension: Annotated[int | None, _flag("dimension", "N")] = None,
+    public: Annotated[str | None, _flag("public", "GLOB")] = None,
+    ledger: Annotated[str | None, _flag("ledger", "FILE")] = None,
+    budget: Annotated[float | None, _flag("budget", "ε")] = None,
     seed: Annotated[int | None, _flag("seed", "N")] = None,
     out: Annotated[str | None, _flag("out", "DIR")] = None,
     json_file: JsonFile = None,
@@ -139,6 +153,10 @@ def run(
     One data set cut up into ten skewed clients, two of which vanish:
 
       secure-afl run --clients data.npz --partition dirichlet:10:0.1 --drop 2
+
+    With a promise about every example, and a ledger of what was released:
+
+      secure-afl run --clients 'sites/*' --max-rows 128 --epsilon 1 --ledger ledger.json
     """
     given = {name: value for name, value in locals().items() if value is not None}
     settings = {name: given[name] for name in RunConfig.__struct_fields__ if name in given}
@@ -147,6 +165,85 @@ def run(
         result = runs.run(make_config(settings, config), advance)
     _show(result.report, json_file)
     _write_json(json_file, result.report)
+
+
+@app.command()
+def tune(
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the points, the table and the picture.")
+    ],
+    epsilons: Annotated[str, typer.Option(metavar="ε,…", help="Values of ε.")] = ",".join(
+        f"{epsilon:g}" for epsilon in DEFAULT_EPSILONS
+    ),
+    seeds: Annotated[int, typer.Option(metavar="N", help="Runs of each setting.", min=1)] = 3,
+    baseline: Annotated[
+        str,
+        typer.Option(
+            metavar="none|default|sweep",
+            help="DP-SGD with Opacus on the same features: not at all, with settings that look at "
+            "no data, or with some others too.",
+        ),
+    ] = "default",
+    audit_tests: Annotated[
+        int, typer.Option(metavar="N", help="Canaries for the audit at each ε; 0 for none.", min=0)
+    ] = 100_000,
+    bits: Annotated[str, typer.Option(metavar="N,…", help="Also try these feature bits.")] = "",
+    ridges: Annotated[str, typer.Option(metavar="λ,…", help="Also try these λ.")] = "",
+    cross_weights: Annotated[
+        str, typer.Option(metavar="W,…", help="Also try these weights of the cross term.")
+    ] = "",
+    dimensions: Annotated[
+        str, typer.Option(metavar="N,…", help="Also try these dimensions; 0 is all.")
+    ] = "",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Settings as TOML, as for run.")
+    ] = None,
+    clients: Annotated[str | None, _flag("clients", "GLOB")] = None,
+    test: Annotated[str | None, _flag("test", "PATH")] = None,
+    partition: Annotated[str | None, _flag("partition", "SPEC")] = None,
+    backbone: Annotated[str | None, _flag("backbone", "SPEC")] = None,
+    checkpoint: Annotated[str | None, _flag("checkpoint", "FILE")] = None,
+    image_size: Annotated[int | None, _flag("image_size", "N")] = None,
+    max_rows: Annotated[int | None, _flag("max_rows", "N")] = None,
+    method: Annotated[str | None, _flag("method", "afl|fedhip|fedavg|fedsgd")] = None,
+    protocol: Annotated[str | None, _flag("protocol", "additive|pairwise|ckks|bfv|plain")] = None,
+    min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
+    corrupt: Annotated[int | None, _flag("corrupt", "N")] = None,
+    delta: Annotated[float | None, _flag("delta", "δ")] = None,
+    unit: Annotated[str | None, _flag("unit", "example|client")] = None,
+    neighbours: Annotated[str | None, _flag("neighbours", "add-remove|replace-one")] = None,
+    noise: Annotated[str | None, _flag("noise", "distributed|central")] = None,
+    public: Annotated[str | None, _flag("public", "GLOB")] = None,
+    seed: Annotated[int | None, _flag("seed", "N")] = None,
+) -> None:
+    """Sweep ε over real runs: accuracy beside DP-SGD's and beside no privacy, and an audit.
+
+    Interrupted, it goes on where it stopped when it is called again.
+
+      secure-afl tune --out tuning --max-rows 512
+
+      secure-afl tune --out tuning --clients 'sites/*' --test test --max-rows 128 --epsilons 1,2
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    fields = set(RunConfig.__struct_fields__) - {"out"}
+    settings = {name: value for name, value in given.items() if name in fields}
+    run_config = make_config(settings, config)
+    if baseline not in get_args(tuning.Baseline):
+        raise ConfigError(f"--baseline {baseline}; allowed: {', '.join(get_args(tuning.Baseline))}")
+    sweep = tuning.Sweep(
+        epsilons=_numbers("--epsilons", epsilons),
+        seeds=seeds,
+        feature_bits=tuple(int(number) for number in _numbers("--bits", bits)),
+        ridges=_numbers("--ridges", ridges),
+        cross_weights=_numbers("--cross-weights", cross_weights),
+        dimensions=tuple(int(number) for number in _numbers("--dimensions", dimensions)),
+        baseline=cast(tuning.Baseline, baseline),
+        audit_tests=audit_tests,
+    )
+    with _progress() as advance:
+        outcomes = tuning.tune(run_config, sweep, out, advance)
+    tuning.save(run_config, sweep, outcomes, out)
+    _show_tuning(run_config, outcomes, out)
 
 
 @app.command()
@@ -287,9 +384,9 @@ def schema() -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[runs.Progress]:
+def _progress() -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=_errors, transient=True) as bars:
+    with Bars(*columns, TimeRemainingColumn(), console=_errors, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def advance(what: str, done: int, total: int) -> None:
@@ -305,7 +402,7 @@ def _people(json_file: str | None) -> Console:
     return _errors if json_file == "-" else Console()
 
 
-def _features(advance: runs.Progress) -> Callable[[int, int], None]:
+def _features(advance: Progress) -> Callable[[int, int], None]:
     return lambda done, total: advance("features", done, total)
 
 
@@ -317,6 +414,41 @@ def _show(report: Report, json_file: str | None) -> None:
         table.add_row(name, value)
     console.print(table)
     _show_trust(console, [report])
+
+
+def _show_tuning(config: RunConfig, outcomes: Sequence[tuning.Outcome], out: Path) -> None:
+    console = Console()
+    table = Table("setting", title="secure-afl tune", title_justify="left")
+    for name in ("ε", "accuracy", "95 % interval", "dimension", "noise multiplier", "seconds"):
+        table.add_column(name, justify="right")
+    for summary in tuning.summarise(outcomes):
+        table.add_row(
+            summary.label,
+            "∞" if summary.epsilon is None else f"{summary.epsilon:g}",
+            _percent(summary.accuracy),
+            f"{summary.low:.1%} – {summary.high:.1%}",
+            f"{summary.dimension}",
+            "–" if summary.noise_multiplier is None else f"{summary.noise_multiplier:.3g}",
+            f"{summary.seconds:.2f}",
+        )
+    console.print(table)
+    for outcome in outcomes:
+        if outcome.lower_bound is not None:
+            console.print(
+                f"Audit: promised ε = {outcome.point.config.epsilon:g}, shown to be at least "
+                f"{outcome.lower_bound:.3g} ({outcome.point.tests:,} canaries, 99.9 %).",
+                highlight=False,
+            )
+    for line in tuning.statement(config, outcomes):
+        console.print(line, style="yellow", markup=False, highlight=False)
+    console.print(f"{out / 'tune.json'}, {out / 'tune.png'}", markup=False, highlight=False)
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{flag} {text!r}; allowed: numbers with commas between") from None
 
 
 def _compare(reports: Sequence[Report], json_file: str | None) -> None:
@@ -352,6 +484,8 @@ def _show_trust(console: Console, reports: Sequence[Report]) -> None:
     for name, protects in {report.protocol: report.protects for report in reports}.items():
         if not protects.startswith("nothing"):  # of which a warning speaks
             console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
+    for trusts in dict.fromkeys(r.privacy.trusts for r in reports if r.privacy is not None):
+        console.print(f"Privacy rests on this: {trusts}.", markup=False, highlight=False)
     for warning in dict.fromkeys(w for report in reports for w in report.warnings):
         console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
 
@@ -362,7 +496,7 @@ def _lines(report: Report) -> dict[str, str]:
     return {
         "clients in the sum": f"{report.clients.included} of {report.clients.total}",
         "rounds": f"{report.rounds}",
-        "rows": f"{report.examples:,}",
+        "rows": "private" if report.examples is None else f"{report.examples:,}",
         "features × classes": f"{report.feature_dim} × {report.classes}",
         "feature bits / ring bits": f"{report.feature_bits} / {report.ring_bits}",
         "exact": "yes" if report.exact else "NO",
@@ -372,6 +506,7 @@ def _lines(report: Report) -> dict[str, str]:
         "own rows: personal model": _percent(accuracy.personal_mean),
         "  federated model": _percent(accuracy.holdout_federated_mean),
         "  own data alone": _percent(accuracy.holdout_local_mean),
+        **_privacy_lines(report),
         "upload per client": f"{upload / 1e6:.3f} MB",
         "  of AFL in float64": f"{upload / plain:.1%}",
         "seconds: features": f"{seconds.features:.2f}",
@@ -379,6 +514,18 @@ def _lines(report: Report) -> dict[str, str]:
         "seconds: protect": f"{seconds.protect:.2f}",
         "seconds: aggregate": f"{seconds.aggregate:.2f}",
         "seconds: solve": f"{seconds.solve:.2f}",
+    }
+
+
+def _privacy_lines(report: Report) -> dict[str, str]:
+    privacy = report.privacy
+    if privacy is None:
+        return {}
+    return {
+        "privacy": f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}",
+        "  unit, neighbours": f"{privacy.unit}, {privacy.neighbours}",
+        "  noise multiplier": f"{privacy.noise_multiplier:.4g} × {privacy.rounds} sums",
+        "  may vanish, may collude": f"{privacy.dropouts}, {privacy.colluders} clients",
     }
 
 

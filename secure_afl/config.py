@@ -11,7 +11,7 @@ from msgspec import Meta
 from protocols.additive import MAX_AGGREGATORS
 from protocols.secagg_parameters import Server
 from secure_afl.errors import ConfigError
-from secure_afl.methods.afl import DEFAULT_RIDGE, MAX_RIDGE
+from secure_afl.methods.afl import MAX_RIDGE
 from secure_afl.methods.fedavg import (
     DEFAULT_BATCH_SIZE,
     DEFAULT_LOCAL_EPOCHS,
@@ -20,6 +20,8 @@ from secure_afl.methods.fedavg import (
     MIN_RATE,
 )
 from secure_afl.methods.fedhip import MAX_ALPHA, Reading
+from secure_afl.privacy.mechanism import DEFAULT_CROSS_WEIGHT, DEFAULT_DELTA, Placement
+from secure_afl.privacy.sensitivity import Neighbours, Unit
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,13 +96,12 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = "afl"
     ridge: Annotated[
-        float,
+        Annotated[float, Meta(ge=0, le=MAX_RIDGE)] | None,
         Meta(
-            ge=0,
-            le=MAX_RIDGE,
-            description="λ of the ridge (β of fedhip), in squared norms of the rows, which are 1.",
+            description="λ of the ridge (β of fedhip), in squared norms of the rows, which are 1. "
+            "Default: 0.1, or by the noise with --epsilon; neither looks at data.",
         ),
-    ] = DEFAULT_RIDGE
+    ] = None
     alpha: Annotated[
         float,
         Meta(ge=0, le=MAX_ALPHA, description="fedhip: weight of a client's own rows in its model."),
@@ -201,18 +202,88 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0
     min_cohort: Annotated[
         Annotated[int, Meta(ge=2)] | None,
-        Meta(description="Release nothing below N clients. Default: a majority."),
+        Meta(
+            description="Release nothing below N clients. Default: a majority; nine tenths with "
+            "--epsilon, for noise that may be missing has to be added by the others."
+        ),
     ] = None
     corrupt: Annotated[
         int,
         Meta(ge=0, description="Clients that may work with whoever sees the sum; cohort ≥ N + 2."),
     ] = 0
+    epsilon: Annotated[
+        Annotated[float, Meta(ge=1e-3, le=100)] | None,
+        Meta(
+            description="Differential privacy: the ε that the whole run promises. Every client "
+            "adds its share of the noise before anybody sees anything. Without it, exact sums."
+        ),
+    ] = None
+    delta: Annotated[
+        float, Meta(ge=1e-15, le=0.1, description="The δ that goes with --epsilon.")
+    ] = DEFAULT_DELTA
+    unit: Annotated[
+        Unit,
+        Meta(
+            description="What --epsilon hides: that an example, or a client with all its rows, "
+            "was there."
+        ),
+    ] = "example"
+    neighbours: Annotated[
+        Neighbours,
+        Meta(
+            description="add-remove: that it was there or not, the number of rows included "
+            "(declare --max-rows); replace-one: that it was this one or another."
+        ),
+    ] = "add-remove"
+    noise: Annotated[
+        Placement,
+        Meta(
+            description="distributed: every client adds its share. central, for comparison: "
+            "whoever decodes the sum sees it exactly and is trusted to add the noise."
+        ),
+    ] = "distributed"
+    cross_weight: Annotated[
+        float,
+        Meta(
+            ge=0.05,
+            le=20,
+            description="With --epsilon: the cross term's part of the budget, beside the Gram's 1.",
+        ),
+    ] = DEFAULT_CROSS_WEIGHT
+    dimension: Annotated[
+        Annotated[int, Meta(ge=0, le=2**20)] | None,
+        Meta(
+            description="Project features to N dimensions; 0 keeps all. Default: all, or with "
+            "--epsilon what the bound on rows and the noise suggest; no data are looked at."
+        ),
+    ] = None
+    public: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="Data that are nobody's secret, as for --clients: features are centred on "
+            "their mean and projected to their principal axes, instead of at random."
+        ),
+    ] = None
+    ledger: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        Meta(
+            description="File in which the clients account for all that was released about their "
+            "data; it refuses a second exact sum, and what exceeds --budget."
+        ),
+    ] = None
+    budget: Annotated[
+        Annotated[float, Meta(ge=1e-3, le=1000)] | None,
+        Meta(
+            description="The ε, at --delta, that a new --ledger allows in all. Without it, it only "
+            "records."
+        ),
+    ] = None
     seed: Annotated[
         int,
         Meta(
             ge=0,
             description="Governs partition, holdout, projection and simulated drop-outs; never "
-            "keys or masks.",
+            "keys, masks or noise.",
         ),
     ] = 0
     out: Annotated[

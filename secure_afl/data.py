@@ -196,17 +196,22 @@ def load_clients(pattern: str) -> list[Dataset]:
 
     Raises DataError if nothing matches, names still repeat, or the clients are not alike.
     """
+    paths = client_paths(pattern)
+    names = _client_names(paths)
+    clients = [replace(load(path), name=name) for path, name in zip(paths, names, strict=True)]
+    check_alike(clients)
+    return align(clients, sort_names(name for client in clients for name in client.classes))
+
+
+def client_paths(pattern: str) -> list[Path]:
+    """Every path that matches the pattern of `load_clients`, sorted. DataError if none does."""
     # A literal path may hold characters that glob takes for a pattern, and Path.glob refuses
     # absolute patterns.
     literal = Path(pattern).exists()
     found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     if not found:
         raise DataError(f"no path matches {pattern!r}; give one folder or .npz file per client")
-    paths = [Path(path) for path in found]
-    names = _client_names(paths)
-    clients = [replace(load(path), name=name) for path, name in zip(paths, names, strict=True)]
-    check_alike(clients)
-    return align(clients, sort_names(name for client in clients for name in client.classes))
+    return [Path(path) for path in found]
 
 
 def align(datasets: Sequence[Dataset], classes: tuple[str, ...]) -> list[Dataset]:

@@ -11,3 +11,7 @@ class DataError(SecureAflError, ValueError):
 
 class ConfigError(SecureAflError, ValueError):
     """A setting that cannot be used; the message names the field and the allowed values."""
+
+
+class LedgerRefusal(SecureAflError):
+    """A ledger does not allow another release about these data; the message says what is left."""

@@ -86,6 +86,15 @@ def score(
     )
 
 
+def score_private(model: Model, test: ClientData | None) -> Accuracy:
+    """What may be told of a private model: its accuracy on test rows, which are not the clients'.
+
+    Baselines on the clients' rows, and scores on rows that they held out, would be releases of
+    their own.
+    """
+    return Accuracy(federated=None if test is None else model.accuracy(test.features, test.labels))
+
+
 def warnings(protocol: Protocol, task: Task, rows: int) -> tuple[str, ...]:
     """What a reader of a run's report should know before trusting its protection.
 
@@ -101,7 +110,7 @@ def warnings(protocol: Protocol, task: Task, rows: int) -> tuple[str, ...]:
             f"With {clients} clients and a corrupt fraction of {protocol.corrupt_fraction}, not "
             "one client may work with the server; raise --corrupt-fraction."
         )
-    if rows < ROWS_PER_DIMENSION * task.feature_dim:
+    if task.mechanism is None and rows < ROWS_PER_DIMENSION * task.feature_dim:
         found.append(
             f"{rows} rows in the sum for {task.feature_dim} dimensions: whoever receives the exact "
             "sum can tell whose rows are in it, and with very few rows rebuild them. Safer: "

@@ -6,25 +6,50 @@ process, a transport between many.
 """
 
 import hashlib
+import secrets
 import time
 from collections.abc import Mapping
 
 from protocols.codec import encode
 from protocols.errors import InvalidSession
 from protocols.identity import Enrolment
-from protocols.layout import Integers
+from protocols.layout import Integers, Layout
 from protocols.party import Party, Sum
 from protocols.protocol import Protocol, form_session
 from protocols.session import Session
 from secure_afl.clients import ClientData
-from secure_afl.errors import DataError
+from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods import AnyMethod, Memory, PublicState, Task
 from secure_afl.model import Model
+from secure_afl.privacy.ledger import Ledger
+from secure_afl.privacy.mechanism import Mechanism
 
 
 def context(method: AnyMethod, public: PublicState) -> bytes:
     """SHA-256 of what a round's sum is for: method, its parameters, and the public state."""
     return hashlib.sha256(encode(("secure-afl/1 context", method, public))).digest()
+
+
+def sum_layout(method: AnyMethod, public: PublicState) -> Layout | None:
+    """The layout of the next blind sum, with room for noise; None when there is no next."""
+    layout = method.layout(public)
+    mechanism = public.task.mechanism
+    if layout is None or mechanism is None:
+        return layout
+    return mechanism.widen(layout, method.sensitivity(public.task, mechanism.privacy))
+
+
+def noise(method: AnyMethod, public: PublicState, entropy: bytes) -> Integers:
+    """One share of the noise of the next blind sum, of the layout's length.
+
+    Args:
+        entropy: 32 secret bytes.
+    """
+    layout, mechanism = method.layout(public), public.task.mechanism
+    assert layout is not None, "a session has a sum"
+    assert mechanism is not None, "the task has noise"
+    sensitivity = method.sensitivity(public.task, mechanism.privacy)
+    return mechanism.share(layout, sensitivity, entropy)
 
 
 class FederationServer:
@@ -39,7 +64,7 @@ class FederationServer:
         self, enrolments: Mapping[str, Enrolment], nonce: bytes, min_cohort: int, corrupt: int
     ) -> Session | None:
         """The session of the next round; None when there is no next."""
-        layout = self.method.layout(self.public)
+        layout = sum_layout(self.method, self.public)
         if layout is None:
             return None
         return form_session(
@@ -53,8 +78,12 @@ class FederationServer:
         )
 
     def absorb(self, released: Sum) -> None:
-        """Move the public state on by a round's sum."""
-        self.public = self.method.absorb(self.public, released.total, released.included)
+        """Move the public state on by a round's sum; centrally placed noise comes in here."""
+        total = released.total
+        mechanism = self.public.task.mechanism
+        if mechanism is not None and mechanism.privacy.placement == "central":
+            total = total + noise(self.method, self.public, secrets.token_bytes(32))
+        self.public = self.method.absorb(self.public, total, released.included)
 
 
 class FederationClient:
@@ -65,6 +94,9 @@ class FederationClient:
             with anybody else. None trusts whoever forms the sessions.
         min_cohort, corrupt: the least that this client accepts in a session's terms: whoever
             forms a session chooses its cohort, and would choose one victim and its own clients.
+        ledger: of what was released about this client's data; it is asked before any part in a
+            session. None keeps no account.
+        lineage: what the ledger knows these data by; by default the client's name.
 
     Raises:
         DataError: more rows than the bound.
@@ -80,6 +112,8 @@ class FederationClient:
         *,
         min_cohort: int = 2,
         corrupt: int = 0,
+        ledger: Ledger | None = None,
+        lineage: str | None = None,
     ) -> None:
         if len(data) > max_rows:
             raise DataError(
@@ -93,17 +127,21 @@ class FederationClient:
         self.known = known
         self.min_cohort = min_cohort
         self.corrupt = corrupt
+        self.ledger = ledger
+        self.lineage = data.name if lineage is None else lineage
         self._joined: dict[bytes, bytes] = {}
         self.memory: Memory = {}
         self.statistics_seconds = 0.0
+        self.noise_seconds = 0.0
 
     def join(self, session: Session, enrolment: Enrolment, public: PublicState) -> Party:
         """This client's party, once the session is for this round of this method.
 
         Raises:
             InvalidSession: the session's layout or context is not that of `public`, `public` has
-                another bound for this client than it declared, or the roster has a party that
-                this client does not know.
+                another bound for this client than it declared, the roster has a party that this
+                client does not know, or the noise falls short of what `public` promises.
+            LedgerRefusal: this client's data have been in too many sums already.
         """
         name = self.data.name
         if self.known is not None:
@@ -114,7 +152,7 @@ class FederationClient:
                 f"this client wants ≥ {self.min_cohort} and ≥ {self.corrupt}",
                 party=name,
             )
-        if session.layout != self.method.layout(public):
+        if session.layout != sum_layout(self.method, public):
             raise InvalidSession("the session's layout is not this round's", party=name)
         if session.context != context(self.method, public):
             raise InvalidSession("the session is for another method or public state", party=name)
@@ -123,17 +161,87 @@ class FederationClient:
         # Two sums of one round that differ by one client show that client.
         if self._joined.setdefault(session.context, session.id) != session.id:
             raise InvalidSession("this client has joined another session of this round", party=name)
+        if public.task.mechanism is not None:
+            self._check_noise(public.task.mechanism, session, public)
+        if self.ledger is not None:
+            self._record(self.ledger, session, public)
         return self.protocol.client(
             session, enrolment, lambda entropy: self.contribute(public, entropy)
         )
 
     def contribute(self, public: PublicState, entropy: bytes) -> Integers:
-        """This client's vector for the round of `public`."""
+        """This client's vector for the round of `public`, with its share of the noise."""
         begin = time.perf_counter()
         vector = self.method.contribute(public, self.data, self.memory, entropy)
         self.statistics_seconds += time.perf_counter() - begin
+        mechanism = public.task.mechanism
+        if mechanism is None or mechanism.privacy.placement == "central":
+            return vector
+        begin = time.perf_counter()
+        vector = vector + self.noise(public, entropy)
+        self.noise_seconds += time.perf_counter() - begin
         return vector
+
+    def noise(self, public: PublicState, entropy: bytes) -> Integers:
+        """This client's share of the noise in the round of `public`."""
+        return noise(self.method, public, entropy)
 
     def personalise(self, public: PublicState) -> Model:
         """This client's own model."""
         return self.method.personalise(public, self.data, self.memory)
+
+    def _check_noise(self, mechanism: Mechanism, session: Session, public: PublicState) -> None:
+        """Trust nobody's arithmetic but one's own."""
+        name = self.data.name
+        layout = self.method.layout(public)
+        assert layout is not None, "a session has a sum"
+        try:
+            mechanism.check(layout, self.method.sensitivity(public.task, mechanism.privacy))
+        except ConfigError as error:
+            raise InvalidSession(str(error), party=name) from None
+        if mechanism.rounds < self.method.sums:
+            raise InvalidSession(
+                f"noise for {mechanism.rounds} sums, the method takes {self.method.sums}",
+                party=name,
+            )
+        if mechanism.clients != len(session.clients):
+            raise InvalidSession(
+                f"noise from {mechanism.clients} clients, the session has {len(session.clients)}",
+                party=name,
+            )
+        if session.min_cohort < mechanism.min_cohort or session.corrupt > mechanism.colluders:
+            raise InvalidSession(
+                f"noise for a minimum cohort of {mechanism.min_cohort} with {mechanism.colluders} "
+                f"colluders, the session's are {session.min_cohort} and {session.corrupt}",
+                party=name,
+            )
+
+    def _record(self, ledger: Ledger, session: Session, public: PublicState) -> None:
+        mechanism = public.task.mechanism
+        if mechanism is None:
+            ledger.authorise(
+                self.lineage,
+                run=public.task.run,
+                session=session.id,
+                rounds=self.method.sums,
+                mu=None,
+                distance=0.0,
+                unit="example",
+                neighbours="add-remove",
+                mechanism="none: an exact sum",
+            )
+            return
+        layout = self.method.layout(public)
+        assert layout is not None, "a session has a sum"
+        sensitivity = self.method.sensitivity(public.task, mechanism.privacy)
+        ledger.authorise(
+            self.lineage,
+            run=public.task.run,
+            session=session.id,
+            rounds=self.method.sums,
+            mu=mechanism.mu(layout, sensitivity),
+            distance=mechanism.distance(layout, sensitivity),
+            unit=mechanism.privacy.unit,
+            neighbours=mechanism.privacy.neighbours,
+            mechanism=mechanism.describe(),
+        )

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from protocols.layout import Integers
 from secure_afl.errors import DataError
-from secure_afl.quantise import Floats
+from secure_afl.quantise import MAX_BITS, Floats, Quantiser
 
 FORMAT_VERSION = 1
 
@@ -56,31 +56,42 @@ class Model(ABC):
 class LinearModel(Model):
     """Scores are features times weights; the prediction is the class of the highest score.
 
-    Rows need no scaling before they are scored: a row's length changes all its scores alike.
+    Rows need no scaling before they are scored: without an offset a row's length changes all its
+    scores alike, and with one rows are brought to norm 1 here.
 
     Attributes:
         weights: (d, C) float64.
         classes: names of the C classes.
+        offset: (C,) float64, subtracted from the scores of rows of norm 1; None for none. A model
+            that was learned on reduced rows has one (`secure_afl.privacy.reduction`).
     """
 
     weights: Floats
     classes: tuple[str, ...]
+    offset: Floats | None = None
 
     def __repr__(self) -> str:
         return f"<LinearModel {len(self.weights)} features, {len(self.classes)} classes>"
 
     def scores(self, features: NDArray[np.floating]) -> Floats:
-        """(n, d) features to (n, C) scores. Raises DataError for another width."""
+        """(n, d) features to (n, C) scores.
+
+        Raises DataError for another width and, with an offset, for a row that is not finite.
+        """
         if features.ndim != 2 or features.shape[1] != len(self.weights):
             raise DataError(
                 f"features are {list(features.shape)}; this model wants [n, {len(self.weights)}]: "
                 "use the backbone that its card names"
             )
+        if self.offset is not None:
+            # At any number of bits, what the quantiser approximates are rows of norm 1.
+            shifted: Floats = Quantiser(MAX_BITS).scaled(features) @ self.weights - self.offset
+            return shifted
         scores: Floats = features.astype(np.float64, copy=False) @ self.weights
         return scores
 
     def save(self, path: Path, card: dict[str, Any]) -> None:
-        save_weights(path, self.weights, self.classes, card)
+        save_weights(path, self.weights, self.classes, card, self.offset)
 
     @classmethod
     def load(cls, path: Path) -> tuple["LinearModel", dict[str, Any]]:
@@ -88,14 +99,27 @@ class LinearModel(Model):
         weights, classes, card = load_weights(path, axes=2)
         if weights.shape[1] != len(classes):
             raise DataError(f"{path} has weights {list(weights.shape)} for {len(classes)} classes")
-        return cls(weights, classes), card
+        offset = load_file(path).get("offset")
+        if offset is None:
+            return cls(weights, classes), card
+        if offset.shape != (len(classes),) or not np.isfinite(offset).all():
+            raise DataError(
+                f"{path} has an offset {list(offset.shape)}; wanted {len(classes)} finite numbers: "
+                "it is damaged, or another kind of model"
+            )
+        return cls(weights, classes, offset.astype(np.float64)), card
 
 
 def save_weights(
-    path: Path, weights: Floats, classes: tuple[str, ...], card: dict[str, Any]
+    path: Path,
+    weights: Floats,
+    classes: tuple[str, ...],
+    card: dict[str, Any],
+    offset: Floats | None = None,
 ) -> None:
-    """Write a model's weights (safetensors) and its card, as `Model.save` says."""
-    save_file({"weights": np.ascontiguousarray(weights)}, path)
+    """Write a model's weights and offset (safetensors) and its card, as `Model.save` says."""
+    tensors = {"weights": weights} | ({} if offset is None else {"offset": offset})
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
     card = card | {"format_version": FORMAT_VERSION, "classes": list(classes)}
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     path.with_suffix(".json").write_text(text, encoding="utf-8")

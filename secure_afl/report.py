@@ -4,6 +4,10 @@ from typing import Any
 
 import msgspec
 
+from protocols.layout import Layout
+from secure_afl.privacy.mechanism import Mechanism
+from secure_afl.privacy.sensitivity import Sensitivity
+
 
 class Clients(msgspec.Struct, frozen=True):
     """How many clients were enrolled, are in the sum, and are not."""
@@ -65,6 +69,61 @@ class Seconds(msgspec.Struct, frozen=True):
     solve: float
 
 
+class PrivacyReport(msgspec.Struct, frozen=True):
+    """The guarantee that a run gives for everything it released.
+
+    Attributes:
+        epsilon, delta, unit, neighbours: what is promised, see `Privacy`.
+        accountant: how it was computed.
+        noise_multiplier: σ/Δ of each sum.
+        rounds: sums that the promise covers.
+        noise_std: σ of each block's noise in units of its scale, 0 for public constants.
+        placement: who adds the noise.
+        dropouts, colluders: how many clients may vanish, and tell what they know, without harm.
+        trusts: what the promise rests on.
+    """
+
+    epsilon: float
+    delta: float
+    unit: str
+    neighbours: str
+    accountant: str
+    noise_multiplier: float
+    rounds: int
+    noise_std: dict[str, float]
+    placement: str
+    dropouts: int
+    colluders: int
+    trusts: str
+
+    @classmethod
+    def of(cls, mechanism: Mechanism, layout: Layout, sensitivity: Sensitivity) -> "PrivacyReport":
+        """The report of a mechanism on sums of this layout (without noise) and sensitivity."""
+        privacy = mechanism.privacy
+        stds = mechanism.stds(layout, sensitivity)
+        if privacy.placement == "central":
+            trusts = "whoever decodes a sum sees it exactly, and is trusted to add the noise"
+        else:
+            trusts = (
+                f"at least {mechanism.shares} of the clients in a sum add their shares of the "
+                f"noise and keep them secret; no other party is trusted with an exact sum"
+            )
+        return cls(
+            epsilon=privacy.epsilon,
+            delta=privacy.delta,
+            unit=privacy.unit,
+            neighbours=privacy.neighbours,
+            accountant="analytic Gaussian (Balle and Wang 2018)",
+            noise_multiplier=mechanism.noise_multiplier,
+            rounds=mechanism.rounds,
+            noise_std={block.name: stds[block.name] * block.scale for block in layout.blocks},
+            placement=privacy.placement,
+            dropouts=mechanism.dropouts,
+            colluders=mechanism.colluders,
+            trusts=trusts,
+        )
+
+
 class Report(msgspec.Struct, frozen=True):
     """One run.
 
@@ -73,14 +132,14 @@ class Report(msgspec.Struct, frozen=True):
         protects: what the protocol hides, from whom, and under which condition.
         session: id of the last round's session, hex.
         rounds: blind sums.
-        examples: rows in the sum.
+        examples: rows in the sum; null where privacy hides their number.
         feature_dim, classes: d and C.
         feature_bits: rows are integers of norm ≤ 2^feature_bits.
         ring_bits: width of the ring that carries the sum.
         max_rows: the declared bound on the rows of all clients together.
         ridge: λ, or β for FedHiP; null for methods without.
         exact: the decoded sum equals the clients' integer vectors added in the clear, and those of
-            the pooled rows; bit for bit, computed by this run.
+            the pooled rows, plus the noise that was added; bit for bit, computed by this run.
         privacy: the differential-privacy guarantee, or null.
         warnings: what a reader should know before trusting the protection.
     """
@@ -91,7 +150,7 @@ class Report(msgspec.Struct, frozen=True):
     session: str
     rounds: int
     clients: Clients
-    examples: int
+    examples: int | None
     feature_dim: int
     classes: int
     feature_bits: int
@@ -103,6 +162,6 @@ class Report(msgspec.Struct, frozen=True):
     accuracy: Accuracy
     bytes: Bytes
     seconds: Seconds
-    privacy: None = None
+    privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()
     settings: dict[str, Any] = {}

@@ -1,12 +1,12 @@
-"""One run from configuration to files: folders → features → federation → model and report."""
+"""One run from configuration to files: features → federation → model and report."""
 
+import hashlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -14,30 +14,33 @@ import numpy as np
 
 from protocols.additive import Additive
 from protocols.ckks import Bfv, Ckks
-from protocols.errors import InvalidSession
 from protocols.pairwise import Pairwise
 from protocols.plain import Plain
 from protocols.protocol import Protocol
-from protocols.session import check_name
-from secure_afl import data, partition
-from secure_afl.cache import FeatureCache, default_path
 from secure_afl.clients import ClientData
 from secure_afl.config import RunConfig
-from secure_afl.data import Dataset
-from secure_afl.errors import ConfigError, DataError
-from secure_afl.features import Backbone, parse_backbone
-from secure_afl.keys import load_keys
+from secure_afl.errors import ConfigError
+from secure_afl.features import Backbone
+from secure_afl.keys import Keys, load_keys
 from secure_afl.methods import AFL, AnyMethod, ConvNet, FedAvg, FedHiP, FedSGD, Linear
-from secure_afl.simulation import Federation, Result, majority
-
-GRADIENT_METHODS = ("fedavg", "fedsgd")
-
-Progress = Callable[[str, int, int], None]
+from secure_afl.model import LinearModel, Model
+from secure_afl.prepare import GRADIENT_METHODS, Prepared, Progress, prepare
+from secure_afl.privacy import accounting
+from secure_afl.privacy.ledger import Budget, Ledger
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.reduction import (
+    Reduction,
+    choose_dimension,
+    public_reduction,
+    random_reduction,
+)
+from secure_afl.privacy.sensitivity import statistics_sensitivity
+from secure_afl.simulation import Federation, Result, declared_rows, default_cohort
 
 log = logging.getLogger("secure_afl")
 
-# Independent streams of one seed.
-_PARTITION, _HOLDOUT, _DROP, _TEST = range(4)
+# An independent stream of the seed, beside those of `prepare`.
+_DROP = 2
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> Result:
@@ -52,67 +55,98 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
     """
     if config.out is not None:
         check_folder(Path(config.out))
-    clients, test = load(config)
-    for client in clients:
-        try:
-            check_name(client.name)
-        except InvalidSession as error:
-            raise DataError(
-                f"client {client.name!r} cannot be a party; rename its folder or file: {error}"
-            ) from None
-    if len(clients) < 2:
-        raise ConfigError(
-            f"{len(clients)} client; a federation needs at least two: --partition iid:10"
-        )
-    least = config.min_cohort or majority(len(clients))
-    if config.corrupt + 2 > least or least > len(clients):
-        raise ConfigError(
-            f"minimum cohort {least} of {len(clients)} clients, {config.corrupt} of them declared "
-            f"corrupt; it has to be ≥ corrupt + 2 = {config.corrupt + 2} and ≤ {len(clients)}"
-        )
-    if config.drop > len(clients) - least:
-        raise ConfigError(
-            f"drop {config.drop} of {len(clients)} clients leaves fewer than the minimum cohort "
-            f"{least}; allowed: ≤ {len(clients) - least}, or more with a lower --min-cohort"
-        )
-    method, protocol = make_method(config), make_protocol(config)
+    # All that can be wrong with the settings shows before the features are made.
     keys = load_keys(Path(config.keys)) if config.keys else None
-    clients, holdout = hold_out(clients, config)
-    backbone = choose_backbone(config, clients[0])
+    ledger = open_ledger(config)
+    make_federation(config, bytes(32))
+    prepared = prepare(config, progress, lambda clients: _check_terms(config, len(clients)))
+    result = federate(config, prepared, keys=keys, ledger=ledger)
+    if config.out is not None:
+        save(result, prepared.backbone, config, Path(config.out))
+    return result
 
-    begin = perf_counter()
-    features = extract(backbone, [*clients, *holdout, *test], progress)
-    seconds = perf_counter() - begin
-    rows, held = features[: len(clients)], features[len(clients) : len(clients) + len(holdout)]
 
-    federation = Federation(
-        method,
-        protocol,
-        feature_bits=config.feature_bits,
-        min_cohort=config.min_cohort,
-        corrupt=config.corrupt,
-        backbone=backbone.digest,
-        keys=keys,
+def federate(
+    config: RunConfig,
+    prepared: Prepared,
+    *,
+    keys: Keys | None = None,
+    ledger: Ledger | None = None,
+) -> Result:
+    """Run a federation over prepared rows."""
+    reduction = choose_reduction(config, prepared)
+
+    def rows(data: ClientData) -> ClientData:
+        if reduction is None:
+            return data
+        return replace(data, features=reduction.apply(data.features))
+
+    federation = make_federation(
+        config, _digest(prepared.backbone, reduction), keys, ledger, prepared.lineages
     )
     result = federation.run(
-        rows,
-        classes=clients[0].classes,
+        [rows(data) for data in prepared.clients],
+        classes=prepared.classes,
         max_rows=config.max_rows,
-        test=features[-1] if test else None,
-        holdout=held,
-        drop=_choose_drops(config, clients),
+        test=None if prepared.test is None else rows(prepared.test),
+        holdout=[rows(data) for data in prepared.holdout],
+        drop=_choose_drops(config, prepared.clients),
     )
-    result = replace(
+    return replace(
         result,
+        model=_unfolded(reduction, result.model),
+        personal={name: _unfolded(reduction, model) for name, model in result.personal.items()},
         report=msgspec.structs.replace(
             result.report,
-            seconds=msgspec.structs.replace(result.report.seconds, features=seconds),
+            seconds=msgspec.structs.replace(result.report.seconds, features=prepared.seconds),
             settings=msgspec.to_builtins(config),
         ),
     )
-    if config.out is not None:
-        save(result, backbone, config, Path(config.out))
-    return result
+
+
+def make_federation(
+    config: RunConfig,
+    backbone: bytes,
+    keys: Keys | None = None,
+    ledger: Ledger | None = None,
+    lineages: Mapping[str, str] | None = None,
+) -> Federation:
+    """The configured federation, over features of a backbone with this digest."""
+    return Federation(
+        make_method(config),
+        make_protocol(config),
+        feature_bits=config.feature_bits,
+        min_cohort=config.min_cohort,
+        corrupt=config.corrupt,
+        backbone=backbone,
+        keys=keys,
+        privacy=make_privacy(config),
+        ledger=ledger,
+        lineages=lineages,
+    )
+
+
+def _check_terms(config: RunConfig, clients: int) -> None:
+    """Refuse what no session would be formed with, before the features are made."""
+    privacy = make_privacy(config)
+    declared_rows((), config.max_rows, privacy)
+    trains_pixels = config.method in GRADIENT_METHODS and config.architecture == "convnet"
+    if trains_pixels and (config.dimension or config.public is not None):
+        raise ConfigError(
+            "--dimension and --public reduce features; a convnet trains on pixels. Leave them out, "
+            "or train --architecture linear"
+        )
+    least = config.min_cohort or default_cohort(clients, privacy)
+    if config.corrupt + 2 > least or least > clients:
+        raise ConfigError(
+            f"minimum cohort {least} of {clients} clients, {config.corrupt} of them declared "
+            f"corrupt; it has to be ≥ corrupt + 2 = {config.corrupt + 2} and ≤ {clients}"
+        )
+    if config.drop > clients - least:
+        raise ConfigError(
+            f"drop {config.drop} of {clients} clients leaves fewer than the minimum cohort "
+            f"{least}; allowed: ≤ {clients - least}, or more with a lower --min-cohort"
+        )
 
 
 def check_folder(folder: Path) -> None:
@@ -125,84 +159,73 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); name another") from None
 
 
-def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
-    """The clients' data sets and, in a list of one or none, the test set."""
-    rng = np.random.default_rng([config.seed, _PARTITION])
-    if config.clients is None:
-        if config.test is not None:
-            raise ConfigError(
-                f"--test {config.test} goes with --clients; the embedded digits bring their own"
-            )
-        whole = data.embedded_digits()
-        train, held = data.split_holdout(whole, 0.2, np.random.default_rng([config.seed, _TEST]))
-        assert held is not None
-        clients = partition.parse(config.partition or "dirichlet:10:0.5").split(train, rng)
-        return clients, [held]
-    clients = data.load_clients(config.clients)
-    test = config.test
-    if config.partition is not None:
-        if len(clients) != 1:
-            raise ConfigError(
-                f"--partition cuts up one data set, but {len(clients)} paths match "
-                f"{config.clients!r}; leave one of the two out"
-            )
-        if test is None and data.has_split(config.clients, "test"):
-            test = config.clients
-        clients = partition.parse(config.partition).split(clients[0], rng)
-    elif len(clients) == 1:
-        raise ConfigError(
-            f"{config.clients!r} is one data set, and a federation needs at least two clients; "
-            "quote a glob that matches several, or cut it up: --partition iid:10"
-        )
-    if test is None:
-        return clients, []
-    tests = data.align([data.load(test, "test")], clients[0].classes)
-    data.check_alike([clients[0], *tests])
-    return clients, tests
+def choose_reduction(config: RunConfig, prepared: Prepared) -> Reduction | None:
+    """How features are brought to fewer dimensions, if they are; by what is public alone."""
+    method, privacy = make_method(config), make_privacy(config)
+    dim = prepared.clients[0].features.shape[1]
+    wanted = config.dimension
+    if wanted is not None and wanted > dim:
+        raise ConfigError(f"--dimension {wanted} of features with {dim}; allowed: ≤ {dim}")
+    if wanted is None and privacy is not None and method.row_additive:
+        wanted = _suggested_dimension(config, prepared.clients, method, privacy)
+    if prepared.public is not None:
+        # Rows span no more axes than there are of them, less one for their mean.
+        return public_reduction(prepared.public, min(wanted or dim, len(prepared.public) - 1))
+    return random_reduction(dim, wanted, config.seed) if wanted not in (None, 0, dim) else None
 
 
-def hold_out(clients: Sequence[Dataset], config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
-    """Each client's training rows, and held-out rows of those that have enough."""
-    rng = np.random.default_rng([config.seed, _HOLDOUT])
-    pairs = [data.split_holdout(client, config.holdout, rng) for client in clients]
-    return [train for train, _ in pairs], [held for _, held in pairs if held is not None]
+def _suggested_dimension(
+    config: RunConfig, clients: Sequence[ClientData], method: AnyMethod, privacy: Privacy
+) -> int:
+    """What the public bound on rows and the noise suggest."""
+    bounds = declared_rows(clients, config.max_rows, privacy)
+    sensitivity = statistics_sensitivity(
+        1, privacy.unit, privacy.neighbours, max(bounds), privacy.cross_weight
+    )
+    z = accounting.noise_multiplier(privacy.epsilon, privacy.delta, method.sums)
+    dim = clients[0].features.shape[1]
+    return choose_dimension(sum(bounds), z * sensitivity.joint, dim)
 
 
-def choose_backbone(config: RunConfig, example: Dataset) -> Backbone:
-    """The configured backbone, or the default for this kind of data."""
-    spec = config.backbone
-    if config.method in GRADIENT_METHODS and config.architecture == "convnet":
-        if spec not in (None, "identity"):
-            raise ConfigError(
-                f"a convnet trains on pixels, not on features of {spec!r}; allowed: identity. "
-                "Leave --backbone out, or train --architecture linear"
-            )
-        spec = "identity"
-    if spec is None:
-        images = "projection:512" if config.clients is None else "timm:resnet18"
-        spec = images if example.holds_images else "identity"
-    checkpoint = Path(config.checkpoint) if config.checkpoint else None
-    return parse_backbone(spec, checkpoint, config.image_size, config.seed)
+def _unfolded(reduction: Reduction | None, model: Model) -> Model:
+    """A model of reduced rows as one of the backbone's."""
+    if reduction is None:
+        return model
+    assert isinstance(model, LinearModel), "only linear models see reduced rows"
+    weights, offset = reduction.fold(model.weights)
+    return LinearModel(weights, model.classes, offset)
 
 
-def extract(
-    backbone: Backbone, datasets: Sequence[Dataset], progress: Progress | None
-) -> list[ClientData]:
-    """Features of every data set, from the cache where they are in it."""
-    cache = FeatureCache(default_path())
-    total = sum(len(dataset) for dataset in datasets)
-    done = 0
-    extracted = []
-    for dataset in datasets:
+def _digest(backbone: Backbone, reduction: Reduction | None) -> bytes:
+    if reduction is None:
+        return backbone.digest
+    return hashlib.sha256(backbone.digest + reduction.digest).digest()
 
-        def advance(rows: int, _of: int, before: int = done) -> None:
-            if progress is not None:
-                progress("features", before + rows, total)
 
-        features = backbone.extract(dataset, cache, advance)
-        extracted.append(ClientData(dataset.name, features, dataset.labels))
-        done += len(dataset)
-    return extracted
+def make_privacy(config: RunConfig) -> Privacy | None:
+    """The configured promise."""
+    if config.epsilon is None:
+        return None
+    return Privacy(
+        config.epsilon,
+        config.delta,
+        config.unit,
+        config.neighbours,
+        config.noise,
+        config.cross_weight,
+    )
+
+
+def open_ledger(config: RunConfig) -> Ledger | None:
+    """The configured ledger."""
+    if config.ledger is None:
+        if config.budget is not None:
+            raise ConfigError(f"--budget {config.budget} is kept in a --ledger; name one")
+        return None
+    budget = None
+    if config.budget is not None:
+        budget = Budget(config.budget, config.delta, config.unit, config.neighbours)
+    return Ledger.open(Path(config.ledger), budget)
 
 
 def make_method(config: RunConfig) -> AnyMethod:
@@ -246,6 +269,7 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
         "cohort": report.clients.included,
         "protocol": report.protocol,
         "protects": report.protects,
+        "privacy": msgspec.to_builtins(report.privacy),
     }
     out.mkdir(parents=True, exist_ok=True)
     result.model.save(out / "model.safetensors", card)
@@ -266,12 +290,15 @@ def _gradient_method(config: RunConfig) -> FedAvg | FedSGD:
         "learning_rate": config.learning_rate,
         "clip": config.update_clip,
     }
+    # Numbers of rows are what privacy hides.
+    weighted = config.epsilon is None
     given = {name: value for name, value in settings.items() if value is not None}
     architecture = ConvNet() if config.architecture == "convnet" else Linear()
     if config.method == "fedsgd":
-        return FedSGD(**given, architecture=architecture, seed=config.seed)
+        return FedSGD(**given, weighted=weighted, architecture=architecture, seed=config.seed)
     return FedAvg(
         **given,
+        weighted=weighted,
         architecture=architecture,
         seed=config.seed,
         local_epochs=config.local_epochs,
@@ -280,7 +307,7 @@ def _gradient_method(config: RunConfig) -> FedAvg | FedSGD:
     )
 
 
-def _choose_drops(config: RunConfig, clients: Sequence[Dataset]) -> list[str]:
+def _choose_drops(config: RunConfig, clients: Sequence[ClientData]) -> list[str]:
     rng = np.random.default_rng([config.seed, _DROP])
     chosen = rng.choice(len(clients), size=config.drop, replace=False)
     return [clients[i].name for i in chosen]

@@ -1,12 +1,14 @@
 """A whole federation in one process: the driver for simulation, evaluation and tests."""
 
 import logging
+import secrets
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from statistics import mean
 
+import msgspec
 import numpy as np
 
 from protocols.errors import WouldOverflow
@@ -19,14 +21,16 @@ from protocols.session import Session
 from secure_afl.clients import ClientData, check_clients, check_types, pooled
 from secure_afl.data import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.evaluate import check_scored, score, warnings
-from secure_afl.federation import FederationClient, FederationServer
+from secure_afl.evaluate import check_scored, score, score_private, warnings
+from secure_afl.federation import FederationClient, FederationServer, sum_layout
 from secure_afl.keys import Keys
 from secure_afl.methods import AnyMethod, Method, PublicState, Task
-from secure_afl.methods.afl import DEFAULT_RIDGE
+from secure_afl.methods.afl import DEFAULT_RIDGE, default_ridge
 from secure_afl.model import Model
+from secure_afl.privacy.ledger import Ledger
+from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.quantise import MAX_BITS, Quantiser, RowMode
-from secure_afl.report import Bytes, Clients, Report, Seconds
+from secure_afl.report import Bytes, Clients, PrivacyReport, Report, Seconds
 from secure_afl.statistics import Statistics
 
 log = logging.getLogger("secure_afl")
@@ -44,10 +48,11 @@ class Round:
         public: the state that it began with, which everybody saw.
         released: the sum.
         receivers: names of the parties that received it.
-        exact: equal, bit for bit, to the included clients' vectors added in the clear and, for
-            row-additive methods, to the vector of their pooled rows.
+        exact: equal, bit for bit, to the included clients' vectors and noise added in the clear
+            and, for row-additive methods, to the vector of their pooled rows and that noise.
         sent_bytes, seconds: of each party.
         transcript: of all parties, if asked for.
+        noise: each client's share of it, by name, if a transcript was asked for.
     """
 
     session: Session
@@ -58,6 +63,7 @@ class Round:
     sent_bytes: Mapping[str, int]
     seconds: Mapping[str, float]
     transcript: Transcript | None
+    noise: Mapping[str, Integers]
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +108,9 @@ class Federation:
         backbone: digest of what made the features, 32 bytes.
         keys: long-lived identities, and the roster that every client pins; by default new
             identities that nobody has pinned.
+        privacy: what the run promises about single examples or clients; None adds no noise.
+        ledger, lineages: where the clients account for what is released about their data, and
+            what it knows these by, per client's name; by default the name.
     """
 
     def __init__(
@@ -116,6 +125,9 @@ class Federation:
         corrupt: int = 0,
         backbone: bytes = bytes(32),
         keys: Keys | None = None,
+        privacy: Privacy | None = None,
+        ledger: Ledger | None = None,
+        lineages: Mapping[str, str] | None = None,
     ) -> None:
         if not isinstance(method, Method) or not isinstance(protocol, Protocol):
             raise ConfigError(
@@ -131,6 +143,9 @@ class Federation:
         self.corrupt = corrupt
         self.backbone = backbone
         self.keys = keys
+        self.privacy = privacy
+        self.ledger = ledger
+        self.lineages = lineages or {}
 
     def run(
         self,
@@ -169,12 +184,14 @@ class Federation:
         check_scored(scored, clients[0], len(names))
         if unknown := sorted(set(drop) - {data.name for data in clients}):
             raise ConfigError(f"drop names '{unknown[0]}', which is no client")
-        task = self._task(clients, names, max_rows)
+        min_cohort = self.min_cohort
+        if min_cohort is None:
+            min_cohort = default_cohort(len(clients), self.privacy)
+        task = self._task(clients, names, max_rows, min_cohort)
         bounds = dict(task.max_rows)
         known = self.keys.roster.known if self.keys else None
-        min_cohort = self.min_cohort if self.min_cohort is not None else majority(len(clients))
         members = {
-            data.name: _Watched(
+            data.name: Watched(
                 self.method,
                 self.protocol,
                 data,
@@ -182,6 +199,8 @@ class Federation:
                 known,
                 min_cohort=min_cohort,
                 corrupt=self.corrupt,
+                ledger=self.ledger,
+                lineage=self.lineages.get(data.name),
             )
             for data in clients
         }
@@ -217,8 +236,11 @@ class Federation:
         solve_seconds += time.perf_counter() - begin
 
         included = [members[name].data for name in rounds[-1].released.included]
-        ridge = getattr(self.method, "ridge", None)
-        baseline_ridge = DEFAULT_RIDGE if ridge is None else ridge
+        hides_rows = self.privacy is not None and not self.privacy.rows_are_public
+        ridge = None
+        if hasattr(self.method, "ridge"):
+            ridge = default_ridge(task) if self.method.ridge is None else self.method.ridge
+        rows = sum(len(data) for data in included)
         report = Report(
             method=self.method.name,
             protocol=self.protocol.name,
@@ -226,7 +248,7 @@ class Federation:
             session=rounds[-1].session.id.hex(),
             rounds=len(rounds),
             clients=Clients(len(members), len(included), len(members) - len(included)),
-            examples=sum(len(data) for data in included),
+            examples=None if hides_rows else rows,
             feature_dim=task.feature_dim,
             classes=len(task.classes),
             feature_bits=task.quantiser.bits,
@@ -235,15 +257,26 @@ class Federation:
             min_cohort=min_cohort,
             ridge=ridge,
             exact=all(round_.exact for round_ in rounds),
-            accuracy=score(
-                model, personal, included, task.quantiser, baseline_ridge, test, holdout
+            accuracy=(
+                score_private(model, test)
+                if self.privacy is not None
+                else score(
+                    model,
+                    personal,
+                    included,
+                    task.quantiser,
+                    DEFAULT_RIDGE if ridge is None else ridge,
+                    test,
+                    holdout,
+                )
             ),
             bytes=Bytes(
                 upload_per_client=_upload_per_client(rounds),
                 plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(names)),
             ),
             seconds=_seconds(rounds, members, solve_seconds),
-            warnings=warnings(self.protocol, task, sum(len(data) for data in included)),
+            privacy=self._privacy_report(task, rounds[-1]),
+            warnings=warnings(self.protocol, task, rows),
         )
         return Result(model, personal, rounds, server.public, report)
 
@@ -252,7 +285,7 @@ class Federation:
         session: Session,
         enrolments: Mapping[str, Enrolment],
         server: FederationServer,
-        members: Mapping[str, "_Watched"],
+        members: Mapping[str, "Watched"],
         plan: FaultPlan,
         record: bool,
     ) -> Round:
@@ -276,38 +309,58 @@ class Federation:
             network.sent_bytes,
             network.seconds,
             network.transcript,
+            {name: member.added_noise for name, member in members.items()} if record else {},
         )
 
     def _is_exact(
-        self, public: PublicState, released: Sum, members: Mapping[str, "_Watched"]
+        self, public: PublicState, released: Sum, members: Mapping[str, "Watched"]
     ) -> bool:
         """The oracle: the sum in the clear, which only a simulation can form."""
         included = [members[name] for name in released.included]
         clear = np.sum([member.vector for member in included], axis=0)
-        exact = np.array_equal(released.total, clear)
+        noise = np.sum([member.added_noise for member in included], axis=0)
+        exact = np.array_equal(released.total, clear + noise)
         if self.method.row_additive:
             everybody = pooled([member.data for member in included])
             vector = self.method.contribute(public, everybody, {}, b"")
-            exact = exact and np.array_equal(released.total, vector)
+            exact = exact and np.array_equal(released.total, vector + noise)
         return exact
 
+    def _privacy_report(self, task: Task, last: Round) -> PrivacyReport | None:
+        mechanism = task.mechanism
+        if mechanism is None:
+            return None
+        layout = self.method.layout(last.public)
+        assert layout is not None, "the round had a sum"
+        return PrivacyReport.of(mechanism, layout, self.method.sensitivity(task, mechanism.privacy))
+
     def _task(
-        self, clients: Sequence[ClientData], classes: tuple[str, ...], max_rows: int | None
+        self,
+        clients: Sequence[ClientData],
+        classes: tuple[str, ...],
+        max_rows: int | None,
+        min_cohort: int,
     ) -> Task:
-        if max_rows is not None and max_rows < 1:
-            raise ConfigError(f"max_rows is {max_rows}, allowed: ≥ 1; pass a larger --max-rows")
         bounds = tuple(
-            (data.name, 1 << (len(data) - 1).bit_length() if max_rows is None else int(max_rows))
-            for data in clients
+            zip(
+                (data.name for data in clients),
+                declared_rows(clients, max_rows, self.privacy),
+                strict=True,
+            )
         )
         dim = clients[0].features.shape[1]
+        run = secrets.token_bytes(16)
 
         def task(bits: int) -> Task:
             quantiser = Quantiser(bits, self.row_mode, self.clip)
-            return Task(dim, classes, quantiser, bounds, self.backbone)
+            exact = Task(dim, classes, quantiser, bounds, self.backbone, run)
+            return exact if self.privacy is None else self._with_noise(exact, min_cohort)
 
         if self.feature_bits is not None:
             return task(self.feature_bits)
+        if self.privacy is not None:
+            # The noise needs a wider ring anyway, and rounding should not add to it.
+            return task(MAX_BITS)
         for ring in RING_BITS:
             for bits in range(MAX_BITS, LEAST_DEFAULT_BITS - 1, -1):
                 if self._ring_bits(task(bits)) <= ring:
@@ -316,9 +369,26 @@ class Federation:
             f"no ring holds {sum(rows for _, rows in bounds)} rows; declare fewer with --max-rows"
         )
 
+    def _with_noise(self, task: Task, min_cohort: int) -> Task:
+        """The task with a mechanism calibrated to its sums."""
+        assert self.privacy is not None, "noise is for privacy"
+        clients = len(task.max_rows)
+        mechanism = Mechanism(
+            self.privacy,
+            rounds=self.method.sums,
+            clients=clients,
+            dropouts=clients - min_cohort,
+            colluders=max(1, self.corrupt),
+        )
+        task = msgspec.structs.replace(task, mechanism=mechanism)
+        layout = self.method.layout(self.method.begin(task))
+        assert layout is not None, "a method has at least one round"
+        mechanism = mechanism.calibrate(layout, self.method.sensitivity(task, self.privacy))
+        return msgspec.structs.replace(task, mechanism=mechanism)
+
     def _ring_bits(self, task: Task) -> float:
         try:
-            layout = self.method.layout(self.method.begin(task))
+            layout = sum_layout(self.method, self.method.begin(task))
         except WouldOverflow:
             return inf
         assert layout is not None, "a method has at least one round"
@@ -341,25 +411,57 @@ class Federation:
         return tuple(str(label) for label in range(greatest + 1))
 
 
-class _Watched(FederationClient):
-    """A client of whose latest vector the driver keeps a copy, for the oracle.
+class Watched(FederationClient):
+    """A client of whose latest vector and noise the driver keeps copies, for the oracle.
 
-    Only the party has the entropy that went into it; and to train a second time would double the
+    Only the party has the entropy that went into them; and to train a second time would double the
     time of a run.
     """
 
     vector: Integers
+    added_noise: Integers
 
     def contribute(self, public: PublicState, entropy: bytes) -> Integers:
-        vector = super().contribute(public, entropy)
-        # A party that wrote into its vector must not write into the truth.
-        self.vector = vector.copy()
-        return vector
+        self.added_noise = np.zeros(1, dtype=np.int64)
+        sent = super().contribute(public, entropy)
+        self.vector = sent - self.added_noise
+        return sent
+
+    def noise(self, public: PublicState, entropy: bytes) -> Integers:
+        self.added_noise = super().noise(public, entropy)
+        return self.added_noise
 
 
 def majority(clients: int) -> int:
     """The default minimum cohort: more than half, and two at least."""
     return max(2, clients // 2 + 1)
+
+
+def declared_rows(
+    clients: Sequence[ClientData], max_rows: int | None, privacy: Privacy | None
+) -> list[int]:
+    """The public bound that each client declares on its rows.
+
+    Raises:
+        ConfigError: a bound below 1, or none where the number of rows is private.
+    """
+    if max_rows is not None:
+        if max_rows < 1:
+            raise ConfigError(f"max_rows is {max_rows}, allowed: ≥ 1; pass a larger --max-rows")
+        return [int(max_rows)] * len(clients)
+    if privacy is not None and not privacy.rows_are_public:
+        raise ConfigError(
+            "no public bound on a client's rows, whose number privacy hides (unit "
+            f"{privacy.unit}, {privacy.neighbours}); pass --max-rows"
+        )
+    return [1 << (len(data) - 1).bit_length() for data in clients]
+
+
+def default_cohort(clients: int, privacy: Privacy | None) -> int:
+    """A majority; of noise shares nine tenths, for every one that may be missing costs accuracy."""
+    if privacy is None or privacy.placement == "central":
+        return majority(clients)
+    return max(2, clients - clients // 10)
 
 
 def _upload_per_client(rounds: Sequence[Round]) -> float:

@@ -89,23 +89,27 @@ class Statistics(Secret, frozen=True, eq=False):
         scale = float(quantiser.scale)
         return self.gram / scale**2, self.cross / scale
 
-    def pack(self) -> Integers:
-        """One int64 vector: the Gram's diagonal, its strict upper triangle, cross, counts."""
+    def pack(self, *, counts: bool = True) -> Integers:
+        """One int64 vector: the Gram's diagonal, its strict upper triangle, cross, and counts."""
         upper = np.triu_indices(len(self.gram), 1)
-        return np.concatenate(
-            [self.gram.diagonal(), self.gram[upper], self.cross.ravel(), self.counts]
-        )
+        parts = [self.gram.diagonal(), self.gram[upper], self.cross.ravel()]
+        return np.concatenate([*parts, self.counts] if counts else parts)
 
     @classmethod
     def unpack(cls, vector: Integers, layout: Layout) -> "Statistics":
-        """The inverse of `pack`, for a vector of a layout made by `statistics_layout`."""
+        """The inverse of `pack`, for a vector of a layout made by `statistics_layout`.
+
+        Counts that were not packed are zero.
+        """
         blocks = layout.split(vector)
-        dim, classes = len(blocks["gram_diagonal"]), len(blocks["counts"])
+        dim = len(blocks["gram_diagonal"])
+        classes = len(blocks["cross"]) // dim
         gram = np.zeros((dim, dim), dtype=np.int64)
         gram[np.triu_indices(dim, 1)] = blocks.get("gram_upper", np.empty(0, dtype=np.int64))
         gram += gram.T
         np.fill_diagonal(gram, blocks["gram_diagonal"])
-        return cls(gram, blocks["cross"].reshape(dim, classes), blocks["counts"].copy())
+        counts = blocks.get("counts", np.zeros(classes, dtype=np.int64)).copy()
+        return cls(gram, blocks["cross"].reshape(dim, classes), counts)
 
 
 def one_hot(labels: Integers, classes: int) -> Floats:
@@ -115,8 +119,10 @@ def one_hot(labels: Integers, classes: int) -> Floats:
     return rows
 
 
-def statistics_layout(dim: int, classes: int, quantiser: Quantiser, max_rows: int) -> Layout:
-    """The layout of packed statistics over at most `max_rows` rows.
+def statistics_layout(
+    dim: int, classes: int, quantiser: Quantiser, max_rows: int, *, counts: bool = True
+) -> Layout:
+    """The layout of packed statistics, with or without counts, over at most `max_rows` rows.
 
     A row of integer norm ≤ s adds 0..s² to a diagonal entry, at most s²/2 in size to any other
     entry of the Gram, and at most s to an entry of the cross term.
@@ -129,8 +135,9 @@ def statistics_layout(dim: int, classes: int, quantiser: Quantiser, max_rows: in
     blocks = [
         Block("gram_diagonal", dim, 0, max_rows * s**2, gram_unit),
         Block("cross", dim * classes, -max_rows * s, max_rows * s, 1.0 / s),
-        Block("counts", classes, 0, max_rows, 1.0),
     ]
+    if counts:
+        blocks.append(Block("counts", classes, 0, max_rows, 1.0))
     if dim > 1:
         half = max_rows * s**2 // 2
         blocks.insert(1, Block("gram_upper", dim * (dim - 1) // 2, -half, half, gram_unit))

@@ -7,6 +7,9 @@ from secure_afl.clients import ClientData
 from secure_afl.methods.method import Memory, Method, PublicState, Task
 from secure_afl.model import LinearModel
 from secure_afl.numbers import settle_float
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
+from secure_afl.privacy.solver import noise_floor, private_ridge
 from secure_afl.quantise import Floats
 from secure_afl.ridge import ridge
 from secure_afl.statistics import Statistics, statistics_layout
@@ -33,15 +36,18 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
     """Analytic federated learning: W = (ΣG + λI)⁻¹ΣQ.
 
     Attributes:
-        ridge: λ, in squared norms of the rows, which have norm ≤ 1; 0 to 1e12.
+        ridge: λ, in squared norms of the rows, which have norm ≤ 1; 0 to 1e12. In noisy sums it is
+            the floor to which eigenvalues are raised. By default 0.1, or by the noise; neither
+            looks at data.
     """
 
     name = "afl"
     row_additive = True
-    ridge: float = DEFAULT_RIDGE
+    ridge: float | None = None
 
     def __post_init__(self) -> None:
-        settle_float(self, "ridge", 0, MAX_RIDGE)
+        if self.ridge is not None:
+            settle_float(self, "ridge", 0, MAX_RIDGE)
 
     def begin(self, task: Task) -> AFLPublic:
         return AFLPublic(task)
@@ -49,15 +55,18 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
     def layout(self, public: AFLPublic) -> Layout | None:
         return task_layout(public.task) if public.weights is None else None
 
+    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        return task_sensitivity(task, privacy)
+
     def contribute(
         self, public: AFLPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
-        return task_statistics(public.task, data).pack()
+        return task_vector(public.task, data)
 
     def absorb(self, public: AFLPublic, total: Integers, included: tuple[str, ...]) -> AFLPublic:
         task = public.task
-        gram, cross = Statistics.unpack(total, task_layout(task)).floats(task.quantiser)
-        return AFLPublic(task, ridge(gram, cross, self.ridge))
+        statistics = Statistics.unpack(total, task_layout(task))
+        return AFLPublic(task, task_weights(task, statistics, self.ridge))
 
     def model(self, public: AFLPublic) -> LinearModel:
         assert public.weights is not None, "the model exists after the sum"
@@ -65,10 +74,61 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
 
 
 def task_layout(task: Task) -> Layout:
-    """The layout of the statistics of all clients of a task."""
-    return statistics_layout(task.feature_dim, len(task.classes), task.quantiser, task.total_rows)
+    """The layout of the statistics of all clients of a task, without noise."""
+    return statistics_layout(
+        task.feature_dim,
+        len(task.classes),
+        task.quantiser,
+        task.total_rows,
+        counts=_releases_counts(task),
+    )
+
+
+def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
+    """The sensitivity of the statistics of a task's clients."""
+    return statistics_sensitivity(
+        task.quantiser.scale,
+        privacy.unit,
+        privacy.neighbours,
+        max(rows for _, rows in task.max_rows),
+        privacy.cross_weight,
+        privacy.counts_weight,
+    )
 
 
 def task_statistics(task: Task, data: ClientData) -> Statistics:
     """The statistics of one client's rows."""
     return Statistics.of(data.features, data.labels, len(task.classes), task.quantiser)
+
+
+def task_vector(task: Task, data: ClientData) -> Integers:
+    """The vector of one client's statistics, of `task_layout`."""
+    return task_statistics(task, data).pack(counts=_releases_counts(task))
+
+
+def default_ridge(task: Task) -> float:
+    """λ where none is set, or with noise τ; in squared norms of rows. Looks at no data."""
+    if task.mechanism is None:
+        return DEFAULT_RIDGE
+    return noise_floor(_gram_std(task), task.feature_dim)
+
+
+def task_weights(task: Task, statistics: Statistics, regularisation: float | None) -> Floats:
+    """The ridge classifier (d, C) of summed statistics, noisy or not."""
+    gram, cross = statistics.floats(task.quantiser)
+    if regularisation is None:
+        regularisation = default_ridge(task)
+    solve = ridge if task.mechanism is None else private_ridge
+    return solve(gram, cross, regularisation)
+
+
+def _gram_std(task: Task) -> float:
+    """σ_G of the noise in the Gram matrix, in squared norms of rows."""
+    mechanism = task.mechanism
+    assert mechanism is not None, "without noise there is no deviation"
+    stds = mechanism.stds(task_layout(task), task_sensitivity(task, mechanism.privacy))
+    return stds["gram_diagonal"] / task.quantiser.scale**2
+
+
+def _releases_counts(task: Task) -> bool:
+    return task.mechanism is None or task.mechanism.privacy.counts_weight is not None

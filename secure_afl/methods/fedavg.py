@@ -12,12 +12,15 @@ import numpy as np
 
 from protocols.layout import Integers, Layout
 from secure_afl.clients import ClientData, check_rows
+from secure_afl.errors import ConfigError
 from secure_afl.methods.architecture import Linear
 from secure_afl.methods.convnet import ConvNet
 from secure_afl.methods.method import Memory, Method, PublicState, Task
 from secure_afl.methods.update import Rounding, UpdateQuantiser
 from secure_afl.model import Model
 from secure_afl.numbers import check_choice, settle_float, settle_int
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.sensitivity import Sensitivity, update_sensitivity
 from secure_afl.quantise import Floats
 
 DEFAULT_LOCAL_EPOCHS = 5
@@ -75,12 +78,23 @@ class Averaging(Method[AveragingPublic], frozen=True):
         settle_int(self, "seed", 0, 2**63 - 1)
         check_choice(self, "rounding", get_args(Rounding))
 
+    @property
+    def sums(self) -> int:
+        return self.rounds
+
     def begin(self, task: Task) -> AveragingPublic:
         rng = np.random.default_rng(self.seed)
         return AveragingPublic(task, self.architecture.initial(task, rng), 0)
 
     def layout(self, public: AveragingPublic) -> Layout | None:
         return self._layout(public) if public.round < self.rounds else None
+
+    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        if self.weighted:
+            raise ConfigError(
+                "weights are clients' numbers of rows, which privacy hides; use weighted=False"
+            )
+        return update_sensitivity(self.quantiser(task).bits, privacy.unit, privacy.neighbours)
 
     def contribute(
         self, public: AveragingPublic, data: ClientData, memory: Memory, entropy: bytes

@@ -4,10 +4,21 @@ from typing import Literal, TypeAlias, get_args
 
 from protocols.layout import Integers, Layout
 from secure_afl.clients import ClientData
-from secure_afl.methods.afl import DEFAULT_RIDGE, MAX_RIDGE, task_layout, task_statistics
+from secure_afl.methods.afl import (
+    MAX_RIDGE,
+    default_ridge,
+    task_layout,
+    task_sensitivity,
+    task_statistics,
+    task_vector,
+    task_weights,
+)
 from secure_afl.methods.method import Memory, Method, PublicState, Task
 from secure_afl.model import LinearModel
 from secure_afl.numbers import check_choice, settle_float
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.sensitivity import Sensitivity
+from secure_afl.privacy.solver import raise_eigenvalues
 from secure_afl.quantise import Floats
 from secure_afl.ridge import ridge
 from secure_afl.statistics import Statistics
@@ -46,12 +57,13 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
     name = "fedhip"
     row_additive = True
     alpha: float = 1.0
-    ridge: float = DEFAULT_RIDGE
+    ridge: float | None = None
     reading: Reading = "joint"
 
     def __post_init__(self) -> None:
         settle_float(self, "alpha", 0, MAX_ALPHA)
-        settle_float(self, "ridge", 0, MAX_RIDGE)
+        if self.ridge is not None:
+            settle_float(self, "ridge", 0, MAX_RIDGE)
         check_choice(self, "reading", get_args(Reading))
 
     def begin(self, task: Task) -> FedHiPPublic:
@@ -60,10 +72,13 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
     def layout(self, public: FedHiPPublic) -> Layout | None:
         return task_layout(public.task) if public.weights is None else None
 
+    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        return task_sensitivity(task, privacy)
+
     def contribute(
         self, public: FedHiPPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
-        return task_statistics(public.task, data).pack()
+        return task_vector(public.task, data)
 
     def absorb(
         self, public: FedHiPPublic, total: Integers, included: tuple[str, ...]
@@ -71,7 +86,7 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
         task = public.task
         statistics = Statistics.unpack(total, task_layout(task))
         # The article's server sums K regularised matrices and takes (K − 1)βI off again.
-        weights = ridge(*statistics.floats(task.quantiser), self.ridge)
+        weights = task_weights(task, statistics, self.ridge)
         return FedHiPPublic(task, weights, statistics if self.reading == "joint" else None)
 
     def model(self, public: FedHiPPublic) -> LinearModel:
@@ -80,11 +95,14 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
 
     def personalise(self, public: FedHiPPublic, data: ClientData, memory: Memory) -> LinearModel:
         task = public.task
+        beta = default_ridge(task) if self.ridge is None else self.ridge
         own_gram, own_cross = task_statistics(task, data).floats(task.quantiser)
         if public.statistics is not None:
             gram, cross = public.statistics.floats(task.quantiser)
+            if task.mechanism is not None:
+                gram, beta = raise_eigenvalues(gram, beta), 0.0
         else:
             assert public.weights is not None, "the model exists after the sum"
-            gram, cross = 0.0 * own_gram, self.ridge * public.weights
-        weights = ridge(gram + self.alpha * own_gram, cross + self.alpha * own_cross, self.ridge)
+            gram, cross = 0.0 * own_gram, beta * public.weights
+        weights = ridge(gram + self.alpha * own_gram, cross + self.alpha * own_cross, beta)
         return LinearModel(weights, task.classes)

@@ -11,6 +11,8 @@ from protocols.codec import Wire
 from protocols.layout import Integers, Layout
 from secure_afl.clients import ClientData
 from secure_afl.model import Model
+from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.privacy.sensitivity import Sensitivity
 from secure_afl.quantise import Quantiser
 
 # What a client keeps from round to round; a method keys it by round, for `contribute` may run
@@ -27,6 +29,8 @@ class Task(Wire, frozen=True):
         quantiser: how rows become integers.
         max_rows: each client's name and the public bound on its rows that it declares.
         backbone: digest of the backbone that makes the features.
+        run: 16 random bytes that tell this run from all others; a client's ledger goes by them.
+        mechanism: the noise in every sum, if any.
     """
 
     feature_dim: int
@@ -34,6 +38,8 @@ class Task(Wire, frozen=True):
     quantiser: Quantiser
     max_rows: tuple[tuple[str, int], ...]
     backbone: bytes
+    run: bytes = b""
+    mechanism: Mechanism | None = None
 
     @property
     def total_rows(self) -> int:
@@ -71,13 +77,26 @@ class Method(Wire, Generic[Public], frozen=True):
     name: ClassVar[str]
     row_additive: ClassVar[bool] = False
 
+    @property
+    def sums(self) -> int:
+        """Blind sums of a whole run."""
+        return 1
+
     @abstractmethod
     def begin(self, task: Task) -> Public:
         """The state that everybody may see, before the first round."""
 
     @abstractmethod
     def layout(self, public: Public) -> Layout | None:
-        """The layout of the next blind sum; None when there is no next."""
+        """The layout of the next blind sum, without noise; None when there is no next."""
+
+    @abstractmethod
+    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        """How far a unit of privacy can move a sum of `layout`, and how noise is spread over it.
+
+        Raises:
+            ConfigError: the method, as it is set, cannot bound that.
+        """
 
     @abstractmethod
     def contribute(

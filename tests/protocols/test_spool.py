@@ -107,7 +107,7 @@ def test_a_file_half_written_before_a_crash_is_never_read(folder: Path) -> None:
     spool = FileSpool(folder)
     spool.put("a", b"whole")
     (file,) = folder.iterdir()
-    file.rename(file.with_suffix(".partial"))
+    file.rename(file.with_name(file.name + ".partial"))
     with pytest.raises(BadSavedState):
         FileSpool(folder).get("a")
     FileSpool(folder).put("a", b"again")

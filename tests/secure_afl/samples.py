@@ -11,9 +11,12 @@ from protocols.party import Party, Sum
 from protocols.plain import SERVER, Plain, PlainClient, PlainServer
 from protocols.session import CLIENT
 from secure_afl.clients import ClientData
+from secure_afl.errors import ConfigError
 from secure_afl.methods import AFL, Memory, Method, PublicState, Task
 from secure_afl.methods.afl import AFLPublic
 from secure_afl.model import LinearModel
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.sensitivity import Sensitivity
 from secure_afl.quantise import Floats, Quantiser
 from secure_afl.ridge import ridge
 from secure_afl.statistics import Statistics, statistics_layout
@@ -80,6 +83,9 @@ class Centred(Method[CentredPublic], frozen=True, tag="centred"):
             total = Block("total", task.feature_dim, -rows * scale, rows * scale)
             return Layout((total, Block("rows", 1, 0, rows)))
         return self._centred_layout(task) if public.weights is None else None
+
+    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        raise ConfigError("of no interest to these tests")
 
     def contribute(
         self, public: CentredPublic, data: ClientData, memory: Memory, entropy: bytes

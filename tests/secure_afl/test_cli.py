@@ -202,6 +202,7 @@ def test_settings_reach_the_federation(command: Command, tmp_path: Path) -> None
     assert (report.min_cohort, report.method) == (3, "fedhip")
     assert report.accuracy.personal_mean is not None
     assert report.settings["reading"] == "proximal"
+    assert report.examples is not None
     assert report.examples < 1438
     assert report.exact
 
@@ -212,6 +213,8 @@ def test_clients_that_are_dropped_are_not_in_the_sum(command: Command, tmp_path:
     report = reported(command, tmp_path, *arguments, "--drop", 1)
     assert (report.clients.total, report.clients.included, report.clients.dropped) == (4, 3, 1)
     assert report.exact
+    assert everybody.examples is not None
+    assert report.examples is not None
     assert everybody.examples - report.examples in (40, 30, 50, 20)
 
 

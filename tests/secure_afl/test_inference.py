@@ -9,6 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from secure_afl import data
+from secure_afl.inference import load_model
+from secure_afl.model import LinearModel
+from secure_afl.privacy.reduction import public_reduction
+from secure_afl.quantise import Quantiser
+from secure_afl.ridge import ridge
+from secure_afl.statistics import Statistics
 from tests.secure_afl.commands import Command
 
 
@@ -94,3 +101,31 @@ def test_what_cannot_be_used_is_named(
     del settings["backbone"]
     card.write_text(json.dumps(settings))
     assert "which backbone" in command.badly("evaluate", str(model), str(trained / "test"))
+
+
+def test_a_model_of_reduced_rows_is_asked_with_images_as_they_are(
+    command: Command, model: Path, trained: Path, tmp_path: Path
+) -> None:
+    saved = load_model(model)
+    train, test = data.align(
+        [data.load(trained / "sites/a"), data.load(trained / "test")], saved.model.classes
+    )
+    rows, asked = (saved.backbone.extract(dataset) for dataset in (train, test))
+    reduction, quantiser = public_reduction(rows, 3), Quantiser(12)
+    statistics = Statistics.of(reduction.apply(rows), train.labels, 2, quantiser)
+    reduced = LinearModel(ridge(*statistics.floats(quantiser), 0.01), saved.model.classes)
+
+    weights, offset = reduction.fold(reduced.weights)
+    path = tmp_path / "reduced.safetensors"
+    card = json.loads(model.with_suffix(".json").read_text())
+    LinearModel(weights, reduced.classes, offset).save(path, card)
+    expected = reduced.predict(reduction.apply(asked))
+    assert set(expected) == {0, 1}
+    assert not np.array_equal(LinearModel(weights, reduced.classes).predict(asked), expected)
+
+    predicted = command.well("predict", str(path), str(trained / "test")).out
+    found = {row["example"]: row["class"] for row in csv.DictReader(io.StringIO(predicted))}
+    assert isinstance(test.examples, tuple)
+    assert [found[str(file)] for file in test.examples] == [reduced.classes[i] for i in expected]
+    report = command.well("evaluate", str(path), str(trained / "test"), "--json", "-").out
+    assert json.loads(report)["accuracy"] == (expected == test.labels).mean()

@@ -142,3 +142,48 @@ def test_a_card_cannot_pass_for_another_version(model: LinearModel, tmp_path: Pa
     model.save(path, {"format_version": 99, "classes": ["x"]})
     loaded, _ = LinearModel.load(path)
     assert loaded.classes == model.classes
+
+
+@pytest.fixture
+def shifted(model: LinearModel) -> LinearModel:
+    return LinearModel(model.weights, model.classes, np.array([0.3, -0.2, 0.05]))
+
+
+def test_an_offset_is_subtracted_from_the_scores_of_unit_rows(
+    model: LinearModel, shifted: LinearModel
+) -> None:
+    rows = np.random.default_rng(1).standard_normal((50, 5)) * 9
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert shifted.offset is not None
+    expected = units @ model.weights - shifted.offset
+    np.testing.assert_allclose(shifted.scores(rows), expected, rtol=1e-12, atol=1e-14)
+    assert np.array_equal(shifted.predict(1024 * rows), shifted.predict(rows))
+    assert not np.array_equal(shifted.predict(rows), model.predict(rows))
+    np.testing.assert_array_equal(shifted.scores(np.zeros((1, 5))), -shifted.offset[None])
+    with pytest.raises(DataError, match=r"this model wants \[n, 5\]"):
+        shifted.predict(np.zeros((2, 4)))
+    rows[3, 1] = np.nan
+    with pytest.raises(DataError, match="row 3"):
+        shifted.predict(rows)
+
+
+def test_an_offset_is_saved_and_loaded(shifted: LinearModel, path: Path, tmp_path: Path) -> None:
+    assert LinearModel.load(path)[0].offset is None
+    assert set(load_file(path)) == {"weights"}, "models without one are written as ever"
+    with_offset = tmp_path / "shifted.safetensors"
+    shifted.save(with_offset, {"backbone": "identity"})
+    loaded, _ = LinearModel.load(with_offset)
+    assert shifted.offset is not None
+    assert loaded.offset is not None
+    assert loaded.offset.dtype == np.float64
+    assert np.array_equal(loaded.offset, shifted.offset)
+    assert np.array_equal(load_file(with_offset)["offset"], shifted.offset)
+    rows = np.random.default_rng(1).standard_normal((50, 5))
+    assert np.array_equal(loaded.scores(rows), shifted.scores(rows))
+
+
+@pytest.mark.parametrize("offset", [np.zeros(2), np.zeros((3, 1)), np.full(3, np.nan), np.zeros(0)])
+def test_a_foreign_offset_is_refused(path: Path, offset: Any) -> None:
+    save_file({"weights": np.zeros((5, 3)), "offset": offset}, path)
+    with pytest.raises(DataError, match=r"model\.safetensors has an offset.*3 finite numbers"):
+        LinearModel.load(path)

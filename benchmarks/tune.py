@@ -1,0 +1,64 @@
+"""Accuracy against ε on real data, beside Opacus' DP-SGD on the same features.
+
+    python -m benchmarks.tune
+
+Each case is one `secure-afl tune`; points already there are not run again.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.record import RESULTS, data_folder, write
+from secure_afl import tune as tuning
+from secure_afl.config import RunConfig
+
+POINTS = Path("benchmarks/points")  # of interrupted runs; not kept
+SEEDS = 5
+
+
+def main() -> None:
+    """Run what is missing and write `results/tune.json` and one picture a case."""
+    figures: dict[str, Any] = {}
+    for name, config in cases().items():
+        sweep = tuning.Sweep(seeds=SEEDS, baseline="sweep")
+        outcomes = tuning.tune(config, sweep, POINTS / name, _progress)
+        tuning.draw(outcomes, RESULTS / f"tune_{name}.png")
+        audits = [o for o in outcomes if o.lower_bound is not None]
+        figures[name] = {
+            "read_first": tuning.statement(config, outcomes),
+            "summaries": msgspec.to_builtins(tuning.summarise(outcomes)),
+            "audits": [
+                {"epsilon": o.point.config.epsilon, "lower_bound": o.lower_bound} for o in audits
+            ],
+        }
+    write("tune", {"cases": figures})
+
+
+def cases() -> dict[str, RunConfig]:
+    """The runs that are tuned."""
+    data = data_folder()
+    pneumonia = RunConfig(
+        clients=str(data / "pneumoniamnist.npz"),
+        partition="iid:10",
+        backbone="timm:mobilenetv1_100,pad_type=same",
+        checkpoint=str(data / "backbones" / "mobilenetv1_100.safetensors"),
+        image_size=96,
+        max_rows=512,
+    )
+    signs = str(data / "sign_digits" / "train")
+    return {
+        "pneumonia": pneumonia,
+        "pneumonia_public": msgspec.structs.replace(pneumonia, public=signs),
+        "digits": RunConfig(backbone="projection:512", partition="iid:10", max_rows=256),
+    }
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    print(f"\r{what}: {done} of {total} ", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

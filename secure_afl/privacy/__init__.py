@@ -1,0 +1,1 @@
+"""Differential privacy: exact noise and what it promises."""

@@ -1,0 +1,162 @@
+"""How far one neighbour can move a sum, and how noise spreads over the sum's blocks.
+
+All blocks are measured in one geometry: a difference is divided, block by block, by the block's
+noise relative to σ, so that one σ and one Δ tell the privacy of the whole vector, μ = Δ/σ.
+"""
+
+import math
+from typing import Literal, TypeAlias, get_args
+
+from protocols.codec import Wire
+from secure_afl.errors import ConfigError
+from secure_afl.statistics import MAX_CLIENT_ROWS
+
+Unit: TypeAlias = Literal["example", "client"]
+Neighbours: TypeAlias = Literal["add-remove", "replace-one"]
+
+# A wider range than anybody needs, in which no square overflows.
+MAX_WEIGHT = 1e6
+MAX_BOUND = 2**24
+MAX_UPDATE_BITS = 30
+
+
+class Sensitivity(Wire, frozen=True):
+    """Of a sum that is released with Gaussian noise.
+
+    Attributes:
+        joint: Δ, the greatest norm of a difference between neighbours in which every block is
+            divided by its `relative`; in integer units.
+        relative: for each block the standard deviation of its noise in units of σ, > 0; or 0 for a
+            public constant, which needs none. A block that is not named must not be released.
+
+    Raises:
+        ConfigError: a number that is not finite and positive, or a block named twice.
+    """
+
+    joint: float
+    relative: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.joint < math.inf:
+            raise ConfigError(f"sensitivity is {self.joint!r}, allowed: finite numbers above 0")
+        for name, relative in self.relative:
+            if not 0 <= relative < math.inf:
+                raise ConfigError(f"relative noise of block '{name}' is {relative!r}, allowed: ≥ 0")
+        if len(dict(self.relative)) < len(self.relative):
+            raise ConfigError("a block has two relative noises; name every block once")
+
+
+def statistics_sensitivity(
+    bound: int,
+    unit: Unit,
+    neighbours: Neighbours,
+    max_rows: int,
+    cross_weight: float = 0.8,
+    counts_weight: float | None = None,
+    non_negative: bool = False,
+) -> Sensitivity:
+    """Of Gram matrix, cross term and, if asked for, class counts of integer rows.
+
+    With B = `bound`, w = `cross_weight` and v = `counts_weight` (0 for none), one example has
+    add-remove:               B²·√(1 + w² + v²)
+    replace-one, w² ≤ 2:      B²·max((2 + w²)/√2, √(2 + 2w² + 2v²))
+    replace-one, w² > 2:      B²·2w, without counts
+    replace-one, rows ≥ 0:    B²·√(2 + 2w² + 2v²)
+    each of which some pair of rows reaches: a row of norm B and nothing; two of the same label at
+    an inner product of −w²B²/2, or at orthogonal directions with different labels; a row and its
+    opposite; two orthogonal ones. An off-diagonal entry of the Gram matrix is sent once but stands
+    for two, and so has half the variance of a diagonal one.
+
+    One client has `max_rows` times as much, which equal rows reach. *add-remove* keeps the client
+    on the roster, which is public, and sets its sums to zero. *replace-one* exchanges its rows one
+    after the other for other rows; where the new ones are fewer or more, some steps only remove or
+    add one, which is less than replacing it.
+
+    Args:
+        bound: B, the greatest integer norm of a row (with a bias column, of both), 1 to 2^24.
+        unit: whose presence or data the noise hides.
+        neighbours: add or remove one unit, or replace one by another.
+        max_rows: public bound on the rows of one client; of no consequence for examples.
+        cross_weight: w, the cross term's μ in units of the Gram matrix's, > 0.
+        counts_weight: v, the same of the class counts; None releases no counts.
+        non_negative: no entry of a row is below zero. Not so after centring or projection.
+
+    Returns:
+        Blocks of `statistics_layout`: the diagonal has relative noise 1, the upper triangle 1/√2,
+        `cross` 1/(B·w), `counts` 1/(B²·v). Rounding errors, about 1e-15, are within the margin
+        of `accounting`.
+
+    Raises:
+        ConfigError: a number out of range; or signed rows, counts and w² > 2 under replace-one.
+    """
+    _check_choice("unit", unit, get_args(Unit))
+    _check_choice("neighbours", neighbours, get_args(Neighbours))
+    _check_int("bound", bound, 1, MAX_BOUND)
+    _check_int("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
+    for name, weight in (("cross_weight", cross_weight), ("counts_weight", counts_weight)):
+        if weight is not None and not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
+            raise ConfigError(f"{name} is {weight!r}, allowed: {1 / MAX_WEIGHT:g}..{MAX_WEIGHT:g}")
+    row = bound**2 * _unit_row(cross_weight, counts_weight, neighbours, non_negative)
+    relative = [
+        ("gram_diagonal", 1.0),
+        ("gram_upper", math.sqrt(0.5)),
+        ("cross", 1 / (bound * cross_weight)),
+    ]
+    if counts_weight is not None:
+        relative.append(("counts", 1 / (bound**2 * counts_weight)))
+    return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
+
+
+def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensitivity:
+    """Of a sum of updates of integer norm ≤ 2^bits, each of weight 1.
+
+    A client that is removed stays on the roster and contributes zeros: 2^bits. One that is
+    replaced moves its update by at most twice as much; and so does one example in either relation,
+    for a client's training may turn on a single row. Weights of 1 add up to the public number of
+    clients, and need no noise.
+
+    Args:
+        bits: of the update's quantiser, 1 to 30.
+
+    Raises:
+        ConfigError: a number or name out of range.
+    """
+    _check_choice("unit", unit, get_args(Unit))
+    _check_choice("neighbours", neighbours, get_args(Neighbours))
+    _check_int("bits", bits, 1, MAX_UPDATE_BITS)
+    zeroed_out = unit == "client" and neighbours == "add-remove"
+    joint = float(2**bits if zeroed_out else 2 * 2**bits)
+    return Sensitivity(joint, (("update", 1.0), ("weight", 0.0)))
+
+
+def _unit_row(
+    cross_weight: float,
+    counts_weight: float | None,
+    neighbours: Neighbours,
+    non_negative: bool,
+) -> float:
+    """One example's sensitivity, in units of B²."""
+    w2, v2 = cross_weight**2, (counts_weight or 0.0) ** 2
+    if neighbours == "add-remove":
+        return math.sqrt(1 + w2 + v2)
+    orthogonal = math.sqrt(2 + 2 * w2 + 2 * v2)
+    if non_negative:
+        return orthogonal
+    if w2 <= 2:
+        return max((2 + w2) / math.sqrt(2), orthogonal)
+    if counts_weight is not None:
+        raise ConfigError(
+            f"cross_weight is {cross_weight!r}, allowed: ≤ √2 with counts, signed rows and "
+            "replace-one; take 0.8, or release no counts"
+        )
+    return 2 * cross_weight
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}, allowed: {', '.join(choices)}")
+
+
+def _check_int(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}, allowed: whole numbers {low}..{high}")
