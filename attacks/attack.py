@@ -96,15 +96,23 @@ class Attack(ABC, Generic[ClaimT]):
         name: as on the command line and in reports.
         wants: what its view has to give, in words: "a sum of statistics", "the model", …
         assumes: what else it is given, in words, as in `Known`.
+        costly: takes minutes a view, and is left out of a suite that does not name it.
+        two_sessions: it works on the views of two, the second as `Known.extra["other"]`.
     """
 
     name: ClassVar[str]
     wants: ClassVar[str]
     assumes: ClassVar[tuple[str, ...]] = ()
+    costly: ClassVar[bool] = False
+    two_sessions: ClassVar[bool] = False
 
     @abstractmethod
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> ClaimT | None:
-        """What the attacker makes of its view; None where there is nothing to begin with."""
+        """What the attacker makes of its view; None where there is nothing to begin with.
+
+        Raises:
+            ConfigError: it is not given what it assumes, or something is not installed.
+        """
 
     @abstractmethod
     def judge(self, claim: ClaimT | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
@@ -113,3 +121,7 @@ class Attack(ABC, Generic[ClaimT]):
     def pictures(self, claim: ClaimT | None, truth: Truth) -> list[Picture]:
         """Rebuilt images beside the true ones, for attacks that rebuild images."""
         return []
+
+    def roc(self, claim: ClaimT | None, truth: Truth) -> tuple[Floats, Floats] | None:
+        """False and true positive rates at every threshold, for attacks that score candidates."""
+        return None

@@ -21,6 +21,7 @@ class RunView:
         rounds: its view of every session, in order; `released` where one of them received the sum.
         publics: the public states before each round and after the last; empty for outsiders.
         model: the global model.
+        ridge: its λ, where the method has one; all parties agree on it.
     """
 
     method: AnyMethod
@@ -29,6 +30,7 @@ class RunView:
     rounds: tuple[View, ...]
     publics: tuple[PublicState, ...]
     model: Model
+    ridge: float | None
 
     def __repr__(self) -> str:
         return f"<RunView of {', '.join(self.coalition) or 'an outsider'}>"
@@ -72,6 +74,7 @@ class Record:
             tuple(rounds),
             tuple(states) if names else (),
             self.result.model,
+            self.result.report.ridge,
         )
 
     def __repr__(self) -> str:

@@ -1,18 +1,19 @@
 """What one party or coalition had: every byte that it received or held, and what was released."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from protocols.codec import Wire, decode
-from protocols.errors import Malformed
+from protocols.errors import BadSeal, Malformed
 from protocols.identity import Enrolment
-from protocols.message import Header, Message, unseal
+from protocols.message import Channel, Header, Message, open_content, unseal
 from protocols.network import PartyRecord, Transcript
-from protocols.party import Sum
+from protocols.party import Party, State, Sum
 from protocols.session import Session
 
 Content = TypeVar("Content", bound=Wire)
+Held = TypeVar("Held", bound=State)
 
 
 class Opened(NamedTuple):
@@ -22,7 +23,7 @@ class Opened(NamedTuple):
     content: bytes
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, eq=False)
 class View:
     """All that a coalition has to go on.
 
@@ -52,13 +53,15 @@ class View:
         return Enrolment.load(self.records[name].keys)
 
     def received(self, name: str) -> Iterator[Opened]:
-        """What a party of the coalition was sent, in order, opened."""
+        """What a party of the coalition was sent, in order, opened; not what was damaged."""
         enrolment = self.enrolment(name)
         for data in self.records[name].received:
-            message = decode(data, Message)
-            yield Opened(
-                message.header, unseal(self.session, enrolment, message.header, message.body)
-            )
+            try:
+                message = decode(data, Message)
+                header = message.header
+                yield Opened(header, unseal(self.session, enrolment, header, message.body))
+            except (Malformed, BadSeal):
+                continue
 
     def contents(self, name: str, step: str, kind: type[Content]) -> dict[str, Content]:
         """What a party was sent at a step, by sender; the first where there are several."""
@@ -70,6 +73,30 @@ class View:
                 except Malformed:
                     continue
         return found
+
+    def said(
+        self, name: str, step: str, kind: type[Content], channels: Sequence[Channel]
+    ) -> dict[str, Content]:
+        """What a party of the coalition sent at a step, by recipient, opened with its channels."""
+        keys = {channel.recipient: channel.key for channel in channels}
+        found: dict[str, Content] = {}
+        for data in self.records[name].sent:
+            message = decode(data, Message)
+            header = message.header
+            if header.step == step and header.recipient in keys:
+                content = open_content(self.session, keys[header.recipient], header, message.body)
+                found[header.recipient] = decode(content, kind)
+        return found
+
+    def held(self, name: str, party: type[Party], kind: type[Held]) -> Held | None:
+        """The last state of this kind that a party of the coalition was in, if any."""
+        for saved in reversed(self.records[name].held):
+            # As `Party.save` writes it, after its digest.
+            _, _, encoded = decode(saved[32:], tuple[bytes, str, bytes])
+            state = decode(encoded, party.states)
+            if isinstance(state, kind):
+                return state
+        return None
 
     def __repr__(self) -> str:
         return f"<View of {', '.join(self.records)}>"

@@ -196,9 +196,8 @@ def _privacy() -> str:
     variance = results["variance"]
     lines = [
         f"Noise costs a client {results['client_noise']['seconds_per_million']:.2f} s per million "
-        "entries. Variance of the noise that nobody knows, over the calibrated one, from 5,120 draws "
-        "or more (2 of 10 may "
-        "drop out, 2 collude): "
+        "entries. Variance of the noise that nobody knows, over the calibrated one, from 5,120 "
+        "draws or more (2 of 10 may drop out, 2 collude): "
         + "; ".join(
             f"{word} {min(ratios.values()):.2f} to {max(ratios.values()):.2f}"
             for word, ratios in (

@@ -155,7 +155,7 @@ class AdditiveClient(Party):
         shares = []
         for channel in others:
             seed = derive(state.secret, self.session.id, "share", self.name, channel.recipient)
-            subtract_mask(rest, _mask_key(self.session, seed, self.name, channel.recipient))
+            subtract_mask(rest, mask_key(self.session, seed, self.name, channel.recipient))
             shares.append((channel, Share(b"", seed)))
         return self._seal_together(UPLOAD, [(first, Share(layout.pack(rest), b"")), *shares])
 
@@ -390,7 +390,7 @@ class Aggregator(Party):
             if self._is_first:
                 total += layout.unpack(share.vector)
             else:
-                add_mask(total, _mask_key(self.session, share.seed, upload.client, self.name))
+                add_mask(total, mask_key(self.session, share.seed, upload.client, self.name))
         return total
 
     def _spooled(self, upload: Upload) -> Share:
@@ -451,7 +451,8 @@ class Additive(Protocol, frozen=True, tag="additive"):
         return {f"aggregator_{i}": AGGREGATOR for i in range(self.aggregators)}
 
 
-def _mask_key(session: Session, seed: bytes, client: str, aggregator: str) -> bytes:
+def mask_key(session: Session, seed: bytes, client: str, aggregator: str) -> bytes:
+    """Key, 32 bytes, of the mask that a client's seed for an aggregator stands for."""
     return derive(seed, session.id, "mask", client, aggregator)
 
 

@@ -263,7 +263,7 @@ class EncryptingClient(_EncryptedParty):
         if not isinstance(state, Uploading):
             return []
         vector = self._contribution(state.secret, state.fingerprint)
-        seed = derive(state.secret, self.session.id, "encryption", self.name)
+        seed = encryption_seed(self.session, state.secret, self.name)
         chunks = self._encrypt(vector, seed, state.public_key)
         digest = ciphertext_digest(self.session, self.name, chunks)
         voucher = Voucher(digest, seed if self._verify else b"")
@@ -531,11 +531,7 @@ class KeyHolder(_EncryptedParty):
         return total
 
     def _key_pair(self, secret: bytes) -> KeyPair:
-        seeds = (
-            derive(secret, self.session.id, purpose, self.name, length=SEED_BYTES)
-            for purpose in ("secret key", "public key")
-        )
-        return KeyPair(self._ring, *seeds)
+        return session_keys(self.session, self._ring, secret, self.name)
 
 
 class EncryptedSum(Protocol, frozen=True):
@@ -606,6 +602,20 @@ def encrypt_zeros(parameters: Parameters, public_key: bytes, seeds: Iterable[byt
 def _loaded(parameters: Parameters, public_key: bytes) -> tuple[Ring, Any]:
     ring = Ring(parameters)
     return ring, ring.load_public_key(public_key)
+
+
+def session_keys(session: Session, ring: Ring, secret: bytes, key_holder: str) -> KeyPair:
+    """The key pair of a session, from the secret that its key holder drew."""
+    seeds = (
+        derive(secret, session.id, purpose, key_holder, length=SEED_BYTES)
+        for purpose in ("secret key", "public key")
+    )
+    return KeyPair(ring, *seeds)
+
+
+def encryption_seed(session: Session, secret: bytes, client: str) -> bytes:
+    """What a client encrypts with, 32 bytes, from the secret that it drew."""
+    return derive(secret, session.id, "encryption", client)
 
 
 def chunk_seed(session: Session, seed: bytes, client: str, index: int) -> bytes:

@@ -151,18 +151,25 @@ def unseal(session: Session, enrolment: Enrolment, header: Header, body: bytes) 
     """The content of a message whose header has been checked. Raises BadSeal."""
     info = _channel_info(session, header.sender, header.recipient)
     try:
-        channel_key = enrolment.open(header.capsule, info)
-        key = _content_key(session, channel_key, header.sender, header.recipient, header.step)
-        if body[-_TAG_BYTES:] != header.tag:
-            raise BadSeal("the body does not end in the signed tag")
-        return AESGCM(key).decrypt(_ZERO_NONCE, body, None)
-    except (BadSeal, InvalidTag):
+        return open_content(session, enrolment.open(header.capsule, info), header, body)
+    except BadSeal:
         raise BadSeal(
             f"content from '{header.sender}' does not open",
             party=header.recipient,
             step=header.step,
             fix="the sender must send it again",
         ) from None
+
+
+def open_content(session: Session, channel_key: bytes, header: Header, body: bytes) -> bytes:
+    """The content of a message, with the channel key that both of its ends have. Raises BadSeal."""
+    key = _content_key(session, channel_key, header.sender, header.recipient, header.step)
+    if body[-_TAG_BYTES:] != header.tag:
+        raise BadSeal("the body does not end in the signed tag")
+    try:
+        return AESGCM(key).decrypt(_ZERO_NONCE, body, None)
+    except InvalidTag:
+        raise BadSeal("the content does not open") from None
 
 
 def _encrypt(

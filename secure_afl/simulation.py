@@ -276,7 +276,7 @@ class Federation:
             ),
             seconds=_seconds(rounds, members, solve_seconds),
             privacy=self._privacy_report(task, rounds[-1]),
-            warnings=warnings(self.protocol, task, rows),
+            warnings=warnings(self.method, self.protocol, task, included),
         )
         return Result(model, personal, rounds, server.public, report)
 

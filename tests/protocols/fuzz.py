@@ -22,7 +22,7 @@ import numpy as np
 
 from protocols import Block, Fault, FaultPlan, Layout, Network, Plain, Protocol, new_nonce
 from protocols import message as messages
-from protocols.additive import PARTIAL, Additive, Partial, Share, _mask_key
+from protocols.additive import PARTIAL, Additive, Partial, Share, mask_key
 from protocols.codec import Wire, decode, encode
 from protocols.errors import Malformed, Refused, SessionAborted
 from protocols.layout import Integers, RingVector
@@ -215,7 +215,7 @@ class Target:
         for route in routes[1:]:
             seed = rng.randbytes(32)
             shares.append((route, Share(b"", seed)))
-            add_mask(addend, _mask_key(session, seed, client, route.recipient))
+            add_mask(addend, mask_key(session, seed, client, route.recipient))
         self.addends.setdefault(client, []).append(addend)
         contents = [
             (messages.open_channel(session, enrolment, at.recipient, rng.randbytes(32)), encode(s))

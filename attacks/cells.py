@@ -1,0 +1,171 @@
+"""The cells of the leakage matrix, and the folder that they are kept in."""
+
+import base64
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from attacks.attack import Measure, Picture
+from secure_afl.errors import ConfigError
+
+CELLS = "cells.jsonl"
+RESULTS = "results.json"
+
+
+class Gallery(msgspec.Struct, frozen=True):
+    """A true image beside what an attack rebuilt, both PNG in base64."""
+
+    caption: str
+    true: str
+    rebuilt: str
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One attack by one adversary on one run.
+
+    Attributes:
+        key: SHA-256 of all that the cell depends on, hex.
+        attack, method, protocol, adversary: names.
+        epsilon: of differential privacy; null for exact sums.
+        mu: of the Gaussian trade-off curve that ε and δ allow; null for exact sums.
+        rows: in the sum.
+        repeat: which choice of rows, from 0.
+        coalition: names of the adversary's parties.
+        claimed: the view held something to attack; if not, the measures are those of guessing.
+        wants, assumes: as the attack declares them.
+        measures: the first is the headline.
+        roc: false and true positive rates of membership, at most one a threshold.
+        confidence: with which all intervals of this cell hold together.
+        seconds: of claiming; the run and the judging are not in it.
+        error: why there is no result; null where there is one.
+        refused: the attack could not be tried, for want of what `error` says; it did not fail.
+        images: what the attack rebuilt.
+    """
+
+    key: str
+    attack: str
+    method: str
+    protocol: str
+    adversary: str
+    epsilon: float | None = None
+    mu: float | None = None
+    rows: int
+    repeat: int
+    coalition: tuple[str, ...] = ()
+    claimed: bool = False
+    wants: str = ""
+    assumes: tuple[str, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    roc: tuple[tuple[float, float], ...] = ()
+    confidence: float = 0.95
+    seconds: float = 0.0
+    error: str | None = None
+    refused: bool = False
+    images: tuple[Gallery, ...] = ()
+
+
+def success(measure: Measure) -> float:
+    """Where a measure lies between guessing, 0, and complete success, 1; clipped to 0..1."""
+    span = measure.best - measure.chance
+    if span == 0:
+        return 0.0
+    return float(np.clip((measure.value - measure.chance) / span, 0.0, 1.0))
+
+
+def above_chance(measure: Measure) -> bool:
+    """Whether the whole interval lies on the better side of guessing."""
+    if measure.best >= measure.chance:
+        return measure.low > measure.chance
+    return measure.high < measure.chance
+
+
+def averaged(measures: Iterable[Measure]) -> Measure:
+    """One measure over repeats: the mean, between the means of the bounds.
+
+    Where every interval covers its own true value, the mean of the intervals covers the mean of
+    those; it is wider than an interval for the mean would have to be.
+    """
+    found = list(measures)
+    first = found[0]
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(measure, name) for measure in found]))
+
+    return msgspec.structs.replace(
+        first,
+        **{name: mean(name) for name in ("value", "low", "high", "chance", "best")},
+        trials=sum(measure.trials for measure in found),
+        confidence=min(measure.confidence for measure in found),
+    )
+
+
+def gallery(picture: Picture) -> Gallery:
+    """A picture as it is kept in a cell."""
+    return Gallery(picture.caption, _png(picture.true), _png(picture.rebuilt))
+
+
+def _png(image: NDArray[np.floating[Any]]) -> str:
+    pixels = np.rint(np.clip(np.nan_to_num(image), 0.0, 1.0) * 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+class CellFile:
+    """Finished cells as JSON lines, one written to disk before the next is begun.
+
+    A line that a crash tore is cut off when the file is opened again, and its cell done anew.
+
+    Raises:
+        ConfigError: a file that is none of this kind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / CELLS
+        self._cells: dict[str, Cell] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        whole = 0
+        content = self.path.read_bytes() if self.path.exists() else b""
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
+            if not line.endswith(b"\n"):
+                break
+            try:
+                cell = msgspec.json.decode(line, type=Cell)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(
+                    f"{self.path}, line {number}, is no cell of this version ({error}); move the "
+                    "file away, or name another --out"
+                ) from None
+            self._cells[cell.key] = cell
+            whole += len(line)
+        if whole < len(content):
+            os.truncate(self.path, whole)
+
+    def find(self, key: str, confidence: float) -> Cell | None:
+        """A cell that is done, without error, and whose intervals are no narrower than wanted."""
+        cell = self._cells.get(key)
+        if cell is None or cell.error is not None or cell.confidence < confidence:
+            return None
+        return cell
+
+    def add(self, cell: Cell) -> None:
+        """Keep a cell; it is on disk when this returns."""
+        with self.path.open("ab") as file:
+            file.write(msgspec.json.encode(cell) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._cells[cell.key] = cell
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file's content, or leave it as it was: never a part."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)

@@ -1,0 +1,29 @@
+"""The attacks of the suite, by name."""
+
+from typing import Any
+
+from attacks.attack import Attack
+from attacks.attribution import Attribution, Uniformity
+from attacks.counting import ClassCounts
+from attacks.informed import InformedRidge
+from attacks.membership import LeverageMembership, ModelMembership, SubspaceMembership
+from attacks.rows import LatticeRows, NonNegativeRows, SingleRows
+from attacks.singling_out import ClientStatistics, Differencing, FedHiPSubtraction
+
+_CLASSES: tuple[type[Attack[Any]], ...] = (
+    ClassCounts,
+    SingleRows,
+    NonNegativeRows,
+    LatticeRows,
+    ClientStatistics,
+    FedHiPSubtraction,
+    Differencing,
+    SubspaceMembership,
+    LeverageMembership,
+    ModelMembership,
+    InformedRidge,
+    Attribution,
+    Uniformity,
+)
+
+ATTACKS: dict[str, type[Attack[Any]]] = {attack.name: attack for attack in _CLASSES}
