@@ -162,10 +162,3 @@ class CellFile:
             file.flush()
             os.fsync(file.fileno())
         self._cells[cell.key] = cell
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file's content, or leave it as it was: never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

@@ -22,10 +22,11 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from attacks.adversaries import ADVERSARIES, Adversary
 from attacks.attack import Attack, Known, Measure
-from attacks.cells import RESULTS, Cell, CellFile, gallery, write_whole
+from attacks.cells import RESULTS, Cell, CellFile, gallery
 from attacks.config import FEW_ROWS, FIRST_OF_SWEEP, METHODS, PROTOCOLS, AttackConfig
 from attacks.metrics import simultaneous
 from attacks.pool import (
@@ -39,6 +40,7 @@ from attacks.pool import (
     with_extra,
 )
 from attacks.record import Record, RunView
+from protocols.files import write_durably
 from secure_afl.clients import ClientData
 from secure_afl.config import RunConfig
 from secure_afl.data import Dataset
@@ -213,7 +215,7 @@ def run(
 
     def finish() -> Results:
         results = _results(config, plan, pools, cells, command)
-        write_whole(out / RESULTS, msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+        write_durably(out / RESULTS, msgspec.json.format(msgspec.json.encode(results)) + b"\n")
         return results
 
     try:
@@ -226,7 +228,10 @@ def run(
                     key = stage.key(adversary, attack)
                     cell = file.find(key, confidence)
                     if cell is None:
-                        cell = stage.cell(key, adversary, attack, confidence)
+                        # The matrices are small: threads would wait more than they work, and far
+                        # more where other programs run.
+                        with threadpool_limits(1):
+                            cell = stage.cell(key, adversary, attack, confidence)
                         file.add(cell)
                         log.info("%s: %s", cell.attack, cell.error or cell.measures[:1])
                     cells.append(cell)
