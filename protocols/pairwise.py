@@ -59,6 +59,9 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
     def coordinators(self) -> Mapping[str, str]:
         return {SERVER: SERVER}
 
+    def colluders(self, clients: int) -> int:
+        return int(self.corrupt_fraction * clients)
+
     def check(self, session: Session) -> None:
         """As everywhere, and the session's terms are ones that the parameters bear.
 

@@ -121,6 +121,7 @@ class Plain(Protocol, frozen=True, tag="plain"):
 
     name = "plain"
     protects = "nothing: the server sees every client's vector"
+    hides_vectors = False
     parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: PlainClient, SERVER: PlainServer}
     upload_step = UPLOAD
 

@@ -20,6 +20,7 @@ class Protocol(Wire, frozen=True):
     Attributes:
         name: as in `Session.protocol` and on the command line.
         protects: one sentence for reports: what is hidden, from whom, and under which condition.
+        hides_vectors: no single party sees a client's vector.
         parties: the class of party that plays each role.
         upload_step: the step in which a client's vector travels; one that vanishes there is left
             out, having taken part in everything before.
@@ -27,12 +28,17 @@ class Protocol(Wire, frozen=True):
 
     name: ClassVar[str]
     protects: ClassVar[str]
+    hides_vectors: ClassVar[bool] = True
     parties: ClassVar[Mapping[str, type[Party]]]
     upload_step: ClassVar[str]
 
     @abstractmethod
     def coordinators(self) -> Mapping[str, str]:
         """Default name to role of every party that is not a client, in the order they start."""
+
+    def colluders(self, clients: int) -> int:
+        """How many of so many clients may tell a coordinator what they know, by its parameters."""
+        return 0
 
     def client(
         self,

@@ -250,12 +250,9 @@ class _Trial:
         if name == _VICTIM:
             rows = np.concatenate([rows, canaries])
         data = ClientData(name, rows, np.zeros(len(rows), dtype=np.int64))
-        return self._member(
-            self._method,
-            self._protocol,
-            data,
-            _MAX_ROWS,
-        )
+        assert self._task.mechanism is not None, "checked before"
+        privacy = self._task.mechanism.privacy
+        return self._member(self._method, self._protocol, data, _MAX_ROWS, privacy=privacy)
 
     def _contribution(self, rows: Floats) -> Integers:
         rows = np.concatenate([np.zeros((1, _DIM)), rows])

@@ -147,6 +147,7 @@ def run(
     cross_weight: Annotated[float | None, _flag("cross_weight", "W")] = None,
     dimension: Annotated[int | None, _flag("dimension", "N")] = None,
     public: Annotated[str | None, _flag("public", "GLOB")] = None,
+    whiten: Annotated[float | None, _flag("whiten", "POWER")] = None,
     ledger: Annotated[str | None, _flag("ledger", "FILE")] = None,
     budget: Annotated[float | None, _flag("budget", "ε")] = None,
     seed: Annotated[int | None, _flag("seed", "N")] = None,

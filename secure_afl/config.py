@@ -20,7 +20,12 @@ from secure_afl.methods.fedavg import (
     MIN_RATE,
 )
 from secure_afl.methods.fedhip import MAX_ALPHA, Reading
-from secure_afl.privacy.mechanism import DEFAULT_CROSS_WEIGHT, DEFAULT_DELTA, Placement
+from secure_afl.privacy.mechanism import (
+    DEFAULT_CROSS_WEIGHT,
+    DEFAULT_DELTA,
+    MAX_EPSILON,
+    Placement,
+)
 from secure_afl.privacy.sensitivity import Neighbours, Unit
 
 
@@ -78,7 +83,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1, le=12)] | None,
         Meta(
             description="Rows become integers of norm ≤ 2^N. Default: the most, from 8 to 12, that "
-            "the narrowest ring holds.",
+            "the narrowest ring holds; 12 with --epsilon.",
         ),
     ] = None
     max_rows: Annotated[
@@ -212,7 +217,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Meta(ge=0, description="Clients that may work with whoever sees the sum; cohort ≥ N + 2."),
     ] = 0
     epsilon: Annotated[
-        Annotated[float, Meta(ge=1e-3, le=100)] | None,
+        Annotated[float, Meta(ge=1e-3, le=MAX_EPSILON)] | None,
         Meta(
             description="Differential privacy: the ε that the whole run promises. Every client "
             "adds its share of the noise before anybody sees anything. Without it, exact sums."
@@ -260,10 +265,19 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     public: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(
-            description="Data that are nobody's secret, as for --clients: features are centred on "
+            description="Data that are nobody's secret, a folder or .npz: features are centred on "
             "their mean and projected to their principal axes, instead of at random."
         ),
     ] = None
+    whiten: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.5,
+            description="With --public: axes are divided by this power of their variance; 0.25 "
+            "helps with public data unlike the clients', 0 with data alike.",
+        ),
+    ] = 0.0
     ledger: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         Meta(
@@ -274,8 +288,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget: Annotated[
         Annotated[float, Meta(ge=1e-3, le=1000)] | None,
         Meta(
-            description="The ε, at --delta, that a new --ledger allows in all. Without it, it only "
-            "records."
+            description="The ε, at --delta, that a new --ledger allows in all. Without it, it "
+            "records, and refuses a second exact sum."
         ),
     ] = None
     seed: Annotated[

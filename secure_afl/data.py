@@ -211,7 +211,10 @@ def client_paths(pattern: str) -> list[Path]:
     found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     if not found:
         raise DataError(f"no path matches {pattern!r}; give one folder or .npz file per client")
-    return [Path(path) for path in found]
+    paths = [Path(path) for path in found]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise DataError(f"{pattern!r} matches one folder or file twice, by a link; name it once")
+    return paths
 
 
 def align(datasets: Sequence[Dataset], classes: tuple[str, ...]) -> list[Dataset]:

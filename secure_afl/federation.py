@@ -9,11 +9,13 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
+from typing import TypedDict
 
 from protocols.codec import encode
 from protocols.errors import InvalidSession
 from protocols.identity import Enrolment
 from protocols.layout import Integers, Layout
+from protocols.message import derive
 from protocols.party import Party, Sum
 from protocols.protocol import Protocol, form_session
 from protocols.session import Session
@@ -22,7 +24,8 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods import AnyMethod, Memory, PublicState, Task
 from secure_afl.model import Model
 from secure_afl.privacy.ledger import Ledger
-from secure_afl.privacy.mechanism import Mechanism
+from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.privacy.sensitivity import Neighbours, Sensitivity, Unit
 
 
 def context(method: AnyMethod, public: PublicState) -> bytes:
@@ -86,6 +89,18 @@ class FederationServer:
         self.public = self.method.absorb(self.public, total, released.included)
 
 
+class Charge(TypedDict):
+    """What a ledger is asked to record, beside lineage and session."""
+
+    run: bytes
+    rounds: int
+    mu: float | None
+    distance: float
+    unit: Unit
+    neighbours: Neighbours
+    mechanism: str
+
+
 class FederationClient:
     """One client's half: its rows, the bound that it declares on them, and its memory.
 
@@ -97,6 +112,8 @@ class FederationClient:
         ledger: of what was released about this client's data; it is asked before any part in a
             session. None keeps no account.
         lineage: what the ledger knows these data by; by default the client's name.
+        privacy: the promise that this client wants kept; it joins nothing that promises anything
+            else. None takes part in exact sums only.
 
     Raises:
         DataError: more rows than the bound.
@@ -114,11 +131,13 @@ class FederationClient:
         corrupt: int = 0,
         ledger: Ledger | None = None,
         lineage: str | None = None,
+        privacy: Privacy | None = None,
     ) -> None:
         if len(data) > max_rows:
+            # How many more may be private.
             raise DataError(
-                f"client '{data.name}' has {len(data)} rows, allowed: ≤ {max_rows}, the bound that "
-                "it declares; pass a larger --max-rows"
+                f"client '{data.name}' has more rows than {max_rows}, the bound that it declares; "
+                "pass a larger --max-rows"
             )
         self.method = method
         self.protocol = protocol
@@ -129,10 +148,11 @@ class FederationClient:
         self.corrupt = corrupt
         self.ledger = ledger
         self.lineage = data.name if lineage is None else lineage
+        self.privacy = privacy
+        self._task: Task | None = None
         self._joined: dict[bytes, bytes] = {}
         self.memory: Memory = {}
         self.statistics_seconds = 0.0
-        self.noise_seconds = 0.0
 
     def join(self, session: Session, enrolment: Enrolment, public: PublicState) -> Party:
         """This client's party, once the session is for this round of this method.
@@ -140,7 +160,9 @@ class FederationClient:
         Raises:
             InvalidSession: the session's layout or context is not that of `public`, `public` has
                 another bound for this client than it declared, the roster has a party that this
-                client does not know, or the noise falls short of what `public` promises.
+                client does not know, the task is another than at the first join, promises another
+                privacy than this client wants or has too little noise for it, or the run has had
+                all its rounds.
             LedgerRefusal: this client's data have been in too many sums already.
         """
         name = self.data.name
@@ -158,29 +180,27 @@ class FederationClient:
             raise InvalidSession("the session is for another method or public state", party=name)
         if dict(public.task.max_rows).get(name) != self.max_rows:
             raise InvalidSession("the task has another bound on this client's rows", party=name)
-        # Two sums of one round that differ by one client show that client.
-        if self._joined.setdefault(session.context, session.id) != session.id:
-            raise InvalidSession("this client has joined another session of this round", party=name)
-        if public.task.mechanism is not None:
-            self._check_noise(public.task.mechanism, session, public)
-        if self.ledger is not None:
-            self._record(self.ledger, session, public)
-        return self.protocol.client(
+        self._check_privacy(session, public)
+        party = self.protocol.client(
             session, enrolment, lambda entropy: self.contribute(public, entropy)
         )
+        self._count(session, public.task)
+        # Last: what is refused costs nothing.
+        if self.ledger is not None:
+            self.ledger.authorise(self.lineage, session=session.id, **self.charge(public))
+        return party
 
     def contribute(self, public: PublicState, entropy: bytes) -> Integers:
         """This client's vector for the round of `public`, with its share of the noise."""
         begin = time.perf_counter()
-        vector = self.method.contribute(public, self.data, self.memory, entropy)
+        # Rounding's generator is not one for secrets: its seed tells nothing of the noise.
+        rounding = derive(entropy, b"", "rounding")
+        vector = self.method.contribute(public, self.data, self.memory, rounding)
         self.statistics_seconds += time.perf_counter() - begin
         mechanism = public.task.mechanism
         if mechanism is None or mechanism.privacy.placement == "central":
             return vector
-        begin = time.perf_counter()
-        vector = vector + self.noise(public, entropy)
-        self.noise_seconds += time.perf_counter() - begin
-        return vector
+        return vector + self.noise(public, entropy)
 
     def noise(self, public: PublicState, entropy: bytes) -> Integers:
         """This client's share of the noise in the round of `public`."""
@@ -190,13 +210,76 @@ class FederationClient:
         """This client's own model."""
         return self.method.personalise(public, self.data, self.memory)
 
-    def _check_noise(self, mechanism: Mechanism, session: Session, public: PublicState) -> None:
-        """Trust nobody's arithmetic but one's own."""
-        name = self.data.name
+    def charge(self, public: PublicState) -> Charge:
+        """What a sum of the round of `public` costs this client's data."""
+        task, mechanism = public.task, public.task.mechanism
+        terms = Charge(
+            run=task.run,
+            rounds=self.method.sums,
+            mu=None,
+            distance=0.0,
+            unit="example",
+            neighbours="add-remove",
+            mechanism="none: an exact sum",
+        )
+        if mechanism is None:
+            return terms
+        if mechanism.privacy.placement == "central":
+            terms["mechanism"] = "none here: whoever decodes the exact sum adds the noise"
+            return terms
+        layout, sensitivity = self._sum(public, mechanism)
+        return Charge(
+            run=task.run,
+            rounds=mechanism.rounds,
+            mu=mechanism.mu(layout, sensitivity),
+            distance=mechanism.distance(layout, sensitivity),
+            unit=mechanism.privacy.unit,
+            neighbours=mechanism.privacy.neighbours,
+            mechanism=mechanism.describe(),
+        )
+
+    def _sum(self, public: PublicState, mechanism: Mechanism) -> tuple[Layout, Sensitivity]:
         layout = self.method.layout(public)
         assert layout is not None, "a session has a sum"
+        return layout, self.method.sensitivity(public.task, mechanism.privacy)
+
+    def _count(self, session: Session, task: Task) -> None:
+        """Take part once in each of so many sums as the run has, all of one task."""
+        name = self.data.name
+        if self._task is None:
+            self._task = task
+        if encode(task) != encode(self._task):
+            raise InvalidSession("another task than in the rounds before", party=name)
+        # Two sums of one round that differ by one client show that client.
+        if self._joined.setdefault(session.context, session.id) != session.id:
+            raise InvalidSession("this client has joined another session of this round", party=name)
+        if len(self._joined) > self.method.sums:
+            del self._joined[session.context]
+            raise InvalidSession(
+                f"the run has {self.method.sums} rounds, and this client has joined them all",
+                party=name,
+                fix="begin a new run",
+            )
+
+    def _check_privacy(self, session: Session, public: PublicState) -> None:
+        """Trust nobody's promise but one's own, and nobody's arithmetic."""
+        name, mechanism = self.data.name, public.task.mechanism
+        promised = mechanism.privacy if mechanism is not None else None
+        if promised != self.privacy:
+            raise InvalidSession(
+                f"the task promises {promised}, this client wants {self.privacy}", party=name
+            )
+        if mechanism is None:
+            return
+        if not self.protocol.hides_vectors and mechanism.shares > 1:
+            raise InvalidSession(
+                f"protocol '{self.protocol.name}' shows this client's vector, which has only one "
+                f"of {mechanism.shares} shares of the noise",
+                party=name,
+            )
+        layout, sensitivity = self._sum(public, mechanism)
         try:
-            mechanism.check(layout, self.method.sensitivity(public.task, mechanism.privacy))
+            mechanism.check(layout, sensitivity)
         except ConfigError as error:
             raise InvalidSession(str(error), party=name) from None
         if mechanism.rounds < self.method.sums:
@@ -215,33 +298,3 @@ class FederationClient:
                 f"colluders, the session's are {session.min_cohort} and {session.corrupt}",
                 party=name,
             )
-
-    def _record(self, ledger: Ledger, session: Session, public: PublicState) -> None:
-        mechanism = public.task.mechanism
-        if mechanism is None:
-            ledger.authorise(
-                self.lineage,
-                run=public.task.run,
-                session=session.id,
-                rounds=self.method.sums,
-                mu=None,
-                distance=0.0,
-                unit="example",
-                neighbours="add-remove",
-                mechanism="none: an exact sum",
-            )
-            return
-        layout = self.method.layout(public)
-        assert layout is not None, "a session has a sum"
-        sensitivity = self.method.sensitivity(public.task, mechanism.privacy)
-        ledger.authorise(
-            self.lineage,
-            run=public.task.run,
-            session=session.id,
-            rounds=self.method.sums,
-            mu=mechanism.mu(layout, sensitivity),
-            distance=mechanism.distance(layout, sensitivity),
-            unit=mechanism.privacy.unit,
-            neighbours=mechanism.privacy.neighbours,
-            mechanism=mechanism.describe(),
-        )

@@ -70,6 +70,7 @@ def prepare(
     clients, test = load(config)
     check_parties(clients)
     check(clients)
+    _check_public(config)
     named = lineages(config, clients)
     clients, holdout = hold_out(clients, config)
     public = [data.load_unlabelled(config.public, "train")] if config.public is not None else []
@@ -129,6 +130,20 @@ def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
     tests = data.align([data.load(test, "test")], clients[0].classes)
     data.check_alike([clients[0], *tests])
     return clients, tests
+
+
+def _check_public(config: RunConfig) -> None:
+    """Refuse public data that are a client's or the test set's."""
+    if config.public is None:
+        return
+    own = data.client_paths(config.clients) if config.clients is not None else []
+    others = [*own, *([Path(config.test)] if config.test is not None else [])]
+    public = Path(config.public).resolve()
+    if any(path.resolve() == public or public in path.resolve().parents for path in others):
+        raise ConfigError(
+            f"--public {config.public} holds clients' or test data; name data that are nobody's "
+            "secret"
+        )
 
 
 def check_parties(clients: Sequence[Dataset]) -> None:

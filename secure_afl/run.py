@@ -136,6 +136,12 @@ def _check_terms(config: RunConfig, clients: int) -> None:
             "--dimension and --public reduce features; a convnet trains on pixels. Leave them out, "
             "or train --architecture linear"
         )
+    if privacy is not None and config.holdout > 0:
+        # Which rows are held out turns on how many there are: one more would move many others.
+        raise ConfigError(
+            f"--holdout {config.holdout:g} with --epsilon; allowed: 0, for scores on clients' own "
+            "rows would be releases too. Leave one of the two out"
+        )
     least = config.min_cohort or default_cohort(clients, privacy)
     if config.corrupt + 2 > least or least > clients:
         raise ConfigError(
@@ -170,7 +176,8 @@ def choose_reduction(config: RunConfig, prepared: Prepared) -> Reduction | None:
         wanted = _suggested_dimension(config, prepared.clients, method, privacy)
     if prepared.public is not None:
         # Rows span no more axes than there are of them, less one for their mean.
-        return public_reduction(prepared.public, min(wanted or dim, len(prepared.public) - 1))
+        kept = min(wanted or dim, len(prepared.public) - 1)
+        return public_reduction(prepared.public, kept, whiten=config.whiten)
     return random_reduction(dim, wanted, config.seed) if wanted not in (None, 0, dim) else None
 
 
@@ -279,7 +286,8 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
         folder = out / "personal"
         folder.mkdir(exist_ok=True)
         for name, model in result.personal.items():
-            model.save(folder / f"{name}.safetensors", card | {"client": name})
+            # Made from that client's exact rows and for it alone: no promise covers it.
+            model.save(folder / f"{name}.safetensors", card | {"client": name, "privacy": None})
     log.info("saved into %s", out)
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
 

@@ -46,7 +46,7 @@ class Round:
     Attributes:
         session: its terms.
         public: the state that it began with, which everybody saw.
-        released: the sum.
+        released: the sum; without the noise where one party adds that afterwards (central).
         receivers: names of the parties that received it.
         exact: equal, bit for bit, to the included clients' vectors and noise added in the clear
             and, for row-additive methods, to the vector of their pooled rows and that noise.
@@ -201,6 +201,7 @@ class Federation:
                 corrupt=self.corrupt,
                 ledger=self.ledger,
                 lineage=self.lineages.get(data.name),
+                privacy=self.privacy,
             )
             for data in clients
         }
@@ -211,6 +212,10 @@ class Federation:
         else:
             identities = self.keys.clients(list(members))
             coordinators = self.keys.coordinators(self.protocol)
+        if self.ledger is not None:
+            # All or none: a sum that one client refuses should cost the others nothing.
+            for member in members.values():
+                self.ledger.check(member.lineage, **member.charge(server.public))
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
@@ -373,12 +378,17 @@ class Federation:
         """The task with a mechanism calibrated to its sums."""
         assert self.privacy is not None, "noise is for privacy"
         clients = len(task.max_rows)
+        dropouts = clients - min_cohort
+        colluders = max(1, self.corrupt, self.protocol.colluders(clients))
+        if not self.protocol.hides_vectors:
+            # Who sees single vectors has one share of noise in each, as if all others had told.
+            colluders = clients - dropouts - 1
         mechanism = Mechanism(
             self.privacy,
             rounds=self.method.sums,
             clients=clients,
-            dropouts=clients - min_cohort,
-            colluders=max(1, self.corrupt),
+            dropouts=dropouts,
+            colluders=colluders,
         )
         task = msgspec.structs.replace(task, mechanism=mechanism)
         layout = self.method.layout(self.method.begin(task))
@@ -397,6 +407,8 @@ class Federation:
     def _class_names(
         self, clients: Sequence[ClientData], classes: Sequence[str] | None
     ) -> tuple[str, ...]:
+        if classes is None and self.privacy is not None:
+            raise ConfigError("no class names, and labels are private; pass classes=")
         if len(clients) < 2:
             raise DataError(
                 f"{len(clients)} clients; a federation needs ≥ 2, for one client's sum is its data"

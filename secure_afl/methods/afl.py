@@ -4,6 +4,7 @@ import numpy as np
 
 from protocols.layout import Integers, Layout
 from secure_afl.clients import ClientData
+from secure_afl.errors import ConfigError
 from secure_afl.methods.method import Memory, Method, PublicState, Task
 from secure_afl.model import LinearModel
 from secure_afl.numbers import settle_float
@@ -56,6 +57,7 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
         return task_layout(public.task) if public.weights is None else None
 
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        check_floor(self.ridge)
         return task_sensitivity(task, privacy)
 
     def contribute(
@@ -99,6 +101,12 @@ def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
 def task_statistics(task: Task, data: ClientData) -> Statistics:
     """The statistics of one client's rows."""
     return Statistics.of(data.features, data.labels, len(task.classes), task.quantiser)
+
+
+def check_floor(regularisation: float | None) -> None:
+    """Raise ConfigError for a λ of 0 with noise, which leaves eigenvalues below zero."""
+    if regularisation == 0:
+        raise ConfigError("ridge is 0 with privacy, allowed: > 0; leave it out to go by the noise")
 
 
 def task_vector(task: Task, data: ClientData) -> Integers:

@@ -6,6 +6,7 @@ from protocols.layout import Integers, Layout
 from secure_afl.clients import ClientData
 from secure_afl.methods.afl import (
     MAX_RIDGE,
+    check_floor,
     default_ridge,
     task_layout,
     task_sensitivity,
@@ -73,6 +74,7 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
         return task_layout(public.task) if public.weights is None else None
 
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        check_floor(self.ridge)
         return task_sensitivity(task, privacy)
 
     def contribute(

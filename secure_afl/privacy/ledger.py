@@ -234,18 +234,55 @@ class Ledger:
             book = self._read()
             budget = self._effective(book)
             earlier = book.of(lineage)
-            for entry in earlier:
-                if entry.session == new.session:
-                    if entry.terms != new.terms:
-                        raise self._refusal(
-                            new, earlier, budget, "this session is recorded with other terms"
-                        )
-                    return
-            if problem := _problem(new, earlier, budget):
-                raise self._refusal(new, earlier, budget, problem)
+            if self._recorded(new, earlier, budget):
+                return
             epsilon = _epsilon([*earlier, new], budget)
             new = msgspec.structs.replace(new, epsilon=epsilon)
             self._write(msgspec.structs.replace(book, entries=(*book.entries, new)))
+
+    def check(
+        self,
+        lineage: str,
+        *,
+        run: bytes,
+        rounds: int,
+        mu: float | None,
+        distance: float,
+        unit: Unit,
+        neighbours: Neighbours,
+        mechanism: str,
+    ) -> None:
+        """Raise LedgerRefusal if `authorise` would, now, for a new session; nothing is recorded."""
+        when = datetime.now(UTC)
+        new = _checked(
+            Entry(
+                lineage,
+                run.hex(),
+                "00",
+                rounds,
+                mu,
+                distance,
+                unit,
+                neighbours,
+                None,
+                mechanism,
+                when,
+            )
+        )
+        book = self._read()
+        self._recorded(new, book.of(lineage), self._effective(book))
+
+    def _recorded(self, new: Entry, earlier: list[Entry], budget: Budget | None) -> bool:
+        """Whether a release is there already. Raises LedgerRefusal if it may not be added."""
+        for entry in earlier:
+            if entry.session == new.session:
+                if entry.terms != new.terms:
+                    problem = "this session is recorded with other terms"
+                    raise self._refusal(new, earlier, budget, problem)
+                return True
+        if problem := _problem(new, earlier, budget):
+            raise self._refusal(new, earlier, budget, problem)
+        return False
 
     def raise_budget(self, budget: Budget) -> None:
         """Put a larger budget in the file's place, deliberately.
@@ -351,35 +388,52 @@ def _problem(new: Entry, earlier: list[Entry], budget: Budget | None) -> str:
 
 
 def _affordable(entries: list[Entry], budget: Budget) -> bool:
-    mu, delta = _composed(entries, budget)
+    mu, distance = _composed(entries, budget)
+    delta = budget.delta - distance_delta(budget.epsilon, distance)
     # By δ at the budget's ε: noise that was made for this very budget passes by its own margin.
-    return delta > 0 and delta_of(budget.epsilon, mu) <= delta
+    if delta > 0 and delta_of(budget.epsilon, mu) <= delta:
+        return True
+    return _least_epsilon(mu, distance, budget.delta) <= budget.epsilon
 
 
 def _composed(entries: list[Entry], budget: Budget) -> tuple[float, float]:
-    """μ of all entries together, infinite where they do not compose, and the δ left for it."""
+    """μ of all entries together, infinite where they do not compose, and their distances."""
     kinds = {(entry.unit, entry.neighbours) for entry in entries}
     mus = [entry.mu for entry in entries if entry.mu is not None]
     composes = len(mus) == len(entries) and kinds <= {(budget.unit, budget.neighbours)}
     distance = math.fsum(entry.distance for entry in entries)
-    delta = budget.delta - distance_delta(budget.epsilon, distance)
-    return compose(mus) if composes else math.inf, delta
+    return compose(mus) if composes else math.inf, distance
+
+
+def _least_epsilon(mu: float, distance: float, delta: float) -> float:
+    """An ε that holds at this δ, near the least; infinite if the distance takes too much of δ.
+
+    The distance costs more of δ the larger ε is: half of δ gives an ε, and what the distance really
+    takes at that one a smaller, at which it takes no more.
+    """
+    first = epsilon_of(delta / 2, mu)
+    left = delta - distance_delta(first, distance) if math.isfinite(first) else 0.0
+    return epsilon_of(left, mu) if left >= delta / 2 else math.inf
 
 
 def _epsilon(entries: list[Entry], budget: Budget | None) -> float | None:
     if budget is None:
         return None
-    mu, delta = _composed(entries, budget)
-    return epsilon_of(delta, mu) if delta > 0 else math.inf
+    return _least_epsilon(*_composed(entries, budget), budget.delta)
 
 
 def _left(entries: list[Entry], budget: Budget | None) -> str:
     if budget is None:
         return "there is no budget"
-    mu, delta = _composed(entries, budget)
-    if delta < 1e-200 or not _affordable(entries, budget):
+    if not _affordable(entries, budget):
         return "nothing"
-    left = math.sqrt(max(mu_of(budget.epsilon, delta) ** 2 - mu**2, 0.0))
+    mu, distance = _composed(entries, budget)
+    # The largest ε at which the distance takes half of δ at most.
+    epsilon = budget.epsilon
+    if distance > 0:
+        epsilon = min(epsilon, math.log(max(budget.delta / (2 * distance) - 1, 1.0)))
+    delta = budget.delta - distance_delta(epsilon, distance)
+    left = math.sqrt(max(mu_of(epsilon, delta) ** 2 - mu**2, 0.0)) if delta > 0 else 0.0
     return f"releases of mu ≤ {left:.4g} together"
 
 

@@ -17,9 +17,8 @@ from secure_afl.privacy.sensitivity import Neighbours, Sensitivity, Unit
 
 Placement: TypeAlias = Literal["distributed", "central"]
 
-# Below this the rounding to the grid is no longer a small part of the noise.
-MIN_SHARE_STD = 2.0
-
+# Beyond this, noise at 12 bits is too small for the grid, and the promise is worth little.
+MAX_EPSILON = 20.0
 DEFAULT_DELTA = 1e-5
 DEFAULT_CROSS_WEIGHT = 0.8
 
@@ -28,7 +27,7 @@ class Privacy(Wire, frozen=True):
     """What a run promises about everything that it releases.
 
     Attributes:
-        epsilon, delta: the guarantee, 0.001 to 100 and 1e-15 to 0.1.
+        epsilon, delta: the guarantee, 0.001 to 20 and 1e-15 to 0.1.
         unit: what is hidden: that an `example`, or that a `client` with all its rows, was there.
         neighbours: `add-remove`: it was or was not (a client, whom the roster names, is zeroed
             out); `replace-one`: it was this one or another.
@@ -48,7 +47,7 @@ class Privacy(Wire, frozen=True):
     counts_weight: float | None = None
 
     def __post_init__(self) -> None:
-        settle_float(self, "epsilon", 1e-3, 100)
+        settle_float(self, "epsilon", 1e-3, MAX_EPSILON)
         settle_float(self, "delta", 1e-15, 0.1)
         settle_float(self, "cross_weight", 0.05, 20)
         if self.counts_weight is not None:
@@ -218,10 +217,10 @@ class Mechanism(Wire, frozen=True):
 
     def _check_grid(self, layout: Layout, sensitivity: Sensitivity) -> None:
         for name, std in self.share_stds(layout, sensitivity).items():
-            if std != 0 and not MIN_SHARE_STD <= std <= MAX_SIGMA:
+            if std != 0 and not accounting.MIN_SHARE <= std <= MAX_SIGMA:
                 raise ConfigError(
                     f"a client's noise in block '{name}' would have standard deviation {std:.2g} "
-                    f"steps, allowed: {MIN_SHARE_STD:g}..{MAX_SIGMA:.2g}; pass more (fewer) "
+                    f"steps, allowed: {accounting.MIN_SHARE:g}..{MAX_SIGMA:.2g}; pass more (fewer) "
                     "--feature-bits, or a smaller (larger) --epsilon"
                 )
 

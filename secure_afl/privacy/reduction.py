@@ -177,13 +177,12 @@ def choose_dimension(total_rows: int, gram_noise: float, dim: int) -> int:
     with the factor fitted to random projections of real data, at least 8, and all dimensions where
     there are less than 1.5 times as many. On PneumoniaMNIST, hand signs and handwritten digits (N =
     1,438 to 4,708, ε = 0.1 to 8) that falls 1.1 points short of the best dimension in hindsight on
-    average, 3.3 at most, with `private_floor`; with `private_ridge`, 1.6 and 3.5. A bound of twice
-    the rows costs half a point more. From ε = 1 on, `private_floor` does about as well without a
-    random projection, and what one saves is bytes: they grow with k².
+    average, 3.3 at most. A bound of twice the rows costs half a point more. From ε = 1 on, all
+    dimensions do about as well, and what a random projection saves is bytes: they grow with k².
 
     Args:
         total_rows: N ≥ 1, a public bound; never the number of rows itself, which is private.
-        gram_noise: σ_G ≥ 0 for rows of norm 1, as `private_ridge` takes it.
+        gram_noise: σ_G ≥ 0 for rows of norm 1, that of the Gram matrix's diagonal.
         dim: d ≥ 1.
 
     Returns:

@@ -334,7 +334,7 @@ def test_settings_come_from_a_file_and_flags_go_before_them(command: Command, ta
         ((*DIGITS, "--out", ""), "'out'.*non-empty"),
         ((*DIGITS, "--keys", ""), "'keys'.*non-empty"),
         ((*DIGITS, "--keys", "nowhere"), "nowhere.*no roster"),
-        ((*DIGITS, "--max-rows", 10), "480 rows, allowed: ≤ 10"),
+        ((*DIGITS, "--max-rows", 10), "more rows than 10"),
         ((*DIGITS, "--ridge", 0), "singular at ridge 0"),
         ((*DIGITS, "--ridge", "inf"), "ridge"),
         ((*DIGITS, "--method", "fedhip", "--alpha", "inf"), "alpha"),
@@ -418,3 +418,54 @@ def test_help_names_every_command_and_where_to_start(command: Command) -> None:
         assert re.search(rf"^\W*{name} ", text, re.MULTILINE)
     assert "secure-afl demo" in text
     assert "--partition" in command.well("run", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        (["--epsilon", 1], "--max-rows"),
+        (["--epsilon", 0, "--max-rows", 256], "epsilon"),
+        (["--epsilon", 21, "--max-rows", 256], "epsilon"),
+        (["--epsilon", 1, "--delta", 1, "--max-rows", 256], "delta"),
+        (["--epsilon", 1, "--max-rows", 256, "--holdout", 0.2], "--holdout"),
+        (["--epsilon", 1, "--max-rows", 256, "--drop", 2], "--min-cohort"),
+        (["--epsilon", 1, "--max-rows", 256, "--dimension", 4000], "allowed: ≤ 512"),
+        (["--epsilon", 1, "--max-rows", 256, "--ridge", 0], "ridge is 0"),
+        (["--epsilon", 1, "--max-rows", 256, "--budget", 2], "--ledger"),
+        (["--epsilon", 1, "--max-rows", 256, "--public", "nowhere"], "nowhere"),
+        (["--epsilon", 1, "--max-rows", 256, "--unit", "household"], "unit"),
+    ],
+)
+def test_promises_that_cannot_be_kept_are_refused(
+    command: Command, flags: list[object], problem: str
+) -> None:
+    result = command("run", *flags)
+    assert result.code == 2
+    assert problem in result.err
+
+
+def test_a_private_run_says_what_it_promises(command: Command, tmp_path: Path) -> None:
+    report = reported(
+        command, tmp_path, *DIGITS, "--epsilon", 4, "--max-rows", 1024, "--method", "fedhip",
+        "--out", tmp_path / "out", "--ledger", tmp_path / "ledger.json",
+    )  # fmt: skip
+    assert report.exact
+    assert report.examples is None
+    assert report.privacy is not None
+    assert (report.privacy.epsilon, report.privacy.delta) == (4.0, 1e-5)
+    card = json.loads((tmp_path / "out" / "model.json").read_text(encoding="utf-8"))
+    assert card["privacy"]["epsilon"] == 4.0
+    personal = sorted((tmp_path / "out" / "personal").glob("*.json"))
+    assert personal
+    for file in personal:
+        assert json.loads(file.read_text(encoding="utf-8"))["privacy"] is None
+
+
+def test_public_data_are_not_a_clients(command: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for site in ("a", "b", "c"):
+        np.savez(tmp_path / f"{site}.npz", features=rng.random((40, 6)), labels=np.arange(40) % 2)
+    given = ("run", "--clients", tmp_path / "*.npz", "--epsilon", 2, "--max-rows", 64)
+    result = command(*given, "--public", tmp_path / "a.npz")
+    assert result.code == 2
+    assert "nobody's secret" in result.err

@@ -34,6 +34,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Bfv(),
 )
 CLIENTS = make_clients([7, 5, 9, 6, 8])
+CLASSES = ("0", "1", "2")
 
 
 def run(
@@ -52,7 +53,7 @@ def run(
         min_cohort=min_cohort,
         ledger=ledger,
     )
-    return federation.run(CLIENTS, max_rows=16, drop=drop, plan=plan, record=True)
+    return federation.run(CLIENTS, classes=CLASSES, max_rows=16, drop=drop, plan=plan, record=True)
 
 
 def check_sums(result: Result) -> None:
@@ -134,9 +135,11 @@ def test_nothing_private_is_in_the_report() -> None:
 def test_rows_must_be_bounded_where_their_number_is_private() -> None:
     federation = Federation(AFL(), Additive(), privacy=Privacy(1.0))
     with pytest.raises(ConfigError, match="--max-rows"):
-        federation.run(CLIENTS)
+        federation.run(CLIENTS, classes=CLASSES)
+    with pytest.raises(ConfigError, match="classes="):
+        federation.run(CLIENTS, max_rows=16)
     told = Federation(AFL(), Additive(), privacy=Privacy(1.0, neighbours="replace-one"))
-    assert told.run(CLIENTS).report.examples == sum(len(data) for data in CLIENTS)
+    assert told.run(CLIENTS, classes=CLASSES).report.examples == sum(len(data) for data in CLIENTS)
 
 
 def test_less_epsilon_is_more_noise_and_wider_rings_hold_it() -> None:
@@ -171,8 +174,9 @@ class World:
         federation = Federation(AFL(), Additive(), privacy=Privacy(1.0), min_cohort=4)
         self.task = federation._task(CLIENTS, ("0", "1", "2"), 16, 4)
         self.min_cohort, self.corrupt = min_cohort, corrupt
+        self.client = Watched(AFL(), Additive(), CLIENTS[0], 16, privacy=Privacy(1.0))
 
-    def join(self, mechanism: Mechanism | None, ledger: Ledger | None = None) -> None:
+    def join(self, mechanism: Mechanism | None) -> None:
         task = msgspec.structs.replace(self.task, mechanism=mechanism)
         server = FederationServer(AFL(), Additive(), task)
         nonce = new_nonce()
@@ -180,8 +184,7 @@ class World:
         enrolments = enrol(Additive(), identities, nonce)
         session = server.form(enrolments, nonce, self.min_cohort, self.corrupt)
         assert session is not None
-        client = Watched(AFL(), Additive(), CLIENTS[0], 16, ledger=ledger, lineage="hospital")
-        client.join(session, enrolments["c0"], server.public)
+        self.client.join(session, enrolments["c0"], server.public)
 
     @property
     def mechanism(self) -> Mechanism:
@@ -212,6 +215,86 @@ def test_a_client_refuses_smaller_cohorts_and_more_colluders_than_the_noise_is_f
     for world in (World(min_cohort=3), World(corrupt=2)):
         with pytest.raises(InvalidSession, match="minimum cohort"):
             world.join(world.mechanism)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Privacy(1.0, placement="central"),
+        Privacy(15.0),
+        Privacy(1.0, delta=1e-3),
+        Privacy(1.0, unit="client"),
+        Privacy(1.0, neighbours="replace-one"),
+    ],
+    ids=repr,
+)
+def test_a_client_joins_no_promise_but_its_own(other: Privacy) -> None:
+    world = World()
+    with pytest.raises(InvalidSession, match="this client wants"):
+        world.join(msgspec.structs.replace(world.mechanism, privacy=other))
+
+
+def test_a_client_that_wants_privacy_joins_no_exact_sum() -> None:
+    with pytest.raises(InvalidSession, match="promises None"):
+        World().join(None)
+
+
+def test_a_client_joins_as_many_sums_as_the_run_has() -> None:
+    world = World()
+    world.join(world.mechanism)
+    with pytest.raises(InvalidSession, match="another session of this round"):
+        world.join(world.mechanism)
+    # With a little more noise it is another task, and another round to whoever counts contexts.
+    bent = msgspec.structs.replace(
+        world.mechanism, noise_multiplier=world.mechanism.noise_multiplier * 1.001
+    )
+    with pytest.raises(InvalidSession, match="another task"):
+        world.join(bent)
+
+
+def test_a_server_that_sees_vectors_sees_each_with_all_of_the_noise() -> None:
+    for protocol, shares in ((Plain(), 1), (Additive(), 3)):
+        report = run(protocol).report.privacy
+        assert report is not None
+        assert f"at least {shares} of" in report.trusts
+    client = Watched(AFL(), Plain(), CLIENTS[0], 16, privacy=Privacy(1.0))
+    world = World()
+    server = FederationServer(AFL(), Plain(), world.task)
+    nonce = new_nonce()
+    identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
+    enrolments = enrol(Plain(), identities, nonce)
+    session = server.form(enrolments, nonce, 4, 0)
+    assert session is not None
+    with pytest.raises(InvalidSession, match="one of 3 shares"):
+        client.join(session, enrolments["c0"], server.public)
+
+
+def test_pairwise_noise_is_for_as_many_colluders_as_the_protocol_withstands() -> None:
+    report = run(Pairwise(corrupt_fraction=0.4, dropout_fraction=0.0), min_cohort=5).report
+    assert report.privacy is not None
+    assert report.privacy.colluders == 2
+
+
+def test_a_floor_of_zero_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.4, 1e-5, "example", "add-remove"))
+    with pytest.raises(ConfigError, match="ridge is 0"):
+        run(Additive(), AFL(ridge=0.0), ledger=ledger)
+    assert ledger.spent("c0").releases == 0
+
+
+def test_a_run_that_one_client_refuses_costs_nobody_anything(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.1, 1e-5, "example", "add-remove"))
+    short = Federation(AFL(), Additive(), privacy=Privacy(1.0), ledger=ledger, min_cohort=2)
+    short.run(CLIENTS[3:], classes=CLASSES, max_rows=16)
+    with pytest.raises(LedgerRefusal, match="c3"):
+        run(Additive(), privacy=Privacy(1.0), ledger=ledger)
+    assert [ledger.spent(data.name).releases for data in CLIENTS] == [0, 0, 0, 1, 1]
+
+
+def test_central_noise_is_an_exact_sum_to_a_ledger(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(5, 1e-5, "example", "add-remove"))
+    with pytest.raises(LedgerRefusal, match="infinite"):
+        run(Additive(), privacy=Privacy(1.0, placement="central"), ledger=ledger)
 
 
 def test_a_ledger_refuses_a_second_exact_sum(tmp_path: Path) -> None:
@@ -253,7 +336,9 @@ def test_a_restarted_client_adds_the_same_noise_again() -> None:
     enrolments = enrol(Additive(), identities, nonce)
     session = server.form(enrolments, nonce, 4, 0)
     assert session is not None
-    members = {data.name: Watched(AFL(), Additive(), data, 16) for data in CLIENTS}
+    members = {
+        data.name: Watched(AFL(), Additive(), data, 16, privacy=Privacy(1.0)) for data in CLIENTS
+    }
     parties = {
         name: member.join(session, enrolments[name], server.public)
         for name, member in members.items()
