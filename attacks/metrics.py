@@ -76,7 +76,7 @@ def mean_of(
     mean = float(array.mean())
     if len(array) == 1:
         return Measure(metric, mean, *bounds, chance, best, 1, confidence)
-    error = float(array.std(ddof=1)) / np.sqrt(len(array))
+    error = float(array.std(ddof=1) / np.sqrt(len(array)))
     reach = float(stats.t.ppf((1 + confidence) / 2, len(array) - 1)) * error
     low, high = max(bounds[0], mean - reach), min(bounds[1], mean + reach)
     return Measure(metric, mean, low, high, chance, best, len(array), confidence)

@@ -5,6 +5,7 @@ from typing import Any
 from attacks.attack import Attack
 from attacks.attribution import Attribution, Uniformity
 from attacks.counting import ClassCounts
+from attacks.features.inversion import FeatureDecoder, FeatureInversion
 from attacks.informed import InformedRidge
 from attacks.membership import LeverageMembership, ModelMembership, SubspaceMembership
 from attacks.rows import LatticeRows, NonNegativeRows, SingleRows
@@ -24,6 +25,8 @@ _CLASSES: tuple[type[Attack[Any]], ...] = (
     InformedRidge,
     Attribution,
     Uniformity,
+    FeatureInversion,
+    FeatureDecoder,
 )
 
 ATTACKS: dict[str, type[Attack[Any]]] = {attack.name: attack for attack in _CLASSES}

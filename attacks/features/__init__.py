@@ -1,0 +1,1 @@
+"""From a recovered feature back to the picture, through a frozen backbone."""
