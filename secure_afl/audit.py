@@ -100,6 +100,7 @@ def audit(
     cohort: Cohort = _COHORT,
     protocol: Protocol = _PROTOCOL,
     method: AFL = _METHOD,
+    corrupt: int | None = None,
     change: Callable[[Task], Task] = lambda task: task,
     member: type[Watched] = Watched,
     confidence: float = CONFIDENCE,
@@ -112,6 +113,8 @@ def audit(
         privacy: the promise; of unit example.
         cohort: who drops out and who colludes, as promised.
         method: what the clients contribute.
+        corrupt: clients that the sessions declare to be so, 0 to T; by default T. Sessions with
+            none have noise for T = 1, for every client knows its own share.
         change, member: the task and the clients as they really are; for audits of audits.
         seed: of which canaries are there; noise and keys come from the system.
 
@@ -126,7 +129,14 @@ def audit(
     begin = perf_counter()
     rng = np.random.default_rng(seed)
     canaries = _pairs(privacy) if privacy.neighbours == "replace-one" else _axes()
-    trial = _Trial(change(_task(privacy, cohort, method)), cohort, protocol, method, member)
+    trial = _Trial(
+        change(_task(privacy, cohort, method)),
+        cohort,
+        protocol,
+        method,
+        member,
+        cohort.colluders if corrupt is None else corrupt,
+    )
     present, absent, threshold = trial.templates(canaries)
     looked_for = 0
     counts = np.zeros((2, 2), dtype=np.int64)  # canary there, canary claimed
@@ -193,7 +203,13 @@ class _Trial:
     """One cohort, whose sums are released again and again."""
 
     def __init__(
-        self, task: Task, cohort: Cohort, protocol: Protocol, method: AFL, member: type[Watched]
+        self,
+        task: Task,
+        cohort: Cohort,
+        protocol: Protocol,
+        method: AFL,
+        member: type[Watched],
+        corrupt: int,
     ) -> None:
         assert task.mechanism is not None, "without noise there is nothing to audit"
         self._task = task
@@ -201,6 +217,7 @@ class _Trial:
         self._protocol = protocol
         self._method = method
         self._member = member
+        self._corrupt = corrupt
         self._public = method.begin(task)
         self._identities = {name: Identity.generate(name) for name in cohort.names}
         coordinators = protocol.coordinators()
@@ -229,7 +246,7 @@ class _Trial:
         server = FederationServer(self._method, self._protocol, self._task)
         mechanism = self._task.mechanism
         assert mechanism is not None, "checked before"
-        session = server.form(enrolments, nonce, mechanism.min_cohort, mechanism.colluders)
+        session = server.form(enrolments, nonce, mechanism.min_cohort, self._corrupt)
         assert session is not None, "the first sum"
         coordinators = [
             self._protocol.coordinator(session, enrolments[name]) for name in self._coordinators

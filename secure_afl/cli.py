@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,9 +16,17 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from attacks import config as suite_config
 from attacks.config import AttackConfig
@@ -31,6 +40,7 @@ from secure_afl import tune as tuning
 from secure_afl.config import RunConfig, description, json_schema, make_config
 from secure_afl.errors import ConfigError, SecureAflError
 from secure_afl.prepare import Progress
+from secure_afl.privacy.ledger import Ledger
 from secure_afl.report import Report
 from secure_afl.simulation import majority
 from secure_afl.tune import DEFAULT_EPSILONS
@@ -228,7 +238,8 @@ def tune(
 ) -> None:
     """Sweep ε over real runs: accuracy beside DP-SGD's and beside no privacy, and an audit.
 
-    Interrupted, it goes on where it stopped when it is called again.
+    Interrupted, it goes on where it stopped when it is called again. Every point is a release
+    about the rows, and no ledger is kept: tune on data that are your own or public.
 
       secure-afl tune --out tuning --max-rows 512
 
@@ -243,17 +254,48 @@ def tune(
     sweep = tuning.Sweep(
         epsilons=_numbers("--epsilons", epsilons),
         seeds=seeds,
-        feature_bits=tuple(int(number) for number in _numbers("--bits", bits)),
+        feature_bits=_whole_numbers("--bits", bits),
         ridges=_numbers("--ridges", ridges),
         cross_weights=_numbers("--cross-weights", cross_weights),
-        dimensions=tuple(int(number) for number in _numbers("--dimensions", dimensions)),
+        dimensions=_whole_numbers("--dimensions", dimensions),
         baseline=cast(tuning.Baseline, baseline),
         audit_tests=audit_tests,
     )
-    with _progress() as advance:
-        outcomes = tuning.tune(run_config, sweep, out, advance)
-    tuning.save(run_config, sweep, outcomes, out)
+    try:
+        with _progress() as advance:
+            outcomes = tuning.tune(run_config, sweep, out, advance)
+        tuning.save(run_config, sweep, outcomes, out)
+    except KeyboardInterrupt:
+        _errors.print("Stopped; the same command goes on.", highlight=False)
+        sys.exit(130)
     _show_tuning(run_config, outcomes, out)
+
+
+@app.command()
+def ledger(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ledger of run --ledger.")],
+    raise_budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ε",
+            help="Allow this ε in all from now on, at the same δ. That weakens the promise which "
+            "was made to those whose data it is, also about what is released already: ask them.",
+        ),
+    ] = None,
+) -> None:
+    """Print what was released about each lineage of data, and what is spent of the budget.
+
+    A lineage is a folder or file and all that becomes of it. ε so far is that of all releases up
+    to a line, at the budget's δ.
+
+      secure-afl ledger ledger.json
+    """
+    if not file.is_file():
+        raise ConfigError(f"{file} is no ledger; name the file of run --ledger")
+    book = Ledger.open(file)
+    if raise_budget is not None:
+        _raise_budget(book, raise_budget)
+    _show_ledger(book)
 
 
 @app.command()
@@ -520,7 +562,7 @@ def schema() -> None:
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), _Done())
     with Bars(*columns, TimeRemainingColumn(), console=_errors, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
@@ -530,6 +572,14 @@ def _progress() -> Iterator[Progress]:
             bars.update(tasks[what], completed=done, total=total)
 
         yield advance
+
+
+class _Done(TaskProgressColumn):
+    """How much is done: in percent, since numbers of rows may be private, or of what is counted."""
+
+    def render(self, task: Task) -> Text:
+        counted = task.description in ("points", "canaries", "cells")
+        return MofNCompleteColumn().render(task) if counted else super().render(task)
 
 
 def _people(json_file: str | None) -> Console:
@@ -584,6 +634,64 @@ def _numbers(flag: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise ConfigError(f"{flag} {text!r}; allowed: numbers with commas between") from None
+
+
+def _whole_numbers(flag: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"{flag} {text!r}; allowed: whole numbers with commas between") from None
+
+
+def _raise_budget(book: Ledger, epsilon: float) -> None:
+    budget = book.budget
+    if budget is None:
+        raise ConfigError(
+            f"{book.path} keeps no budget that could be raised; set one with run --ledger --budget"
+        )
+    if not epsilon > budget.epsilon:
+        raise ConfigError(f"--raise-budget {epsilon:g}; allowed: above {budget.epsilon:g}, the old")
+    book.raise_budget(msgspec.structs.replace(budget, epsilon=epsilon))
+
+
+def _show_ledger(book: Ledger) -> None:
+    console, budget = Console(), book.budget
+    # Opened, so that it is known to be a ledger.
+    entries = json.loads(book.path.read_text(encoding="utf-8"))["entries"]
+    for lineage in dict.fromkeys(entry["lineage"] for entry in entries):
+        table = Table("when", "run", title=Text(lineage), title_justify="left", box=None)
+        table.add_column("rounds", justify="right")
+        table.add_column("mechanism", overflow="fold")
+        table.add_column("ε so far", justify="right")
+        for entry in book.entries(lineage):
+            table.add_row(
+                f"{entry.when:%Y-%m-%d %H:%M}",
+                entry.run[:8],
+                f"{entry.rounds}",
+                Text(entry.mechanism),
+                _finite(math.inf if entry.mu is None else entry.epsilon),
+            )
+        console.print(table)
+        spent = book.spent(lineage)
+        words = f"Releases: {spent.releases}"
+        if budget is not None and spent.epsilon is not None:
+            words += f"; spent: ε = {_finite(spent.epsilon)} of {budget.epsilon:g}"
+        console.print(words, "\n", highlight=False)
+    if not entries:
+        console.print("Nothing was released.", highlight=False)
+    console.print(
+        "There is no budget: releases are recorded, and none but a second exact sum is refused."
+        if budget is None
+        else f"Budget: ε = {budget.epsilon:g} at δ = {budget.delta:g} for one {budget.unit}, "
+        f"{budget.neighbours}.",
+        highlight=False,
+    )
+
+
+def _finite(epsilon: float | None) -> str:
+    if epsilon is None:
+        return "–"
+    return "∞" if epsilon == math.inf else f"{epsilon:.4g}"
 
 
 def _compare(reports: Sequence[Report], json_file: str | None) -> None:

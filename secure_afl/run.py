@@ -59,7 +59,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
     keys = load_keys(Path(config.keys)) if config.keys else None
     ledger = open_ledger(config)
     make_federation(config, bytes(32))
-    prepared = prepare(config, progress, lambda clients: _check_terms(config, len(clients)))
+    prepared = prepare(config, progress, lambda clients: check_terms(config, len(clients)))
     result = federate(config, prepared, keys=keys, ledger=ledger)
     if config.out is not None:
         save(result, prepared.backbone, config, Path(config.out))
@@ -126,7 +126,7 @@ def make_federation(
     )
 
 
-def _check_terms(config: RunConfig, clients: int) -> None:
+def check_terms(config: RunConfig, clients: int) -> None:
     """Refuse what no session would be formed with, before the features are made."""
     privacy = make_privacy(config)
     declared_rows((), config.max_rows, privacy)
