@@ -274,6 +274,33 @@ def _leakage() -> str:
     )
 
 
+def _rebuild() -> str:
+    results = _results("rebuild")
+
+    def cell(measures: dict[str, Any], metric: str, percent: bool) -> str:
+        measure = measures.get(metric)
+        if measure is None or not measure["trials"]:
+            return "–"
+        value, low, high = (measure[end] for end in ("value", "low", "high"))
+        if percent:
+            return f"{100 * value:.0f} % ({100 * low:.0f}–{100 * high:.0f})"
+        return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+    rows = []
+    for column in results["columns"]:
+        measures = {measure["metric"]: measure for measure in column["decoder"]}
+        rows.append(
+            [
+                column["title"],
+                cell(measures, "retrieval@1", True),
+                cell(measures, "retrieval@5", True),
+                cell(measures, "PSNR over the mean image, dB", False),
+            ]
+        )
+    head = ["seen by", "found again, first", "among the first five", "dB over the mean image"]
+    return _table(head, rows)
+
+
 def _ckks() -> str:
     results = _results("ckks")
     beside = results["beside_tenseal_ckks_vector"]
@@ -347,6 +374,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gram": _gram,
     "leakage": _leakage,
     "privacy": _privacy,
+    "rebuild": _rebuild,
     "tune": _tune,
 }
 
