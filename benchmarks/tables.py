@@ -177,8 +177,11 @@ def _tune() -> str:
         best = [
             max((s for s in peers if s["epsilon"] == epsilon), key=lambda s: float(s["accuracy"]))
             for epsilon in epsilons
+            if peers
         ]
         for kind, line in (("AFL", ours), ("DP-SGD", best)):
+            if not line:
+                continue
             seconds = sum(s["seconds"] for s in line) / len(line)
             rows.append(
                 [
