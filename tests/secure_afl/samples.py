@@ -73,6 +73,10 @@ class Centred(Method[CentredPublic], frozen=True, tag="centred"):
     row_additive = True
     ridge: float = 0.5
 
+    @property
+    def sums(self) -> int:
+        return 2
+
     def begin(self, task: Task) -> CentredPublic:
         return CentredPublic(task)
 
