@@ -68,13 +68,15 @@ class Truth:
     Attributes:
         clients: every client's rows as they went into the run.
         members: of `Known.candidates`, which are in the sum (m,) bool.
-        owners: of `Known.candidates`, the client that each row is of, "" for none.
+        owners: of `Known.candidates`, the client in whose sum each row is, "" for none.
+        origins: of the same, the client whose data each row comes from, in a sum or not.
         images: of each client, where rows were images: (n_k, h, w, channels) in 0..1.
     """
 
     clients: Mapping[str, ClientData]
     members: NDArray[np.bool_] | None = None
     owners: Sequence[str] = ()
+    origins: Sequence[str] = ()
     images: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -66,8 +66,8 @@ class Attribution(Attack[Owners]):
     def judge(self, claim: Owners | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
         """Share of the candidates in the sum whose owner is right.
 
-        Chance is one of all clients of the session, the coalition's own among them: colluding
-        clients that rule themselves out gain that much.
+        Chance is one of the clients that are not of the coalition; where one client is left, one
+        of all, for then its rows are given away with certainty.
         """
         if claim is None:
             chance = 1 / max(len(truth.clients), 1)
@@ -77,7 +77,8 @@ class Attribution(Attack[Owners]):
             for row, name in enumerate(claim.names)
             if row < len(truth.owners) and truth.owners[row] in claim.others
         }
-        return [metrics.attribution(claims, truth.owners, claim.clients, confidence)]
+        guesses = len(claim.others) if len(claim.others) > 1 else claim.clients
+        return [metrics.attribution(claims, truth.owners, guesses, confidence)]
 
 
 class Uniformity(Attack[list[float]]):

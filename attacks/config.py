@@ -1,5 +1,6 @@
 """The settings of `secure-afl attack`, behind its flags."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -127,7 +128,10 @@ def _read(name: str, value: object) -> object:
 
 def _number(name: str, word: str) -> int | float:
     try:
-        return float(word) if name == "epsilons" else int(word)
+        number = float(word) if name == "epsilons" else int(word)
+        if not math.isfinite(number):
+            raise ValueError(word)
+        return number
     except ValueError:
         kind = "numbers" if name == "epsilons" else "whole numbers, or all,"
         raise ConfigError(f"--{name}: {word!r} is no number; allowed: {kind} with commas") from None

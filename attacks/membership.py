@@ -74,7 +74,10 @@ def scored_members(claim: Scores | None, truth: Truth) -> tuple[Floats, metrics.
         return None
     members = truth.members
     kept = np.ones(len(members), dtype=np.bool_)
-    if claim.clients is not None and truth.owners:
+    if claim.clients is not None and truth.origins:
+        # Members and others of the same clients: one is not to be told by its camera.
+        kept = np.isin(truth.origins, sorted(claim.clients))
+    elif claim.clients is not None and truth.owners:
         covered = np.array([owner in claim.clients for owner in truth.owners])
         kept = ~members | covered
     if not members[kept].any() or members[kept].all():

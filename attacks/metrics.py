@@ -1,5 +1,6 @@
 """How well an attack did, with what chance gives and an interval: all return `Measure`."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -86,9 +87,9 @@ def auc(scores: Floats, members: Bools, confidence: float = 0.95, metric: str = 
     """Area under the ROC curve: the chance that a member scores above a non-member, ties half.
 
     DeLong's variance (DeLong, DeLong and Clarke-Pearson 1988), the interval formed on the logit
-    scale. Where every member is above every non-member, or below, that variance is 0; then the
-    disjoint pairs of one member and one non-member are independent trials, and Clopper and
-    Pearson's interval holds.
+    scale. With few members, or where almost every one is above every non-member, that variance says
+    too little; the disjoint pairs of one member and one non-member are independent trials, for
+    which Clopper and Pearson's interval holds: the wider end of the two counts.
 
     Args:
         scores: (m,) finite, high for members.
@@ -103,29 +104,51 @@ def auc(scores: Floats, members: Bools, confidence: float = 0.95, metric: str = 
     value = float(above.sum() / pairs)
     variance = _variance(above / len(outside)) + _variance(below / len(inside))
     trials = len(scores)
+    least = min(len(inside), len(outside))
+    hits = value * least
+    low = share(math.floor(hits + 1e-9), least, 0.5, confidence=confidence).low
+    high = share(math.ceil(hits - 1e-9), least, 0.5, confidence=confidence).high
     if not 0 < value < 1 or variance <= 0:
-        least = min(len(inside), len(outside))
-        exact = share(round(value * least), least, 0.5, confidence=confidence)
-        return Measure(metric, value, exact.low, exact.high, 0.5, 1.0, trials, confidence)
+        return Measure(metric, value, low, high, 0.5, 1.0, trials, confidence)
     logit = np.log(value / (1 - value))
     reach = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(variance) / (value * (1 - value))
     # tanh rather than exp: for a value next to 1 the reach can be hundreds.
-    low, high = (float((1 + np.tanh((logit + sign * reach) / 2)) / 2) for sign in (-1, 1))
-    return Measure(metric, value, low, high, 0.5, 1.0, trials, confidence)
+    ends = [float((1 + np.tanh((logit + sign * reach) / 2)) / 2) for sign in (-1, 1)]
+    return Measure(
+        metric, value, min(low, ends[0]), max(high, ends[1]), 0.5, 1.0, trials, confidence
+    )
 
 
 def tpr_at_fpr(scores: Floats, members: Bools, fpr: float, confidence: float = 0.95) -> Measure:
     """Share of members above the lowest threshold that at most `fpr` of non-members exceed.
 
-    Clopper and Pearson's interval over the members, given the threshold. With fewer than 1/fpr
-    non-members the threshold is the highest of theirs.
+    With fewer than 1/fpr non-members that is the highest of theirs, and chance 1/(n + 1). The
+    interval covers the threshold as well as the share: half of its error for each. The rate at
+    which others exceed the j-th highest of n is Beta(j, n − j + 1)-distributed.
     """
     inside, outside = _split(scores, members)
-    allowed = int(np.floor(fpr * len(outside) + 1e-9))
-    threshold = np.sort(outside)[::-1][min(allowed, len(outside) - 1)]
-    caught = int((inside > threshold).sum())
-    percent = f"{100 * fpr:g}"
-    return share(caught, len(inside), fpr, 1.0, confidence, f"TPR at {percent} % FPR")
+    descending, n = np.sort(outside)[::-1], len(outside)
+
+    def caught(place: int) -> int:
+        """Members above the highest but `place` of the others."""
+        return int((inside > descending[place]).sum()) if place < n else len(inside)
+
+    miss = (1 - confidence) / 4
+    places = np.arange(1, n + 1)
+    below = np.asarray(stats.beta.cdf(fpr, places, n - places + 1))
+    # Thresholds whose rate is surely ≤ fpr, and surely ≥: places from 1 for the highest.
+    least = int(np.count_nonzero(below >= 1 - miss))
+    most = int(np.count_nonzero(below > miss)) + 1
+    half = (1 + confidence) / 2
+    few = caught(least - 1) if least else 0
+    low = share(few, len(inside), fpr, confidence=half).low
+    high = share(caught(most - 1), len(inside), fpr, confidence=half).high
+    value = caught(min(int(np.floor(fpr * n + 1e-9)), n - 1)) / len(inside)
+    chance = max(fpr, 1 / (n + 1))
+    name = f"TPR at {100 * fpr:g} % FPR"
+    return Measure(
+        name, value, min(low, value), max(high, value), chance, 1.0, len(inside), confidence
+    )
 
 
 def membership(scores: Floats, members: Bools, confidence: float = 0.95) -> list[Measure]:

@@ -138,6 +138,7 @@ def draw(pool: Pool, rows: int, seed: int, repeat: int, most: int) -> Draw:
         clients={client.name: client for client in clients},
         members=np.array([member for _, _, member in picked], dtype=np.bool_),
         owners=tuple(name if member else "" for name, _, member in picked),
+        origins=tuple(name for name, _, _ in picked),
         images=Lazy(_true_images(pool, inside)),
     )
     return Draw(clients, known, truth)

@@ -6,6 +6,13 @@ from attacks.attack import Attack
 from attacks.attribution import Attribution, Uniformity
 from attacks.counting import ClassCounts
 from attacks.features.inversion import FeatureDecoder, FeatureInversion
+from attacks.gradients.generative import GradientGenerative
+from attacks.gradients.inversion import (
+    GradientCosine,
+    GradientDlg,
+    GradientLabels,
+    GradientLinear,
+)
 from attacks.informed import InformedRidge
 from attacks.membership import LeverageMembership, ModelMembership, SubspaceMembership
 from attacks.rows import LatticeRows, NonNegativeRows, SingleRows
@@ -27,6 +34,11 @@ _CLASSES: tuple[type[Attack[Any]], ...] = (
     Uniformity,
     FeatureInversion,
     FeatureDecoder,
+    GradientLabels,
+    GradientLinear,
+    GradientDlg,
+    GradientCosine,
+    GradientGenerative,
 )
 
 ATTACKS: dict[str, type[Attack[Any]]] = {attack.name: attack for attack in _CLASSES}

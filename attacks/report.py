@@ -311,16 +311,16 @@ def _rocs(results: Results, spots: Mapping[Spot, Sequence[Cell]]) -> str:
     figures: dict[str, str] = {}
     for card in results.attacks:
         for panel in panels_of(results, spots):
-            if panel.epsilon is None and (drawn := _roc(results, card.name, panel, spots)):
+            if drawn := _roc(results, card.name, panel, spots, panel.epsilon):
                 caption = f"<b>{escape(card.name)}</b>, {escape(panel_title(panel))}"
                 figures.setdefault(drawn, f"<figcaption>{caption}</figcaption></figure>")
     if not figures:
         return ""
     return (
         "<p>Share of the rows in the sum that an attack finds, against the share of other rows "
-        "that it takes for them. With differential privacy no attack on one row can lie above "
-        "the exact trade-off curve of the Gaussian mechanism, TPR = Φ(Φ⁻¹(FPR) + μ) (Dong, Roth "
-        "and Su 2022), but by chance.</p>\n"
+        "that it takes for them. With differential privacy no attack on one row from a blind "
+        "sum can lie above the exact trade-off curve of the Gaussian mechanism, TPR = "
+        "Φ(Φ⁻¹(FPR) + μ) (Dong, Roth and Su 2022), but by chance.</p>\n"
         f'<div class="figures">{"".join(a + b for a, b in figures.items())}</div>'
     )
 
@@ -337,8 +337,14 @@ def _had(spot: Spot, results: Results) -> str:
     return what if spot.epsilon is None else f"{what}, ε = {spot.epsilon:g}"
 
 
-def _roc(results: Results, attack: str, panel: Panel, spots: Mapping[Spot, Sequence[Cell]]) -> str:
-    least, styles = 1e-3, iter(range(STYLES))
+def _roc(
+    results: Results,
+    attack: str,
+    panel: Panel,
+    spots: Mapping[Spot, Sequence[Cell]],
+    epsilon: float | None,
+) -> str:
+    least = 1e-3
     grid = np.geomspace(least, 1.0, 60)
     curves: dict[str, tuple[tuple[float, float], ...]] = {}
     theory: dict[float, float] = {}
@@ -346,19 +352,21 @@ def _roc(results: Results, attack: str, panel: Panel, spots: Mapping[Spot, Seque
         fits = (spot.attack, spot.method, spot.rows) == (attack, panel.method, panel.rows)
         if not fits or not _is_swept(results, spot) or not cells[0].roc:
             continue
-        curves.setdefault(_had(spot, results), cells[0].roc)
-        if spot.epsilon is not None and cells[0].mu is not None:
-            theory[spot.epsilon] = cells[0].mu
+        if spot.epsilon == epsilon:
+            curves.setdefault(_had(spot, results), cells[0].roc)
+            if epsilon is not None and cells[0].mu is not None:
+                theory[epsilon] = cells[0].mu
     if not curves:
         return ""
     lines = [
-        Series(label, _resampled(points, grid), style=style, marked=False)
-        for (label, points), style in zip(curves.items(), styles, strict=False)
+        Series(label, _resampled(points, grid), style=style % STYLES, marked=False)
+        for style, (label, points) in enumerate(curves.items())
     ]
-    for (epsilon, mu), style in zip(theory.items(), styles, strict=False):
+    for style, (epsilon, mu) in enumerate(theory.items(), len(curves)):
         curve = gaussian_tradeoff(mu, grid)
         points = [(float(f), float(t)) for f, t in zip(grid, curve, strict=True)]
-        lines.append(Series(f"bound at ε = {epsilon:g}", points, style=style, marked=False))
+        label = f"bound at ε = {epsilon:g}"
+        lines.append(Series(label, points, style=style % STYLES, marked=False))
     guess = [(float(f), float(f)) for f in grid]
     lines.append(Series("guessing", guess, style=2, marked=False, quiet=True))
     x, y = Axis("false positive rate", least, 1.0, log=True), Axis("true positive rate", 0.0, 1.0)

@@ -107,7 +107,6 @@ class Differencing(Attack[Difference]):
     """
 
     name = "differencing"
-    two_sessions = True
     wants = "sums of statistics from two sessions"
     assumes = ("the view of a second session, as extra['other']",)
     two_sessions = True

@@ -308,6 +308,17 @@ def describe(attack: type[AnyAttack]) -> AttackCard:
     )
 
 
+# Adversaries that have whole sums at most; over plain every vector has all of the noise.
+_SEE_SUMS = (
+    "outsider",
+    "client",
+    "server",
+    "first-aggregator",
+    "all-but-one-aggregator",
+    "key-holder",
+)
+
+
 class _Stage:
     """One run, made when its first view is wanted, and the second sessions that go with it."""
 
@@ -384,7 +395,7 @@ class _Stage:
             roc=_thinned(instance.roc(claim, truth)),
             seconds=seconds,
             images=tuple(gallery(picture) for picture in pictures),
-            mu=_mu(self._record),
+            mu=_mu(self._record, adversary.name),
         )
 
     @cached_property
@@ -436,10 +447,16 @@ class _Stage:
         return Record(federation.method, federation.protocol, result)
 
 
-def _mu(record: Record) -> float | None:
-    """μ of all sums of a run together, if they have noise."""
+def _mu(record: Record, adversary: str) -> float | None:
+    """μ of all sums of a run together, if they have noise and the adversary sees no more of it.
+
+    Coalitions that open single vectors, or know more shares than was declared, have less noise
+    before them than the promise is about.
+    """
     privacy = record.result.report.privacy
-    return math.sqrt(privacy.rounds) / privacy.noise_multiplier if privacy else None
+    if privacy is None or adversary not in _SEE_SUMS:
+        return None
+    return math.sqrt(privacy.rounds) / privacy.noise_multiplier
 
 
 def _run_config(config: AttackConfig, setting: Setting) -> RunConfig:

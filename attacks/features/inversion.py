@@ -94,7 +94,12 @@ class ImageAttack(Attack[Rebuilt]):
         stack, places = _true_images(truth)
         found = [] if claim is None else _pairs(claim, truth)
         found = [pair for pair in found if pair[1] in places]
-        chances = {k: min(1.0, k / max(1, len(stack))) for k in _RETRIEVED}
+        # Leaks come with labels: who guesses among the images of the class is right that often.
+        alike_in = np.bincount([truth.clients[name].labels[row] for name, row in places])
+        sizes = [alike_in[truth.clients[n].labels[row]] for _, (n, row) in found] or [len(stack)]
+        chances = {
+            k: float(np.mean([min(1.0, k / max(1, size)) for size in sizes])) for k in _RETRIEVED
+        }
         if claim is None or not found or len(stack) < 2:
             return [
                 *(share(0, 0, chances[k], 1.0, confidence, _retrieval(k)) for k in _RETRIEVED),

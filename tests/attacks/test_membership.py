@@ -8,11 +8,12 @@ from attacks.membership import (
     LeverageMembership,
     MembershipAttack,
     ModelMembership,
+    Scores,
     SubspaceMembership,
     leverage,
     scored_members,
 )
-from attacks.metrics import auc, gaussian_auc, gaussian_tradeoff, roc
+from attacks.metrics import auc, gaussian_auc, gaussian_tradeoff, roc, tpr_at_fpr
 from protocols.layout import Block, Integers, Layout
 from secure_afl.clients import ClientData
 from secure_afl.errors import ConfigError
@@ -198,3 +199,31 @@ def test_nothing_to_go_on_is_chance() -> None:
         SubspaceMembership().claim(run.view(["aggregator_0"]), Known(), rng())
     with pytest.raises(ConfigError, match="members"):
         SubspaceMembership().judge(None, Truth({}))
+
+
+def test_strangers_of_the_same_client_are_not_told_from_its_members_by_style() -> None:
+    """Candidates are judged among rows of the same clients: a camera is no membership."""
+    rng = np.random.default_rng(3)
+    scores = np.concatenate([rng.normal(3, 1, 200), rng.normal(0, 1, 200)])
+    origins = ["a"] * 200 + ["b"] * 200
+    members = np.tile([True, False], 200)
+    owners = [name if member else "" for name, member in zip(origins, members, strict=True)]
+    truth = Truth({}, members, owners, origins)
+    kept = scored_members(Scores(scores, frozenset({"a"})), truth)
+    assert kept is not None
+    assert len(kept[0]) == 200
+    area = auc(*kept)
+    assert area.low < 0.5 < area.high
+
+
+@pytest.mark.parametrize("members", [1, 2, 4, 40])
+def test_intervals_hold_with_few_members(members: int) -> None:
+    missed = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        inside = np.arange(members + 400) < members
+        area = auc(rng.standard_normal(members + 400), inside, 0.99)
+        rate = tpr_at_fpr(rng.standard_normal(members + 400), inside, 0.01, 0.99)
+        missed += not area.low <= 0.5 <= area.high
+        missed += not rate.low <= 0.01 <= rate.high
+    assert missed <= 12

@@ -10,6 +10,8 @@ import pytest
 from attacks.attack import Attack, Known
 from attacks.cells import CELLS, Cell, CellFile, above_chance, averaged, success
 from attacks.config import AttackConfig, make_config
+from attacks.membership import LeverageMembership
+from attacks.metrics import gaussian_auc
 from attacks.pool import available, draw, load_pool, sequel
 from attacks.record import RunView
 from attacks.suite import Interrupted, Results, run
@@ -125,7 +127,7 @@ def test_intervals_widen_with_the_number_of_cells_and_hold_together(tmp_path: Pa
     alone = run(one, attacks, tmp_path).cells[0]
     among = by_place(run(SMALL, attacks, tmp_path))["leverage", "plain", "server"]
     assert alone.key == among.key
-    narrow, wide = alone.measures[2], among.measures[2]
+    narrow, wide = alone.measures[0], among.measures[0]
     assert wide.low < narrow.low
     assert wide.value == narrow.value
     # Bonferroni over 14 cells with three intervals each.
@@ -292,12 +294,36 @@ def test_what_cannot_be_done_is_refused_before_anything_is_run(
     assert not (tmp_path / CELLS).exists()
 
 
-def test_privacy_is_an_axis_once_runs_have_it(tmp_path: Path) -> None:
-    config = changed(SMALL, epsilons=(8.0,))
-    if "epsilon" in RunConfig.__struct_fields__:
-        pytest.skip("runs have privacy; the suite's own tests of it are elsewhere")
-    with pytest.raises(ConfigError, match="no differential privacy"):
-        run(config, TINY, tmp_path)
+def test_privacy_is_an_axis_and_membership_stays_below_its_bound(tmp_path: Path) -> None:
+    config = changed(
+        SMALL,
+        protocols=("additive",),
+        rows=(60,),
+        epsilons=(8.0,),
+        adversaries=(),
+        confidence=0.99,
+    )
+    results = run(config, {"membership-leverage": LeverageMembership}, tmp_path)
+    noisy = [cell for cell in results.cells if cell.epsilon is not None]
+    assert len(noisy) == len(results.cells) / 2
+    by_adversary = {cell.adversary: cell for cell in noisy}
+    first = by_adversary["first-aggregator"]
+    assert first.error is None
+    assert first.mu is not None
+    assert first.mu == pytest.approx(1 / 0.600, rel=5e-3)
+    # Coalitions that open single vectors have less noise before them than the bound is about.
+    assert by_adversary["all-aggregators"].mu is None
+    area = first.measures[0]
+    assert area.low <= gaussian_auc(first.mu)
+    exact = next(c for c in results.cells if c.epsilon is None and c.adversary == first.adversary)
+    assert exact.measures[0].value > 0.9 > area.value
+    assert exact.mu is None
+
+
+def test_epsilons_that_are_no_numbers_are_refused() -> None:
+    for word in ("inf", "nan", "0"):
+        with pytest.raises(ConfigError, match="epsilons"):
+            make_config({}, {"epsilons": word})
 
 
 def test_a_file_of_something_else_is_not_taken_for_cells(tmp_path: Path) -> None:

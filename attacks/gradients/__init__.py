@@ -1,0 +1,1 @@
+"""From a client's gradient, or the mean of several, back to the pictures that it is of."""
