@@ -304,6 +304,71 @@ def _rebuild() -> str:
     return _table(head, rows)
 
 
+def _inversion() -> str:
+    results, prior = _results("inversion"), _results("gradient_prior")
+    raw, plain = results["raw_gradients"], results["fedsgd_plain"]
+    blind, published = results["fedsgd_blind_sum"], results["published"]
+
+    def decibels(measures: list[dict[str, Any]], metric: str = "PSNR, dB") -> str:
+        one = next(measure for measure in measures if measure["metric"] == metric)
+        return f"{one['value']:.1f} ({one['low']:.1f} to {one['high']:.1f})"
+
+    def over_mean(measures: list[dict[str, Any]]) -> str:
+        return decibels(measures, "PSNR over the mean image, dB")
+
+    linear = raw["linear_layer"]
+    rows = [
+        [
+            "dense layer, raw gradient (Phong et al. 2018)",
+            f"≥ {linear['least_psnr_db']:.0f} on {linear['psnr']['trials']} of 50",
+            "",
+            published["linear_layer"]["psnr_db"],
+        ]
+    ]
+    named = {
+        "DLG, LeNet, raw gradient": (raw["dlg_lenet"], "dlg"),
+        "Inverting Gradients, LeNet, raw gradient": (
+            raw["inverting_gradients_lenet"],
+            "inverting_gradients",
+        ),
+        "linear head, FedSGD upload in plain": (plain["linear_head/gradient-linear"], None),
+        "DLG, ConvNet, FedSGD upload in plain": (plain["convnet/gradient-dlg"], None),
+        "Inverting Gradients, ConvNet, upload in plain": (plain["convnet/gradient-cosine"], None),
+        "linear head, blind sum of 10, every class there": (
+            blind["linear_head/gradient-linear"],
+            None,
+        ),
+        "Inverting Gradients, ConvNet, blind sum of 10": (blind["convnet/gradient-cosine"], None),
+    }
+    for name, (found, source) in named.items():
+        measures = found["measures"]
+        theirs = published[source]["psnr_db"] if source else ""
+        rows.append([name, decibels(measures), over_mean(measures), theirs])
+    closed = prior["r_gap"]["float32"]
+    rows.append(
+        [
+            "R-GAP, its own network, float32",
+            f"≥ {closed['least_psnr_db']:.0f} on {closed['images']} of 20",
+            "",
+            published["r_gap"]["psnr_db"],
+        ]
+    )
+    table = _table(["attack", "PSNR, dB", "over the mean image", "published"], rows)
+    gains = [
+        [f"{title}, noise {noise} × the gradient's", *_gain(prior[network]["gains"], noise)]
+        for network, title in (("lenet", "LeNet"), ("convnet", "ConvNet"))
+        for noise in ("0", "1")
+    ]
+    head = ["gain of a generative prior, dB", "over pixels with TV", "of its feature maps"]
+    return table + "\n" + _table(head, gains)
+
+
+def _gain(gains: dict[str, list[float]], noise: str) -> list[str]:
+    kinds = ("the better of them for each image", "latent only")
+    triples = (gains[f"noise {noise}, {kind}"] for kind in kinds)
+    return [f"{value:+.1f} ({low:+.1f} to {high:+.1f})" for value, low, high in triples]
+
+
 def _ckks() -> str:
     results = _results("ckks")
     beside = results["beside_tenseal_ckks_vector"]
@@ -375,6 +440,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "fedavg": _fedavg,
     "pairwise": _pairwise,
     "gram": _gram,
+    "inversion": _inversion,
     "leakage": _leakage,
     "privacy": _privacy,
     "rebuild": _rebuild,

@@ -110,6 +110,25 @@ def columns_of_head(gradient: Floats, labels: Integers) -> Floats:
     return directions
 
 
+def class_sums_of_head(gradient: Floats, rows: int) -> Floats:
+    """The sums Q = FᵀY (d, C) of each class's rows, from a softmax head's gradient at zero.
+
+    At zero every share is 1/C, so that the column of class c is f̄/C − Q_c/n, with f̄ the mean row.
+    Of rows ≥ 0 every Q_c is ≥ 0: C times the greatest column, entry by entry, is f̄ wherever some
+    class has no value there. What comes out is Q_c less the least of all classes' sums, entry by
+    entry: exact if a class has no row at all, and then one blind sum of FedSGD's first round tells
+    as much as the Q of AFL: a class of one row hands over that row.
+
+    Args:
+        gradient: (d, C), the mean over all rows, not clipped; at parameters of zero.
+        rows: n ≥ 1.
+    """
+    classes = gradient.shape[1]
+    mean_row: Floats = classes * gradient.max(axis=1)
+    sums: Floats = rows * (mean_row[:, None] / classes - gradient)
+    return sums
+
+
 def dense_input(weight_gradient: Floats, bias_gradient: Floats) -> Floats:
     """The one input (k,) of a linear layer with bias, from its gradient.
 

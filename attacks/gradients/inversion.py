@@ -12,6 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from attacks.attack import Attack, Known, Measure, Picture, Truth
 from attacks.gradients.analytic import (
+    class_sums_of_head,
     columns_of_head,
     labels_of_head,
     labels_of_weights,
@@ -218,7 +219,8 @@ class GradientLinear(RowAttack):
 
     The head here is a softmax without bias, trained on features: of one row f of class y its
     gradient is f(p − y)ᵀ, which gives f up to what rounding took (`row_of_head`). A sum of several
-    rows gives each class's column, a blend (`columns_of_head`).
+    rows gives each class's column, a blend (`columns_of_head`); and in the first round, where a
+    class is absent, the very sum of each class's rows (`class_sums_of_head`).
 
     `Known.extra`: with `image_shape` (h, w, channels), rows of so many values are taken for pixels.
     """
@@ -236,7 +238,10 @@ class GradientLinear(RowAttack):
         number = rows_of(view, subset)
         labels = _labels(view, gradient, number)
         if number > 1:
-            return Found(subset.clients, labels, columns_of_head(gradient.reshape(shape), labels))
+            columns = gradient.reshape(shape)
+            if not public.parameters.any() and len(np.unique(labels)) < shape[1]:
+                columns = -class_sums_of_head(columns, number)
+            return Found(subset.clients, labels, columns_of_head(columns, labels))
         weights = public.parameters.reshape(shape)
         row = row_of_head(gradient.reshape(shape), weights, int(labels[0]))
         return Found(subset.clients, labels, row.feature[None])
