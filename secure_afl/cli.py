@@ -415,7 +415,10 @@ def attack(
 
 
 def _list_attacks(cards: Sequence[Any]) -> None:
-    table = Table("attack", "what it does", "wants of its view", "is given besides")
+    table = Table()
+    table.add_column("attack", no_wrap=True)
+    for title in ("what it does", "wants of its view", "is given besides"):
+        table.add_column(title)
     for card in cards:
         summary = " ".join(card.summary.split("\n\n")[0].split())
         name = f"{card.name} (costly)" if card.costly else card.name

@@ -357,6 +357,8 @@ def label(point: Point) -> str:
         return "without privacy"
     if point.dpsgd is not None:
         settings = point.dpsgd
+        if settings == DpSgdSettings():
+            return "DP-SGD"
         return (
             f"DP-SGD, {settings.epochs} epochs, rate {settings.learning_rate:g}, clip "
             f"{settings.clip:g}, momentum {settings.momentum:g}"
