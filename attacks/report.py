@@ -137,8 +137,9 @@ def _legend(results: Results) -> str:
         '<span><span class="swatch failed">!</span> failed</span></div>\n'
         f"<p class=soft>Small print in a cell is its interval. All {results.planned:,} cells' "
         f"intervals hold together at {results.config.confidence:.0%} confidence (Bonferroni); each "
-        "by itself is wider than usual for that. A cell leads to all its measures. Attacks on two "
-        "sessions are by those who have two, all others by those who have one.</p>"
+        "by itself is wider than usual for that. They are about this run and this choice of rows. "
+        "A cell leads to all its measures. Attacks on two sessions are by those who have two, all "
+        "others by those who have one.</p>"
     )
 
 
