@@ -23,7 +23,8 @@ from attacks.features.leaks import Leak, find_leaks
 from attacks.features.stacks import load_stack
 from attacks.features.train import public_images
 from attacks.record import Record, RunView
-from benchmarks.record import RESULTS, data_folder, write
+from benchmarks.record import data_folder, write
+from benchmarks.tune import POINTS
 from protocols.additive import Additive
 from protocols.ckks import Ckks
 from protocols.pairwise import Pairwise
@@ -436,7 +437,9 @@ def draw(victims: Sequence[Victim], shown: Sequence[Shown], pictures: int) -> No
         color="0.35",
         fontsize=8.5,
     )
-    figure.savefig(RESULTS / "rebuild.png", dpi=130, facecolor="white")
+    # Not kept with the figures: it shows pictures of the data set.
+    POINTS.mkdir(exist_ok=True)
+    figure.savefig(POINTS / "rebuild.png", dpi=130, facecolor="white")
     plt.close(figure)
 
 
