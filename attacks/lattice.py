@@ -21,11 +21,6 @@ _RANK_TOLERANCE = 1e-10
 _SPARE = (12, 24, 48)
 
 
-def require_fpylll() -> None:
-    """Raise ConfigError unless fpylll is there."""
-    _fpylll()
-
-
 class Factor(NamedTuple):
     """Distinct integer rows (r, d), each up to its sign, and how often each occurs (r,)."""
 
@@ -51,7 +46,7 @@ def factor_gram(gram: Integers, rng: np.random.Generator) -> Factor | None:
     Raises:
         ConfigError: fpylll is not installed.
     """
-    require_fpylll()
+    _fpylll()  # refuse at once, also what would need no reduction
     eigenvalues = np.linalg.eigvalsh(gram.astype(np.float64))
     tolerance = _RANK_TOLERANCE * float(eigenvalues[-1])
     rank = int(np.count_nonzero(eigenvalues > tolerance))

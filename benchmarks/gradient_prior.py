@@ -30,8 +30,7 @@ from attacks.gradients.rgap import RgapNetwork, undo
 from attacks.gradients.victim import ConvNetVictim, LeNetVictim, Victim
 from attacks.images import fitted, psnr
 from attacks.metrics import mean_of
-from benchmarks.record import data_folder, write
-from benchmarks.tune import POINTS
+from benchmarks.record import POINTS, data_folder, write
 from secure_afl import data
 from secure_afl.data import Dataset
 from secure_afl.methods import ConvNet, Task

@@ -7,7 +7,6 @@ already there are not run again.
 """
 
 import sys
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -15,10 +14,9 @@ from attacks import suite
 from attacks.cells import Cell
 from attacks.config import AttackConfig
 from attacks.registry import ATTACKS
-from benchmarks.record import data_folder, write
+from benchmarks.record import POINTS, data_folder, write
 from secure_afl.config import RunConfig
 
-POINTS = Path("benchmarks/points")  # of interrupted runs; not kept
 MEMBERSHIP = ("membership-subspace", "membership-leverage", "membership-model")
 
 
@@ -70,12 +68,13 @@ def _figures(cell: Cell) -> dict[str, Any]:
         "measures": [
             {
                 "metric": measure.metric,
-                "value": measure.value,
-                "low": measure.low,
-                "high": measure.high,
-                "chance": measure.chance,
+                "value": round(measure.value, 4),
+                "low": round(measure.low, 4),
+                "high": round(measure.high, 4),
+                "chance": round(measure.chance, 4),
             }
-            for measure in cell.measures
+            # Of a cell with nothing to attack there is only what guessing gives.
+            for measure in (cell.measures if cell.claimed else ())
         ],
     }
 

@@ -23,8 +23,7 @@ from attacks.features.leaks import Leak, find_leaks
 from attacks.features.stacks import load_stack
 from attacks.features.train import public_images
 from attacks.record import Record, RunView
-from benchmarks.record import data_folder, write
-from benchmarks.tune import POINTS
+from benchmarks.record import POINTS, data_folder, write
 from protocols.additive import Additive
 from protocols.ckks import Ckks
 from protocols.pairwise import Pairwise

@@ -11,6 +11,8 @@ from statistics import median
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+# What long measurements go on from, and pictures of the data; not kept.
+POINTS = Path(__file__).parent / "points"
 
 
 def data_folder() -> Path:

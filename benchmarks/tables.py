@@ -265,8 +265,8 @@ def _leakage() -> str:
 
     table = []
     for attack, rows in lines:
-        (first, *_) = [c for c in results["cells"] if (c["attack"], c["rows"]) == (attack, rows)]
-        metric = first["measures"][0]["metric"]
+        there = [c for c in results["cells"] if (c["attack"], c["rows"]) == (attack, rows)]
+        metric = next(c["measures"][0]["metric"] for c in there if c["measures"])
         exact = [value(results["cells"], attack, rows, view) for view in views.values()]
         noisy = value(results["noisy"], attack, rows, views["additive: 1st aggregator"])
         table.append([f"{attack}, n = {rows}: {metric}", *exact, noisy])

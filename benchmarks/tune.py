@@ -6,16 +6,14 @@ Each case is one `secure-afl tune`; points already there are not run again.
 """
 
 import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from benchmarks.record import RESULTS, data_folder, write
+from benchmarks.record import POINTS, RESULTS, data_folder, write
 from secure_afl import tune as tuning
 from secure_afl.config import RunConfig
 
-POINTS = Path("benchmarks/points")  # of interrupted runs; not kept
 SEEDS = 5
 AUDIT_TESTS = 100_000
 

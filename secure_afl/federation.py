@@ -9,7 +9,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Mapping
-from typing import TypedDict
 
 from protocols.codec import encode
 from protocols.errors import InvalidSession
@@ -23,9 +22,9 @@ from secure_afl.clients import ClientData
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods import AnyMethod, Memory, PublicState, Task
 from secure_afl.model import Model
-from secure_afl.privacy.ledger import Ledger
+from secure_afl.privacy.ledger import Charge, Ledger
 from secure_afl.privacy.mechanism import Mechanism, Privacy
-from secure_afl.privacy.sensitivity import Neighbours, Sensitivity, Unit
+from secure_afl.privacy.sensitivity import Sensitivity
 
 
 def context(method: AnyMethod, public: PublicState) -> bytes:
@@ -87,18 +86,6 @@ class FederationServer:
         if mechanism is not None and mechanism.privacy.placement == "central":
             total = total + noise(self.method, self.public, secrets.token_bytes(32))
         self.public = self.method.absorb(self.public, total, released.included)
-
-
-class Charge(TypedDict):
-    """What a ledger is asked to record, beside lineage and session."""
-
-    run: bytes
-    rounds: int
-    mu: float | None
-    distance: float
-    unit: Unit
-    neighbours: Neighbours
-    mechanism: str
 
 
 class FederationClient:

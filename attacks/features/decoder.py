@@ -5,21 +5,18 @@ image given the feature, by squared error. It knows nothing of the attacked clie
 of images it has from the public ones.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from attacks import networks
 from attacks.features.differentiable import require_torch
 from attacks.features.stacks import load_stack
 from secure_afl.data import Dataset
@@ -132,15 +129,11 @@ class Decoder:
     @property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) over the weights and the card."""
-        return _digest(self._tensors(), self.card)
+        return networks.digest(self._tensors(), self.card)
 
     def save(self, path: Path) -> None:
         """Write a `.safetensors` file that holds the weights, the card and the digest."""
-        metadata = {
-            "card": msgspec.json.encode(self.card).decode(),
-            "digest": self.digest.hex(),
-        }
-        save_file(self._tensors(), path, metadata)
+        networks.save(path, self._tensors(), self.card)
 
     @classmethod
     def load(cls, path: Path) -> "Decoder":
@@ -151,33 +144,25 @@ class Decoder:
             DataError: the file is missing, damaged, or no decoder.
         """
         require_torch()
-        import torch
+        return networks.load(
+            path,
+            Card,
+            cls._built,
+            kind=KIND,
+            what="decoder",
+            remedy="train one with python -m attacks.features.train",
+        )
 
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            card = msgspec.json.decode(metadata["card"], type=Card)
-            if card.kind != KIND or metadata["digest"] != _digest(tensors, card).hex():
-                raise ValueError("its digest does not fit its content")
-            centre, spread = tensors.pop("centre"), float(tensors.pop("spread")[0])
-            network = _network(card.feature_dim, card.recipe, np.full((1, 1, 3), 0.5))
-            network.load_state_dict(
-                {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-            )
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{path} is no saved decoder ({error}); train one with python -m "
-                "attacks.features.train"
-            ) from error
+    @classmethod
+    def _built(cls, card: Card, tensors: networks.Tensors) -> "Decoder":
+        centre, spread = tensors.pop("centre"), float(tensors.pop("spread")[0])
+        network = _network(card.feature_dim, card.recipe, np.full((1, 1, 3), 0.5))
+        networks.put_into(network, tensors)
         return cls(card, network.eval(), centre, spread)
 
-    def _tensors(self) -> dict[str, NDArray[Any]]:
-        # Contiguous, for safetensors writes the memory as it lies.
-        state = {
-            name: tensor.contiguous().numpy() for name, tensor in self.network.state_dict().items()
-        }
-        return state | {"centre": self.centre, "spread": np.array([self.spread])}
+    def _tensors(self) -> networks.Tensors:
+        standard = {"centre": self.centre, "spread": np.array([self.spread])}
+        return networks.tensors_of(self.network) | standard
 
 
 def train_decoder(
@@ -340,11 +325,3 @@ def _standardised(
 ) -> NDArray[np.float32]:
     standardised: NDArray[np.float32] = (_unit(rows) - centre) / np.float32(spread or 1.0)
     return standardised
-
-
-def _digest(tensors: dict[str, NDArray[Any]], card: Card) -> bytes:
-    digest = hashlib.sha256(msgspec.json.encode(card))
-    for name, tensor in sorted(tensors.items()):
-        header = json.dumps([name, str(tensor.dtype), list(tensor.shape)])
-        digest.update(header.encode() + tensor.tobytes())
-    return digest.digest()

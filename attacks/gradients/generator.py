@@ -5,20 +5,17 @@ Bayes"). It is split in stages, so that an attack can look for the latent as wel
 map behind any stage. Larger ones from elsewhere can be plugged in as a file of the same kind.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
+from attacks import networks
 from attacks.features.differentiable import require_torch
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.numbers import settle_float, settle_int
@@ -124,15 +121,11 @@ class Generator:
     @property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) over the weights and the card."""
-        return _digest(self._tensors(), self.card)
+        return networks.digest(self._tensors(), self.card)
 
     def save(self, path: Path) -> None:
         """Write a `.safetensors` file that holds the weights, the card and the digest."""
-        metadata = {
-            "card": msgspec.json.encode(self.card).decode(),
-            "digest": self.digest.hex(),
-        }
-        save_file(self._tensors(), path, metadata)
+        networks.save(path, self._tensors(), self.card)
 
     @classmethod
     def load(cls, path: Path) -> "Generator":
@@ -143,30 +136,23 @@ class Generator:
             DataError: the file is missing, damaged, or no generator.
         """
         require_torch()
-        import torch
+        return networks.load(
+            path,
+            GeneratorCard,
+            cls._built,
+            kind=KIND,
+            what="generator",
+            remedy="train one with train_generator",
+        )
 
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            card = msgspec.json.decode(metadata["card"], type=GeneratorCard)
-            if card.kind != KIND or metadata["digest"] != _digest(tensors, card).hex():
-                raise ValueError("its digest does not fit its content")
-            network = _decoder(card.side, card.channels, card.recipe)
-            network.load_state_dict(
-                {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
-            )
-        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"{path} is no saved generator ({error}); train one with train_generator"
-            ) from error
+    @classmethod
+    def _built(cls, card: GeneratorCard, tensors: networks.Tensors) -> "Generator":
+        network = _decoder(card.side, card.channels, card.recipe)
+        networks.put_into(network, tensors)
         return cls(card, network.eval().requires_grad_(False))
 
-    def _tensors(self) -> dict[str, NDArray[Any]]:
-        # Contiguous, for safetensors writes the memory as it lies.
-        return {
-            name: tensor.contiguous().numpy() for name, tensor in self.network.state_dict().items()
-        }
+    def _tensors(self) -> networks.Tensors:
+        return networks.tensors_of(self.network)
 
 
 def train_generator(
@@ -299,11 +285,3 @@ def _altered(images: "torch.Tensor") -> "torch.Tensor":
     moved = grid_sample(images, grid, padding_mode="border", align_corners=False)
     light, contrast = uniform(_LIGHT).view(-1, 1, 1, 1), 1 + uniform(_CONTRAST).view(-1, 1, 1, 1)
     return ((moved - 0.5) * contrast + 0.5 + light).clamp(0, 1)
-
-
-def _digest(tensors: dict[str, NDArray[Any]], card: GeneratorCard) -> bytes:
-    digest = hashlib.sha256(msgspec.json.encode(card))
-    for name, tensor in sorted(tensors.items()):
-        header = json.dumps([name, str(tensor.dtype), list(tensor.shape)])
-        digest.update(header.encode() + tensor.tobytes())
-    return digest.digest()

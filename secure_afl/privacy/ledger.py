@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypedDict, TypeVar, Unpack
 
 import msgspec
 from msgspec import Meta
@@ -127,6 +127,28 @@ class Spent(NamedTuple):
     releases: int
 
 
+class Charge(TypedDict):
+    """What a release costs a client's data.
+
+    Attributes:
+        run: id, 1 to 64 bytes.
+        rounds: how many releases the whole run will make; it cannot grow later.
+        mu: Δ/σ of the noise, > 0, ≤ 1e6; None for an exact release.
+        distance: total variation of the noise from the Gaussian that mu tells
+            (`discretisation_distance`). It costs 1 + e^ε as much of δ.
+        unit, neighbours: whose privacy mu measures.
+        mechanism: in words, for those who read the ledger.
+    """
+
+    run: bytes
+    rounds: int
+    mu: float | None
+    distance: float
+    unit: Unit
+    neighbours: Neighbours
+    mechanism: str
+
+
 class Ledger:
     """A JSON file of releases, for its owner alone (mode 0600), and the budget they keep to.
 
@@ -179,19 +201,7 @@ class Ledger:
         entries = book.of(lineage)
         return Spent(_epsilon(entries, self._effective(book)), len(entries))
 
-    def authorise(
-        self,
-        lineage: str,
-        *,
-        run: bytes,
-        session: bytes,
-        rounds: int,
-        mu: float | None,
-        distance: float,
-        unit: Unit,
-        neighbours: Neighbours,
-        mechanism: str,
-    ) -> None:
+    def authorise(self, lineage: str, *, session: bytes, **charge: Unpack[Charge]) -> None:
         """Record a release and return, or refuse it; on return the record is on the disk.
 
         A session is charged once to a lineage: it may be asked for again after a restart, and by
@@ -199,13 +209,8 @@ class Ledger:
 
         Args:
             lineage: of the data, 1 to 1000 characters.
-            run, session: ids, 1 to 64 bytes.
-            rounds: how many releases the whole run will make; it cannot grow later.
-            mu: Δ/σ of the noise, > 0, ≤ 1e6; None for an exact release.
-            distance: total variation of the noise from the Gaussian that mu tells
-                (`discretisation_distance`). It costs 1 + e^ε as much of δ at the *budget's* ε.
-            unit, neighbours: whose privacy mu measures.
-            mechanism: in words, for those who read the ledger.
+            session: id, 1 to 64 bytes.
+            charge: fields of `Charge`.
 
         Raises:
             ConfigError: an argument out of range.
@@ -214,22 +219,7 @@ class Ledger:
                 or the run has had its rounds, or declares more than before; or a session that is
                 recorded comes back with other terms; or the file is damaged or cannot be written.
         """
-        when = datetime.now(UTC).replace(microsecond=0)
-        new = _checked(
-            Entry(
-                lineage,
-                run.hex(),
-                session.hex(),
-                rounds,
-                mu,
-                distance,
-                unit,
-                neighbours,
-                None,
-                mechanism,
-                when,
-            )
-        )
+        new = _entry(lineage, session, charge)
         with self._locked():
             book = self._read()
             budget = self._effective(book)
@@ -240,35 +230,9 @@ class Ledger:
             new = msgspec.structs.replace(new, epsilon=epsilon)
             self._write(msgspec.structs.replace(book, entries=(*book.entries, new)))
 
-    def check(
-        self,
-        lineage: str,
-        *,
-        run: bytes,
-        rounds: int,
-        mu: float | None,
-        distance: float,
-        unit: Unit,
-        neighbours: Neighbours,
-        mechanism: str,
-    ) -> None:
+    def check(self, lineage: str, **charge: Unpack[Charge]) -> None:
         """Raise LedgerRefusal if `authorise` would, now, for a new session; nothing is recorded."""
-        when = datetime.now(UTC)
-        new = _checked(
-            Entry(
-                lineage,
-                run.hex(),
-                "00",
-                rounds,
-                mu,
-                distance,
-                unit,
-                neighbours,
-                None,
-                mechanism,
-                when,
-            )
-        )
+        new = _entry(lineage, b"\0", charge)
         book = self._read()
         self._recorded(new, book.of(lineage), self._effective(book))
 
@@ -364,6 +328,25 @@ class Ledger:
             yield
         finally:
             os.close(descriptor)
+
+
+def _entry(lineage: str, session: bytes, charge: Charge) -> Entry:
+    """A release as it is recorded, but for its ε. Raises ConfigError."""
+    return _checked(
+        Entry(
+            lineage,
+            charge["run"].hex(),
+            session.hex(),
+            charge["rounds"],
+            charge["mu"],
+            charge["distance"],
+            charge["unit"],
+            charge["neighbours"],
+            None,
+            charge["mechanism"],
+            datetime.now(UTC).replace(microsecond=0),
+        )
+    )
 
 
 def _problem(new: Entry, earlier: list[Entry], budget: Budget | None) -> str:
