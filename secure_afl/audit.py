@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-from msgspec.structs import replace
 
 from protocols.additive import Additive
 from protocols.identity import Identity
@@ -22,7 +21,7 @@ from protocols.network import FaultPlan, Network
 from protocols.protocol import Protocol, enrol, new_nonce
 from secure_afl.clients import ClientData
 from secure_afl.errors import ConfigError
-from secure_afl.federation import FederationServer
+from secure_afl.federation import FederationServer, calibrated, noiseless
 from secure_afl.methods import AFL, Task
 from secure_afl.privacy import accounting
 from secure_afl.privacy.mechanism import Mechanism, Privacy
@@ -194,9 +193,7 @@ def _task(privacy: Privacy, cohort: Cohort, method: AFL) -> Task:
     mechanism = Mechanism(privacy, 1, cohort.clients, cohort.dropouts, cohort.colluders)
     bounds = tuple((name, _MAX_ROWS) for name in cohort.names)
     task = Task(_DIM, ("a", "b"), Quantiser(MAX_BITS), bounds, bytes(32), mechanism=mechanism)
-    layout = method.layout(method.begin(task))
-    assert layout is not None, "the first sum"
-    return replace(task, mechanism=mechanism.calibrate(layout, method.sensitivity(task, privacy)))
+    return calibrated(method, task)
 
 
 class _Trial:
@@ -222,9 +219,8 @@ class _Trial:
         self._identities = {name: Identity.generate(name) for name in cohort.names}
         coordinators = protocol.coordinators()
         self._coordinators = {name: Identity.generate(name) for name in coordinators}
-        layout = method.layout(self._public)
-        assert layout is not None, "the first sum"
-        stds = task.mechanism.stds(layout, method.sensitivity(task, task.mechanism.privacy))
+        layout, sensitivity = noiseless(method, self._public)
+        stds = task.mechanism.stds(layout, sensitivity)
         # Each entry in units of its noise, as the likelihood ratio weighs it.
         self._weights = np.concatenate(
             [np.full(block.length, 1 / stds[block.name]) for block in layout.blocks]

@@ -10,6 +10,8 @@ import secrets
 import time
 from collections.abc import Mapping
 
+import msgspec
+
 from protocols.codec import encode
 from protocols.errors import InvalidSession
 from protocols.identity import Enrolment
@@ -23,7 +25,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods import AnyMethod, Memory, PublicState, Task
 from secure_afl.model import Model
 from secure_afl.privacy.ledger import Charge, Ledger
-from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
 
@@ -47,11 +49,24 @@ def noise(method: AnyMethod, public: PublicState, entropy: bytes) -> Integers:
     Args:
         entropy: 32 secret bytes.
     """
+    mechanism = public.task.mechanism
+    assert mechanism is not None, "the task has noise"
+    return mechanism.share(*noiseless(method, public), entropy)
+
+
+def noiseless(method: AnyMethod, public: PublicState) -> tuple[Layout, Sensitivity]:
+    """The next blind sum as its noise is measured by: layout without noise, and sensitivity."""
     layout, mechanism = method.layout(public), public.task.mechanism
     assert layout is not None, "a session has a sum"
     assert mechanism is not None, "the task has noise"
-    sensitivity = method.sensitivity(public.task, mechanism.privacy)
-    return mechanism.share(layout, sensitivity, entropy)
+    return layout, method.sensitivity(public.task, mechanism.privacy)
+
+
+def calibrated(method: AnyMethod, task: Task) -> Task:
+    """The task with as much noise in its mechanism as the promise takes. Raises ConfigError."""
+    assert task.mechanism is not None, "the task has noise"
+    mechanism = task.mechanism.calibrate(*noiseless(method, method.begin(task)))
+    return msgspec.structs.replace(task, mechanism=mechanism)
 
 
 class FederationServer:
@@ -214,7 +229,7 @@ class FederationClient:
         if mechanism.privacy.placement == "central":
             terms["mechanism"] = "none here: whoever decodes the exact sum adds the noise"
             return terms
-        layout, sensitivity = self._sum(public, mechanism)
+        layout, sensitivity = noiseless(self.method, public)
         return Charge(
             run=task.run,
             rounds=mechanism.rounds,
@@ -224,11 +239,6 @@ class FederationClient:
             neighbours=mechanism.privacy.neighbours,
             mechanism=mechanism.describe(),
         )
-
-    def _sum(self, public: PublicState, mechanism: Mechanism) -> tuple[Layout, Sensitivity]:
-        layout = self.method.layout(public)
-        assert layout is not None, "a session has a sum"
-        return layout, self.method.sensitivity(public.task, mechanism.privacy)
 
     def _count(self, session: Session, task: Task) -> None:
         """Take part once in each of so many sums as the run has, all of one task."""
@@ -264,9 +274,8 @@ class FederationClient:
                 f"of {mechanism.shares} shares of the noise",
                 party=name,
             )
-        layout, sensitivity = self._sum(public, mechanism)
         try:
-            mechanism.check(layout, sensitivity)
+            mechanism.check(*noiseless(self.method, public))
         except ConfigError as error:
             raise InvalidSession(str(error), party=name) from None
         if mechanism.rounds < self.method.sums:

@@ -22,7 +22,13 @@ from secure_afl.clients import ClientData, check_clients, check_types, pooled
 from secure_afl.data import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluate import check_scored, score, score_private, warnings
-from secure_afl.federation import FederationClient, FederationServer, sum_layout
+from secure_afl.federation import (
+    FederationClient,
+    FederationServer,
+    calibrated,
+    noiseless,
+    sum_layout,
+)
 from secure_afl.keys import Keys
 from secure_afl.methods import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.afl import DEFAULT_RIDGE, default_ridge
@@ -335,9 +341,7 @@ class Federation:
         mechanism = task.mechanism
         if mechanism is None:
             return None
-        layout = self.method.layout(last.public)
-        assert layout is not None, "the round had a sum"
-        return PrivacyReport.of(mechanism, layout, self.method.sensitivity(task, mechanism.privacy))
+        return PrivacyReport.of(mechanism, *noiseless(self.method, last.public))
 
     def _task(
         self,
@@ -390,11 +394,7 @@ class Federation:
             dropouts=dropouts,
             colluders=colluders,
         )
-        task = msgspec.structs.replace(task, mechanism=mechanism)
-        layout = self.method.layout(self.method.begin(task))
-        assert layout is not None, "a method has at least one round"
-        mechanism = mechanism.calibrate(layout, self.method.sensitivity(task, self.privacy))
-        return msgspec.structs.replace(task, mechanism=mechanism)
+        return calibrated(self.method, msgspec.structs.replace(task, mechanism=mechanism))
 
     def _ring_bits(self, task: Task) -> float:
         try:
