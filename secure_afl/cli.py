@@ -377,9 +377,10 @@ def attack(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     # Here and not above: they take half a second, which no other command needs.
-    from attacks import matrix, suite
-    from attacks import report as leakage
+    from attacks import suite
     from attacks.registry import ATTACKS
+    from attacks.report import matrix
+    from attacks.report import page as leakage
 
     if list_attacks:
         _list_attacks([suite.describe(kind) for kind in ATTACKS.values()])

@@ -1,6 +1,7 @@
-"""The ramp from guessing to complete success, as style rules for light and dark pages."""
+"""This module mixes the ramp from guessing to complete success, for light and dark pages."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 LEVELS = 11
 
@@ -9,24 +10,41 @@ LEVELS = 11
 _LIGHT = ("#eef0f2", "#fbe0bd", "#f6b26b", "#dd6b20", "#8f2d04")
 _DARK = ("#262a30", "#4b3420", "#8a531d", "#d07c2c", "#ffcf8f")
 
-
-def ramp_style() -> str:
-    """CSS of the classes s0 to s10: background, and the text that is best read on it."""
-    light = _ramp_rules(_LIGHT)
-    dark = _ramp_rules(_DARK)
-    return f"{light}@media screen and (prefers-color-scheme: dark) {{\n{dark}}}\n"
+_INKS = ("#111111", "#ffffff")
 
 
-def _ramp_rules(anchors: Sequence[str]) -> str:
-    rules = []
+@dataclass(frozen=True)
+class Shade:
+    """A shade is one level of the ramp, and the ink that suits it."""
+
+    level: int
+    background: str
+    ink: str
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A ramp has a shade for each level, on light pages and on dark ones."""
+
+    light: tuple[Shade, ...]
+    dark: tuple[Shade, ...]
+
+
+def mix_ramp() -> Ramp:
+    """Mix the shades of all levels."""
+    return Ramp(_shades_of(_LIGHT), _shades_of(_DARK))
+
+
+def _shades_of(anchors: Sequence[str]) -> tuple[Shade, ...]:
+    shades = []
     for level in range(LEVELS):
-        colour = _mixed(anchors, level / (LEVELS - 1))
-        ink = max(("#111111", "#ffffff"), key=lambda text: _contrast(text, colour))
-        rules.append(f".s{level} {{ background: {colour}; color: {ink}; }}\n")
-    return "".join(rules)
+        background = _mix(anchors, level / (LEVELS - 1))
+        contrasts = {ink: _contrast(ink, background) for ink in _INKS}
+        shades.append(Shade(level, background, max(_INKS, key=contrasts.__getitem__)))
+    return tuple(shades)
 
 
-def _mixed(anchors: Sequence[str], share: float) -> str:
+def _mix(anchors: Sequence[str], share: float) -> str:
     at = share * (len(anchors) - 1)
     first = min(int(at), len(anchors) - 2)
     pairs = zip(_channels(anchors[first]), _channels(anchors[first + 1]), strict=True)
@@ -38,7 +56,7 @@ def _channels(colour: str) -> list[int]:
 
 
 def _contrast(one: str, other: str) -> float:
-    """The contrast ratio of WCAG 2.2."""
+    """Return the contrast ratio of WCAG 2.2."""
     lights = sorted((_luminance(one), _luminance(other)))
     return (lights[1] + 0.05) / (lights[0] + 0.05)
 

@@ -1,4 +1,5 @@
 import re
+import tomllib
 from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
@@ -7,12 +8,13 @@ import msgspec
 import numpy as np
 import pytest
 
+import attacks.report
 from attacks.attack import Measure
 from attacks.cells import Gallery, gallery
-from attacks.charts import Axis, Series, chart
 from attacks.config import AttackConfig
-from attacks.matrix import compact, panels
-from attacks.report import render
+from attacks.report.charts import Axis, Series, lay_out
+from attacks.report.matrix import compact, panels
+from attacks.report.page import render
 from attacks.suite import Results, run
 from secure_afl.config import RunConfig
 from tests.attacks.tiny import TINY, Stumbling
@@ -34,6 +36,7 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(html)
         self.close()
+        self.text = " ".join(self.text.split())
         assert self.open == [], "everything that was opened is closed"
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -158,13 +161,14 @@ def test_a_chart_puts_points_where_they_belong() -> None:
     assert (y.at(-3), y.at(3)) == (0, 1)
     assert x.ticks() == [10, 20, 50, 100, 200, 500, 1000]
     assert y.ticks() == pytest.approx([0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
-    drawn = chart("a <name>", x, y, [Series("line", [(10, 0.5), (1000, 1.0)], [(0.5, 0.6)] * 2)])
-    assert "a &lt;name&gt;" in drawn
-    line = re.search(r'class="line" d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', drawn)
-    assert line is not None
-    left, bottom, right, top = map(float, line.groups())
-    assert left < right
-    assert top < bottom
+    chart = lay_out("name", x, y, [Series("line", [(10, 0.5), (1000, 1.0)], [(0.5, 0.6)] * 2)], 0.4)
+    (line,) = chart.lines
+    (left, bottom), (right, top) = line.points
+    assert line.path == f"M{left:.1f} {bottom:.1f}L{right:.1f} {top:.1f}"
+    assert (left, right) == (chart.frame.left, chart.frame.right)
+    assert (top, bottom) == (chart.frame.top, chart.frame.bottom)
+    assert line.bars.count("V") == 2
+    assert chart.chance is None, "guessing lies off the axis"
 
 
 def test_pictures_are_kept_as_png() -> None:
@@ -218,6 +222,67 @@ def test_a_tied_attack_is_drawn_as_the_coin_that_it_is(results: Results) -> None
     assert len(set(lines)) == 1, "the attack's line is that of guessing"
 
 
-def test_the_style_is_packaged() -> None:
-    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    assert '"report.css"' in pyproject
+NASTY = """<b>&"it's"</b>"""
+
+
+def test_names_from_data_are_escaped_wherever_they_stand(results: Results) -> None:
+    names = {
+        **{card.name: card.name + NASTY for card in results.attacks},
+        **{card.name: card.name + NASTY for card in results.adversaries},
+    }
+    cells = [
+        msgspec.structs.replace(
+            cell,
+            attack=names[cell.attack],
+            coalition=tuple(f"{party}{NASTY}" for party in cell.coalition),
+            error=None if cell.error is None else cell.error + NASTY,
+            measures=tuple(
+                msgspec.structs.replace(m, metric=m.metric if m.metric == "AUC" else NASTY)
+                for m in cell.measures
+            ),
+            images=tuple(msgspec.structs.replace(i, caption=NASTY) for i in cell.images),
+        )
+        for cell in results.cells
+    ]
+    replaced = msgspec.structs.replace(
+        results,
+        cells=tuple(cells),
+        attacks=tuple(
+            msgspec.structs.replace(c, name=names[c.name], summary=f"{NASTY} `{NASTY}`")
+            for c in results.attacks
+        ),
+        adversaries=tuple(
+            msgspec.structs.replace(c, title=c.title + NASTY) for c in results.adversaries
+        ),
+        data=msgspec.structs.replace(results.data, source=NASTY),
+        protocols=dict.fromkeys(results.protocols, NASTY),
+    )
+    html = render(replaced)
+    assert NASTY not in html
+    assert "&amp;lt;" not in html, "nothing is escaped twice"
+    before, after = Page(render(results)), Page(html)
+    expected = before.tags.copy()
+    # The first paragraph of every summary is all that is left of it, and has one piece of code.
+    for tag in ("p", "code"):
+        del expected[tag], after.tags[tag]
+    assert after.tags == expected, "what is in a name opens no element"
+    assert {link[1:] for link in after.links} <= after.ids.keys()
+    assert f"attack-leverage{NASTY}" in after.ids
+    for words in (f"client_03{NASTY}", f"ZeroDivisionError: stumbled{NASTY}", f"protects {NASTY}"):
+        assert words in after.text
+
+
+def test_backticks_of_a_summary_are_code(results: Results) -> None:
+    card = msgspec.structs.replace(results.attacks[0], summary="Reads `a < b`\n off.\n\nAt once.")
+    html = render(msgspec.structs.replace(results, attacks=(card, *results.attacks[1:])))
+    assert "<p>Reads <code>a &lt; b</code> off.</p><p>At once.</p>" in html
+
+
+def test_style_and_templates_are_packaged() -> None:
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    tools = tomllib.loads(text)["tool"]["setuptools"]
+    assert "attacks.report" in tools["packages"]
+    room = Path(attacks.report.__path__[0])
+    patterns = tools["package-data"]["attacks.report"]
+    packaged = {path for pattern in patterns for path in room.glob(pattern)}
+    assert packaged == {p for p in room.rglob("*") if p.is_file() and ".py" not in p.suffix}
