@@ -4,7 +4,7 @@ An attack takes a `View`, cut from a network's transcript, and returns what it f
 say how in a `Lie`, which `stage` tells in a session of real parties.
 """
 
-from attacks.staging import Lie, Staged, stage
-from attacks.view import View
+from attacks.encryption.lies import Lie, Staged, stage
+from attacks.views.view import View
 
 __all__ = ["Lie", "Staged", "View", "stage"]

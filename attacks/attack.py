@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.record import RunView
-from secure_afl.clients import ClientData
-from secure_afl.quantise import Floats
+from attacks.views.run import RunView
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.rows import ClientData
 
 ClaimT = TypeVar("ClaimT")
 

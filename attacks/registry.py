@@ -3,8 +3,6 @@
 from typing import Any
 
 from attacks.attack import Attack
-from attacks.attribution import Attribution, Uniformity
-from attacks.counting import ClassCounts
 from attacks.features.inversion import FeatureDecoder, FeatureInversion
 from attacks.gradients.generative import GradientGenerative
 from attacks.gradients.inversion import (
@@ -13,10 +11,12 @@ from attacks.gradients.inversion import (
     GradientLabels,
     GradientLinear,
 )
-from attacks.informed import InformedRidge
-from attacks.membership import LeverageMembership, ModelMembership, SubspaceMembership
-from attacks.rows import LatticeRows, NonNegativeRows, SingleRows
-from attacks.singling_out import ClientStatistics, Differencing, FedHiPSubtraction
+from attacks.statistics.attribution import Attribution, Uniformity
+from attacks.statistics.counts import ClassCounts
+from attacks.statistics.informed import InformedRidge
+from attacks.statistics.membership import LeverageMembership, ModelMembership, SubspaceMembership
+from attacks.statistics.rows import LatticeRows, NonNegativeRows, SingleRows
+from attacks.statistics.singling_out import ClientStatistics, Differencing, FedHiPSubtraction
 
 _CLASSES: tuple[type[Attack[Any]], ...] = (
     ClassCounts,

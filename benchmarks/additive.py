@@ -23,10 +23,11 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks.record import paired, seconds, write
 from protocols import Block, Enrolment, Identity, Layout, Session, enrol, form_session, new_nonce
-from protocols.additive import UPLOAD, Additive
 from protocols.codec import decode, encode
 from protocols.layout import RING_BITS, Integers
 from protocols.message import Message
+from protocols.schemes.additive.messages import UPLOAD
+from protocols.schemes.additive.protocol import Additive
 from protocols.spool import FileSpool
 
 ENTRIES = 1_000_000

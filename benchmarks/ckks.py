@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from attacks import stage
-from attacks.encrypted_sums import (
+from attacks.encryption.attacks import (
     Attack,
     chosen_ciphertext,
     key_recovery,
@@ -22,8 +22,8 @@ from attacks.encrypted_sums import (
     relabelled_upload,
     rushing_client,
 )
-from attacks.naive import NaiveKeyHolder
-from attacks.tenseal_vectors import DEGREE, Vectors, decrypt_reals, recover_key
+from attacks.encryption.naive_key_holder import NaiveKeyHolder
+from attacks.encryption.tenseal import DEGREE, Vectors, decrypt_reals, recover_key
 from benchmarks.record import paired, seconds, write
 from protocols import (
     Bfv,
@@ -41,10 +41,11 @@ from protocols import (
     form_session,
     new_nonce,
 )
-from protocols.ckks import KEY_HOLDER, SERVER, encrypt_chunk, encrypt_zeros
-from protocols.ckks_parameters import find_parameters
 from protocols.layout import Integers
-from protocols.seal import SEED_BYTES, KeyPair, Ring, pieces
+from protocols.schemes.encrypted.chunks import encrypt_chunk, encrypt_zeros
+from protocols.schemes.encrypted.messages import KEY_HOLDER, SERVER
+from protocols.schemes.encrypted.parameters import find_parameters
+from protocols.schemes.encrypted.seal import SEED_BYTES, KeyPair, Ring, pieces
 from protocols.session import CLIENT
 
 DIM, CLASSES, CLIENTS = 1024, 10, 10

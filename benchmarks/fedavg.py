@@ -25,22 +25,14 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.record import RESULTS, write
 from protocols.codec import encode
-from secure_afl import (
-    AFL,
-    ClientData,
-    FedAvg,
-    Federation,
-    FedSGD,
-    Plain,
-    Quantiser,
-    Result,
-    prepare,
-)
-from secure_afl import data as datasets
-from secure_afl.config import RunConfig
-from secure_afl.data import Dataset
+from secure_afl import AFL, ClientData, FedAvg, Federation, FedSGD, Plain, Quantiser, Result
+from secure_afl.analytic.quantise import Floats
+from secure_afl.data import dataset as datasets
+from secure_afl.data import files as datasets_files
+from secure_afl.data.dataset import Dataset
 from secure_afl.methods import AnyMethod, Task
-from secure_afl.quantise import Floats
+from secure_afl.runs import prepare
+from secure_afl.runs.config import RunConfig
 
 WORKERS = 3
 SEEDS = (0, 1, 2)
@@ -162,7 +154,7 @@ def validation(
     """The clients to tune on, and rows of nobody among them to score settings on."""
     if case.hold_out_every is None:
         assert case.config.clients is not None
-        held = datasets.align([datasets.load(case.config.clients, "val")], classes)
+        held = datasets.align([datasets_files.load(case.config.clients, "val")], classes)
         return clients, features(case.config, held)[0]
     apart = clients[case.hold_out_every - 1 :: case.hold_out_every]
     held_rows = ClientData(

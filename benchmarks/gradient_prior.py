@@ -28,13 +28,13 @@ from attacks.gradients.matching import (
 )
 from attacks.gradients.rgap import RgapNetwork, undo
 from attacks.gradients.victim import ConvNetVictim, LeNetVictim, Victim
-from attacks.images import fitted, psnr
-from attacks.metrics import mean_of
+from attacks.measures.images import fitted, psnr
+from attacks.measures.metrics import mean_of
 from benchmarks.record import POINTS, data_folder, write
-from secure_afl import data
-from secure_afl.data import Dataset
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.data import files as data_files
+from secure_afl.data.dataset import Dataset
 from secure_afl.methods import ConvNet, Task
-from secure_afl.quantise import Quantiser
 
 SIDE, IMAGES, SEED = 32, 8, 1
 GENERATOR = POINTS / "generator_signs.safetensors"
@@ -82,13 +82,13 @@ def main() -> None:
     """Write `results/gradient_prior.json`."""
     torch.set_num_threads(1)
     signs = data_folder() / "sign_digits"
-    sites = data.load_clients(str(signs / "train" / "site_*"))
+    sites = data_files.load_clients(str(signs / "train" / "site_*"))
     public = np.concatenate([load_stack(site, SIDE) for site in sites])
     if not GENERATOR.exists():
         GENERATOR.parent.mkdir(exist_ok=True)
         train_generator(public.transpose(0, 3, 1, 2)).save(GENERATOR)
     generator = Generator.load(GENERATOR)
-    test = data.load(signs / "test")
+    test = data_files.load(signs / "test")
     write(
         "gradient_prior",
         {

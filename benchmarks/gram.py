@@ -15,8 +15,8 @@ import numpy as np
 from scipy.linalg.blas import dsyrk
 
 from benchmarks.record import paired, write
-from secure_afl.quantise import Quantiser
-from secure_afl.statistics import Statistics
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.statistics import Statistics
 
 ROWS, DIM, CLASSES = 50_000, 1024, 10
 

@@ -42,18 +42,18 @@ from attacks.gradients.matching import (
     total_variation,
 )
 from attacks.gradients.victim import DenseVictim, LeNetVictim, Victim
-from attacks.images import mean_of_others, psnr, ssim
-from attacks.metrics import mean_of, share
-from attacks.record import Record
+from attacks.measures.images import mean_of_others, psnr, ssim
+from attacks.measures.metrics import mean_of, share
+from attacks.views.run import Record
 from benchmarks.record import data_folder, write
-from protocols.additive import Additive
-from protocols.plain import Plain
 from protocols.protocol import Protocol
-from secure_afl.clients import ClientData
-from secure_afl.data import load_clients
+from protocols.schemes.additive.protocol import Additive
+from protocols.schemes.plain import Plain
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.rows import ClientData
+from secure_afl.data.files import load_clients
+from secure_afl.federation.simulation import Federation
 from secure_afl.methods import ConvNet, FedSGD
-from secure_afl.quantise import Floats
-from secure_afl.simulation import Federation
 
 SIDE = 32
 SHAPE = (3, SIDE, SIDE)

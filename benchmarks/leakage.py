@@ -10,12 +10,12 @@ import sys
 from time import perf_counter
 from typing import Any
 
-from attacks import suite
-from attacks.cells import Cell
-from attacks.config import AttackConfig
 from attacks.registry import ATTACKS
+from attacks.suite import run as suite
+from attacks.suite.cells import Cell
+from attacks.suite.config import AttackConfig
 from benchmarks.record import POINTS, data_folder, write
-from secure_afl.config import RunConfig
+from secure_afl.runs.config import RunConfig
 
 MEMBERSHIP = ("membership-subspace", "membership-leverage", "membership-model")
 

@@ -25,10 +25,10 @@ import numpy as np
 from benchmarks.record import seconds, write
 from protocols import Block, FaultPlan, Identity, Layout, Network, Pairwise, Party, new_nonce
 from protocols.layout import Integers, RingVector
-from protocols.masks import Mask, add_masks, add_masks_in_threads
-from protocols.pairwise_server import PairwiseServer
-from protocols.pairwise_wire import parameters_of
+from protocols.primitives.masks import Mask, add_masks, add_masks_in_threads
 from protocols.protocol import enrol, form_session
+from protocols.schemes.pairwise.messages import parameters_of
+from protocols.schemes.pairwise.server import PairwiseServer
 from protocols.session import Session
 
 ENTRIES = 535_000

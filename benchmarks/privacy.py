@@ -9,16 +9,16 @@ promised. Audits run the whole pipeline, in the worst promised case, and with br
 import numpy as np
 
 from benchmarks.record import seconds, write
-from protocols.additive import Additive
-from secure_afl.audit import audit
-from secure_afl.clients import ClientData
+from protocols.schemes.additive.protocol import Additive
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import statistics_layout
+from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import statistics_sensitivity
-from secure_afl.quantise import Quantiser
-from secure_afl.simulation import Federation
-from secure_afl.statistics import statistics_layout
-from tests.secure_afl.privacy.test_audit import (
+from secure_afl.tuning.audit import audit
+from tests.secure_afl.tuning.test_audit import (
     THREE,
     OneWithout,
     WrongRelation,

@@ -22,20 +22,21 @@ from attacks.features.inversion import FeatureDecoder, FeatureInversion, ImageAt
 from attacks.features.leaks import Leak, find_leaks
 from attacks.features.stacks import load_stack
 from attacks.features.train import public_images
-from attacks.record import Record, RunView
+from attacks.views.run import Record, RunView
 from benchmarks.record import POINTS, data_folder, write
-from protocols.additive import Additive
-from protocols.ckks import Ckks
-from protocols.pairwise import Pairwise
-from protocols.plain import Plain
 from protocols.protocol import Protocol
-from secure_afl.cache import FeatureCache, default_path
-from secure_afl.clients import ClientData
-from secure_afl.data import Dataset, load_clients
-from secure_afl.features import Backbone, parse_backbone
+from protocols.schemes.additive.protocol import Additive
+from protocols.schemes.encrypted.protocol import Ckks
+from protocols.schemes.pairwise.protocol import Pairwise
+from protocols.schemes.plain import Plain
+from secure_afl.analytic.rows import ClientData
+from secure_afl.data.dataset import Dataset
+from secure_afl.data.files import load_clients
+from secure_afl.features.backbone import Backbone, parse_backbone
+from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL, AnyMethod, FedSGD
 from secure_afl.privacy.mechanism import Privacy
-from secure_afl.simulation import Federation
 
 # Drawn from all sites; all others' pictures are public.
 PEOPLE = 24

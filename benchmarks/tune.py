@@ -11,8 +11,11 @@ from typing import Any
 import msgspec
 
 from benchmarks.record import POINTS, RESULTS, data_folder, write
-from secure_afl import tune as tuning
-from secure_afl.config import RunConfig
+from secure_afl.runs.config import RunConfig
+from secure_afl.tuning import outcomes as tuning_outcomes
+from secure_afl.tuning import picture as tuning_picture
+from secure_afl.tuning import points as tuning_points
+from secure_afl.tuning import sweep as tuning
 
 SEEDS = 5
 AUDIT_TESTS = 100_000
@@ -25,14 +28,14 @@ def main() -> None:
         # An audit is of the cohort, which is the same in all cases; only noise differs by ε. DP-SGD
         # has the backbone's own features, with public data or without.
         tests = AUDIT_TESTS if name == "pneumonia" else 0
-        baseline: tuning.Baseline = "none" if config.public else "sweep"
-        sweep = tuning.Sweep(seeds=SEEDS, baseline=baseline, audit_tests=tests)
+        baseline: tuning_points.Baseline = "none" if config.public else "sweep"
+        sweep = tuning_points.Sweep(seeds=SEEDS, baseline=baseline, audit_tests=tests)
         outcomes = tuning.tune(config, sweep, POINTS / name, _progress)
-        tuning.draw(outcomes, RESULTS / f"tune_{name}.png")
+        tuning_picture.draw(outcomes, RESULTS / f"tune_{name}.png")
         audits = [o for o in outcomes if o.lower_bound is not None]
         figures[name] = {
-            "read_first": tuning.statement(config, outcomes),
-            "summaries": msgspec.to_builtins(tuning.summarise(outcomes)),
+            "read_first": tuning_outcomes.statement(config, outcomes),
+            "summaries": msgspec.to_builtins(tuning_outcomes.summarise(outcomes)),
             "audits": [
                 {
                     "epsilon": o.point.config.epsilon,

@@ -7,15 +7,15 @@ Knows vectors, parties and messages, and nothing of what the vectors mean. Read 
 driver).
 """
 
-from protocols.additive import Additive
-from protocols.ckks import Bfv, Ckks
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Block, Layout
 from protocols.network import Fault, FaultPlan, Network, Transcript
-from protocols.pairwise import Pairwise
 from protocols.party import Party, Sum
-from protocols.plain import Plain
 from protocols.protocol import Protocol, enrol, form_session, new_nonce
+from protocols.schemes.additive.protocol import Additive
+from protocols.schemes.encrypted.protocol import Bfv, Ckks
+from protocols.schemes.pairwise.protocol import Pairwise
+from protocols.schemes.plain import Plain
 from protocols.session import Session
 
 __all__ = [

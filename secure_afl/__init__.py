@@ -9,15 +9,15 @@ one integer vector), the blind sum in `protocols`, `ridge` and `model` (sum to m
 """
 
 from protocols import Additive, Pairwise, Plain
-from secure_afl.clients import ClientData
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError, DataError, SecureAflError
+from secure_afl.federation.simulation import Federation, Result
 from secure_afl.methods import AFL, ConvNet, FedAvg, FedHiP, FedSGD, Linear
-from secure_afl.model import LinearModel, Model
+from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.privacy.mechanism import Privacy
-from secure_afl.quantise import Quantiser
-from secure_afl.simulation import Federation, Result
-from secure_afl.statistics import Statistics
 
 __all__ = [
     "AFL",

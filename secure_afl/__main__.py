@@ -1,5 +1,5 @@
 """`python -m secure_afl`, where the command is not on the path."""
 
-from secure_afl.cli import main
+from secure_afl.cli.main import main
 
 main()

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.protocols.suite", "tests.protocols.worlds")
+pytest.register_assert_rewrite("tests.kit.protocols", "tests.kit.worlds")

@@ -19,10 +19,10 @@ from PIL import Image
 from attacks import networks
 from attacks.features.differentiable import require_torch
 from attacks.features.stacks import load_stack
-from secure_afl.data import Dataset
+from secure_afl.checks import settle_float, settle_int
+from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.features import Backbone
-from secure_afl.numbers import settle_float, settle_int
+from secure_afl.features.backbone import Backbone
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 from secure_afl.errors import ConfigError
-from secure_afl.features import Backbone, Pixels, Projection, TimmNetwork
+from secure_afl.features.backbone import Backbone
+from secure_afl.features.pixels import Pixels, Projection
+from secure_afl.features.timm import TimmNetwork
 
 if TYPE_CHECKING:
     import torch

@@ -16,13 +16,13 @@ from attacks.features.differentiable import ImageShape, differentiable
 from attacks.features.leaks import Leak, find_leaks
 from attacks.features.optimise import Settings, invert
 from attacks.features.stacks import resize_stack
-from attacks.images import mean_of_others, psnr, ranks, ssim
-from attacks.metrics import centred_cosine, match_rows, mean_of, share
-from attacks.record import RunView
-from secure_afl.data import Dataset
+from attacks.measures.images import mean_of_others, psnr, ranks, ssim
+from attacks.measures.metrics import centred_cosine, match_rows, mean_of, share
+from attacks.views.run import RunView
+from secure_afl.analytic.quantise import Floats
+from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError
-from secure_afl.features import Backbone
-from secure_afl.quantise import Floats
+from secure_afl.features.backbone import Backbone
 
 Images = NDArray[np.floating[Any]]
 

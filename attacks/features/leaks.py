@@ -5,15 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.knowledge import SubsetSum, Target, finest, subset_sums, targets
-from attacks.record import RunView
-from attacks.rows import Recovered, non_negative_rows, small_classes
+from attacks.statistics.rows import Recovered, non_negative_rows, small_classes
+from attacks.views.knowledge import SubsetSum, Target, finest, subset_sums, targets
+from attacks.views.run import RunView
 from protocols.layout import Integers
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.statistics import Statistics
 from secure_afl.methods import FedSGD, Linear
 from secure_afl.methods.fedavg import AveragingPublic
 from secure_afl.methods.update import UPDATE
-from secure_afl.quantise import Floats
-from secure_afl.statistics import Statistics
 
 # Of more rows, non-negativity gives mixtures; the figure is measured.
 MAX_ROWS = 40

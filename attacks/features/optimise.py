@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.features.differentiable import Differentiable
+from secure_afl.analytic.quantise import Floats
+from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError
-from secure_afl.numbers import settle_float, settle_int
-from secure_afl.quantise import Floats
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from secure_afl.data import Dataset
+from secure_afl.data.dataset import Dataset
 from secure_afl.errors import DataError
 
 

@@ -15,11 +15,11 @@ from rich.progress import Progress
 
 from attacks.features.decoder import Recipe, train_decoder
 from protocols.errors import ProtocolError
-from secure_afl import data
-from secure_afl.data import Dataset, Examples
+from secure_afl.data import files as data_files
+from secure_afl.data.dataset import Dataset, Examples
 from secure_afl.errors import DataError, SecureAflError
-from secure_afl.features import parse_backbone
-from secure_afl.run import check_folder
+from secure_afl.features.backbone import parse_backbone
+from secure_afl.runs.saving import check_folder
 
 
 def public_images(patterns: Sequence[str]) -> Dataset:
@@ -31,7 +31,7 @@ def public_images(patterns: Sequence[str]) -> Dataset:
     Raises:
         DataError: nothing matches, or what does holds features, or images of several kinds.
     """
-    found = [dataset for pattern in patterns for dataset in data.load_clients(pattern)]
+    found = [dataset for pattern in patterns for dataset in data_files.load_clients(pattern)]
     for dataset in found:
         if not dataset.holds_images:
             raise DataError(f"{dataset.name} holds features; a decoder is trained on images")

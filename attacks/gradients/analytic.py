@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from protocols.layout import Integers
-from secure_afl.quantise import Floats
+from secure_afl.analytic.quantise import Floats
 
 _MIN_NORM = 1e-12
 

@@ -20,11 +20,11 @@ from attacks.gradients.inversion import Found, GradientClaim, RowAttack, victim_
 from attacks.gradients.matching import MatchSettings, cosine_distance, match, total_variation
 from attacks.gradients.updates import averaging_of, gradient_of, has_gradients, rows_of
 from attacks.gradients.victim import Victim
-from attacks.knowledge import SubsetSum
-from attacks.record import RunView
+from attacks.views.knowledge import SubsetSum
+from attacks.views.run import RunView
+from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError
 from secure_afl.methods import ConvNet
-from secure_afl.numbers import settle_float, settle_int
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from attacks import networks
 from attacks.features.differentiable import require_torch
+from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.numbers import settle_float, settle_int
 
 if TYPE_CHECKING:
     import torch

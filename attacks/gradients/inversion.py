@@ -30,14 +30,14 @@ from attacks.gradients.matching import (
 )
 from attacks.gradients.updates import averaging_of, gradient_of, has_gradients, rows_of
 from attacks.gradients.victim import ConvNetVictim, Victim
-from attacks.images import correlations, fitted, mean_of_others, psnr, ranks, ssim
-from attacks.knowledge import SubsetSum, finest, subset_sums
-from attacks.metrics import mean_of, share
-from attacks.record import RunView
+from attacks.measures.images import correlations, fitted, mean_of_others, psnr, ranks, ssim
+from attacks.measures.metrics import mean_of, share
+from attacks.views.knowledge import SubsetSum, finest, subset_sums
+from attacks.views.run import RunView
 from protocols.layout import Integers
-from secure_afl.features import Pixels as PixelBackbone
+from secure_afl.analytic.quantise import Floats
+from secure_afl.features.pixels import Pixels as PixelBackbone
 from secure_afl.methods import ConvNet, FedSGD, Linear
-from secure_afl.quantise import Floats
 
 # Height, width and channels.
 ImageShape = tuple[int, int, int]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, get_args, runtime_checkable
 import msgspec
 
 from attacks.gradients.victim import Victim
+from secure_afl.checks import check_choice, settle_float, settle_int
 from secure_afl.errors import ConfigError
-from secure_afl.numbers import check_choice, settle_float, settle_int
 
 if TYPE_CHECKING:
     import torch

@@ -18,9 +18,9 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from attacks.features.differentiable import require_torch
+from secure_afl.analytic.quantise import Floats
+from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.numbers import settle_float, settle_int
-from secure_afl.quantise import Floats
 
 if TYPE_CHECKING:
     import torch

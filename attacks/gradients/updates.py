@@ -2,14 +2,14 @@
 
 import math
 
-from attacks.knowledge import SubsetSum
-from attacks.record import RunView
+from attacks.views.knowledge import SubsetSum
+from attacks.views.run import RunView
 from protocols.layout import Integers
+from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
 from secure_afl.methods import FedAvg, FedSGD
 from secure_afl.methods.fedavg import AveragingPublic
 from secure_afl.methods.update import WEIGHT
-from secure_afl.quantise import Floats
 
 
 def gradient_of(view: RunView, subset: SubsetSum, round: int = 0) -> Floats:

@@ -5,9 +5,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
 from secure_afl.methods import ConvNet, Task
-from secure_afl.quantise import Floats
 
 if TYPE_CHECKING:
     import torch

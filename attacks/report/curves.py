@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attacks.attack import Measure
-from attacks.metrics import gaussian_tradeoff
+from attacks.measures.metrics import gaussian_tradeoff
 from attacks.report.charts import STYLES, Axis, Chart, Series, lay_out
 from attacks.report.matrix import (
     NOWHERE,
@@ -17,8 +17,9 @@ from attacks.report.matrix import (
     claimed_measure,
     panels_of,
 )
-from attacks.suite import SWEPT, Results
-from secure_afl.quantise import Floats
+from attacks.suite.plan import SWEPT
+from attacks.suite.results import Results
+from secure_afl.analytic.quantise import Floats
 
 # Where the axis of false positives begins.
 LEAST_FPR = 1e-3

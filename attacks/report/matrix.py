@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 
 from attacks.attack import Measure
-from attacks.cells import Cell, above_chance, averaged
-from attacks.suite import AdversaryCard, AttackCard, Results
+from attacks.suite.cells import Cell, above_chance, averaged
+from attacks.suite.results import AdversaryCard, AttackCard, Results
 
 # Bounds further out than this are nowhere.
 NOWHERE = 1e300

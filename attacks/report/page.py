@@ -15,7 +15,6 @@ import jinja2
 import msgspec
 
 from attacks.attack import Measure
-from attacks.cells import Cell, Gallery, above_chance, success
 from attacks.report.charts import Chart
 from attacks.report.colours import LEVELS, Ramp, mix_ramp
 from attacks.report.curves import AttackCurves, Roc, draw_attacks, draw_membership, draw_rocs
@@ -34,8 +33,9 @@ from attacks.report.matrix import (
     said,
     summarise,
 )
-from attacks.suite import AdversaryCard, DataCard, Results
-from secure_afl.config import RunConfig
+from attacks.suite.cells import Cell, Gallery, above_chance, success
+from attacks.suite.results import AdversaryCard, DataCard, Results
+from secure_afl.runs.config import RunConfig
 
 PICTURES_OF_AN_ATTACK = 8
 

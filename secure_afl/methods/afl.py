@@ -3,17 +3,17 @@
 import numpy as np
 
 from protocols.layout import Integers, Layout
-from secure_afl.clients import ClientData
+from secure_afl.analytic.private_ridge import noise_floor, private_ridge
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.ridge import ridge
+from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics, statistics_layout
+from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import Memory, Method, PublicState, Task
-from secure_afl.model import LinearModel
-from secure_afl.numbers import settle_float
+from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
-from secure_afl.privacy.solver import noise_floor, private_ridge
-from secure_afl.quantise import Floats
-from secure_afl.ridge import ridge
-from secure_afl.statistics import Statistics, statistics_layout
 
 # In squared norms of rows, which are 1: as much as a tenth of one more row in every direction.
 # Looks at no data.

@@ -11,17 +11,17 @@ from typing import get_args
 import numpy as np
 
 from protocols.layout import Integers, Layout
-from secure_afl.clients import ClientData, check_rows
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.rows import ClientData, check_rows
+from secure_afl.checks import check_choice, settle_float, settle_int
 from secure_afl.errors import ConfigError
-from secure_afl.methods.architecture import Linear
-from secure_afl.methods.convnet import ConvNet
 from secure_afl.methods.method import Memory, Method, PublicState, Task
+from secure_afl.methods.model import Model
+from secure_afl.methods.networks.architecture import Linear
+from secure_afl.methods.networks.convnet import ConvNet
 from secure_afl.methods.update import Rounding, UpdateQuantiser
-from secure_afl.model import Model
-from secure_afl.numbers import check_choice, settle_float, settle_int
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, update_sensitivity
-from secure_afl.quantise import Floats
 
 DEFAULT_LOCAL_EPOCHS = 5
 DEFAULT_BATCH_SIZE = 16

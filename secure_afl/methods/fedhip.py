@@ -3,7 +3,12 @@
 from typing import Literal, TypeAlias, get_args
 
 from protocols.layout import Integers, Layout
-from secure_afl.clients import ClientData
+from secure_afl.analytic.private_ridge import raise_eigenvalues
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.ridge import ridge
+from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.checks import check_choice, settle_float
 from secure_afl.methods.afl import (
     MAX_RIDGE,
     check_floor,
@@ -15,14 +20,9 @@ from secure_afl.methods.afl import (
     task_weights,
 )
 from secure_afl.methods.method import Memory, Method, PublicState, Task
-from secure_afl.model import LinearModel
-from secure_afl.numbers import check_choice, settle_float
+from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
-from secure_afl.privacy.solver import raise_eigenvalues
-from secure_afl.quantise import Floats
-from secure_afl.ridge import ridge
-from secure_afl.statistics import Statistics
 
 Reading: TypeAlias = Literal["joint", "proximal"]
 MAX_ALPHA = 1e12

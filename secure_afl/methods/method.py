@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
-from secure_afl.clients import ClientData
-from secure_afl.model import Model
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.rows import ClientData
+from secure_afl.methods.model import Model
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
-from secure_afl.quantise import Quantiser
 
 # What a client keeps from round to round; a method keys it by round, for `contribute` may run
 # again for the same round after a restart.

@@ -7,8 +7,8 @@ import numpy as np
 
 from protocols.errors import WouldOverflow
 from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
-from secure_afl.quantise import Floats
 
 RING_BITS = 32
 MIN_BITS, MAX_BITS = 2, 24

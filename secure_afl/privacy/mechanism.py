@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from protocols.codec import Wire
 from protocols.layout import Block, Integers, Layout
 from protocols.message import derive
+from secure_afl.checks import check_choice, settle_float
 from secure_afl.errors import ConfigError
-from secure_afl.numbers import check_choice, settle_float
 from secure_afl.privacy import accounting
 from secure_afl.privacy.discrete_gaussian import MAX_SIGMA, discrete_gaussian, tail
 from secure_afl.privacy.sensitivity import Neighbours, Sensitivity, Unit

@@ -8,8 +8,8 @@ import math
 from typing import Literal, TypeAlias, get_args
 
 from protocols.codec import Wire
+from secure_afl.analytic.statistics import MAX_CLIENT_ROWS
 from secure_afl.errors import ConfigError
-from secure_afl.statistics import MAX_CLIENT_ROWS
 
 Unit: TypeAlias = Literal["example", "client"]
 Neighbours: TypeAlias = Literal["add-remove", "replace-one"]

@@ -22,14 +22,15 @@ import numpy as np
 
 from protocols import Block, Fault, FaultPlan, Layout, Network, Plain, Protocol, new_nonce
 from protocols import message as messages
-from protocols.additive import PARTIAL, Additive, Partial, Share, mask_key
 from protocols.codec import Wire, decode, encode
 from protocols.errors import Malformed, Refused, SessionAborted
 from protocols.layout import Integers, RingVector
-from protocols.masks import add_mask
 from protocols.message import Header, Message
-from protocols.plain import Upload as PlainUpload
-from tests.protocols.worlds import Route, World, addends, byte_strings, make_world, messages_of, run
+from protocols.primitives.masks import add_mask
+from protocols.schemes.additive.messages import PARTIAL, Partial, Share, mask_key
+from protocols.schemes.additive.protocol import Additive
+from protocols.schemes.plain import Upload as PlainUpload
+from tests.kit.worlds import Route, World, addends, byte_strings, make_world, messages_of, run
 
 PROTOCOLS: tuple[Protocol, ...] = (Plain(), Additive(), Additive(aggregators=3))
 LAYOUT = Layout((Block("wide", 4, -(2**31) + 1, 2**31 - 1), Block("count", 2, 0, 2**20)))

@@ -15,7 +15,7 @@ from protocols import Additive, Block, Layout, Pairwise, Plain, Protocol
 from protocols.codec import encode
 from protocols.layout import Integers, RingVector
 from protocols.session import WIRE_VERSION
-from tests.protocols.worlds import World, addends, make_world, messages_of, run
+from tests.kit.worlds import World, addends, make_world, messages_of, run
 
 PATH = Path(__file__).parent.parent / "vectors" / "protocols.json"
 

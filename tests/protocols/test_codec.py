@@ -19,7 +19,7 @@ from protocols.layout import Layout
 from protocols.message import Header, Message
 from protocols.party import Aborted, Fresh, Sum
 from protocols.session import Session
-from tests.protocols.worlds import mutations
+from tests.kit.worlds import mutations
 
 
 class Inner(Wire, frozen=True):

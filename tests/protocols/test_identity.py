@@ -10,7 +10,7 @@ from protocols import Enrolment, Identity, Member, new_nonce
 from protocols.codec import encode
 from protocols.errors import BadKey, BadSeal, BadSignature, Refused
 from protocols.identity import MLKEM_PUBLIC_BYTES, SEAL_KEY_BYTES
-from tests.protocols.worlds import mutations
+from tests.kit.worlds import mutations
 
 NONCE = bytes(range(32))
 IDENTITY = Identity.generate("alice")

@@ -12,7 +12,7 @@ from protocols import Block, Layout
 from protocols.codec import decode, encode
 from protocols.errors import InvalidLayout, InvalidVector, SumOutOfBounds, WouldOverflow
 from protocols.layout import RING_BITS, RingVector
-from tests.protocols.worlds import addends, layouts
+from tests.kit.worlds import addends, layouts
 
 any_layout = st.sampled_from(RING_BITS).flatmap(lambda bits: layouts(bits, 12))
 seeds = st.integers(0, 2**32 - 1)

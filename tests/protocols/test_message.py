@@ -23,7 +23,7 @@ from protocols.errors import (
 )
 from protocols.message import Header, Message
 from protocols.session import Session
-from tests.protocols.worlds import World, make_world, mutations, with_header
+from tests.kit.worlds import World, make_world, mutations, with_header
 
 LAYOUT = Layout((Block("all", 3, -100, 100),))
 WORLD = make_world(Plain(), [np.arange(3)] * 3, LAYOUT, min_cohort=2)

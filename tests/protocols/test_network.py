@@ -18,7 +18,7 @@ from protocols.errors import (
 from protocols.message import Message
 from protocols.network import PartyRecord, flip_a_bit
 from protocols.party import Aborted, Fresh, State
-from tests.protocols.worlds import make_world, run
+from tests.kit.worlds import make_world, run
 
 LAYOUT = Layout((Block("all", 4, -1000, 1000),))
 WORLD = make_world(

@@ -8,7 +8,7 @@ import pytest
 from protocols import Block, Identity, Layout, Plain, Session, enrol, form_session, new_nonce
 from protocols.codec import decode, encode
 from protocols.errors import BadKey, InvalidSession, ProtocolError, UnknownSender
-from tests.protocols.worlds import World, make_world
+from tests.kit.worlds import World, make_world
 
 LAYOUT = Layout((Block("all", 3, -100, 100),))
 WORLD = make_world(Plain(), [np.arange(3)] * 5, LAYOUT, min_cohort=3, corrupt=1)

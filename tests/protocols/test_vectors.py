@@ -13,8 +13,8 @@ from protocols import message as messages
 from protocols.codec import decode, encode
 from protocols.message import Message
 from protocols.session import WIRE_VERSION
+from tests.kit.worlds import World, messages_of, run
 from tests.protocols.make_vectors import PATH, PROTOCOLS, RINGS
-from tests.protocols.worlds import World, messages_of, run
 
 VECTORS: dict[str, Any] = json.loads(PATH.read_text(encoding="utf-8"))
 SESSIONS = pytest.mark.parametrize("case", VECTORS["sessions"], ids=lambda case: case["protocol"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.secure_afl.commands import Command
+from tests.kit.commands import Command
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ import pytest
 
 import attacks.report
 from attacks.attack import Measure
-from attacks.cells import Gallery, gallery
-from attacks.config import AttackConfig
 from attacks.report.charts import Axis, Series, lay_out
 from attacks.report.matrix import compact, panels
 from attacks.report.page import render
-from attacks.suite import Results, run
-from secure_afl.config import RunConfig
-from tests.attacks.tiny import TINY, Stumbling
+from attacks.suite.cells import Gallery, gallery
+from attacks.suite.config import AttackConfig
+from attacks.suite.results import Results
+from attacks.suite.run import run
+from secure_afl.runs.config import RunConfig
+from tests.kit.tiny import TINY, Stumbling
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -281,7 +282,7 @@ def test_backticks_of_a_summary_are_code(results: Results) -> None:
 def test_style_and_templates_are_packaged() -> None:
     text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
     tools = tomllib.loads(text)["tool"]["setuptools"]
-    assert "attacks.report" in tools["packages"]
+    assert "attacks*" in tools["packages"]["find"]["include"]
     room = Path(attacks.report.__path__[0])
     patterns = tools["package-data"]["attacks.report"]
     packaged = {path for pattern in patterns for path in room.glob(pattern)}

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from protocols.layout import Block, Layout
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.statistics import statistics_layout
 from secure_afl.errors import ConfigError
 from secure_afl.privacy import accounting
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import statistics_sensitivity
-from secure_afl.quantise import Quantiser
-from secure_afl.statistics import statistics_layout
 
 BITS = 12
 LAYOUT = statistics_layout(8, 3, Quantiser(BITS), 1000, counts=False)

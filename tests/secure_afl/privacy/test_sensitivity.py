@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.statistics import Statistics, statistics_layout
 from secure_afl.errors import ConfigError
 from secure_afl.privacy.sensitivity import (
     Neighbours,
@@ -19,8 +21,6 @@ from secure_afl.privacy.sensitivity import (
     statistics_sensitivity,
     update_sensitivity,
 )
-from secure_afl.quantise import Quantiser
-from secure_afl.statistics import Statistics, statistics_layout
 
 Floats = NDArray[np.float64]
 

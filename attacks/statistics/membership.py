@@ -1,0 +1,237 @@
+"""Whether a given example was in training: from sums of statistics, and from the model alone.
+
+All three score candidates, high for members; the scores are judged against who really was in.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+
+from attacks.attack import Attack, Known, Measure, Truth
+from attacks.measures import metrics
+from attacks.views.knowledge import Target, targets
+from attacks.views.run import RunView
+from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
+from secure_afl.analytic.statistics import one_hot
+from secure_afl.errors import ConfigError
+from secure_afl.methods.model import LinearModel
+
+# Of the mean eigenvalue. Small for the sum under attack, so that rare directions count; large for
+# the public rows', which only say what is rare.
+_RIDGE, _PUBLIC_RIDGE = 1e-3, 1.0
+# Of the largest eigenvalue: below it an exact Gram matrix has nothing but rounding.
+_RANK_TOLERANCE = 1e-10
+_SHADOWS = 16
+_FEWEST_PUBLIC = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """A score (m,) for each candidate, and the clients among whose rows it was looked for.
+
+    `clients` is None where that is all of them.
+    """
+
+    scores: Floats
+    clients: frozenset[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Scores of {len(self.scores)} candidates>"
+
+
+class MembershipAttack(Attack[Scores]):
+    """Base of the attacks on membership."""
+
+    assumes: ClassVar[tuple[str, ...]] = ("candidate rows, of which some are in the sum",)
+
+    def judge(self, claim: Scores | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
+        """AUC, and TPR at 1 % and at 0.1 % FPR.
+
+        Members that are rows of clients outside the sums, such as the coalition's own, are not
+        scored.
+
+        Raises:
+            ConfigError: the truth does not say who is a member.
+        """
+        kept = scored_members(claim, truth)
+        if claim is None or kept is None:
+            return metrics.membership_at_chance(confidence)
+        scores, members = kept
+        return metrics.membership(scores, members, confidence)
+
+    def roc(self, claim: Scores | None, truth: Truth) -> tuple[Floats, Floats] | None:
+        kept = scored_members(claim, truth)
+        return None if kept is None else metrics.roc(*kept)
+
+
+def scored_members(claim: Scores | None, truth: Truth) -> tuple[Floats, metrics.Bools] | None:
+    """Scores and membership of the candidates that can be judged; None if none can."""
+    if truth.members is None:
+        raise ConfigError("membership is judged against Truth.members, which is missing")
+    if claim is None:
+        return None
+    members = truth.members
+    kept = np.ones(len(members), dtype=np.bool_)
+    if claim.clients is not None and truth.origins:
+        # Members and others of the same clients: one is not to be told by its camera.
+        kept = np.isin(truth.origins, sorted(claim.clients))
+    elif claim.clients is not None and truth.owners:
+        covered = np.array([owner in claim.clients for owner in truth.owners])
+        kept = ~members | covered
+    if not members[kept].any() or members[kept].all():
+        return None
+    return claim.scores[kept], members[kept]
+
+
+class SubspaceMembership(MembershipAttack):
+    """A member lies in the row space of G: the score is −‖f − P_G f‖²/‖f‖².
+
+    Perfect from n rows with n ≤ d; from more the rows span everything, and all scores are 0. Of
+    several sums the nearest counts.
+    """
+
+    name = "membership-subspace"
+    wants = "a sum of statistics"
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Scores | None:
+        found = targets(view)
+        if not found:
+            return None
+        scores = [outside(target, _candidates(known)) for target in found]
+        return Scores(-np.min(scores, axis=0), _clients(found))
+
+
+def outside(target: Target, candidates: Floats) -> Floats:
+    """Share (m,) of each candidate's squared norm outside the row space of the Gram matrix."""
+    rows = target.quantiser.integers(candidates)
+    eigenvalues, vectors = np.linalg.eigh(target.statistics.gram.astype(np.float64))
+    # In a noisy Gram matrix the noise spans what the rows do not.
+    floor = max(_RANK_TOLERANCE * float(eigenvalues[-1]), -float(eigenvalues[0]))
+    null = vectors[:, eigenvalues <= floor]
+    residual = ((rows @ null) ** 2).sum(axis=1)
+    share: Floats = residual / np.maximum((rows**2).sum(axis=1), 1)
+    # What rounding leaves of nothing is nothing.
+    return np.where(share < _RANK_TOLERANCE, 0.0, share)
+
+
+class LeverageMembership(MembershipAttack):
+    """A member has less leverage h(f) = fᵀ(G + λI)⁻¹f than it would have as a stranger.
+
+    In the sum it has h/(1 + h) of what it has outside. How rare a row is has more influence on h
+    than that, so the score is calibrated: log h is regressed on the log of the leverage with
+    respect to public rows (themselves left out of their own), over the public rows, which are no
+    members; the score is what a candidate falls short of the regression. Without public rows it is
+    −log h. Of several sums the best score, in standard deviations of the public rows', counts.
+    """
+
+    name = "membership-leverage"
+    wants = "a sum of statistics"
+    assumes = (*MembershipAttack.assumes, "public rows of the same kind, to calibrate by")
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Scores | None:
+        found = targets(view)
+        if not found:
+            return None
+        rows = found[0].quantiser.integers(_candidates(known))
+        public = None if known.public is None else found[0].quantiser.integers(known.public)
+        scores = [_calibrated(target, rows, public) for target in found]
+        return Scores(np.max(scores, axis=0), _clients(found))
+
+
+def leverage(gram: Floats, rows: Floats, relative_ridge: float) -> Floats:
+    """fᵀ(G + λI)⁻¹f of each row (m,), with λ relative to the mean eigenvalue of G.
+
+    A noisy G is brought to positive semidefinite, and λ raised to its most negative eigenvalue,
+    which is as large as the noise.
+    """
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    clipped = np.maximum(eigenvalues, 0.0)
+    ridge = max(relative_ridge * float(clipped.mean()), -float(eigenvalues[0]), 1e-300)
+    found: Floats = ((rows @ vectors) ** 2 / (clipped + ridge)).sum(axis=1)
+    return np.maximum(found, 1e-300)
+
+
+def _calibrated(target: Target, rows: Floats, public: Floats | None) -> Floats:
+    gram = target.statistics.gram.astype(np.float64)
+    if public is None or len(public) < _FEWEST_PUBLIC:
+        return -np.log(leverage(gram, rows, _RIDGE))
+    both = np.concatenate([rows, public])
+    measured = np.log(leverage(gram, both, _RIDGE))
+    rarity = leverage(public.T @ public, both, _PUBLIC_RIDGE)
+    # Sherman and Morrison: the leverage of a public row with respect to all others.
+    rarity[len(rows) :] /= np.maximum(1 - rarity[len(rows) :], 1e-6)
+    rarity = np.log(rarity)
+    slope, offset = np.polyfit(rarity[len(rows) :], measured[len(rows) :], 1)
+    short = offset + slope * rarity - measured
+    score: Floats = short[: len(rows)] / max(float(short[len(rows) :].std()), 1e-12)
+    return score
+
+
+class ModelMembership(MembershipAttack):
+    """From the weights W alone, by the likelihood ratio of a candidate's residual e = y − Wᵀf.
+
+    LiRA (Carlini et al. 2022) with shadow models in closed form: ridge on random halves of public
+    rows gives residuals of a stranger, and each of them, by e/(1 + h) with the leverage h of the
+    candidate among those rows (Sherman and Morrison), its residual had it been in. Two Gaussians
+    for every candidate, each with its own mean and one variance per class, give the ratio.
+    """
+
+    name = "membership-model"
+    wants = "the model"
+    assumes = (
+        *MembershipAttack.assumes,
+        "their labels",
+        "public rows of the same kind, about as many as were trained on; with their labels as "
+        "extra['public_labels'], or those that the model gives them",
+        "the ridge parameter",
+    )
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Scores | None:
+        ridge = view.ridge
+        labels, model = known.candidate_labels, view.model
+        if known.public is None or labels is None or not ridge:
+            return None
+        if not isinstance(model, LinearModel):
+            return None
+        # Weights are in units of rows of norm ≤ 1; an outsider takes them to be normalised.
+        quantiser = view.publics[0].task.quantiser if view.publics else Quantiser(MAX_BITS)
+        rows, public = quantiser.scaled(_candidates(known)), quantiser.scaled(known.public)
+        public_labels = known.extra.get("public_labels")
+        if public_labels is None:
+            public_labels = model.predict(public)
+        classes = model.weights.shape[1]
+        wanted, given = one_hot(labels, classes), one_hot(public_labels, classes)
+        strangers, members = [], []
+        for _ in range(_SHADOWS):
+            half = rng.choice(len(public), max(1, len(public) // 2), replace=False)
+            gram = public[half].T @ public[half] + ridge * np.eye(rows.shape[1])
+            factor = cho_factor(gram)
+            shadow = cho_solve(factor, public[half].T @ given[half])
+            height = np.einsum("ij,ji->i", rows, cho_solve(factor, rows.T))
+            strangers.append(wanted - rows @ shadow)
+            members.append(strangers[-1] / (1 + height)[:, None])
+        residuals = wanted - rows @ model.weights
+        score = _log_likelihood(residuals, members) - _log_likelihood(residuals, strangers)
+        return Scores(score)
+
+
+def _log_likelihood(residuals: Floats, shadows: list[Floats]) -> Floats:
+    """Of residuals (m, C), under a Gaussian of each candidate's shadow residuals (S, m, C)."""
+    stacked = np.array(shadows)
+    # Of 16 shadows the variance of one candidate is mostly chance; all candidates' together is not.
+    variance = np.maximum(stacked.var(axis=0, ddof=1).mean(axis=0), 1e-300)
+    squared = (residuals - stacked.mean(axis=0)) ** 2
+    likelihood: Floats = -0.5 * (squared / variance + np.log(variance)).sum(axis=1)
+    return likelihood
+
+
+def _candidates(known: Known) -> Floats:
+    if known.candidates is None:
+        raise ConfigError("an attack on membership needs Known.candidates, which are missing")
+    return known.candidates
+
+
+def _clients(found: list[Target]) -> frozenset[str]:
+    return frozenset().union(*(target.clients for target in found))

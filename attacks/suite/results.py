@@ -1,0 +1,136 @@
+"""The results of a suite: all that its report is made from."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from inspect import getdoc
+
+import msgspec
+
+from attacks.suite.adversaries import ADVERSARIES
+from attacks.suite.cells import Cell
+from attacks.suite.config import AttackConfig
+from attacks.suite.plan import AnyAttack, Plan
+from attacks.suite.pool import Pool
+from secure_afl.runs.choose import make_protocol
+
+
+class AttackCard(msgspec.Struct, frozen=True):
+    """What a report says of an attack: its docstring, and what it declares."""
+
+    name: str
+    summary: str
+    wants: str
+    assumes: tuple[str, ...]
+    costly: bool
+
+
+class AdversaryCard(msgspec.Struct, frozen=True):
+    """What a report says of an adversary."""
+
+    name: str
+    title: str
+    meaning: str
+
+
+class DataCard(msgspec.Struct, frozen=True):
+    """What a report says of the data.
+
+    Attributes:
+        source: the path, as in the settings.
+        backbones: of each method.
+        rows: of all clients, in and out of the sums.
+    """
+
+    source: str
+    clients: int
+    rows: int
+    least_rows: int
+    most_rows: int
+    dims: dict[str, int]
+    classes: int
+    backbones: dict[str, str]
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the report is made from.
+
+    Attributes:
+        cells: in the order of the plan; without those that were not reached.
+        protocols: name to what it protects.
+        planned: how many cells there are to be.
+        matrix_rows, sweep_rows: rows in the sums of the matrices and of the curves.
+        swept: the protocols of the curves.
+    """
+
+    config: AttackConfig
+    command: str
+    when: str
+    versions: dict[str, str]
+    data: DataCard
+    attacks: tuple[AttackCard, ...]
+    adversaries: tuple[AdversaryCard, ...]
+    protocols: dict[str, str]
+    matrix_rows: tuple[int, ...]
+    sweep_rows: tuple[int, ...]
+    swept: tuple[str, ...]
+    planned: int
+    cells: tuple[Cell, ...]
+
+
+def describe(attack: type[AnyAttack]) -> AttackCard:
+    """What a report and `--list` say of an attack."""
+    return AttackCard(
+        attack.name, getdoc(attack) or "", attack.wants, attack.assumes, attack.costly
+    )
+
+
+def _results(
+    config: AttackConfig,
+    plan: Plan,
+    pools: Mapping[str, Pool],
+    cells: Sequence[Cell],
+    command: str,
+) -> Results:
+    pool = next(iter(pools.values()))
+    sizes = [len(client) for client in pool.rows]
+    return Results(
+        config=config,
+        command=command,
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        versions=_versions(),
+        data=DataCard(
+            source=config.run.clients or "scikit-learn's handwritten digits",
+            clients=len(sizes),
+            rows=sum(sizes),
+            least_rows=min(sizes),
+            most_rows=max(sizes),
+            dims={method: pool.rows[0].features.shape[1] for method, pool in pools.items()},
+            classes=len(pool.classes),
+            backbones={method: pool.backbone.name for method, pool in pools.items()},
+        ),
+        attacks=tuple(describe(attack) for attack in plan.attacks),
+        adversaries=tuple(AdversaryCard(a.name, a.title, a.meaning) for a in ADVERSARIES.values()),
+        protocols={
+            name: make_protocol(msgspec.structs.replace(config.run, protocol=name)).protects
+            for name in config.protocols
+        },
+        matrix_rows=plan.matrix_rows,
+        sweep_rows=plan.sweep_rows,
+        swept=plan.swept,
+        planned=plan.cells,
+        cells=tuple(cells),
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("secure-afl", "numpy", "scipy", "cryptography", "tenseal")
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

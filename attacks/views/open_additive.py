@@ -1,0 +1,51 @@
+"""What a coalition's records open under `additive`.
+
+The first aggregator has the vector less all masks, each other the seed of one.
+"""
+
+from attacks.views.opened import Openings, _colluders, _coordinators, centred
+from attacks.views.view import View
+from protocols.layout import RingVector
+from protocols.primitives.masks import add_mask
+from protocols.schemes.additive import client as additive_client
+from protocols.schemes.additive import messages as additive_messages
+
+
+def _open_additive(view: View) -> Openings:
+    session, layout = view.session, view.session.layout
+    found = Openings()
+    for name in _colluders(view):
+        state = view.held(name, additive_client.AdditiveClient, additive_client.Uploading)
+        if state is not None:
+            said = view.said(
+                name, additive_messages.UPLOAD, additive_messages.Share, state.channels
+            )
+            if len(said) == len(state.channels):
+                found.own[name] = centred(layout, _add_shares(view, name, said))
+    aggregators = session.of_role(additive_messages.AGGREGATOR)
+    shares: dict[str, dict[str, additive_messages.Share]] = {}
+    for aggregator in _coordinators(view, additive_messages.AGGREGATOR):
+        contents = view.contents(aggregator, additive_messages.UPLOAD, additive_messages.Share)
+        for name, share in contents.items():
+            shares.setdefault(name, {})[aggregator] = share
+    for name, by_aggregator in shares.items():
+        if aggregators[0] not in by_aggregator:
+            found.left[name] = b"".join(share.seed for share in by_aggregator.values())
+            continue
+        vector = _add_shares(view, name, by_aggregator)
+        found.left[name] = layout.pack(vector)
+        if len(by_aggregator) == len(aggregators):
+            found.sums[frozenset({name})] = centred(layout, vector)
+    return found
+
+
+def _add_shares(view: View, client: str, shares: dict[str, additive_messages.Share]) -> RingVector:
+    layout = view.session.layout
+    vector = layout.zeros()
+    for aggregator, share in shares.items():
+        if share.vector:
+            vector += layout.unpack(share.vector)
+        else:
+            key = additive_messages.mask_key(view.session, share.seed, client, aggregator)
+            add_mask(vector, key)
+    return vector

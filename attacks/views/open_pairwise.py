@@ -1,0 +1,140 @@
+"""What a coalition's records open under `pairwise`.
+
+Every mask has a key, and the unmasking gives some of them to the server.
+"""
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from attacks.views.opened import Openings, _colluders, _coordinators, centred
+from attacks.views.view import View
+from protocols.layout import RingVector
+from protocols.primitives import shamir
+from protocols.primitives.masks import Mask, add_masks
+from protocols.schemes.pairwise import client as pairwise
+from protocols.schemes.pairwise import keys as pairwise_wire_keys
+from protocols.schemes.pairwise import messages as pairwise_wire
+from protocols.schemes.pairwise.server import CollectingUploads, PairwiseServer
+
+
+def _open_pairwise(view: View) -> Openings:
+    layout = view.session.layout
+    found = Openings()
+    states: dict[str, pairwise.Uploaded] = {}
+    for name in _colluders(view):
+        state = view.held(name, pairwise.PairwiseClient, pairwise.Uploaded)
+        if state is None:
+            continue
+        states[name] = state
+        said = view.said(name, pairwise_wire.UPLOAD, pairwise_wire.Upload, [state.channel])
+        for upload in said.values():
+            vector = layout.unpack(upload.vector).copy()
+            keys = pairwise_wire_keys.keyring(view.session, name, state.secret)
+            own = pairwise_wire_keys.self_mask(view.session, name, keys.self_mask_seed)
+            masks = [Mask(own, negative=True)]
+            masks += [
+                _pair_mask_off(view, name, other.name, other.mask) for other in state.neighbours
+            ]
+            add_masks(vector, masks)
+            found.own[name] = centred(layout, vector)
+    for server in _coordinators(view, pairwise_wire.SERVER):
+        _open_pairwise_server(view, server, states, found)
+    return found
+
+
+def _open_pairwise_server(
+    view: View, server: str, colluders: dict[str, pairwise.Uploaded], found: Openings
+) -> None:
+    session, layout = view.session, view.session.layout
+    state = view.held(server, PairwiseServer, CollectingUploads)
+    if state is None:
+        return
+    uploads = view.contents(server, pairwise_wire.UPLOAD, pairwise_wire.Upload)
+    adverts = {node.advert.name: node.advert for node in state.nodes}
+    opened = _opened_secrets(view, server, adverts)
+    maskers: dict[str, set[str]] = {name: set() for name in adverts}
+    for node in state.nodes:
+        for holder in maskers.keys() & set(node.holders):
+            maskers[node.advert.name].add(holder)
+            maskers[holder].add(node.advert.name)
+    honest = [name for name in uploads if name not in colluders]
+    left: dict[str, RingVector] = {}
+    edges: list[tuple[int, int]] = []
+    bare = set()
+    for name in honest:
+        masks = []
+        if name in opened:
+            key = pairwise_wire_keys.self_mask(session, name, opened[name])
+            masks.append(Mask(key, negative=True))
+            bare.add(name)
+        for other in maskers[name]:
+            known = None
+            if other in colluders:
+                pairs = {
+                    neighbour.name: neighbour.mask for neighbour in colluders[other].neighbours
+                }
+                known = pairs.get(name)
+            elif other in opened and other not in uploads:
+                private = pairwise_wire_keys.private_key(opened[other])
+                agreed = pairwise_wire_keys.agree(private, adverts[name].mask_key, name)
+                pair = sorted((name, other), key=pairwise_wire.indices(session).__getitem__)
+                known = pairwise_wire_keys.pair_mask(session, agreed, *pair)
+            if known is not None:
+                masks.append(_pair_mask_off(view, name, other, known))
+            elif other in honest:
+                edges.append((honest.index(name), honest.index(other)))
+            else:
+                bare.discard(name)
+        left[name] = layout.unpack(uploads[name].vector).copy()
+        add_masks(left[name], masks)
+        found.left[name] = layout.pack(left[name])
+    # Masks between honest clients cancel in the sum over each part that they hold together.
+    for part in _parts(len(honest), edges):
+        names = frozenset(honest[index] for index in part)
+        if names <= bare:
+            total = layout.zeros()
+            for name in names:
+                total += left[name]
+            found.sums[names] = centred(layout, total)
+
+
+def _opened_secrets(
+    view: View, server: str, adverts: dict[str, pairwise_wire.Advert]
+) -> dict[str, bytes]:
+    """By client what its holders opened: its self-mask seed, or its mask key if it vanished."""
+    session = view.session
+    place = pairwise_wire.indices(session)
+    threshold = pairwise_wire.parameters_of(session).threshold
+    shares: dict[str, dict[int, bytes]] = {}
+    answers = view.contents(server, pairwise_wire.UNMASK, pairwise_wire.Unmask)
+    for holder, answer in answers.items():
+        for owner, share in answer.shares:
+            if len(shares.setdefault(owner, {})) < threshold:
+                shares[owner][place[holder] + 1] = share
+    opened = {}
+    for owner, held in shares.items():
+        if len(held) < threshold or owner not in adverts:
+            continue
+        secret = shamir.combine(held)
+        committed = (
+            pairwise_wire_keys.commitment(session, owner, secret) == adverts[owner].commitment
+        )
+        if committed or pairwise_wire_keys.public_key(secret) == adverts[owner].mask_key:
+            opened[owner] = secret
+    return opened
+
+
+def _pair_mask_off(view: View, name: str, other: str, key: bytes) -> Mask:
+    """What takes the mask with `other` off the upload of `name`: the first on the roster adds."""
+    place = pairwise_wire.indices(view.session)
+    return Mask(key, negative=place[name] < place[other])
+
+
+def _parts(count: int, edges: list[tuple[int, int]]) -> list[list[int]]:
+    if count == 0:
+        return []
+    rows, columns = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(count, count))
+    parts, label = connected_components(graph, directed=False)
+    return [np.flatnonzero(label == part).tolist() for part in range(parts)]

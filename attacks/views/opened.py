@@ -1,0 +1,52 @@
+"""What can be opened of one session's uploads, whatever the protocol."""
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from attacks.views.view import View
+from protocols.layout import Integers, Layout, RingVector
+from protocols.session import CLIENT
+
+
+@dataclass(frozen=True, repr=False)
+class Openings:
+    """What a coalition makes of one session's uploads.
+
+    Attributes:
+        own: the vectors of the clients that belong to it, int64 of the layout's length.
+        left: what is left of every upload that it saw, as bytes that are uniform while a mask is
+            on them: packed ring vectors, seeds, or the low four bytes of ciphertexts' words.
+        sums: exact sums over sets of clients.
+    """
+
+    own: dict[str, Integers] = field(default_factory=dict)
+    left: dict[str, bytes] = field(default_factory=dict)
+    sums: dict[frozenset[str], Integers] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<Openings: {len(self.own)} own, {len(self.left)} uploads, {len(self.sums)} sums>"
+
+
+def centred(layout: Layout, vector: RingVector) -> Integers:
+    """The integers that a sum over some of the clients stands for.
+
+    A part of a sum lies within the sum's own bounds widened to hold 0.
+    """
+    blocks = (
+        msgspec.structs.replace(block, low=min(block.low, 0), high=max(block.high, 0))
+        for block in layout.blocks
+    )
+    widened = Layout(tuple(blocks))
+    # Wider bounds may ask for a wider ring, in which residues of the narrow one are no sums.
+    if widened.ring_bits != layout.ring_bits:
+        return layout.decode(vector)
+    return widened.decode(vector)
+
+
+def _colluders(view: View) -> list[str]:
+    return [name for name in view.records if view.session.member(name).role == CLIENT]
+
+
+def _coordinators(view: View, role: str) -> list[str]:
+    return [name for name in view.session.of_role(role) if name in view.records]

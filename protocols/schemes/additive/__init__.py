@@ -1,0 +1,5 @@
+"""`additive`: secret sharing among aggregators, of whom one honest one suffices.
+
+Read `protocol`, `messages`, `client`, `aggregator`, in this order. It must not know what the
+vector means, nor how messages travel.
+"""

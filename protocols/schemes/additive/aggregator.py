@@ -1,0 +1,363 @@
+"""The aggregator of `additive`: takes shares, agrees on a set with the others, opens one sum."""
+
+import hashlib
+import secrets
+from typing import ClassVar
+
+import msgspec
+
+from protocols.codec import Wire, encode
+from protocols.errors import (
+    BadSignature,
+    BelowThreshold,
+    CoordinatorMissing,
+    InconsistentSurvivors,
+    Malformed,
+    Replayed,
+    UnexpectedStep,
+)
+from protocols.identity import Enrolment
+from protocols.layout import RingVector
+from protocols.message import Channel, Header, Message
+from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Step, Sum, Vector
+from protocols.primitives.masks import add_mask
+from protocols.schemes.additive.messages import (
+    AGGREGATOR,
+    AGREE,
+    PARTIAL,
+    SEED_BYTES,
+    UPLOAD,
+    VERIFIED,
+    Agree,
+    Partial,
+    Share,
+    Upload,
+    Verified,
+    mask_key,
+)
+from protocols.session import CLIENT, Session
+from protocols.spool import Spool
+
+
+class Collecting(State, frozen=True):
+    """The aggregator takes uploads; others may have closed theirs already."""
+
+    channels: tuple[Channel, ...]
+    uploads: tuple[Upload, ...] = ()
+    left_out: tuple[str, ...] = ()
+    lists: tuple[tuple[str, tuple[Upload, ...]], ...] = ()
+
+
+class Comparing(State, frozen=True):
+    """The aggregator has closed its list and awaits the others'.
+
+    One that heard all clients closed early: others may take uploads until their deadline.
+    """
+
+    channels: tuple[Channel, ...]
+    uploads: tuple[Upload, ...]
+    lists: tuple[tuple[str, tuple[Upload, ...]], ...]
+    early: bool
+    signatures: tuple[tuple[str, bytes], ...] = ()
+
+
+class Agreeing(State, frozen=True):
+    """The aggregator has signed the one set that it will ever sign, and awaits the others."""
+
+    channels: tuple[Channel, ...]
+    uploads: tuple[Upload, ...]
+    agreed: tuple[Upload, ...]
+    signatures: tuple[tuple[str, bytes], ...]
+    partials: tuple[tuple[str, Partial], ...] = ()
+
+
+class Releasing(State, frozen=True):
+    """All have signed: the partial sum may leave. The first aggregator awaits the others'."""
+
+    channels: tuple[Channel, ...]
+    uploads: tuple[Upload, ...]
+    agreed: tuple[Upload, ...]
+    signatures: tuple[bytes, ...]
+    partials: tuple[tuple[str, Partial], ...] = ()
+
+
+class Finished(State, frozen=True):
+    """The first aggregator has released the sum."""
+
+    total: Sum
+
+
+class Aggregator(Party):
+    """Verifies and spools shares, agrees on a set, and releases one sum of shares over it.
+
+    The first aggregator of the roster receives the others' partial sums, and so the sum.
+    """
+
+    role = AGGREGATOR
+    states = Fresh | Collecting | Comparing | Agreeing | Releasing | Finished | Aborted
+    steps: ClassVar[dict[str, Step]] = {
+        UPLOAD: Step(CLIENT, Share),
+        VERIFIED: Step(AGGREGATOR, Verified),
+        AGREE: Step(AGGREGATOR, Agree),
+        PARTIAL: Step(AGGREGATOR, Partial),
+    }
+
+    def __init__(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        vector: Vector | None = None,
+        *,
+        spool: Spool | None = None,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> None:
+        super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
+        self._aggregators = session.of_role(AGGREGATOR)
+        self._others = tuple(name for name in self._aggregators if name != self.name)
+        self._is_first = self._aggregators[0] == self.name
+
+    @property
+    def awaits(self) -> str | None:
+        match self._state:
+            case Collecting() | Comparing(early=True):
+                return UPLOAD
+            case Comparing():
+                return VERIFIED
+            case Agreeing():
+                return AGREE
+            case Releasing() if self._is_first:
+                return PARTIAL
+            case _:
+                return None
+
+    @property
+    def result(self) -> Sum | None:
+        return self._state.total if isinstance(self._state, Finished) else None
+
+    def _begin(self, secret: bytes) -> Collecting:
+        return Collecting(tuple(self._open_channel(name, secret) for name in self._others))
+
+    def _outbox(self, state: State) -> list[Message]:
+        said: list[Message] = []
+        if isinstance(state, Comparing | Agreeing | Releasing):
+            said += self._tell(state.channels, VERIFIED, Verified(state.uploads))
+        if isinstance(state, Agreeing | Releasing):
+            signature = self._enrolment.identity.sign(_agreed_set(self.session, state.agreed))
+            said += self._tell(state.channels, AGREE, Agree(signature))
+        if isinstance(state, Releasing) and not self._is_first:
+            partial = self.session.layout.pack(self._sum_shares(state.agreed))
+            said += self._tell(state.channels[:1], PARTIAL, Partial(state.signatures, partial))
+        return said
+
+    def _tell(self, channels: tuple[Channel, ...], step: str, content: Wire) -> list[Message]:
+        return [self._seal(channel, step, content) for channel in channels]
+
+    def _transition(self, state: State, received: Received) -> State:
+        sender, content = received.sender, received.content
+        match state, content:
+            case Collecting(), Share():
+                return self._collect(state, received, content)
+            case Collecting() | Comparing(), Verified():
+                if sender in dict(state.lists):
+                    raise self._replayed(received)
+                lists = (*state.lists, (sender, content.uploads))
+                return self._compare(msgspec.structs.replace(state, lists=lists))
+            case Comparing() | Agreeing(), Agree():
+                return self._hear_agreement(state, received, content)
+            case Agreeing() | Releasing(), Partial() if self._is_first:
+                return self._hear_partial(state, received, content)
+            case _:
+                raise UnexpectedStep(
+                    f"not awaited from '{sender}' now", party=self.name, step=received.header.step
+                )
+
+    def _deadline(self, state: State) -> State:
+        match state:
+            case Collecting():
+                return self._close(state, early=False)
+            case Comparing(early=True):
+                return msgspec.structs.replace(state, early=False)
+            case Comparing():
+                heard = {name for name, _ in state.lists}
+            case Agreeing():
+                heard = {name for name, _ in state.signatures}
+            case Releasing():
+                heard = {name for name, _ in state.partials}
+        missing = [name for name in self._others if name not in heard]
+        raise CoordinatorMissing(
+            f"no answer from {', '.join(missing)}",
+            party=self.name,
+            step=self.awaits or "",
+            fix="run again when all aggregators can be reached",
+        )
+
+    def _collect(self, state: Collecting, received: Received, share: Share) -> State:
+        sender = received.sender
+        if sender in state.left_out:
+            raise self._replayed(received)
+        self._check_share(share, received)
+        upload = Upload(sender, _upload_digest(self.session, received.header))
+        earlier = next((known for known in state.uploads if known.client == sender), None)
+        if earlier == upload:
+            raise self._replayed(received)
+        if earlier is not None:
+            # Retried with fresh seeds: which of the two the others hold cannot be told.
+            kept = tuple(known for known in state.uploads if known.client != sender)
+            left_out = (*state.left_out, sender)
+            return msgspec.structs.replace(state, uploads=kept, left_out=left_out)
+        self._spool.put(sender, encode(received.message))
+        state = msgspec.structs.replace(state, uploads=(*state.uploads, upload))
+        heard = len(state.uploads) + len(state.left_out)
+        return self._close(state, early=True) if heard == len(self.session.clients) else state
+
+    def _check_share(self, share: Share, received: Received) -> None:
+        vector_bytes = self.session.layout.packed_bytes if self._is_first else 0
+        seed_bytes = 0 if self._is_first else SEED_BYTES
+        if (len(share.vector), len(share.seed)) != (vector_bytes, seed_bytes):
+            raise Malformed(
+                f"share of '{received.sender}' has {len(share.vector)} + {len(share.seed)} bytes, "
+                f"wanted {vector_bytes} + {seed_bytes}",
+                party=self.name,
+                step=UPLOAD,
+            )
+        header = received.header
+        sizes = [len(tag) for tag in header.batch]
+        mine = self._aggregators.index(self.name)
+        # One tag for each aggregator and this share's in its place: one digest, one set of shares.
+        if sizes != [len(header.tag)] * len(self._aggregators) or header.batch[mine] != header.tag:
+            raise Malformed(
+                f"upload of '{received.sender}' is not signed over one share for each of the "
+                f"{len(self._aggregators)} aggregators, in roster order",
+                party=self.name,
+                step=UPLOAD,
+            )
+
+    def _close(self, state: Collecting, *, early: bool) -> State:
+        uploads = tuple(sorted(state.uploads, key=lambda upload: upload.client))
+        return self._compare(Comparing(state.channels, uploads, state.lists, early))
+
+    def _compare(self, state: Collecting | Comparing) -> State:
+        if isinstance(state, Collecting) or len(state.lists) < len(self._others):
+            return state
+        common = set(state.uploads).intersection(*(uploads for _, uploads in state.lists))
+        agreed = tuple(sorted(common, key=lambda upload: upload.client))
+        if len(agreed) < self.session.min_cohort:
+            raise BelowThreshold(
+                f"{len(agreed)} clients reached every aggregator, wanted "
+                f"≥ {self.session.min_cohort}",
+                party=self.name,
+                step=VERIFIED,
+                fix="run again with more clients, or a smaller minimum cohort",
+            )
+        signature = self._enrolment.identity.sign(_agreed_set(self.session, agreed))
+        for name, theirs in state.signatures:
+            self._check_signature(agreed, name, theirs, AGREE)
+        signatures = (*state.signatures, (self.name, signature))
+        return self._settle(Agreeing(state.channels, state.uploads, agreed, signatures))
+
+    def _hear_agreement(
+        self, state: Comparing | Agreeing, received: Received, agree: Agree
+    ) -> State:
+        sender = received.sender
+        if sender in dict(state.signatures):
+            raise self._replayed(received)
+        if isinstance(state, Comparing):
+            # Its list is still on the way; what it signed can be checked when that is here.
+            signatures = (*state.signatures, (sender, agree.signature))
+            return msgspec.structs.replace(state, signatures=signatures)
+        self._check_signature(state.agreed, sender, agree.signature, AGREE)
+        signatures = (*state.signatures, (sender, agree.signature))
+        return self._settle(msgspec.structs.replace(state, signatures=signatures))
+
+    def _settle(self, state: Agreeing) -> State:
+        if len(state.signatures) < len(self._aggregators):
+            return state
+        by_name = dict(state.signatures)
+        ordered = tuple(by_name[name] for name in self._aggregators)
+        releasing = Releasing(state.channels, state.uploads, state.agreed, ordered, state.partials)
+        return self._finish(releasing)
+
+    def _hear_partial(
+        self, state: Agreeing | Releasing, received: Received, partial: Partial
+    ) -> State:
+        sender, layout = received.sender, self.session.layout
+        if sender in dict(state.partials):
+            raise self._replayed(received)
+        if len(partial.vector) != layout.packed_bytes:
+            raise Malformed(
+                f"partial sum of '{sender}' has {len(partial.vector)} bytes, wanted "
+                f"{layout.packed_bytes}",
+                party=self.name,
+                step=PARTIAL,
+            )
+        if len(partial.signatures) != len(self._aggregators):
+            raise Malformed("partial sum without all signatures", party=self.name, step=PARTIAL)
+        for name, signature in zip(self._aggregators, partial.signatures, strict=True):
+            self._check_signature(state.agreed, name, signature, PARTIAL)
+        partials = (*state.partials, (sender, partial))
+        state = msgspec.structs.replace(state, partials=partials)
+        # It may overtake the agreement of a third aggregator.
+        return self._finish(state) if isinstance(state, Releasing) else state
+
+    def _finish(self, state: Releasing) -> State:
+        if not self._is_first or len(state.partials) < len(self._others):
+            return state
+        layout = self.session.layout
+        total = self._sum_shares(state.agreed)
+        for _, partial in state.partials:
+            total += layout.unpack(partial.vector)
+        decoded = layout.decode(total, party=self.name, step=PARTIAL)
+        return Finished(Sum(decoded, tuple(upload.client for upload in state.agreed)))
+
+    def _sum_shares(self, agreed: tuple[Upload, ...]) -> RingVector:
+        layout = self.session.layout
+        total = layout.zeros()
+        for upload in agreed:
+            share = self._spooled(upload)
+            if self._is_first:
+                total += layout.unpack(share.vector)
+            else:
+                add_mask(total, mask_key(self.session, share.seed, upload.client, self.name))
+        return total
+
+    def _spooled(self, upload: Upload) -> Share:
+        return self._open_spooled(
+            upload.client,
+            Share,
+            lambda header, _: _upload_digest(self.session, header) == upload.digest,
+        )
+
+    def _check_signature(
+        self, agreed: tuple[Upload, ...], name: str, signature: bytes, step: str
+    ) -> None:
+        try:
+            self.session.member(name).verify(signature, _agreed_set(self.session, agreed))
+        except BadSignature:
+            raise self._inconsistent(name, step) from None
+
+    def _inconsistent(self, name: str, step: str) -> InconsistentSurvivors:
+        return InconsistentSurvivors(
+            f"'{name}' has not signed the set of uploads that this party has",
+            party=self.name,
+            step=step,
+            fix="compare the aggregators' lists of clients: any may be wrong; then run again",
+        )
+
+    def _replayed(self, received: Received) -> Replayed:
+        return Replayed(
+            f"'{received.sender}' has been heard on this before",
+            party=self.name,
+            step=received.header.step,
+        )
+
+
+def _upload_digest(session: Session, header: Header) -> bytes:
+    """Digest of the tags of all m sealed shares, which their client signed."""
+    upload = ("secure-afl/1 upload", session.id, header.sender, header.batch)
+    return hashlib.sha256(encode(upload)).digest()
+
+
+def _agreed_set(session: Session, agreed: tuple[Upload, ...]) -> bytes:
+    """What every aggregator signs, once."""
+    digest = hashlib.sha256(encode((session.id, agreed))).digest()
+    return b"secure-afl/1 agreed set" + digest

@@ -1,0 +1,41 @@
+"""The client of `additive`: shares its vector among the aggregators, and speaks once."""
+
+from protocols.message import Channel, Message, derive
+from protocols.party import Aborted, Fresh, Party, State
+from protocols.primitives.masks import subtract_mask
+from protocols.schemes.additive.messages import AGGREGATOR, UPLOAD, Share, mask_key
+from protocols.session import CLIENT
+
+
+class Uploading(State, frozen=True):
+    """The client has begun; all that it ever says follows from its secret."""
+
+    secret: bytes
+    fingerprint: bytes
+    channels: tuple[Channel, ...]
+
+
+class AdditiveClient(Party):
+    """Splits, seals and sends at the start; answers nothing."""
+
+    role = CLIENT
+    states = Fresh | Uploading | Aborted
+
+    def _begin(self, secret: bytes) -> Uploading:
+        fingerprint = self._fingerprint_vector(secret)
+        aggregators = self.session.of_role(AGGREGATOR)
+        channels = tuple(self._open_channel(name, secret) for name in aggregators)
+        return Uploading(secret, fingerprint, channels)
+
+    def _outbox(self, state: State) -> list[Message]:
+        if not isinstance(state, Uploading):
+            return []
+        layout = self.session.layout
+        first, *others = state.channels
+        rest = layout.embed(self._contribution(state.secret, state.fingerprint))
+        shares = []
+        for channel in others:
+            seed = derive(state.secret, self.session.id, "share", self.name, channel.recipient)
+            subtract_mask(rest, mask_key(self.session, seed, self.name, channel.recipient))
+            shares.append((channel, Share(b"", seed)))
+        return self._seal_together(UPLOAD, [(first, Share(layout.pack(rest), b"")), *shares])

@@ -1,0 +1,60 @@
+"""The messages of `additive`: its steps, their contents, and the mask of a share."""
+
+from protocols.codec import Secret, Wire
+from protocols.message import derive
+from protocols.session import Session
+
+AGGREGATOR = "aggregator"
+
+
+UPLOAD = "upload"
+
+
+VERIFIED = "verified"
+
+
+AGREE = "agree"
+
+
+PARTIAL = "partial"
+
+
+SEED_BYTES = 32
+
+
+class Share(Secret, frozen=True):
+    """One share of a vector: the packed ring vector, or the seed of a mask; the other is empty."""
+
+    vector: bytes
+    seed: bytes
+
+
+class Upload(Wire, frozen=True):
+    """What an aggregator has verified: a client, and the digest of all its sealed shares."""
+
+    client: str
+    digest: bytes
+
+
+class Verified(Wire, frozen=True):
+    """An aggregator's list of uploads, sorted by client."""
+
+    uploads: tuple[Upload, ...]
+
+
+class Agree(Wire, frozen=True):
+    """An aggregator's signature over the hash of the set of uploads that all hold."""
+
+    signature: bytes
+
+
+class Partial(Secret, frozen=True):
+    """The sum of an aggregator's shares, packed, under the signatures of all aggregators."""
+
+    signatures: tuple[bytes, ...]
+    vector: bytes
+
+
+def mask_key(session: Session, seed: bytes, client: str, aggregator: str) -> bytes:
+    """Key, 32 bytes, of the mask that a client's seed for an aggregator stands for."""
+    return derive(seed, session.id, "mask", client, aggregator)

@@ -1,0 +1,51 @@
+"""`additive`: secret sharing among two or more aggregators; the client speaks once.
+
+A client splits its vector into one share for each aggregator, which add up to it in the ring: the
+first aggregator gets the vector minus masks, every other one gets the 32-byte seed of its mask. All
+shares but one are independent of the vector, so that any m − 1 aggregators together know nothing.
+The aggregators agree on whose uploads every one of them holds, sign that set once, add up their
+shares over it, and the first of them puts the partial sums together (Prio, Corrigan-Gibbs and Boneh
+2017, section 3, without its proofs of range).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from protocols.errors import (
+    InvalidSession,
+)
+from protocols.party import Party
+from protocols.protocol import Protocol
+from protocols.schemes.additive.aggregator import Aggregator
+from protocols.schemes.additive.client import AdditiveClient
+from protocols.schemes.additive.messages import AGGREGATOR, UPLOAD
+from protocols.session import CLIENT
+
+MAX_AGGREGATORS = 16
+
+
+class Additive(Protocol, frozen=True, tag="additive"):
+    """Additive secret sharing.
+
+    Attributes:
+        aggregators: m, 2 to 16; the vectors stay hidden while one of them keeps its shares.
+    """
+
+    name = "additive"
+    protects = (
+        "each client's vector from fewer than all aggregators together; the first aggregator "
+        "receives the sum"
+    )
+    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: AdditiveClient, AGGREGATOR: Aggregator}
+    upload_step = UPLOAD
+    aggregators: int = 2
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.aggregators <= MAX_AGGREGATORS:
+            raise InvalidSession(
+                f"{self.aggregators} aggregators, allowed: 2..{MAX_AGGREGATORS}",
+                fix="with one server, use a protocol of masks or encryption",
+            )
+
+    def coordinators(self) -> Mapping[str, str]:
+        return {f"aggregator_{i}": AGGREGATOR for i in range(self.aggregators)}

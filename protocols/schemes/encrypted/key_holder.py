@@ -1,0 +1,228 @@
+"""The key holder of `ckks` and `bfv`: makes the session's keys, verifies, and opens one sum."""
+
+from typing import Any, ClassVar
+
+import msgspec
+import numpy as np
+
+from protocols.errors import (
+    CoordinatorMissing,
+    InconsistentSurvivors,
+    InexactDecoding,
+    Malformed,
+    SumOutOfBounds,
+    UnexpectedStep,
+    UnverifiedSum,
+)
+from protocols.layout import Integers
+from protocols.message import Channel, Message
+from protocols.party import Aborted, Fresh, Received, State, Step, Sum
+from protocols.schemes.encrypted.chunks import (
+    CLIENT_SEED_BYTES,
+    chunk_seed,
+    encrypt_zeros,
+    session_keys,
+)
+from protocols.schemes.encrypted.messages import (
+    CONFIRMED,
+    KEY,
+    KEY_HOLDER,
+    SERVER,
+    TOTAL,
+    UPLOAD,
+    Confirmed,
+    Key,
+    Total,
+    Upload,
+    Voucher,
+)
+from protocols.schemes.encrypted.parameters import tolerance
+from protocols.schemes.encrypted.party import _EncryptedParty
+from protocols.schemes.encrypted.seal import KeyPair, Slots, from_entries
+from protocols.session import CLIENT
+
+
+class Vouching(State, frozen=True):
+    """The key holder has published its key and takes vouchers."""
+
+    secret: bytes
+    clients: tuple[Channel, ...]
+    server: Channel
+    vouchers: tuple[tuple[str, Voucher], ...] = ()
+
+
+class Holding(State, frozen=True):
+    """The key holder has closed its list, and awaits the one sum that it will open."""
+
+    secret: bytes
+    server: Channel
+    vouchers: tuple[tuple[str, Voucher], ...]
+
+
+class Finished(State, frozen=True):
+    """The key holder has released the sum; the key is gone with its secret."""
+
+    total: Sum
+
+
+class KeyHolder(_EncryptedParty):
+    """Makes the session's key pair, takes vouchers, and opens one sum of what they vouch for."""
+
+    role = KEY_HOLDER
+    states = Fresh | Vouching | Holding | Finished | Aborted
+    steps: ClassVar[dict[str, Step]] = {
+        UPLOAD: Step(CLIENT, Voucher),
+        TOTAL: Step(SERVER, Total),
+    }
+
+    def _begin(self, secret: bytes) -> Vouching:
+        (server,) = self.session.of_role(SERVER)
+        clients = tuple(self._open_channel(name, secret) for name in self.session.clients)
+        return Vouching(secret, clients, self._open_channel(server, secret))
+
+    @property
+    def awaits(self) -> str | None:
+        match self._state:
+            case Vouching():
+                return UPLOAD
+            case Holding():
+                return TOTAL
+            case _:
+                return None
+
+    @property
+    def result(self) -> Sum | None:
+        return self._state.total if isinstance(self._state, Finished) else None
+
+    def _outbox(self, state: State) -> list[Message]:
+        match state:
+            case Vouching():
+                key = Key(self._ring.save(self._key_pair(state.secret).public_key))
+                return [self._seal(channel, KEY, key) for channel in state.clients]
+            case Holding():
+                confirmed = Confirmed(_uploads(state.vouchers))
+                return [self._seal(state.server, CONFIRMED, confirmed)]
+            case _:
+                return []
+
+    def _transition(self, state: State, received: Received) -> State:
+        match state, received.content:
+            case Vouching(), Voucher() as content:
+                return self._hear(state, received.sender, content)
+            case Holding(), Total() as content:
+                return self._open(state, received, content)
+            case _:
+                raise UnexpectedStep("not awaited now", party=self.name, step=received.header.step)
+
+    def _deadline(self, state: State) -> State:
+        if isinstance(state, Vouching):
+            return self._close(state)
+        raise CoordinatorMissing(
+            "the server has not sent a sum",
+            party=self.name,
+            step=TOTAL,
+            fix="see whether the server runs, and run a new session",
+        )
+
+    def _hear(self, state: Vouching, sender: str, voucher: Voucher) -> State:
+        if sender in dict(state.vouchers):
+            raise self._replayed(sender, UPLOAD)
+        seed_bytes = CLIENT_SEED_BYTES if self._verify else 0
+        if len(voucher.digest) != 32 or len(voucher.seed) != seed_bytes:
+            raise Malformed(f"voucher of '{sender}' has another length", party=self.name)
+        state = msgspec.structs.replace(state, vouchers=(*state.vouchers, (sender, voucher)))
+        everybody = len(state.vouchers) == len(self.session.clients)
+        return self._close(state) if everybody else state
+
+    def _close(self, state: Vouching) -> Holding:
+        self._check_cohort(len(state.vouchers), UPLOAD)
+        return Holding(state.secret, state.server, tuple(sorted(state.vouchers, key=_name)))
+
+    def _open(self, state: Holding, received: Received, content: Total) -> Finished:
+        # Whatever comes now, it is the one sum that is looked at: an error ends the session.
+        totals = list(self._load(received.sender, TOTAL, content.chunks))
+        self._check_list(received, content.uploads)
+        if not set(content.uploads) <= set(_uploads(state.vouchers)):
+            raise InconsistentSurvivors(
+                "the server lists an upload that no client vouched for here",
+                party=self.name,
+                step=TOTAL,
+                fix="ask the server which uploads it holds, and run again",
+            )
+        self._check_cohort(len(content.uploads), TOTAL)
+        included = tuple(upload.client for upload in content.uploads)
+        key_pair = self._key_pair(state.secret)
+        slots = self._slots(key_pair, totals, {n: dict(state.vouchers)[n].seed for n in included})
+        return Finished(Sum(self._decode(slots), included))
+
+    def _slots(self, key_pair: KeyPair, totals: list[Any], seeds: dict[str, bytes]) -> Slots:
+        slots = [self._ring.decrypt(key_pair.secret_key, total) for total in totals]
+        if self._verify:
+            for index, noise in enumerate(self._noise(key_pair, totals, seeds)):
+                slots[index] = slots[index] - noise
+        return np.concatenate(slots)[: self.session.layout.length * self.parameters.limbs]
+
+    def _noise(self, key_pair: KeyPair, totals: list[Any], seeds: dict[str, bytes]) -> list[Slots]:
+        """What the clients' seeds add to each chunk of the sum.
+
+        Raises:
+            UnverifiedSum: their second components do not add up to the sum's.
+        """
+        public_key = self._ring.save(key_pair.public_key)
+        chunk_seeds = [
+            [chunk_seed(self.session, seed, name, index) for name, seed in seeds.items()]
+            for index in range(len(totals))
+        ]
+        same = ([thing] * len(totals) for thing in (self.parameters, public_key))
+        noises = []
+        zeros = self.chunk_map(encrypt_zeros, *same, chunk_seeds)
+        for total, zero in zip(totals, map(self._ring.load, zeros), strict=True):
+            if self._ring.second(total) != self._ring.second(zero):
+                raise UnverifiedSum(
+                    "the encrypted sum is not that of the clients' own encryptions",
+                    party=self.name,
+                    step=TOTAL,
+                    fix="the server or a client did not follow the protocol; run again without it",
+                )
+            noises.append(self._ring.decrypt(key_pair.secret_key, zero))
+        return noises
+
+    def _decode(self, slots: Slots) -> Integers:
+        layout = self.session.layout
+        rounded = np.rint(slots)
+        if np.abs(slots - rounded).max() > tolerance(self._verify):
+            raise InexactDecoding(
+                "the decrypted sum is not made of integers",
+                party=self.name,
+                step=TOTAL,
+                fix="some party did not follow the protocol; run a new session",
+            )
+        entries = rounded.astype(np.int64)
+        total = layout.decode(
+            from_entries(self.parameters, layout, entries), party=self.name, step=TOTAL
+        )
+        # Beyond what honest sums can be: congruent to one in the ring, or wrapped around q.
+        if self.parameters.limb_bits:
+            most = len(self.session.clients) * (2**self.parameters.limb_bits - 1)
+            beyond = bool(entries.min() < 0 or entries.max() > most)
+        else:
+            beyond = not np.array_equal(total, entries)
+        if beyond:
+            raise SumOutOfBounds(
+                "the decrypted sum is outside its bounds by more than the ring",
+                party=self.name,
+                step=TOTAL,
+                fix="a client broke its declared bounds; run again without it",
+            )
+        return total
+
+    def _key_pair(self, secret: bytes) -> KeyPair:
+        return session_keys(self.session, self._ring, secret, self.name)
+
+
+def _uploads(vouchers: tuple[tuple[str, Voucher], ...]) -> tuple[Upload, ...]:
+    return tuple(Upload(client, voucher.digest) for client, voucher in vouchers)
+
+
+def _name(entry: tuple[str, Voucher]) -> str:
+    return entry[0]

@@ -1,0 +1,93 @@
+"""What the parties of `ckks` and `bfv` have in common: their parameters and their ring."""
+
+import secrets
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from protocols.codec import decode
+from protocols.errors import (
+    BelowThreshold,
+    Malformed,
+    Replayed,
+)
+from protocols.identity import Enrolment
+from protocols.party import Entropy, Party, Received, Vector
+from protocols.schemes.encrypted.chunks import ChunkMap
+from protocols.schemes.encrypted.messages import UPLOAD, Upload
+from protocols.schemes.encrypted.parameters import CKKS, find_parameters
+from protocols.schemes.encrypted.seal import (
+    Ring,
+)
+from protocols.session import Session
+from protocols.spool import Spool
+
+if TYPE_CHECKING:
+    from protocols.schemes.encrypted.protocol import EncryptedSum
+
+
+class _EncryptedParty(Party):
+    """What the three kinds of parties have in common: the ring, and the protocol's terms.
+
+    Attributes:
+        chunk_map: may be set to a process pool's `map`, to encrypt many chunks at once.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        vector: Vector | None = None,
+        *,
+        spool: Spool | None = None,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> None:
+        super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
+        terms = _terms(session)
+        self._verify = terms.verify
+        self.chunk_map: ChunkMap = map
+        self.parameters = find_parameters(session.layout, len(session.clients), terms.name)
+        self._chunks = self.parameters.chunks(session.layout.length)
+
+    @cached_property
+    def _ring(self) -> Ring:
+        return Ring(self.parameters)
+
+    def _load(self, sender: str, step: str, chunks: tuple[bytes, ...]) -> Iterator[Any]:
+        if len(chunks) != self._chunks:
+            raise Malformed(
+                f"'{sender}' sent {len(chunks)} ciphertexts, wanted {self._chunks}",
+                party=self.name,
+                step=step,
+            )
+        for index, chunk in enumerate(chunks):
+            try:
+                yield self._ring.load(chunk)
+            except Malformed as error:
+                raise Malformed(
+                    f"'{sender}', ciphertext {index}: {error.what}", party=self.name, step=step
+                ) from None
+
+    def _replayed(self, sender: str, step: str) -> Replayed:
+        return Replayed(f"'{sender}' has been heard on this before", party=self.name, step=step)
+
+    def _check_list(self, received: Received, uploads: tuple[Upload, ...]) -> None:
+        names = [upload.client for upload in uploads]
+        if names != sorted(set(names)) or not set(names) <= set(self.session.clients):
+            raise Malformed("not a sorted list of clients", party=self.name, step=UPLOAD)
+
+    def _check_cohort(self, count: int, step: str) -> None:
+        if count < self.session.min_cohort:
+            raise BelowThreshold(
+                f"{count} clients contributed, wanted ≥ {self.session.min_cohort}",
+                party=self.name,
+                step=step,
+                fix="run again with more clients, or a smaller minimum cohort",
+            )
+
+
+def _terms(session: Session) -> "EncryptedSum":
+    from protocols.schemes.encrypted.protocol import Bfv, Ckks
+
+    scheme: type[EncryptedSum] = Ckks if session.protocol == CKKS else Bfv
+    return decode(session.parameters, scheme)

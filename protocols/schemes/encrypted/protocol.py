@@ -1,0 +1,70 @@
+"""`ckks` and `bfv`: clients encrypt, a server adds ciphertexts, a key holder opens one sum.
+
+The key holder makes a key pair for the session and sends the public key to the clients. A client
+encrypts its vector once, sends the ciphertexts to the server, and vouches for them to the key
+holder: by their digest and, in a verified session, by the seed that they were encrypted with. The
+key holder closes its list, the server adds up the ciphertexts of that list which it has, and the
+key holder opens their sum (Cheon, Kim, Kim and Song 2017; BFV: Fan and Vercauteren 2012).
+
+A key holder that decrypts what it is given is a decryption oracle, and one wisely chosen
+ciphertext takes the key out of it. In a verified session it therefore encrypts zero under every
+client's seed, adds up, and opens nothing whose second component differs from that sum in a single
+bit. What remains of the difference never touches the key, and the clients' noise is subtracted with
+it, so that what is released depends on the vectors alone (Li and Micciancio 2021 on what noise in
+released sums gives away).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from protocols.party import Party
+from protocols.protocol import Protocol
+from protocols.schemes.encrypted.client import EncryptingClient
+from protocols.schemes.encrypted.key_holder import KeyHolder
+from protocols.schemes.encrypted.messages import KEY_HOLDER, SERVER, UPLOAD
+from protocols.schemes.encrypted.parameters import BFV, CKKS
+from protocols.schemes.encrypted.server import Server
+from protocols.session import CLIENT
+
+
+class EncryptedSum(Protocol, frozen=True):
+    """What `ckks` and `bfv` have in common.
+
+    Attributes:
+        verify: the key holder opens only what the clients' own seeds account for.
+    """
+
+    parties: ClassVar[Mapping[str, type[Party]]] = {
+        CLIENT: EncryptingClient,
+        SERVER: Server,
+        KEY_HOLDER: KeyHolder,
+    }
+    upload_step = UPLOAD
+    verify: bool = True
+
+    @property
+    def protects(self) -> str:  # type: ignore[override]
+        """As in `Protocol`, which it does for both of them."""
+        hidden = (
+            "each client's vector from the server and from the key holder, unless they work "
+            "together; the key holder receives the sum"
+        )
+        if self.verify:
+            return hidden
+        return f"{hidden}; NOT VERIFIED: only while server and clients follow the protocol"
+
+    def coordinators(self) -> Mapping[str, str]:
+        # The server closes first, so that a client that reached one of the two only is left out.
+        return {SERVER: SERVER, KEY_HOLDER: KEY_HOLDER}
+
+
+class Ckks(EncryptedSum, frozen=True, tag="ckks"):
+    """Sums under CKKS, rounded to the integers that they are."""
+
+    name: ClassVar[Literal["ckks"]] = CKKS  # type: ignore[assignment]
+
+
+class Bfv(EncryptedSum, frozen=True, tag="bfv"):
+    """Sums under BFV, whose plaintexts are integers: to compare with."""
+
+    name: ClassVar[Literal["bfv"]] = BFV  # type: ignore[assignment]

@@ -1,0 +1,513 @@
+"""The server of pairwise masking: carries keys and shares, adds up, and opens what must be.
+
+It goes on with whoever is left after each deadline, as long as there are enough for the sum to be
+allowed and opened; with fewer it gives up, and what it holds then opens nothing.
+"""
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypeVar
+
+from protocols.codec import Secret, Wire, encode
+from protocols.errors import (
+    BadKey,
+    BadSignature,
+    BelowThreshold,
+    InvalidVector,
+    Malformed,
+    MessageRejected,
+    Replayed,
+    UnexpectedStep,
+    WrongShares,
+)
+from protocols.message import Channel, Message, derive
+from protocols.party import Aborted, Fresh, Party, Received, State, Step, Sum
+from protocols.primitives import shamir
+from protocols.primitives.masks import Mask, add_masks_in_threads
+from protocols.schemes.pairwise import keys as wire_keys
+from protocols.schemes.pairwise import messages as wire
+from protocols.schemes.pairwise.graph import circulant
+from protocols.schemes.pairwise.messages import (
+    ADVERTISE,
+    KEYS,
+    SERVER,
+    SHARE,
+    SHARES,
+    SIGN,
+    SIGNATURES,
+    SURVIVORS,
+    UNMASK,
+    UPLOAD,
+    Advert,
+    Advertise,
+)
+from protocols.schemes.pairwise.parameters import Parameters
+from protocols.session import CLIENT
+
+_Kind = TypeVar("_Kind", bound=State)
+_Shares = tuple[tuple[str, bytes], ...]
+
+
+class Node(Secret, frozen=True):
+    """A client that takes part, and those who hold its secrets, in roster order."""
+
+    advert: Advert
+    holders: tuple[str, ...]
+
+
+class CollectingKeys(State, frozen=True):
+    """Who has advertised, in the order of arrival."""
+
+    secret: bytes
+    channels: tuple[Channel, ...]
+    arrived: tuple[Advertise, ...]
+
+
+class CollectingShares(State, frozen=True):
+    """The graph of those who have advertised, in roster order; and the shares, by owner."""
+
+    channels: tuple[Channel, ...]
+    nodes: tuple[Node, ...]
+    shares: tuple[tuple[str, _Shares], ...]
+
+
+class CollectingUploads(State, frozen=True):
+    """The graph of those who have shared, their shares, and the sum of what has arrived."""
+
+    channels: tuple[Channel, ...]
+    nodes: tuple[Node, ...]
+    shares: tuple[tuple[str, _Shares], ...]
+    total: bytes
+    included: tuple[str, ...]
+
+
+class CollectingSignatures(State, frozen=True):
+    """The sum is closed; `survivors`, in roster order, are in it."""
+
+    channels: tuple[Channel, ...]
+    nodes: tuple[Node, ...]
+    total: bytes
+    survivors: tuple[str, ...]
+    signatures: _Shares
+
+
+class CollectingOpenings(State, frozen=True):
+    """The signers have been asked for their shares; `answers` are by holder."""
+
+    channels: tuple[Channel, ...]
+    nodes: tuple[Node, ...]
+    total: bytes
+    survivors: tuple[str, ...]
+    signatures: _Shares
+    answers: tuple[tuple[str, _Shares], ...]
+
+
+class Finished(State, frozen=True):
+    """The sum is released; nothing that opened it is kept."""
+
+    total: Sum
+
+
+_AWAITS: dict[type[State], str] = {
+    CollectingKeys: ADVERTISE,
+    CollectingShares: SHARE,
+    CollectingUploads: UPLOAD,
+    CollectingSignatures: SIGN,
+    CollectingOpenings: UNMASK,
+}
+_ORDER = (Fresh, *_AWAITS, Finished)
+
+
+class PairwiseServer(Party):
+    """Coordinates; learns who took part, and the sum."""
+
+    role = SERVER
+    states = (
+        Fresh
+        | CollectingKeys
+        | CollectingShares
+        | CollectingUploads
+        | CollectingSignatures
+        | CollectingOpenings
+        | Finished
+        | Aborted
+    )
+    steps: ClassVar[dict[str, Step]] = {
+        ADVERTISE: Step(CLIENT, wire.Advertise),
+        SHARE: Step(CLIENT, wire.Share),
+        UPLOAD: Step(CLIENT, wire.Upload),
+        SIGN: Step(CLIENT, wire.Sign),
+        UNMASK: Step(CLIENT, wire.Unmask),
+    }
+    threads: ClassVar[int] = os.cpu_count() or 1
+
+    def _begin(self, secret: bytes) -> CollectingKeys:
+        channels = tuple(self._open_channel(name, secret) for name in self.session.clients)
+        return CollectingKeys(secret, channels, ())
+
+    @property
+    def awaits(self) -> str | None:
+        return _AWAITS.get(type(self._state))
+
+    @property
+    def result(self) -> Sum | None:
+        return self._state.total if isinstance(self._state, Finished) else None
+
+    def _transition(self, state: State, received: Received) -> State:
+        sender, content = received.sender, received.content
+        match content:
+            case wire.Advertise():
+                return self._take_keys(self._expect(state, CollectingKeys), sender, content)
+            case wire.Share():
+                return self._take_shares(self._expect(state, CollectingShares), sender, content)
+            case wire.Upload():
+                return self._take_upload(self._expect(state, CollectingUploads), sender, content)
+            case wire.Sign():
+                closed = self._expect(state, CollectingSignatures)
+                return self._take_signature(closed, sender, content)
+            case wire.Unmask():
+                return self._take_answer(self._expect(state, CollectingOpenings), sender, content)
+        raise AssertionError("a content of no step")
+
+    def _deadline(self, state: State) -> State:
+        match state:
+            case CollectingKeys():
+                return self._close_keys(state)
+            case CollectingShares():
+                return self._close_shares(state)
+            case CollectingUploads():
+                return self._close_uploads(state)
+            case CollectingSignatures():
+                return self._close_signatures(state)
+            case CollectingOpenings():
+                return self._release(state)
+        raise AssertionError("a deadline in a state that awaits nothing")
+
+    def _outbox(self, state: State) -> list[Message]:
+        match state:
+            case CollectingShares():
+                return self._send_keys(state)
+            case CollectingUploads():
+                return self._send_shares(state)
+            case CollectingSignatures():
+                survivors = wire.Survivors(state.survivors)
+                return self._send(
+                    state.channels, SURVIVORS, dict.fromkeys(state.survivors, survivors)
+                )
+            case CollectingOpenings():
+                quorum = wire.Signatures(state.signatures[: self._parameters.quorum])
+                signers = [name for name, _ in state.signatures]
+                return self._send(state.channels, SIGNATURES, dict.fromkeys(signers, quorum))
+        return []
+
+    def _news(self, before: State) -> list[Message]:
+        return self.pending()
+
+    # Keys, and the graph
+
+    def _take_keys(self, state: CollectingKeys, sender: str, content: Advertise) -> State:
+        self._expect_first(
+            sender, [advertise.advert.name for advertise in state.arrived], ADVERTISE
+        )
+        advert = content.advert
+        try:
+            wire_keys.check_advert(self.session, advert)
+            wire_keys.check_order(advert)
+        except (MessageRejected, BadKey) as error:
+            raise BadSignature(
+                f"keys from '{sender}': {error.what}", party=self.name, step=ADVERTISE
+            ) from None
+        if advert.name != sender or not self._well_chosen(sender, content.chosen):
+            raise Malformed(
+                f"'{sender}' advertises for another, or other neighbours than it should",
+                party=self.name,
+                step=ADVERTISE,
+            )
+        state = CollectingKeys(state.secret, state.channels, (*state.arrived, content))
+        everybody = len(state.arrived) == len(self.session.clients)
+        return self._close_keys(state) if everybody else state
+
+    def _close_keys(self, state: CollectingKeys) -> CollectingShares:
+        place = wire.indices(self.session)
+        arrived = sorted(state.arrived, key=lambda advertise: place[advertise.advert.name])
+        self._enough(len(arrived), ADVERTISE)
+        names = [advertise.advert.name for advertise in arrived]
+        if self._parameters.clients_choose:
+            clients, present = self.session.clients, set(names)
+            holders = [
+                tuple(clients[index] for index in advertise.chosen if clients[index] in present)
+                for advertise in arrived
+            ]
+        else:
+            # Fixed by the server's secret and by all keys, after all of them.
+            bound = hashlib.sha256(encode(arrived)).hexdigest()
+            seed = derive(state.secret, self.session.id, "pairwise", "graph", bound)
+            graph = circulant(seed, len(names), self._parameters.neighbours)
+            holders = [tuple(names[index] for index in neighbours) for neighbours in graph]
+        nodes = tuple(
+            Node(advertise.advert, held_by)
+            for advertise, held_by in zip(arrived, holders, strict=True)
+        )
+        return CollectingShares(state.channels, nodes, ())
+
+    def _send_keys(self, state: CollectingShares) -> list[Message]:
+        adverts = {node.advert.name: node.advert for node in state.nodes}
+        return self._send(
+            state.channels,
+            KEYS,
+            {
+                name: wire.Keys(tuple(adverts[other] for other in others))
+                for name, others in self._maskers(state.nodes).items()
+            },
+        )
+
+    # Shares
+
+    def _take_shares(self, state: CollectingShares, sender: str, content: wire.Share) -> State:
+        node = next((node for node in state.nodes if node.advert.name == sender), None)
+        if node is None:
+            raise UnexpectedStep(f"'{sender}' has no keys here", party=self.name, step=SHARE)
+        self._expect_first(sender, [name for name, _ in state.shares], SHARE)
+        if [name for name, _ in content.sealed] != list(node.holders) or any(
+            len(sealed) != wire.SEALED_BYTES for _, sealed in content.sealed
+        ):
+            raise Malformed(f"'{sender}' shares with others", party=self.name, step=SHARE)
+        state = CollectingShares(
+            state.channels, state.nodes, (*state.shares, (sender, content.sealed))
+        )
+        return self._close_shares(state) if len(state.shares) == len(state.nodes) else state
+
+    def _close_shares(self, state: CollectingShares) -> CollectingUploads:
+        self._enough(len(state.shares), SHARE)
+        present = {name for name, _ in state.shares}
+        nodes = tuple(node for node in state.nodes if node.advert.name in present)
+        empty = bytes(self.session.layout.packed_bytes)
+        return CollectingUploads(state.channels, nodes, state.shares, empty, ())
+
+    def _send_shares(self, state: CollectingUploads) -> list[Message]:
+        sealed = {owner: dict(shares) for owner, shares in state.shares}
+        return self._send(
+            state.channels,
+            SHARES,
+            {
+                name: wire.Shares(tuple((other, sealed[other].get(name, b"")) for other in others))
+                for name, others in self._maskers(state.nodes).items()
+            },
+        )
+
+    # Uploads
+
+    def _take_upload(self, state: CollectingUploads, sender: str, content: wire.Upload) -> State:
+        if all(node.advert.name != sender for node in state.nodes):
+            raise UnexpectedStep(f"'{sender}' has not shared", party=self.name, step=UPLOAD)
+        self._expect_first(sender, state.included, UPLOAD)
+        layout = self.session.layout
+        try:
+            addend = layout.unpack(content.vector)
+        except InvalidVector as error:
+            raise Malformed(f"'{sender}': {error.what}", party=self.name, step=UPLOAD) from None
+        state = CollectingUploads(
+            state.channels,
+            state.nodes,
+            state.shares,
+            layout.pack(layout.unpack(state.total) + addend),
+            (*state.included, sender),
+        )
+        return self._close_uploads(state) if len(state.included) == len(state.nodes) else state
+
+    def _close_uploads(self, state: CollectingUploads) -> CollectingSignatures:
+        self._enough(len(state.included), UPLOAD)
+        included = set(state.included)
+        survivors = tuple(name for name in self.session.clients if name in included)
+        return CollectingSignatures(state.channels, state.nodes, state.total, survivors, ())
+
+    # Consistency
+
+    def _take_signature(
+        self, state: CollectingSignatures, sender: str, content: wire.Sign
+    ) -> State:
+        if sender not in state.survivors:
+            raise UnexpectedStep(f"'{sender}' is no survivor", party=self.name, step=SIGN)
+        self._expect_first(sender, [name for name, _ in state.signatures], SIGN)
+        statement = wire_keys.survivors_statement(self.session, state.survivors)
+        try:
+            self.session.member(sender).verify(content.signature, statement)
+        except BadSignature as error:
+            raise BadSignature(error.what, party=self.name, step=SIGN) from None
+        state = CollectingSignatures(
+            state.channels,
+            state.nodes,
+            state.total,
+            state.survivors,
+            (*state.signatures, (sender, content.signature)),
+        )
+        everybody = len(state.signatures) == len(state.survivors)
+        return self._close_signatures(state) if everybody else state
+
+    def _close_signatures(self, state: CollectingSignatures) -> CollectingOpenings:
+        quorum = self._parameters.quorum
+        if len(state.signatures) < quorum:
+            raise self._below(f"{len(state.signatures)} clients signed, wanted ≥ {quorum}", SIGN)
+        return CollectingOpenings(
+            state.channels, state.nodes, state.total, state.survivors, state.signatures, ()
+        )
+
+    # Openings, and the sum
+
+    def _take_answer(self, state: CollectingOpenings, sender: str, content: wire.Unmask) -> State:
+        if all(name != sender for name, _ in state.signatures):
+            raise UnexpectedStep(f"'{sender}' was not asked", party=self.name, step=UNMASK)
+        self._expect_first(sender, [name for name, _ in state.answers], UNMASK)
+        holders = {node.advert.name: node.holders for node in state.nodes}
+        owners = [owner for owner, _ in content.shares]
+        own = self._parameters.complete
+        if len(set(owners)) < len(owners) or not all(
+            sender in holders.get(owner, ()) or (own and sender == owner) for owner in owners
+        ):
+            raise Malformed(f"shares that '{sender}' cannot have", party=self.name, step=UNMASK)
+        if not all(shamir.is_share(share) for _, share in content.shares):
+            raise Malformed(f"no shares, from '{sender}'", party=self.name, step=UNMASK)
+        state = CollectingOpenings(
+            state.channels,
+            state.nodes,
+            state.total,
+            state.survivors,
+            state.signatures,
+            (*state.answers, (sender, content.shares)),
+        )
+        return self._release(state) if len(state.answers) == len(state.signatures) else state
+
+    def _release(self, state: CollectingOpenings) -> Finished:
+        secrets = self._open(state)
+        layout = self.session.layout
+        total = layout.unpack(state.total).copy()
+        add_masks_in_threads(total, self._masks_left(state, secrets), self.threads)
+        decoded = layout.decode(total, party=self.name, step=UNMASK)
+        return Finished(Sum(decoded, tuple(sorted(state.survivors))))
+
+    def _open(self, state: CollectingOpenings) -> dict[str, bytes]:
+        """By client: a survivor's self-mask seed, the mask key of one that vanished."""
+        place = wire.indices(self.session)
+        threshold = self._parameters.threshold
+        shares: dict[str, dict[int, bytes]] = defaultdict(dict)
+        for holder, held in state.answers:
+            for owner, share in held:
+                if len(shares[owner]) < threshold:
+                    shares[owner][place[holder] + 1] = share
+        weights: dict[tuple[int, ...], list[int]] = {}
+        secrets = {}
+        survivors = set(state.survivors)
+        for node in state.nodes:
+            name = node.advert.name
+            points = tuple(shares[name])
+            if len(points) < threshold:
+                raise self._below(
+                    f"{len(points)} clients opened their share of '{name}', wanted ≥ {threshold}",
+                    UNMASK,
+                )
+            if points not in weights:
+                weights[points] = shamir.weights(points)
+            secret = shamir.combine(shares[name], weights[points])
+            self._check_opened(node.advert, secret, survived=name in survivors)
+            secrets[name] = secret
+        return secrets
+
+    def _check_opened(self, advert: Advert, secret: bytes, *, survived: bool) -> None:
+        if survived:
+            right = wire_keys.commitment(self.session, advert.name, secret) == advert.commitment
+        else:
+            right = wire_keys.public_key(secret) == advert.mask_key
+        if not right:
+            raise WrongShares(
+                f"the shares of '{advert.name}' open something else than it shared",
+                party=self.name,
+                step=UNMASK,
+                fix="that client or one of its holders lies; run again without the suspects",
+            )
+
+    def _masks_left(self, state: CollectingOpenings, secrets: Mapping[str, bytes]) -> list[Mask]:
+        """What stands between the total and the sum, each with the sign that removes it."""
+        place = wire.indices(self.session)
+        keys = {node.advert.name: node.advert.mask_key for node in state.nodes}
+        masks = [
+            Mask(wire_keys.self_mask(self.session, name, secrets[name]), negative=True)
+            for name in state.survivors
+        ]
+        survivors = set(state.survivors)
+        for gone, others in self._maskers(state.nodes).items():
+            if gone in survivors:
+                continue
+            private = wire_keys.private_key(secrets[gone])
+            for other in survivors.intersection(others):
+                agreed = wire_keys.agree(private, keys[other], other)
+                first, second = sorted((gone, other), key=place.__getitem__)
+                key = wire_keys.pair_mask(self.session, agreed, first, second)
+                # The survivor added it if it comes first on the roster.
+                masks.append(Mask(key, negative=other == first))
+        return masks
+
+    # Helpers
+
+    @property
+    def _parameters(self) -> Parameters:
+        return wire.parameters_of(self.session)
+
+    def _maskers(self, nodes: Sequence[Node]) -> dict[str, list[str]]:
+        """With whom each client masks, in roster order: its holders and those it holds for."""
+        place = wire.indices(self.session)
+        edges: dict[str, set[str]] = {node.advert.name: set() for node in nodes}
+        for node in nodes:
+            for holder in node.holders:
+                if holder in edges:
+                    edges[node.advert.name].add(holder)
+                    edges[holder].add(node.advert.name)
+        return {name: sorted(others, key=place.__getitem__) for name, others in edges.items()}
+
+    def _well_chosen(self, name: str, chosen: tuple[int, ...]) -> bool:
+        if not self._parameters.clients_choose:
+            return not chosen
+        clients = len(self.session.clients)
+        own = wire.indices(self.session)[name]
+        return (
+            len(chosen) == self._parameters.neighbours
+            and list(chosen) == sorted(set(chosen))
+            and own not in chosen
+            and chosen[0] >= 0
+            and chosen[-1] < clients
+        )
+
+    def _send(
+        self, channels: Sequence[Channel], step: str, contents: Mapping[str, Wire]
+    ) -> list[Message]:
+        return [
+            self._seal(channel, step, contents[channel.recipient])
+            for channel in channels
+            if channel.recipient in contents
+        ]
+
+    def _expect(self, state: State, kind: type[_Kind]) -> _Kind:
+        if isinstance(state, kind):
+            return state
+        step = _AWAITS[kind]
+        if isinstance(state, Aborted) or _ORDER.index(type(state)) > _ORDER.index(kind):
+            raise UnexpectedStep("this step is closed", party=self.name, step=step)
+        raise UnexpectedStep("too early", party=self.name, step=step)
+
+    def _expect_first(self, sender: str, arrived: Sequence[str], step: str) -> None:
+        if sender in arrived:
+            raise Replayed(f"'{sender}' has said this before", party=self.name, step=step)
+
+    def _enough(self, clients: int, step: str) -> None:
+        wanted = max(self.session.min_cohort, self._parameters.quorum)
+        if clients < wanted:
+            raise self._below(f"{clients} clients are left, wanted ≥ {wanted}", step)
+
+    def _below(self, what: str, step: str) -> BelowThreshold:
+        return BelowThreshold(
+            what,
+            party=self.name,
+            step=step,
+            fix="run again with more clients, or declare more drop-outs",
+        )

@@ -1,0 +1,114 @@
+"""From float features to integer rows whose norm never exceeds 2^bits."""
+
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import Wire
+from secure_afl.checks import check_choice, settle_float, settle_int
+from secure_afl.errors import DataError
+
+MAX_BITS = 12
+RowMode: TypeAlias = Literal["normalise", "clip"]
+
+# Squares of larger numbers overflow, of smaller ones vanish.
+MAX_FEATURE = 1e150
+MIN_NORM = 1e-150
+
+Floats = NDArray[np.float64]
+
+
+class Quantiser(Wire, frozen=True):
+    """How a row becomes integers; part of what all clients agree on.
+
+    Attributes:
+        bits: the integer norm bound is 2^bits, 1 to 12.
+        mode: `normalise` scales every row to norm 1, `clip` only those above norm `clip`, all
+            being divided by `clip`. A row of norm below 1e-150 has no direction and stays zero.
+        clip: the norm at which `clip` mode cuts, 1e-100 to 1e100.
+
+    Raises:
+        ConfigError: a value out of range.
+    """
+
+    bits: int
+    mode: RowMode = "normalise"
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        settle_int(self, "bits", 1, MAX_BITS)
+        check_choice(self, "mode", get_args(RowMode))
+        settle_float(self, "clip", 1e-100, 1e100)
+
+    @property
+    def scale(self) -> int:
+        """2^bits: what the value 1.0 becomes, and the bound on a row's integer norm."""
+        return 1 << self.bits
+
+    def scaled(self, features: NDArray[np.floating]) -> Floats:
+        """Rows of norm ≤ 1 as float64: what the integers approximate, for float baselines.
+
+        Args:
+            features: (n, d), any float dtype.
+
+        Raises:
+            DataError: a NaN, an infinity, or a row whose norm overflows, naming the row.
+        """
+        rows = _copy(features)
+        rows *= self._factors(rows)[:, None]
+        return rows
+
+    def integers(self, features: NDArray[np.floating], first_row: int = 0) -> Floats:
+        """Integer rows, as float64 so that BLAS can multiply them, of integer norm ≤ `scale`.
+
+        Rows are scaled by 2^bits − 1 and rounded to nearest; the few whose rounded norm still
+        exceeds 2^bits are truncated toward zero instead, which cannot lengthen them.
+
+        Args:
+            features: (n, d), any float dtype.
+            first_row: what errors call the first of these rows.
+
+        Returns:
+            (n, d) float64 holding integers. A row's integers do not depend on its neighbours.
+
+        Raises:
+            DataError: as `scaled`.
+        """
+        rows = _copy(features)
+        rows *= ((self.scale - 1) * self._factors(rows, first_row))[:, None]
+        rounded = np.rint(rows)
+        too_long = _squared_norms(rounded) > self.scale**2
+        rounded[too_long] = np.trunc(rows[too_long])
+        return rounded
+
+    def _factors(self, rows: Floats, first_row: int = 0) -> Floats:
+        squared = _squared_norms(rows)
+        unusable = ~(squared < MAX_FEATURE**2)
+        if unusable.any():
+            raise bad_row(first_row + int(unusable.argmax()))
+        norms = np.sqrt(squared)
+        if self.mode == "clip":
+            return 1.0 / np.maximum(norms, self.clip)
+        return 1.0 / np.where(norms > MIN_NORM, norms, 1.0)
+
+
+def bad_row(row: int) -> DataError:
+    """The error for a row that is no row of numbers."""
+    return DataError(
+        f"features of row {row} are NaN, infinite or too large; allowed: finite numbers below "
+        f"{MAX_FEATURE:g}. Remove the row or repair the backbone that made it."
+    )
+
+
+def _copy(features: NDArray[np.floating]) -> Floats:
+    with np.errstate(over="ignore"):  # a longer float may become infinite, and is then refused
+        return np.array(features, dtype=np.float64, order="C")
+
+
+def _squared_norms(rows: Floats) -> Floats:
+    # The sum over a row takes the same order of additions however many rows there are, which
+    # einsum's does not.
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms: Floats = np.square(rows).sum(axis=1)
+    return norms

@@ -1,0 +1,115 @@
+"""One client's rows, once they are features."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.layout import Integers
+from secure_afl.analytic.quantise import MAX_FEATURE, bad_row
+from secure_afl.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ClientData:
+    """Labelled features of one client, or of a test set.
+
+    Attributes:
+        name: unique among the clients.
+        features: (n, d) float, finite, n ≥ 1; may be memory-mapped.
+        labels: (n,) int64 in 0..C−1.
+    """
+
+    name: str
+    features: NDArray[np.floating]
+    labels: Integers
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __repr__(self) -> str:
+        return f"<ClientData {self.name}: {len(self)} rows>"
+
+
+def pooled(clients: list[ClientData]) -> ClientData:
+    """All rows in one place: what a federation never has, and its oracle needs."""
+    return ClientData(
+        "pooled",
+        np.concatenate([client.features for client in clients]),
+        np.concatenate([client.labels for client in clients]),
+    )
+
+
+def check_types(clients: list[ClientData]) -> None:
+    """Raise DataError, with the conversion, for what Python would fail on later.
+
+    Lists, tensors and data frames are common mistakes.
+    """
+    for data in clients:
+        if not isinstance(data, ClientData):
+            raise DataError(
+                f"a client is a {type(data).__name__}; give ClientData(name, features, labels)"
+            )
+        if not isinstance(data.name, str):
+            raise DataError(f"client name {data.name!r} is no string")
+        for what, array in (("features", data.features), ("labels", data.labels)):
+            if not isinstance(array, np.ndarray):
+                raise DataError(
+                    f"client '{data.name}': {what} are a {type(array).__name__}, wanted a NumPy "
+                    "array; convert with numpy.asarray, tensor.numpy() or frame.to_numpy()"
+                )
+        if data.labels.dtype != np.int64:
+            raise DataError(
+                f"client '{data.name}': labels are {data.labels.dtype}, wanted int64; convert with "
+                "labels.astype(numpy.int64)"
+            )
+
+
+def check_clients(clients: list[ClientData], classes: int) -> None:
+    """Raise DataError, naming the client, unless these can be one federation's clients."""
+    if len({client.name for client in clients}) != len(clients):
+        raise DataError(f"two clients share a name: {sorted(c.name for c in clients)}")
+    for client in clients:
+        check_data(f"client '{client.name}'", client, classes)
+    first = clients[0]
+    for client in clients[1:]:
+        if client.features.shape[1] != first.features.shape[1]:
+            raise DataError(
+                f"client '{client.name}' has {client.features.shape[1]} features a row, "
+                f"'{first.name}' has {first.features.shape[1]}; use the same backbone for all"
+            )
+
+
+def check_data(what: str, data: ClientData, classes: int) -> None:
+    """Raise DataError, beginning with `what`, unless these are rows to learn from or to score."""
+    try:
+        check_rows(data.features, data.labels, classes)
+        check_finite(data.features)
+    except DataError as error:
+        raise DataError(f"{what}: {error}") from None
+
+
+def check_finite(features: NDArray[np.floating]) -> None:
+    """Raise DataError, naming the row, for a NaN, an infinity or too large a number."""
+    for start in range(0, len(features), 1024):
+        usable = (np.abs(features[start : start + 1024]) < np.float64(MAX_FEATURE)).all(axis=1)
+        if not usable.all():
+            raise bad_row(start + int(usable.argmin()))
+
+
+def check_rows(features: NDArray[np.floating], labels: Integers, classes: int) -> None:
+    """Raise DataError unless features (n, d) and labels (n,) can be rows of one client."""
+    is_float = features.dtype.kind == "f" and features.dtype.itemsize <= 8
+    if features.ndim != 2 or not is_float or 0 in features.shape:
+        raise DataError(
+            f"features are {features.dtype}{list(features.shape)}; wanted float[n, d] of at most "
+            "64 bits with n, d ≥ 1"
+        )
+    if labels.shape != (len(features),) or labels.dtype != np.int64:
+        raise DataError(
+            f"labels are {labels.dtype}{list(labels.shape)}; wanted int64[{len(features)}], "
+            "one for each row of features"
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        bad = int(labels[(labels < 0) | (labels >= classes)][0])
+        raise DataError(f"label {bad} is out of range; allowed: 0..{classes - 1}")

@@ -1,0 +1,144 @@
+"""What a client's rows add up to: Gram matrix, cross term and class counts, exact in int64."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.blas import dgemm, dsyrk
+
+from protocols.codec import Secret
+from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
+from secure_afl.analytic.rows import check_rows
+from secure_afl.errors import DataError
+
+# Rows are rounded in slices that stay in cache, and multiplied in blocks that keep BLAS busy;
+# memory does not grow with the number of rows.
+_SLICE_ROWS = 128
+_BLOCK_ROWS = 4096
+
+# A sum over this many rows stays below 2^53, where float64 is exact in any order of addition.
+MAX_CLIENT_ROWS = 2**53 // 2 ** (2 * MAX_BITS)
+
+
+class Statistics(Secret, frozen=True, eq=False):
+    """The sufficient statistics of ridge regression over integer rows F and one-hot labels Y.
+
+    Attributes:
+        gram: FᵀF, (d, d) int64, symmetric.
+        cross: FᵀY, (d, C) int64.
+        counts: rows of each class, (C,) int64.
+    """
+
+    gram: Integers
+    cross: Integers
+    counts: Integers
+
+    @classmethod
+    def of(
+        cls,
+        features: NDArray[np.floating],
+        labels: Integers,
+        classes: int,
+        quantiser: Quantiser,
+    ) -> "Statistics":
+        """Quantise rows and sum them up, block by block.
+
+        Args:
+            features: (n, d), n ≥ 1, finite; may be memory-mapped.
+            labels: (n,) int64 in 0..classes−1.
+
+        Raises:
+            DataError: no rows or more than 2^29, lengths that differ, a label out of range, or
+                features not finite.
+        """
+        check_rows(features, labels, classes)
+        rows, dim = features.shape
+        if rows > MAX_CLIENT_ROWS:
+            raise DataError(f"{rows} rows at one client; allowed: ≤ {MAX_CLIENT_ROWS}")
+        gram = np.zeros((dim, dim), order="F")
+        cross = np.zeros((dim, classes), order="F")
+        buffer = np.empty((min(rows, _BLOCK_ROWS), dim))
+        for start in range(0, rows, _BLOCK_ROWS):
+            block = buffer[: min(_BLOCK_ROWS, rows - start)]
+            for at in range(0, len(block), _SLICE_ROWS):
+                part = features[start + at : start + min(at + _SLICE_ROWS, len(block))]
+                block[at : at + len(part)] = quantiser.integers(part, start + at)
+            one_hots = one_hot(labels[start : start + len(block)], classes)
+            # Added in place; of the symmetric product the upper triangle only. Both go to SciPy's
+            # BLAS: the idle threads of NumPy's own would keep the cores from it.
+            gram = dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=True)
+            cross = dgemm(
+                1.0, block.T, one_hots.T, beta=1.0, c=cross, trans_b=True, overwrite_c=True
+            )
+        upper = np.triu(gram).astype(np.int64)
+        symmetric = upper + np.triu(upper, 1).T
+        counts = np.bincount(labels, minlength=classes).astype(np.int64)
+        return cls(symmetric, cross.astype(np.int64), counts)
+
+    def __add__(self, other: "Statistics") -> "Statistics":
+        return Statistics(
+            self.gram + other.gram, self.cross + other.cross, self.counts + other.counts
+        )
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the sum."""
+        return int(self.counts.sum())
+
+    def floats(self, quantiser: Quantiser) -> tuple[Floats, Floats]:
+        """Gram (d, d) and cross term (d, C) in units of the float features, rows of norm ≤ 1."""
+        scale = float(quantiser.scale)
+        return self.gram / scale**2, self.cross / scale
+
+    def pack(self, *, counts: bool = True) -> Integers:
+        """One int64 vector: the Gram's diagonal, its strict upper triangle, cross, and counts."""
+        upper = np.triu_indices(len(self.gram), 1)
+        parts = [self.gram.diagonal(), self.gram[upper], self.cross.ravel()]
+        return np.concatenate([*parts, self.counts] if counts else parts)
+
+    @classmethod
+    def unpack(cls, vector: Integers, layout: Layout) -> "Statistics":
+        """The inverse of `pack`, for a vector of a layout made by `statistics_layout`.
+
+        Counts that were not packed are zero.
+        """
+        blocks = layout.split(vector)
+        dim = len(blocks["gram_diagonal"])
+        classes = len(blocks["cross"]) // dim
+        gram = np.zeros((dim, dim), dtype=np.int64)
+        gram[np.triu_indices(dim, 1)] = blocks.get("gram_upper", np.empty(0, dtype=np.int64))
+        gram += gram.T
+        np.fill_diagonal(gram, blocks["gram_diagonal"])
+        counts = blocks.get("counts", np.zeros(classes, dtype=np.int64)).copy()
+        return cls(gram, blocks["cross"].reshape(dim, classes), counts)
+
+
+def one_hot(labels: Integers, classes: int) -> Floats:
+    """(n,) labels to (n, C) rows of zeros with a one at the label."""
+    rows = np.zeros((len(labels), classes))
+    rows[np.arange(len(labels)), labels] = 1.0
+    return rows
+
+
+def statistics_layout(
+    dim: int, classes: int, quantiser: Quantiser, max_rows: int, *, counts: bool = True
+) -> Layout:
+    """The layout of packed statistics, with or without counts, over at most `max_rows` rows.
+
+    A row of integer norm ≤ s adds 0..s² to a diagonal entry, at most s²/2 in size to any other
+    entry of the Gram, and at most s to an entry of the cross term.
+
+    Raises:
+        WouldOverflow: no ring holds that many rows at these bits.
+    """
+    s = quantiser.scale
+    gram_unit = 1.0 / s**2
+    blocks = [
+        Block("gram_diagonal", dim, 0, max_rows * s**2, gram_unit),
+        Block("cross", dim * classes, -max_rows * s, max_rows * s, 1.0 / s),
+    ]
+    if counts:
+        blocks.append(Block("counts", classes, 0, max_rows, 1.0))
+    if dim > 1:
+        half = max_rows * s**2 // 2
+        blocks.insert(1, Block("gram_upper", dim * (dim - 1) // 2, -half, half, gram_unit))
+    return Layout(tuple(blocks))

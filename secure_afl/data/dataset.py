@@ -1,0 +1,248 @@
+"""Datasets: one client's images or features with their labels, from folders and .npz files."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_afl.data.images import _read_bytes, read_image
+from secure_afl.errors import DataError
+
+ImageFiles: TypeAlias = tuple[Path, ...]
+"""Image files that are read when they are needed."""
+
+Examples: TypeAlias = ImageFiles | NDArray[np.uint8] | NDArray[np.floating[Any]]
+"""Image files, a uint8 array (n, h, w) or (n, h, w, 3), or float features (n, d)."""
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MAX_CLASSES = 65_536
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Examples with their labels, checked when constructed.
+
+    `labels` is int64 (n,) with values in 0..len(classes) - 1; a class may have no example.
+
+    Raises DataError for no examples, lengths that differ, a shape or dtype other than those of
+    `Examples`, NaN or infinite features, labels out of range, or class names that repeat.
+    """
+
+    name: str
+    examples: Examples = field(repr=False)
+    labels: NDArray[np.int64] = field(repr=False)
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.examples, tuple):
+            _check_files(self.name, self.examples)
+        elif not isinstance(self.examples, np.ndarray):
+            raise DataError(
+                f"{self.name}: examples of type {type(self.examples).__name__} are neither a "
+                "tuple of paths nor a NumPy array; convert them"
+            )
+        elif self.examples.ndim == 2:
+            _check_features(self.name, self.examples)
+        else:
+            _check_images(self.name, self.examples)
+        _check_classes(self.name, self.classes)
+        _check_labels(self.name, self.labels, len(self), len(self.classes))
+
+    def __len__(self) -> int:
+        """Number of examples, at least 1."""
+        return len(self.examples)
+
+    @property
+    def holds_images(self) -> bool:
+        """True for image files and image arrays, False for features."""
+        return self.width is None
+
+    @property
+    def width(self) -> int | None:
+        """Number of features of a row; None for images."""
+        if isinstance(self.examples, tuple) or self.examples.ndim > 2:
+            return None
+        return int(self.examples.shape[1])
+
+    def take(self, indices: NDArray[np.int64]) -> "Dataset":
+        """The rows at `indices`, int64 (k,), in that order. Raises DataError for no rows."""
+        if isinstance(self.examples, tuple):
+            files = tuple(self.examples[index] for index in indices)
+            return replace(self, examples=files, labels=self.labels[indices])
+        return replace(self, examples=self.examples[indices], labels=self.labels[indices])
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """One image: (h, w, 3) from a file; (h, w) or (h, w, 3) as it lies in an array.
+
+        Raises DataError for features, and for a file that cannot be read as an 8-bit image.
+        """
+        if isinstance(self.examples, tuple):
+            return read_image(self.examples[index])
+        self._require_images()
+        image: NDArray[np.uint8] = self.examples[index]
+        return image
+
+    def image_digest(self, index: int) -> bytes:
+        """SHA-256 (32 bytes) of a file's content, or of an array image's bytes, shape and dtype.
+
+        Raises DataError for features, and for a file that cannot be read.
+        """
+        if isinstance(self.examples, tuple):
+            return hashlib.sha256(b"file\0" + _read_bytes(self.examples[index])).digest()
+        self._require_images()
+        image = self.examples[index]
+        header = f"array\0{image.shape}\0{image.dtype.str}\0".encode()
+        return hashlib.sha256(header + image.tobytes()).digest()
+
+    def _require_images(self) -> None:
+        if not self.holds_images:
+            raise DataError(
+                f"{self.name} holds features of width {self.width}, not images; "
+                "use the backbone 'identity' or 'projection:<dim>' for features"
+            )
+
+
+def align(datasets: Sequence[Dataset], classes: tuple[str, ...]) -> list[Dataset]:
+    """Relabel datasets onto a class list.
+
+    Raises DataError if a dataset has an example of a class that is not in the list.
+    """
+    position = {name: index for index, name in enumerate(classes)}
+    aligned = []
+    for dataset in datasets:
+        lookup = np.array([position.get(name, -1) for name in dataset.classes], dtype=np.int64)
+        labels = lookup[dataset.labels]
+        if (unknown := dataset.labels[labels < 0]).size:
+            raise DataError(
+                f"{dataset.name} has examples of class {dataset.classes[unknown[0]]!r}, which is "
+                f"not one of the clients' classes {_shorten(classes)}; "
+                "remove them, rename the class, or add a client that has it"
+            )
+        aligned.append(replace(dataset, labels=labels, classes=classes))
+    return aligned
+
+
+def check_alike(datasets: Sequence[Dataset]) -> None:
+    """Check that all datasets hold images, or all hold features of one width.
+
+    Raises DataError naming the first dataset and one that differs from it.
+    """
+    first = datasets[0]
+    for other in datasets[1:]:
+        if other.width != first.width:
+            raise DataError(
+                f"{first.name} holds {_kind(first)} but {other.name} holds {_kind(other)}; "
+                "all clients and the test set need the same kind of data and the same width"
+            )
+
+
+def split_holdout(
+    dataset: Dataset, fraction: float, rng: np.random.Generator
+) -> tuple[Dataset, Dataset | None]:
+    """Split off a random `fraction` of the rows, in [0, 1): (train, holdout).
+
+    `fraction * n` is rounded to the nearest count, and every class gives its share of it to within
+    one row. At least one training row stays; the holdout is None where no row is left for it.
+
+    Raises DataError for a fraction outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise DataError(f"holdout fraction {fraction} is not in [0, 1); give for example 0.2")
+    # With rows ordered by class, every k-th row is a stratified sample. The order of the classes
+    # is random, or small clients would all hold out the same classes.
+    class_order = rng.permutation(len(dataset.classes))
+    order = np.lexsort((rng.permutation(len(dataset)), class_order[dataset.labels]))
+    steps = np.floor(fraction * np.arange(len(dataset) + 1) + 0.5)
+    held_out = np.diff(steps) > 0
+    if held_out.all():
+        held_out[0] = False
+    train = dataset.take(np.sort(order[~held_out]))
+    if not held_out.any():
+        return train, None
+    return train, dataset.take(np.sort(order[held_out]))
+
+
+def sort_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The different names, sorted; numerically where all of them are whole numbers."""
+    unique = set(names)
+    if all(name.isascii() and name.isdigit() for name in unique):
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))
+    return tuple(sorted(unique))
+
+
+def _kind(dataset: Dataset) -> str:
+    return "images" if dataset.holds_images else f"features of width {dataset.width}"
+
+
+def _shorten(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:10])
+    return shown if len(names) <= 10 else f"{shown}, … ({len(names)} in all)"
+
+
+def _check_files(name: str, files: ImageFiles) -> None:
+    if not files:
+        raise DataError(f"{name} holds no examples; at least 1 is needed")
+    if wrong := [file for file in files if not isinstance(file, Path)]:
+        raise DataError(f"{name}: image file {wrong[0]!r} is not a pathlib.Path")
+
+
+def _check_features(name: str, features: NDArray[Any]) -> None:
+    if 0 in features.shape:
+        raise DataError(
+            f"{name}: features of shape {features.shape} are empty; give at least (1, 1)"
+        )
+    if features.dtype.kind != "f":
+        raise DataError(
+            f"{name}: features of dtype {features.dtype} are not floats; convert them to float32"
+        )
+    finite = np.isfinite(features)
+    if not finite.all():
+        bad_rows = np.flatnonzero(~finite.all(axis=1))
+        columns = int(np.count_nonzero(~finite[bad_rows[0]]))
+        raise DataError(
+            f"{name}: row {bad_rows[0]} has NaN or infinity in {columns} of {features.shape[1]} "
+            f"columns, and {len(bad_rows)} rows have some; remove or impute them"
+        )
+
+
+def _check_images(name: str, images: NDArray[Any]) -> None:
+    grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
+    if not grey_or_rgb or 0 in images.shape:
+        raise DataError(
+            f"{name}: examples of shape {images.shape} are neither images (n, h, w) or "
+            "(n, h, w, 3) nor features (n, d), or are empty; reshape them"
+        )
+    if images.dtype != np.uint8:
+        raise DataError(
+            f"{name}: images of dtype {images.dtype} are not uint8; scale them to 0..255 and "
+            "convert them to uint8"
+        )
+
+
+def _check_classes(name: str, classes: tuple[str, ...]) -> None:
+    if not 1 <= len(classes) <= MAX_CLASSES:
+        raise DataError(f"{name}: {len(classes)} classes are not in the range 1..{MAX_CLASSES}")
+    if len(set(classes)) < len(classes):
+        twice = next(label for label in classes if classes.count(label) > 1)
+        raise DataError(f"{name}: the class name {twice!r} is given twice; rename one")
+
+
+def _check_labels(name: str, labels: NDArray[Any], examples: int, classes: int) -> None:
+    if labels.dtype != np.int64 or labels.ndim != 1:
+        raise DataError(
+            f"{name}: labels of dtype {labels.dtype} and shape {labels.shape} are not int64 (n,)"
+        )
+    if len(labels) != examples:
+        raise DataError(
+            f"{name}: {examples} examples but {len(labels)} labels; give one label per example"
+        )
+    if (bad := np.flatnonzero((labels < 0) | (labels >= classes))).size:
+        raise DataError(
+            f"{name}: label {labels[bad[0]]} at row {bad[0]} is not in 0..{classes - 1}; "
+            "correct it, or name all the classes"
+        )

@@ -1,0 +1,178 @@
+"""Partitions: one dataset cut into simulated clients, evenly or with skewed classes."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_afl.data.dataset import Dataset
+from secure_afl.errors import ConfigError, DataError
+
+FORMS = (
+    "iid:<clients>, dirichlet:<clients>:<alpha>, shards:<clients>:<shards per client> "
+    "or sizes:<rows>,<rows>,…"
+)
+MIN_ALPHA, MAX_ALPHA = 1e-3, 1e6
+
+_DIRICHLET_TRIES = 1000
+
+
+class Partition(ABC):
+    """A way to cut a dataset into clients; every row goes to at most one client."""
+
+    def split(self, dataset: Dataset, rng: np.random.Generator) -> list[Dataset]:
+        """The clients, named client_00, client_01, …; the same for the same state of `rng`.
+
+        Raises DataError if the dataset has too few rows for it.
+        """
+        parts = self.assign(dataset.labels, rng)
+        digits = max(2, len(str(len(parts) - 1)))
+        return [
+            Dataset(f"client_{number:0{digits}d}", rows.examples, rows.labels, rows.classes)
+            for number, rows in enumerate(dataset.take(part) for part in parts)
+        ]
+
+    @abstractmethod
+    def assign(
+        self, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        """The row numbers of each client, int64, given the labels of all rows, int64 (n,).
+
+        Raises DataError if there are too few rows.
+        """
+
+
+@dataclass(frozen=True)
+class Iid(Partition):
+    """Rows at random, as many for each client as for any other, give or take one."""
+
+    clients: int
+
+    def assign(
+        self, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        """See `Partition.assign`; every row is used."""
+        _require_rows(len(labels), self.clients, "clients")
+        return np.array_split(rng.permutation(len(labels)), self.clients)
+
+
+@dataclass(frozen=True)
+class Dirichlet(Partition):
+    """Each class spread over the clients in proportions drawn from Dirichlet(alpha).
+
+    A small `alpha` gives each client few classes and very different sizes.
+    """
+
+    clients: int
+    alpha: float
+
+    def assign(
+        self, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        """See `Partition.assign`; every row is used, and no client is empty.
+
+        Raises DataError too if 1,000 draws all left a client empty.
+        """
+        _require_rows(len(labels), self.clients, "clients")
+        _, class_sizes = np.unique(labels, return_counts=True)
+        for _ in range(_DIRICHLET_TRIES):
+            shares = rng.dirichlet(np.full(self.clients, self.alpha), size=len(class_sizes))
+            # Rounded down where one client ends and the next begins; the last takes the rest.
+            ends = np.cumsum(shares, axis=1)[:, :-1] * class_sizes[:, None]
+            cuts = np.floor(ends).astype(np.int64)
+            sizes = np.diff(cuts, axis=1, prepend=0, append=class_sizes[:, None])
+            if sizes.sum(axis=0).min() > 0:
+                break
+        else:
+            raise DataError(
+                f"dirichlet:{self.clients}:{self.alpha:g} left a client without rows in "
+                f"{_DIRICHLET_TRIES} draws of {len(labels)} rows; "
+                "take fewer clients or a larger alpha"
+            )
+        by_class = np.split(_shuffled_by_label(labels, rng), np.cumsum(class_sizes)[:-1])
+        pieces = [np.split(rows, at) for rows, at in zip(by_class, cuts, strict=True)]
+        return [np.concatenate(client) for client in zip(*pieces, strict=True)]
+
+
+@dataclass(frozen=True)
+class Shards(Partition):
+    """Rows sorted by label, cut into equal shards, dealt at random, as many to each client."""
+
+    clients: int
+    shards_per_client: int
+
+    def assign(
+        self, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        """See `Partition.assign`; every row is used."""
+        count = self.clients * self.shards_per_client
+        _require_rows(len(labels), count, "shards")
+        shards = np.array_split(_shuffled_by_label(labels, rng), count)
+        hands = rng.permutation(count).reshape(self.clients, self.shards_per_client)
+        return [np.concatenate([shards[shard] for shard in hand]) for hand in hands]
+
+
+@dataclass(frozen=True)
+class Sizes(Partition):
+    """Rows at random, a given number for each client; rows beyond the sum are not used."""
+
+    rows: tuple[int, ...]
+
+    def assign(
+        self, labels: NDArray[np.int64], rng: np.random.Generator
+    ) -> list[NDArray[np.int64]]:
+        """See `Partition.assign`."""
+        ends = np.cumsum(self.rows)
+        _require_rows(len(labels), int(ends[-1]), "rows in all")
+        return np.split(rng.permutation(len(labels))[: ends[-1]], ends[:-1])
+
+
+def parse(spec: str) -> Partition:
+    """A partition from `iid:10`, `dirichlet:10:0.1`, `shards:10:2` or `sizes:100,200,50`.
+
+    Raises ConfigError that names the allowed forms.
+    """
+    match spec.split(":"):
+        case ["iid", clients]:
+            return Iid(_positive(spec, clients))
+        case ["dirichlet", clients, alpha]:
+            return Dirichlet(_positive(spec, clients), _alpha(spec, alpha))
+        case ["shards", clients, shards]:
+            return Shards(_positive(spec, clients), _positive(spec, shards))
+        case ["sizes", rows]:
+            return Sizes(tuple(_positive(spec, size) for size in rows.split(",")))
+        case _:
+            raise ConfigError(f"partition {spec!r} is not one of {FORMS}")
+
+
+def _positive(spec: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
+        raise ConfigError(
+            f"partition {spec!r}: {text!r} is not a whole number in 1..999999999; give {FORMS}"
+        )
+    return int(text)
+
+
+def _alpha(spec: str, text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = math.nan
+    if not MIN_ALPHA <= alpha <= MAX_ALPHA:
+        raise ConfigError(
+            f"partition {spec!r}: alpha {text!r} is not a number in {MIN_ALPHA:g}..{MAX_ALPHA:g}"
+        )
+    return alpha
+
+
+def _require_rows(rows: int, needed: int, what: str) -> None:
+    if rows < needed:
+        raise DataError(
+            f"a dataset of {rows} rows cannot be cut into {needed} {what}; ask for at most {rows}"
+        )
+
+
+def _shuffled_by_label(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    return np.lexsort((rng.permutation(len(labels)), labels))

@@ -1,0 +1,249 @@
+"""Frozen networks of timm: their weights, their preprocessing, and their digest."""
+
+import difflib
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from secure_afl.data.dataset import Dataset
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.features.cache import FeatureCache
+
+if TYPE_CHECKING:
+    import torch
+from secure_afl.features.pixels import Progress, _batches, _digest_of
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+
+_PREPROCESSING_KEYS = ("mean", "std", "interpolation", "crop_pct")
+
+
+_RESERVED_KEYS = ("pretrained", "checkpoint_path", "num_classes", "in_chans")
+
+
+@dataclass(frozen=True)
+class TimmNetwork:
+    """A timm model without its classifier in evaluation mode, and how images get into it."""
+
+    model: "torch.nn.Module" = field(repr=False)
+    preprocess: Callable[[Image.Image], "torch.Tensor"] = field(repr=False)
+    digest: bytes
+
+    def extract(
+        self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
+    ) -> NDArray[np.float32]:
+        """Rows, float32 (n, d); equal images are computed once, and not at all if cached.
+
+        Raises DataError for features, and for an image that cannot be read.
+        """
+        digests = [dataset.image_digest(index) for index in range(len(dataset))]
+        known = cache.get(self.digest, digests) if cache else {}
+        # The first place of each image that is not known yet, in the dataset's order.
+        places: dict[bytes, int] = {}
+        for index, digest in enumerate(digests):
+            if digest not in known:
+                places.setdefault(digest, index)
+        done = len(dataset) - len(places)
+        if progress:
+            progress(done, len(dataset))
+        for batch in _batches(list(places)):
+            rows = self._forward([dataset.image(places[digest]) for digest in batch])
+            new = dict(zip(batch, rows, strict=True))
+            # Rows that Backbone.extract will refuse must not stay in the cache.
+            if cache and np.isfinite(rows).all():
+                cache.put(self.digest, new)
+            known.update(new)
+            done += len(batch)
+            if progress:
+                progress(done, len(dataset))
+        return np.stack([known[digest] for digest in digests])
+
+    def _forward(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        import torch
+
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            inputs = [self.preprocess(Image.fromarray(image).convert("RGB")) for image in images]
+            rows = self.model(torch.stack(inputs).to(device))
+            result: NDArray[np.float32] = rows.float().cpu().numpy()
+        return result
+
+
+def load_network(
+    settings: str, checkpoint: Path | None = None, image_size: int | None = None
+) -> TimmNetwork:
+    """A timm model from `<model>[,<key>=<value>…]`, on the GPU where there is one.
+
+    Raises ConfigError and DataError as `parse_backbone` does.
+    """
+    try:
+        import timm
+        import torch
+        from timm.data.transforms_factory import create_transform
+    except ImportError as error:
+        raise ConfigError(
+            "timm backbones need torch and timm; install 'secure-afl[vision]'"
+        ) from error
+
+    name, *pairs = settings.split(",")
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(f"timm has no model {name!r}{hint} (timm.list_models() lists them)")
+    overrides, keywords = _parse_keys(settings, pairs)
+    model = _create(name, keywords, checkpoint)
+    config = _preprocessing(model, overrides, image_size)
+    preprocess = create_transform(**config, is_training=False)
+    model.eval().requires_grad_(False)
+    _try_out(model, settings, config["input_size"])
+    header = _digest_of({"timm": name, "keywords": keywords, "preprocessing": config})
+    digest = hashlib.sha256(header + _weights_digest(model)).digest()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return TimmNetwork(model.to(device), preprocess, digest)
+
+
+def _create(name: str, keywords: dict[str, Any], checkpoint: Path | None) -> "torch.nn.Module":
+    import timm
+
+    try:
+        model: torch.nn.Module = timm.create_model(
+            name, pretrained=False, num_classes=0, **keywords
+        )
+    except Exception as error:  # the keywords reach code of any kind in timm
+        raise ConfigError(
+            f"timm cannot make the model {name!r} with {keywords or 'no keywords'}: {error}"
+        ) from error
+    if checkpoint is not None:
+        _load_checkpoint(model, name, checkpoint)
+        return model
+    try:
+        model = timm.create_model(name, pretrained=True, num_classes=0, **keywords)
+    except Exception as error:  # network, disk and hub errors have no common base
+        raise DataError(
+            f"timm's own weights of {name!r} could not be had ({error}); "
+            "give a local file with --checkpoint"
+        ) from error
+    return model
+
+
+def _load_checkpoint(model: Any, name: str, checkpoint: Path) -> None:
+    """Load a state dict, with or without the classifier that was cut off; all else must match."""
+    import timm
+
+    if not checkpoint.is_file():
+        raise DataError(f"checkpoint {checkpoint} is not a file; give a timm state dict")
+    try:
+        state = timm.models.load_state_dict(str(checkpoint), weights_only=True)
+        heads = model.pretrained_cfg.get("classifier") or ()
+        cut_off = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+        kept = set(model.state_dict())
+        state = {
+            key: value for key, value in state.items() if key in kept or not key.startswith(cut_off)
+        }
+        model.load_state_dict(state, strict=True)
+    except Exception as error:  # a damaged file fails in pickle, zip, safetensors or torch
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"checkpoint {checkpoint} does not load into {name!r}: {reason[:400]}; "
+            "give a .safetensors or .pth state dict of this model"
+        ) from error
+
+
+def _preprocessing(model: Any, overrides: dict[str, Any], image_size: int | None) -> dict[str, Any]:
+    from timm.data.config import resolve_model_data_config
+
+    # Its annotations are missing in timm.
+    resolve: Callable[[Any], dict[str, Any]] = resolve_model_data_config
+    config = resolve(model)
+    if image_size is not None:
+        config["input_size"] = (config["input_size"][0], image_size, image_size)
+        if "crop_pct" not in overrides:
+            config |= {"crop_pct": 1.0, "crop_mode": "squash"}
+    return config | overrides
+
+
+def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> None:
+    """One forward pass, so that a size the model does not take is known before any image."""
+    import torch
+
+    try:
+        with torch.inference_mode():
+            shape = tuple(model(torch.zeros(1, *input_size)).shape)
+    except Exception as error:  # models check their input in their own ways
+        raise ConfigError(
+            f"timm:{settings} does not take images of {input_size[1]} × {input_size[2]} pixels "
+            f"({error}); leave the image size out, or add img_size={input_size[1]}"
+        ) from error
+    if len(shape) != 2:
+        raise ConfigError(
+            f"timm:{settings} makes an array of shape {shape} of an image, not a row (1, d); "
+            "leave out the keys that change the pooling"
+        )
+
+
+def _weights_digest(model: Any) -> bytes:
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.digest()
+
+
+def _parse_keys(settings: str, pairs: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Overrides of the preprocessing, and keywords for timm.create_model."""
+    overrides: dict[str, Any] = {}
+    keywords: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key.isidentifier() or key in overrides or key in keywords:
+            raise ConfigError(
+                f"timm:{settings}: {pair!r} is not <key>=<value>, or its key is given twice"
+            )
+        if key in _RESERVED_KEYS:
+            raise ConfigError(f"timm:{settings}: the key {key!r} is set already; leave it out")
+        if key in _PREPROCESSING_KEYS:
+            overrides[key] = _preprocessing_value(settings, key, text)
+        else:
+            keywords[key] = _keyword_value(text)
+    return overrides, keywords
+
+
+def _preprocessing_value(settings: str, key: str, text: str) -> Any:
+    if key == "interpolation":
+        if text not in INTERPOLATIONS:
+            raise ConfigError(
+                f"timm:{settings}: interpolation {text!r} is not one of {', '.join(INTERPOLATIONS)}"
+            )
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if key == "mean":
+        if not 0 <= value <= 1:
+            raise ConfigError(f"timm:{settings}: mean {text!r} is not a number in 0..1")
+        return (value,) * 3
+    if not 0.01 <= value <= 1:
+        raise ConfigError(f"timm:{settings}: {key} {text!r} is not a number in 0.01..1")
+    return (value,) * 3 if key == "std" else value
+
+
+def _keyword_value(text: str) -> Any:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,189 @@
+"""A small convolutional network on images, as one flat parameter vector. Needs torch."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.layout import Integers
+from secure_afl.analytic.quantise import Floats
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.methods.method import Task
+from secure_afl.methods.model import Model, load_weights, save_weights
+from secure_afl.methods.networks.architecture import Architecture, Inputs
+
+if TYPE_CHECKING:
+    import torch
+
+_KERNEL = 3
+_LEAST_SIDE = 4
+# Images scored at a time, so that memory does not grow with their number.
+_BATCH = 512
+
+# Height, width and channels, in the order of a flattened image's axes.
+ImageShape = tuple[int, int, int]
+
+
+class ConvNet(Architecture, frozen=True, tag="convnet"):
+    """Two 3 × 3 convolutions, each with ReLU and 2 × 2 max-pooling, and a linear layer.
+
+    A row is an image flattened in the order (height, width, channels), as the backbone `identity`
+    flattens it. Every image is standardised by its own mean and deviation: that needs no statistics
+    of anybody's data, and makes brightness and contrast irrelevant.
+
+    Attributes:
+        image_shape: (height, width, channels), sides ≥ 4; by default that of a square image,
+            grey if the number of features is a square, coloured if a third of it is.
+        widths: channels after each convolution.
+    """
+
+    image_shape: ImageShape | None = None
+    widths: tuple[int, int] = (16, 32)
+
+    def initial(self, task: Task, rng: np.random.Generator) -> Floats:
+        """Normal weights of variance 2 / fan-in (He et al., ICCV 2015, eq. 10), biases of 0."""
+        parts = []
+        for shape in self._shapes(task):
+            # A kernel's first axis is that of its outputs; all others feed one output.
+            deviation = math.sqrt(2 / math.prod(shape[1:])) if len(shape) > 1 else 0.0
+            parts.append(deviation * rng.standard_normal(math.prod(shape)))
+        return np.concatenate(parts)
+
+    def inputs(self, task: Task, features: NDArray[np.floating]) -> Inputs:
+        """(n, d) to standardised images, float32 (n, channels, height, width)."""
+        return _images(features, self.shape(task.feature_dim))
+
+    def gradient(self, parameters: Floats, inputs: Inputs, labels: Integers) -> Floats:
+        import torch
+
+        vector = torch.tensor(parameters, dtype=torch.float32, requires_grad=True)
+        scores = self._scores(vector, torch.from_numpy(inputs))
+        loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels))
+        (gradient,) = torch.autograd.grad(loss, vector)
+        return gradient.numpy().astype(np.float64)
+
+    def model(self, task: Task, parameters: Floats) -> "ConvNetModel":
+        shape = self.shape(task.feature_dim)
+        return ConvNetModel(ConvNet(shape, self.widths), parameters, task.classes)
+
+    def shape(self, feature_dim: int) -> ImageShape:
+        """(height, width, channels) of an image with so many pixel values.
+
+        Raises:
+            ConfigError: rows of that length are not images of this architecture.
+        """
+        shape = self.image_shape or _square(feature_dim)
+        if shape is None or math.prod(shape) != feature_dim or min(shape[:2]) < _LEAST_SIDE:
+            wanted = f"of shape {self.image_shape}" if self.image_shape else "square, grey or RGB"
+            raise ConfigError(
+                f"rows of {feature_dim} values are no images for a ConvNet; allowed: {wanted}, "
+                f"sides ≥ {_LEAST_SIDE}. Use the backbone 'identity' with --image-size, or give "
+                "another image_shape."
+            )
+        return shape
+
+    def _shapes(self, task: Task) -> list[tuple[int, ...]]:
+        height, width, channels = self.shape(task.feature_dim)
+        first, second = self.widths
+        flat = second * (height // 4) * (width // 4)
+        classes = len(task.classes)
+        return [
+            *((first, channels, _KERNEL, _KERNEL), (first,)),
+            *((second, first, _KERNEL, _KERNEL), (second,)),
+            *((classes, flat), (classes,)),
+        ]
+
+    def _scores(self, vector: "torch.Tensor", images: "torch.Tensor") -> "torch.Tensor":
+        """(p,) and (n, channels, height, width), both float32, to (n, C) scores."""
+        import torch
+        from torch.nn.functional import conv2d, linear, max_pool2d
+
+        channels = images.shape[1]
+        kernel = _KERNEL * _KERNEL
+        first, second = self.widths
+        sizes = [first * channels * kernel, first, second * first * kernel, second]
+        parts = torch.split_with_sizes(vector, [*sizes, len(vector) - sum(sizes)])
+        weight1, bias1, weight2, bias2, head = parts
+        hidden = conv2d(images, weight1.view(first, channels, _KERNEL, _KERNEL), bias1, padding=1)
+        hidden = max_pool2d(hidden.relu(), 2)
+        hidden = conv2d(hidden, weight2.view(second, first, _KERNEL, _KERNEL), bias2, padding=1)
+        hidden = max_pool2d(hidden.relu(), 2).flatten(1)
+        classes = len(head) // (hidden.shape[1] + 1)
+        return linear(hidden, head[:-classes].view(classes, -1), head[-classes:])
+
+
+@dataclass(frozen=True, eq=False)
+class ConvNetModel(Model):
+    """A trained ConvNet.
+
+    Attributes:
+        architecture: with its image shape.
+        weights: (p,) float64, all parameters.
+        classes: names of the C classes.
+    """
+
+    architecture: ConvNet
+    weights: Floats
+    classes: tuple[str, ...]
+
+    def scores(self, features: NDArray[np.floating]) -> Floats:
+        """Flattened images (n, d) to (n, C) scores. Raises DataError for another width."""
+        import torch
+
+        shape = self.architecture.image_shape
+        assert shape is not None, "a model knows its image shape"
+        if features.ndim != 2 or features.shape[1] != math.prod(shape):
+            raise DataError(
+                f"features are {list(features.shape)}; this model wants [n, {math.prod(shape)}]: "
+                f"images of shape {shape}, flattened"
+            )
+        vector = torch.tensor(self.weights, dtype=torch.float32)
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(features), _BATCH):
+                images = torch.from_numpy(_images(features[start : start + _BATCH], shape))
+                parts.append(self.architecture._scores(vector, images).numpy())
+        return np.concatenate(parts).astype(np.float64)
+
+    def save(self, path: Path, card: dict[str, Any]) -> None:
+        """As `Model.save`; the card gains `architecture` as well."""
+        architecture = {
+            "image_shape": self.architecture.image_shape,
+            "widths": self.architecture.widths,
+        }
+        save_weights(path, self.weights, self.classes, card | {"architecture": architecture})
+
+    @classmethod
+    def load(cls, path: Path) -> tuple["ConvNetModel", dict[str, Any]]:
+        """A saved model and its card. Raises DataError for damaged or foreign files."""
+        weights, classes, card = load_weights(path, axes=1)
+        try:
+            shape, widths = msgspec.convert(
+                [card["architecture"]["image_shape"], card["architecture"]["widths"]],
+                tuple[ImageShape, tuple[int, int]],
+            )
+        except (KeyError, TypeError, msgspec.ValidationError):
+            raise DataError(f"{path} is no saved ConvNet: its card has no architecture") from None
+        return cls(ConvNet(shape, widths), weights, classes), card
+
+
+def _square(feature_dim: int) -> ImageShape | None:
+    for channels in (1, 3):
+        side = math.isqrt(feature_dim // channels)
+        if side * side * channels == feature_dim:
+            return side, side, channels
+    return None
+
+
+def _images(features: NDArray[np.floating], shape: ImageShape) -> NDArray[np.float32]:
+    rows = features.astype(np.float64)
+    rows -= rows.mean(axis=1, keepdims=True)
+    deviation = rows.std(axis=1, keepdims=True)
+    # An image of one colour has no deviation; it stays zero.
+    rows /= np.where(deviation > 0, deviation, 1.0)
+    images = rows.reshape(-1, *shape).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(images, dtype=np.float32)

@@ -1,0 +1,222 @@
+"""From a configuration to features: folders → data sets → clients → feature rows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import InvalidSession
+from protocols.session import check_name
+from secure_afl.analytic.rows import ClientData
+from secure_afl.data import dataset as data
+from secure_afl.data import files as data_files
+from secure_afl.data import partition
+from secure_afl.data.dataset import Dataset
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.features.backbone import Backbone, parse_backbone
+from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.runs.config import RunConfig
+
+GRADIENT_METHODS = ("fedavg", "fedsgd")
+
+Progress = Callable[[str, int, int], None]
+
+# Independent streams of one seed.
+_PARTITION, _HOLDOUT, _TEST = 0, 1, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a run begins with.
+
+    Attributes:
+        classes: names.
+        clients, holdout: features of the clients' rows, and of those that they hold out.
+        test: features of the test set, if there is one.
+        backbone: what made them.
+        public: features (p, d) of the public data, if there are any.
+        lineages: what a ledger knows each client's data by.
+        seconds: taken.
+    """
+
+    classes: tuple[str, ...]
+    clients: Sequence[ClientData]
+    holdout: Sequence[ClientData]
+    test: ClientData | None
+    backbone: Backbone
+    public: NDArray[np.floating] | None
+    lineages: Mapping[str, str]
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"<Prepared: {len(self.clients)} clients>"
+
+
+def prepare(
+    config: RunConfig,
+    progress: Progress | None = None,
+    check: Callable[[Sequence[Dataset]], None] = lambda clients: None,
+) -> Prepared:
+    """Load, cut up and pass through the backbone what the configuration names.
+
+    Args:
+        check: of the clients, before the features, which take long.
+        progress: called with what is under way, how much is done, and of how much.
+
+    Raises:
+        DataError, ConfigError: with what to change.
+    """
+    clients, test = load(config)
+    check_parties(clients)
+    check(clients)
+    _check_public(config)
+    named = lineages(config, clients)
+    clients, holdout = hold_out(clients, config)
+    public = (
+        [data_files.load_unlabelled(config.public, "train")] if config.public is not None else []
+    )
+    data.check_alike([clients[0], *public])
+    backbone = choose_backbone(config, clients[0])
+    begin = perf_counter()
+    features = extract(backbone, [*clients, *holdout, *test, *public], progress)
+    seconds = perf_counter() - begin
+    parts = iter(features)
+    rows = [next(parts) for _ in clients]
+    held = [next(parts) for _ in holdout]
+    tested = [next(parts) for _ in test]
+    shared = next(parts, None)
+    return Prepared(
+        clients[0].classes,
+        rows,
+        held,
+        tested[0] if tested else None,
+        backbone,
+        None if shared is None else shared.features,
+        named,
+        seconds,
+    )
+
+
+def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
+    """The clients' data sets and, in a list of one or none, the test set."""
+    rng = np.random.default_rng([config.seed, _PARTITION])
+    if config.clients is None:
+        if config.test is not None:
+            raise ConfigError(
+                f"--test {config.test} goes with --clients; the embedded digits bring their own"
+            )
+        whole = data_files.embedded_digits()
+        train, held = data.split_holdout(whole, 0.2, np.random.default_rng([config.seed, _TEST]))
+        assert held is not None
+        clients = partition.parse(config.partition or "dirichlet:10:0.5").split(train, rng)
+        return clients, [held]
+    clients = data_files.load_clients(config.clients)
+    test = config.test
+    if config.partition is not None:
+        if len(clients) != 1:
+            raise ConfigError(
+                f"--partition cuts up one data set, but {len(clients)} paths match "
+                f"{config.clients!r}; leave one of the two out"
+            )
+        if test is None and data_files.has_split(config.clients, "test"):
+            test = config.clients
+        clients = partition.parse(config.partition).split(clients[0], rng)
+    elif len(clients) == 1:
+        raise ConfigError(
+            f"{config.clients!r} is one data set, and a federation needs at least two clients; "
+            "quote a glob that matches several, or cut it up: --partition iid:10"
+        )
+    if test is None:
+        return clients, []
+    tests = data.align([data_files.load(test, "test")], clients[0].classes)
+    data.check_alike([clients[0], *tests])
+    return clients, tests
+
+
+def _check_public(config: RunConfig) -> None:
+    """Refuse public data that are a client's or the test set's."""
+    if config.public is None:
+        return
+    own = data_files.client_paths(config.clients) if config.clients is not None else []
+    others = [*own, *([Path(config.test)] if config.test is not None else [])]
+    public = Path(config.public).resolve()
+    if any(path.resolve() == public or public in path.resolve().parents for path in others):
+        raise ConfigError(
+            f"--public {config.public} holds clients' or test data; name data that are nobody's "
+            "secret"
+        )
+
+
+def check_parties(clients: Sequence[Dataset]) -> None:
+    """Raise DataError or ConfigError unless these can be the clients of a federation."""
+    for client in clients:
+        try:
+            check_name(client.name)
+        except InvalidSession as error:
+            raise DataError(
+                f"client {client.name!r} cannot be a party; rename its folder or file: {error}"
+            ) from None
+    if len(clients) < 2:
+        raise ConfigError(
+            f"{len(clients)} client; a federation needs at least two: --partition iid:10"
+        )
+
+
+def hold_out(clients: Sequence[Dataset], config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
+    """Each client's training rows, and held-out rows of those that have enough."""
+    rng = np.random.default_rng([config.seed, _HOLDOUT])
+    pairs = [data.split_holdout(client, config.holdout, rng) for client in clients]
+    return [train for train, _ in pairs], [held for _, held in pairs if held is not None]
+
+
+def choose_backbone(config: RunConfig, example: Dataset) -> Backbone:
+    """The configured backbone, or the default for this kind of data."""
+    spec = config.backbone
+    if config.method in GRADIENT_METHODS and config.architecture == "convnet":
+        if spec not in (None, "identity"):
+            raise ConfigError(
+                f"a convnet trains on pixels, not on features of {spec!r}; allowed: identity. "
+                "Leave --backbone out, or train --architecture linear"
+            )
+        spec = "identity"
+    if spec is None:
+        images = "projection:512" if config.clients is None else "timm:resnet18"
+        spec = images if example.holds_images else "identity"
+    checkpoint = Path(config.checkpoint) if config.checkpoint else None
+    return parse_backbone(spec, checkpoint, config.image_size, config.seed)
+
+
+def extract(
+    backbone: Backbone, datasets: Sequence[Dataset], progress: Progress | None
+) -> list[ClientData]:
+    """Features of every data set, from the cache where they are in it."""
+    cache = FeatureCache(default_path())
+    total = sum(len(dataset) for dataset in datasets)
+    done = 0
+    extracted = []
+    for dataset in datasets:
+
+        def advance(rows: int, _of: int, before: int = done) -> None:
+            if progress is not None:
+                progress("features", before + rows, total)
+
+        features = backbone.extract(dataset, cache, advance)
+        extracted.append(ClientData(dataset.name, features, dataset.labels))
+        done += len(dataset)
+    return extracted
+
+
+def lineages(config: RunConfig, clients: Sequence[Dataset]) -> dict[str, str]:
+    """What ledgers know the clients' data by: the file or folder that they come from.
+
+    Clients cut out of one data set share its lineage: another cut is no new data.
+    """
+    if config.clients is None:
+        return {client.name: "scikit-learn digits" for client in clients}
+    paths = data_files.client_paths(config.clients)
+    if config.partition is not None:
+        return {client.name: str(paths[0].resolve()) for client in clients}
+    return {client.name: str(path.resolve()) for client, path in zip(clients, paths, strict=True)}

@@ -1,0 +1,59 @@
+"""What a run leaves on disk: its models, their cards, and its report."""
+
+import logging
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from secure_afl.errors import ConfigError
+from secure_afl.features.backbone import Backbone
+from secure_afl.federation.simulation import Result
+from secure_afl.runs.config import RunConfig
+
+log = logging.getLogger("secure_afl")
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError unless files can be written into a folder, which is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror}); name another") from None
+
+
+def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
+    """Write the model, the personal models, their cards and the report into a folder."""
+    report = result.report
+    card: dict[str, Any] = {
+        "method": report.method,
+        "backbone": {
+            "spec": backbone.name,
+            "digest": backbone.digest.hex(),
+            "image_size": config.image_size,
+            "seed": config.seed,
+        },
+        "quantiser": {"bits": report.feature_bits, "mode": "normalise"},
+        "ridge": report.ridge,
+        "session": report.session,
+        "cohort": report.clients.included,
+        "protocol": report.protocol,
+        "protects": report.protects,
+        "privacy": msgspec.to_builtins(report.privacy),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    result.model.save(out / "model.safetensors", card)
+    # Personal models of an earlier run into this folder do not belong to this one.
+    shutil.rmtree(out / "personal", ignore_errors=True)
+    if report.method == "fedhip":
+        folder = out / "personal"
+        folder.mkdir(exist_ok=True)
+        for name, model in result.personal.items():
+            # Made from that client's exact rows and for it alone: no promise covers it.
+            model.save(folder / f"{name}.safetensors", card | {"client": name, "privacy": None})
+    log.info("saved into %s", out)
+    (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")

@@ -1,0 +1,205 @@
+"""The points of a sweep: what is to be run, and what forbids it."""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from secure_afl.errors import ConfigError
+from secure_afl.federation.task import declared_rows, default_cohort
+from secure_afl.privacy.mechanism import Mechanism
+from secure_afl.runs.choose import make_method, make_privacy, make_protocol
+from secure_afl.runs.config import RunConfig, make_config
+from secure_afl.runs.prepare import Prepared
+from secure_afl.tuning.audit import Cohort
+from secure_afl.tuning.dpsgd import (
+    MAX_DELTA,
+    MAX_EPSILON,
+    MIN_DELTA,
+    MIN_EPSILON,
+    SWEEP,
+    DpSgdSettings,
+)
+
+DEFAULT_EPSILONS = (0.1, 0.5, 1.0, 2.0, 8.0)
+
+
+Baseline = Literal["none", "default", "sweep"]
+
+
+Kind = Literal["private", "exact", "dp-sgd", "audit"]
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """What is varied.
+
+    Attributes:
+        epsilons: each > 0.
+        seeds: runs of each setting, ≥ 1; a seed also governs the partition.
+        feature_bits, ridges, cross_weights, dimensions: values to try beside the configured one.
+        baseline: `default` runs DP-SGD with its data-free settings, `sweep` with some more.
+        audit_tests: canaries per ε, 0 for no audit.
+    """
+
+    epsilons: tuple[float, ...] = DEFAULT_EPSILONS
+    seeds: int = 3
+    feature_bits: tuple[int, ...] = ()
+    ridges: tuple[float, ...] = ()
+    cross_weights: tuple[float, ...] = ()
+    dimensions: tuple[int, ...] = ()
+    baseline: Baseline = "default"
+    audit_tests: int = 100_000
+
+
+class Point(msgspec.Struct, frozen=True):
+    """One thing to run.
+
+    Attributes:
+        kind: a private federation, one without noise, DP-SGD, or an audit of the promise.
+        config: all settings of the run.
+        dpsgd: of DP-SGD.
+        tests: of an audit.
+    """
+
+    kind: Kind
+    config: RunConfig
+    dpsgd: DpSgdSettings | None = None
+    tests: int = 0
+
+    def key(self, data: str) -> str:
+        """What tells this point from all others, over restarts; see `data_digest`."""
+        return hashlib.sha256(msgspec.json.encode((self, data))).hexdigest()[:24]
+
+
+def points(config: RunConfig, sweep: Sweep) -> list[Point]:
+    """Everything that a sweep runs, cheapest to judge first: exact runs, then by ε.
+
+    Raises:
+        ConfigError: settings that a sweep has no use for.
+    """
+    if config.epsilon is not None:
+        raise ConfigError("tune varies ε; pass --epsilons instead of --epsilon")
+    if config.ledger is not None or config.budget is not None:
+        raise ConfigError(
+            "ledger and budget are settings of run: every point of a sweep is a release, and tune "
+            "accounts for none. Leave them out, and tune on data that are your own or public"
+        )
+    if not sweep.epsilons or min(sweep.epsilons) <= 0 or sweep.seeds < 1:
+        raise ConfigError("tune needs at least one ε > 0 and one seed")
+    config = replace(config, out=None)
+    found = []
+    for seed in range(config.seed, config.seed + sweep.seeds):
+        found.append(Point("exact", replace(config, seed=seed, dimension=0, public=None)))
+    for epsilon in sweep.epsilons:
+        for setting in _settings(config, sweep):
+            for seed in range(config.seed, config.seed + sweep.seeds):
+                found.append(Point("private", replace(setting, epsilon=epsilon, seed=seed)))
+        for dpsgd in _baselines(config, sweep):
+            for seed in range(config.seed, config.seed + sweep.seeds):
+                found.append(Point("dp-sgd", replace(config, epsilon=epsilon, seed=seed), dpsgd))
+        if sweep.audit_tests and _auditable(config):
+            found.append(Point("audit", replace(config, epsilon=epsilon), None, sweep.audit_tests))
+    # A value that is named twice is run once, and counts once.
+    return list(dict.fromkeys(found))
+
+
+def check_settings(wanted: Sequence[Point]) -> None:
+    """Refuse what shows without data: ranges, and what is not installed.
+
+    Raises:
+        ConfigError: naming the setting and what it may be.
+    """
+    for point in wanted:
+        config = make_config(msgspec.to_builtins(point.config))
+        make_method(config)
+        make_protocol(config)
+        declared_rows((), config.max_rows, make_privacy(config))
+        if point.kind == "dp-sgd":
+            _check_dpsgd(config)
+    needed = ["matplotlib"]
+    if any(point.kind == "dp-sgd" for point in wanted):
+        needed += ["opacus", "dp_accounting"]
+    for module in needed:
+        if importlib.util.find_spec(module) is None:
+            raise ConfigError(
+                f"tune needs {module.replace('_', '-')}; install 'secure-afl[tune]'"
+                + ("" if module == "matplotlib" else ", or pass --baseline none")
+            )
+
+
+def check_data(wanted: Sequence[Point], prepared: Prepared) -> None:
+    """Refuse what shows with the rows: no test set, too many dimensions, nobody to add noise.
+
+    Raises:
+        ConfigError: naming the setting and what it may be.
+    """
+    if prepared.test is None:
+        raise ConfigError("tune compares accuracies on test rows; pass --test")
+    dim, clients = prepared.clients[0].features.shape[1], len(prepared.clients)
+    for point in wanted:
+        config = point.config
+        if config.dimension is not None and config.dimension > dim:
+            raise ConfigError(
+                f"dimension {config.dimension} of features with {dim}; allowed: ≤ {dim}"
+            )
+        noise_cohort(config, clients)
+
+
+def noise_cohort(config: RunConfig, clients: int) -> Cohort | None:
+    """Among whom a run of so many clients spreads its noise; None where no client adds any.
+
+    Raises:
+        ConfigError: nobody is left to add it.
+    """
+    privacy = make_privacy(config)
+    if privacy is None or privacy.placement == "central":
+        return None
+    dropouts = clients - (config.min_cohort or default_cohort(clients, privacy))
+    colluders = max(1, config.corrupt)
+    Mechanism(privacy, 1, clients, dropouts, colluders)
+    return Cohort(clients, dropouts, colluders)
+
+
+def _settings(config: RunConfig, sweep: Sweep) -> Iterator[RunConfig]:
+    """The configured setting, and each other value of each thing that is varied."""
+    yield config
+    for bits in sweep.feature_bits:
+        yield replace(config, feature_bits=bits)
+    for ridge in sweep.ridges:
+        yield replace(config, ridge=ridge)
+    for weight in sweep.cross_weights:
+        yield replace(config, cross_weight=weight)
+    for dimension in sweep.dimensions:
+        yield replace(config, dimension=dimension)
+
+
+def _baselines(config: RunConfig, sweep: Sweep) -> Sequence[DpSgdSettings]:
+    if sweep.baseline == "none" or config.unit != "example":
+        return ()
+    return SWEEP if sweep.baseline == "sweep" else (DpSgdSettings(),)
+
+
+def _auditable(config: RunConfig) -> bool:
+    """Whether the audit is of this kind of run: blind sums of single rows, noise of clients."""
+    return (
+        make_method(config).row_additive
+        and (config.unit, config.noise) == ("example", "distributed")
+        and config.protocol != "plain"
+    )
+
+
+def _check_dpsgd(config: RunConfig) -> None:
+    assert config.epsilon is not None, "DP-SGD is for privacy"
+    for name, value, low, high in (
+        ("epsilons", config.epsilon, MIN_EPSILON, MAX_EPSILON),
+        ("delta", config.delta, MIN_DELTA, MAX_DELTA),
+        ("seed", config.seed, 0, 2**32 - 1),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(
+                f"{name} {value:g} of DP-SGD; allowed: {low:g}..{high:g}, or more with "
+                "--baseline none"
+            )

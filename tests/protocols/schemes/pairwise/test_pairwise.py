@@ -1,0 +1,922 @@
+"""Pairwise masking: the shared suite, exact sums for every promised drop-out, and attacks.
+
+The attacks are made by a server of our own, from public parts: it holds the server's keys, and says
+to each client what it likes. Where it is short, the same attack is shown to work once the clients
+are weakened by what the protocol forbids.
+"""
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from hypothesis import strategies as st
+
+from protocols import Block, Fault, FaultPlan, Identity, Layout, Pairwise, Party, enrol, new_nonce
+from protocols.codec import Wire, decode, encode
+from protocols.errors import (
+    BadKey,
+    BadSeal,
+    BadSignature,
+    BelowThreshold,
+    InconsistentSurvivors,
+    InvalidSession,
+    Malformed,
+    Replayed,
+    SumOutOfBounds,
+    UnexpectedStep,
+    WrongShares,
+)
+from protocols.layout import Integers, RingVector
+from protocols.message import Message
+from protocols.primitives import shamir
+from protocols.primitives.masks import Mask, add_masks
+from protocols.protocol import form_session
+from protocols.schemes.pairwise import keys as wire_keys
+from protocols.schemes.pairwise import messages as wire
+from protocols.schemes.pairwise.client import Advertised
+from protocols.schemes.pairwise.parameters import Parameters, Server, find_parameters
+from protocols.schemes.pairwise.server import PairwiseServer
+from tests.kit.protocols import ProtocolSuite
+from tests.kit.worlds import World, addends, for_all, make_world, run
+
+STEPS = ("advertise", "share", "upload", "sign", "unmask")
+LAYOUT = Layout((Block("values", 6, -(2**30), 2**30),))
+
+# Points of order 1, 2, 4 and 8 on Curve25519 and its twist, and their other spellings
+# (RFC 7748, section 6.1; the list of cr.yp.to/ecdh.html).
+P = 2**255 - 19
+LOW_ORDER = [
+    0,
+    1,
+    325606250916557431795983626356110631294008115727848805560023387167927233504,
+    39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    P - 1,
+    P,
+    P + 1,
+]
+
+
+class TestLying(ProtocolSuite):
+    """Few clients, so everybody masks with everybody; the server may lie in every step."""
+
+    protocol = Pairwise(corrupt_fraction=0.2, dropout_fraction=0.2, server="lying")
+    min_cohort = 4
+    examples = 12
+    max_routes = 6
+
+
+# Exact sums
+
+
+def small_world(
+    clients: int,
+    protocol: Pairwise,
+    *,
+    min_cohort: int | None = None,
+    seed: int = 0,
+    layout: Layout = LAYOUT,
+) -> World:
+    vectors = addends(random.Random(seed), layout, clients, edges=False)
+    least = parameters(clients, protocol).corrupt + 2
+    return make_world(protocol, vectors, layout, min_cohort=min_cohort or least)
+
+
+def parameters(clients: int, protocol: Pairwise, min_cohort: int | None = None) -> Parameters:
+    terms = (protocol.corrupt_fraction, protocol.dropout_fraction, protocol.server)
+    return find_parameters(clients, *terms, min_cohort)
+
+
+def check_promised_dropouts(
+    clients: int, protocol: Pairwise, seed: int, shuffle: int | None = None, reload: bool = False
+) -> None:
+    """As many as promised vanish, at random steps; the sum is over the rest, exactly."""
+    rng = random.Random(seed)
+    world = small_world(clients, protocol, seed=seed)
+    gone = rng.sample(world.session.clients, parameters(clients, protocol).dropouts)
+    vanish = {name: rng.choice(STEPS) for name in gone}
+    # `run` holds the sum against the truth, bit for bit.
+    outcome = run(world, FaultPlan(vanish=vanish, shuffle=shuffle, reload=reload))
+    assert outcome.error is None
+    early = {name for name, step in vanish.items() if step in STEPS[:3]}
+    assert set(outcome.included) == set(world.session.clients) - early
+
+
+def test_sums_are_exact_for_every_promised_dropout() -> None:
+    @for_all(
+        25,
+        clients=st.integers(3, 24),
+        corrupt=st.sampled_from([0.0, 0.1, 0.2]),
+        dropout=st.sampled_from([0.0, 0.1, 0.25]),
+        server=st.sampled_from(["curious", "lying_in_unmasking", "lying"]),
+        seed=st.integers(0, 2**32),
+        shuffle=st.none() | st.integers(0, 2**32),
+    )
+    def check(
+        clients: int, corrupt: float, dropout: float, server: Server, seed: int, shuffle: int | None
+    ) -> None:
+        check_promised_dropouts(clients, Pairwise(corrupt, dropout, server), seed, shuffle)
+
+
+def test_sums_are_exact_for_every_promised_dropout_of_larger_cohorts() -> None:
+    @for_all(
+        4,
+        clients=st.integers(25, 100),
+        server=st.sampled_from(["curious", "lying_in_unmasking", "lying"]),
+        seed=st.integers(0, 2**32),
+    )
+    def check(clients: int, server: Server, seed: int) -> None:
+        check_promised_dropouts(clients, Pairwise(0.05, 0.1, server), seed)
+
+
+@pytest.mark.parametrize(
+    ("clients", "server"),
+    [(55, "lying"), (60, "lying_in_unmasking"), (80, "curious"), (100, "lying"), (100, "curious")],
+)
+def test_sums_are_exact_on_sparse_graphs(clients: int, server: Server) -> None:
+    protocol = Pairwise(0.05, 0.1, server)
+    assert not parameters(clients, protocol, parameters(clients, protocol).corrupt + 2).complete
+    # Restarts between all steps, where that is quick.
+    check_promised_dropouts(clients, protocol, seed=clients, shuffle=1, reload=clients < 60)
+
+
+def test_beyond_the_promise_there_is_a_sum_or_a_typed_refusal() -> None:
+    refused = 0
+
+    @for_all(
+        25,
+        clients=st.integers(3, 12),
+        server=st.sampled_from(["curious", "lying"]),
+        seed=st.integers(0, 2**32),
+    )
+    def check(clients: int, server: Server, seed: int) -> None:
+        nonlocal refused
+        rng = random.Random(seed)
+        protocol = Pairwise(0.1, 0.2, server)
+        world = small_world(clients, protocol, seed=seed)
+        most = rng.randint(parameters(clients, protocol).dropouts + 1, clients)
+        vanish = {name: rng.choice(STEPS) for name in rng.sample(world.session.clients, most)}
+        # Anything but an exact sum or a SessionAborted escapes from `run`.
+        outcome = run(world, FaultPlan(vanish=vanish))
+        if clients - most < parameters(clients, protocol).threshold:
+            assert isinstance(outcome.error, BelowThreshold)
+            refused += 1
+
+    assert refused
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_too_many_gone_at_one_step_is_below_threshold(step: str) -> None:
+    """The server itself says so, at that step, and asks the clients for nothing more."""
+    protocol = Pairwise(0.2, 0.2, "lying")
+    world = small_world(5, protocol, min_cohort=4)
+    outcome = run(world, FaultPlan(vanish=dict.fromkeys(world.session.clients[:2], step)))
+    assert isinstance(outcome.error, BelowThreshold)
+    assert (outcome.error.party, outcome.error.step) == ("server", step)
+
+
+@pytest.mark.parametrize("step", STEPS[:3])
+def test_a_minimum_cohort_above_the_quorum_is_kept_by_the_server(step: str) -> None:
+    world = small_world(5, Pairwise(0.0, 0.2, "lying"), min_cohort=5)
+    assert wire.parameters_of(world.session).quorum == 3
+    outcome = run(world, FaultPlan(vanish={"client3": step}))
+    assert isinstance(outcome.error, BelowThreshold)
+    assert (outcome.error.party, outcome.error.step) == ("server", step)
+
+
+def test_ties_between_terms_are_checked_before_anything_leaves() -> None:
+    vectors = [np.zeros(6, dtype=np.int64)] * 10
+    world = make_world(Pairwise(0.1, 0.1, "lying"), vectors, LAYOUT, min_cohort=5, corrupt=2)
+    for name in world.names:
+        with pytest.raises(InvalidSession, match="corrupt"):
+            world.party(name)
+    world = make_world(Pairwise(0.3, 0.1, "lying"), vectors, LAYOUT, min_cohort=4)
+    with pytest.raises(InvalidSession, match=r"minimum cohort 4, allowed .* ≥ 5"):
+        world.party("client0")
+
+
+# A server of our own
+
+
+class Puppeteer:
+    """Plays the server by hand, with the server's keys; hears all, and says what it is told to."""
+
+    def __init__(self, world: World, *, entropy: Callable[[int], bytes] | None = None) -> None:
+        self.world = world
+        self.session = world.session
+        self.parties: dict[str, Party] = {name: world.party(name) for name in world.session.clients}
+        if entropy is not None:
+            for party in self.parties.values():
+                party._entropy = entropy
+        self.adverts: dict[str, wire.Advertise] = {}
+
+    def start(self) -> dict[str, wire.Advertise]:
+        for name, party in self.parties.items():
+            (said,) = party.start()
+            self.adverts[name] = self.hear(said, wire.Advertise)
+        return self.adverts
+
+    def hear(self, message: Message, kind: type[Any]) -> Any:
+        assert PairwiseServer.steps[message.header.step].content is kind
+        return decode(self.world.content(encode(message)), kind)
+
+    def tell(self, name: str, step: str, content: Wire, kind: type[Any]) -> Any:
+        """Say something to a client; what it answers."""
+        server = self.world.enrolments["server"]
+        (said,) = self.parties[name].receive(self.world.forge(server, name, step, encode(content)))
+        return self.hear(said, kind)
+
+    def keys_for(self, name: str, others: Iterable[str] | None = None) -> wire.Keys:
+        others = self.session.clients if others is None else others
+        wanted = [other for other in self.session.clients if other in set(others) - {name}]
+        return wire.Keys(tuple(self.adverts[other].advert for other in wanted))
+
+    def exchange_keys(self) -> dict[str, dict[str, bytes]]:
+        """Everybody's keys to everybody; the sealed shares by owner and holder."""
+        return {
+            name: dict(self.tell(name, "keys", self.keys_for(name), wire.Share).sealed)
+            for name in self.parties
+        }
+
+    def shares_for(self, name: str, sealed: Mapping[str, Mapping[str, bytes]]) -> wire.Shares:
+        others = [other for other in self.session.clients if other != name and other in sealed]
+        return wire.Shares(tuple((other, sealed[other].get(name, b"")) for other in others))
+
+    def collect_uploads(self) -> dict[str, RingVector]:
+        """An honest exchange up to the uploads; the masked vectors."""
+        self.start()
+        sealed = self.exchange_keys()
+        return {
+            name: self.unpack(self.tell(name, "shares", self.shares_for(name, sealed), wire.Upload))
+            for name in self.parties
+        }
+
+    def unpack(self, upload: wire.Upload) -> RingVector:
+        return self.session.layout.unpack(upload.vector)
+
+    def ask(self, groups: Mapping[tuple[str, ...], Sequence[str]]) -> dict[str, dict[str, bytes]]:
+        """Show each group of clients its own survivors, and the signatures of that group only.
+
+        Returns the shares that come back, by holder and owner.
+        """
+        shares = {}
+        for group, survivors in groups.items():
+            names = tuple(name for name in self.session.clients if name in survivors)
+            signed = tuple(
+                (name, self.tell(name, "survivors", wire.Survivors(names), wire.Sign).signature)
+                for name in group
+            )
+            for name in group:
+                answer = self.tell(name, "signatures", wire.Signatures(signed), wire.Unmask)
+                shares[name] = dict(answer.shares)
+        return shares
+
+    def combine(self, shares: Mapping[str, Mapping[str, bytes]], owner: str) -> bytes:
+        place = wire.indices(self.session)
+        return shamir.combine(
+            {place[h] + 1: held[owner] for h, held in shares.items() if owner in held}
+        )
+
+    def mask(self, seed_or_key: bytes, name: str, other: str | None = None) -> Mask:
+        """The mask that `name` has added, as one to remove."""
+        if other is None:
+            return Mask(wire_keys.self_mask(self.session, name, seed_or_key), True)
+        place = wire.indices(self.session)
+        public = self.adverts[other].advert.mask_key
+        pair = sorted((name, other), key=place.__getitem__)
+        key = wire_keys.pair_mask(
+            self.session, wire_keys.agree(wire_keys.private_key(seed_or_key), public, other), *pair
+        )
+        return Mask(key, pair[0] == name)
+
+
+def identities(world: World) -> dict[str, Identity]:
+    return {name: world.enrolments[name].identity for name in world.session.clients}
+
+
+def forged_advert(world: World, name: str, **changes: bytes) -> wire.Advert:
+    """An advert that client `name` signs itself, with keys of its choice."""
+    keys = wire_keys.keyring(world.session, name, bytes(32))
+    honest = wire_keys.sign_advert(world.session, world.enrolments[name].identity, keys)
+    unsigned = msgspec.structs.replace(honest, **changes)
+    signature = world.enrolments[name].identity.sign(wire_keys._advertised(world.session, unsigned))
+    return msgspec.structs.replace(unsigned, signature=signature)
+
+
+# Both secrets of one client
+
+
+def open_first_client(world: World) -> Integers:
+    """Two halves of the cohort are shown two sets of survivors, with and without the first client.
+
+    One half opens its self-mask, the other its mask key, and that is all that hides its vector.
+    """
+    server = Puppeteer(world)
+    masked = server.collect_uploads()
+    clients = world.session.clients
+    half = len(clients) // 2
+    with_it, without = clients[:half], clients[half:]
+    shares = server.ask({with_it: with_it, without: without})
+    victim = clients[0]
+    seed = server.combine({name: shares[name] for name in with_it}, victim)
+    key = server.combine({name: shares[name] for name in without}, victim)
+    ring = masked[victim].copy()
+    masks = [server.mask(seed, victim), *(server.mask(key, victim, o) for o in clients[1:])]
+    add_masks(ring, masks)
+    return world.session.layout.decode(ring)
+
+
+def test_two_sets_of_survivors_open_a_client_whose_threshold_is_at_most_half() -> None:
+    """The attack works where the server was declared not to lie: t = 2 of 6."""
+    world = small_world(6, Pairwise(0.2, 0.0, "curious"), min_cohort=3)
+    found = open_first_client(world)
+    assert np.array_equal(found, world.vectors["client0"])
+
+
+@pytest.mark.parametrize("server", ["lying_in_unmasking", "lying"])
+def test_two_sets_of_survivors_open_nothing(server: Server) -> None:
+    world = small_world(6, Pairwise(0.2, 0.0, server), min_cohort=3)
+    with pytest.raises(InconsistentSurvivors, match="signatures, wanted 4"):
+        open_first_client(world)
+
+
+def test_a_client_never_signs_a_second_set() -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.collect_uploads()
+    clients = world.session.clients
+    signed = tuple(
+        (name, server.tell(name, "survivors", wire.Survivors(clients), wire.Sign).signature)
+        for name in clients
+    )
+    smaller = wire.Survivors(clients[:-1])
+    for name in clients[:-1]:
+        with pytest.raises(Replayed, match=name):
+            server.tell(name, "survivors", smaller, wire.Sign)
+    for name in clients:
+        server.tell(name, "signatures", wire.Signatures(signed), wire.Unmask)
+    # Nor does it open a second one, the sum of which would differ by one client's vector.
+    for name in clients[:-1]:
+        before = server.parties[name].save()
+        for step, content, kind in (
+            ("survivors", smaller, wire.Sign),
+            ("signatures", wire.Signatures(signed[:-1]), wire.Unmask),
+        ):
+            with pytest.raises(Replayed, match=name):
+                server.tell(name, step, content, kind)
+        assert server.parties[name].save() == before
+
+
+def test_clients_that_forget_what_they_signed_release_one_clients_vector() -> None:
+    """Why states must be durable before messages leave: rolled back, clients open two sets."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    masked = server.collect_uploads()
+    clients = world.session.clients
+    uploaded = {name: party.save() for name, party in server.parties.items()}
+    sums = []
+    for survivors in (clients, clients[:-1]):
+        for name in clients:
+            server.parties[name].restore(uploaded[name])
+        shares = server.ask({survivors: survivors})
+        total = np.zeros_like(masked["client0"])
+        masks = []
+        for name in survivors:
+            total += masked[name]
+            masks.append(server.mask(server.combine(shares, name), name))
+        for gone in set(clients) - set(survivors):
+            key = server.combine(shares, gone)
+            for name in survivors:
+                removed = server.mask(key, gone, name)
+                masks.append(Mask(removed.key, not removed.negative))
+        add_masks(total, masks)
+        sums.append(world.session.layout.decode(total))
+    assert np.array_equal(sums[0] - sums[1], world.vectors["client4"])
+
+
+def test_a_client_opens_one_half_of_what_it_holds() -> None:
+    """Of a survivor never the mask key, of one that vanished never the self-mask."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.collect_uploads()
+    survivors = world.session.clients[:4]
+    shares = server.ask({survivors: survivors})
+    for owner in survivors:
+        seed = server.combine(shares, owner)
+        advert = server.adverts[owner].advert
+        assert wire_keys.commitment(world.session, owner, seed) == advert.commitment
+    gone = world.session.clients[4]
+    key = server.combine(shares, gone)
+    assert wire_keys.public_key(key) == server.adverts[gone].advert.mask_key
+    assert all(len(share) == 32 for held in shares.values() for share in held.values())
+
+
+# Survivors and signatures
+
+
+@pytest.mark.parametrize(
+    ("survivors", "wanted"),
+    [
+        ((0, 1), BelowThreshold),
+        ((1, 2, 3, 4), InconsistentSurvivors),
+        ((0, 2, 1, 3), Malformed),
+        ((0, 0, 1, 2, 3), Malformed),
+        ((), InconsistentSurvivors),
+    ],
+)
+def test_survivors_that_a_client_does_not_accept(
+    survivors: tuple[int, ...], wanted: type[Exception]
+) -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.collect_uploads()
+    names = tuple(world.session.clients[index] for index in survivors)
+    with pytest.raises(wanted, match="client0"):
+        server.tell("client0", "survivors", wire.Survivors(names), wire.Sign)
+    assert server.parties["client0"].pending() == [] or wanted is Malformed
+
+
+def test_a_survivor_that_was_withheld_is_noticed() -> None:
+    """A client that was told that another had vanished has not masked with it."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.start()
+    sealed = server.exchange_keys()
+    hidden = {owner: shares for owner, shares in sealed.items() if owner != "client4"}
+    server.tell("client0", "shares", server.shares_for("client0", hidden), wire.Upload)
+    with pytest.raises(InconsistentSurvivors, match="withheld"):
+        server.tell("client0", "survivors", wire.Survivors(world.session.clients), wire.Sign)
+
+
+def test_signatures_that_do_not_make_a_quorum() -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    clients = world.session.clients
+    server = Puppeteer(world)
+    server.collect_uploads()
+    names = clients[:4]
+    signed = {
+        name: server.tell(name, "survivors", wire.Survivors(names), wire.Sign).signature
+        for name in names
+    }
+    own, one, two, three = names
+    statement = wire_keys.survivors_statement(world.session, clients)
+    other_set = world.enrolments[three].identity.sign(statement)
+    stranger = world.enrolments["client4"].identity.sign(
+        wire_keys.survivors_statement(world.session, names)
+    )
+    enough = [(one, signed[one]), (two, signed[two])]
+    for signatures, wanted in (
+        (enough, InconsistentSurvivors),
+        ([*enough, (own, signed[own])], InconsistentSurvivors),
+        ([*enough, (three, signed[two])], InconsistentSurvivors),
+        ([*enough, (three, other_set)], InconsistentSurvivors),
+        ([*enough, (two, signed[two])], Malformed),
+        ([*enough, ("client4", stranger)], Malformed),
+        ([*enough, ("server", stranger)], Malformed),
+    ):
+        saved = server.parties[own].save()
+        with pytest.raises(wanted, match=own):
+            server.tell(own, "signatures", wire.Signatures(tuple(signatures)), wire.Unmask)
+        server.parties[own].restore(saved)
+    complete = wire.Signatures((*enough, (three, signed[three])))
+    assert server.tell(own, "signatures", complete, wire.Unmask).shares
+
+
+# Keys
+
+
+def test_substituted_keys_are_refused() -> None:
+    """A man in the middle: the server shows its own keys under another client's name."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.start()
+    honest = server.adverts["client1"].advert
+    mine = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    by_server = msgspec.structs.replace(honest, mask_key=mine)
+    signature = world.enrolments["server"].identity.sign(
+        wire_keys._advertised(world.session, by_server)
+    )
+    elsewhere = World(
+        world.protocol, world.with_terms(context=b"o" * 32), world.enrolments, world.vectors
+    )
+    for advert in (
+        msgspec.structs.replace(honest, mask_key=mine),
+        msgspec.structs.replace(honest, share_key=mine),
+        msgspec.structs.replace(honest, commitment=mine),
+        msgspec.structs.replace(honest, mask_key=honest.share_key, share_key=honest.mask_key),
+        msgspec.structs.replace(by_server, signature=signature),
+        msgspec.structs.replace(server.adverts["client2"].advert, name="client1"),
+        Puppeteer(elsewhere).start()["client1"].advert,
+    ):
+        keys = wire.Keys((advert, *server.keys_for("client0").adverts[1:]))
+        before = server.parties["client0"].save()
+        with pytest.raises(BadSignature, match="client1"):
+            server.tell("client0", "keys", keys, wire.Share)
+        assert server.parties["client0"].save() == before
+
+
+def test_an_honest_server_leaves_out_adverts_that_clients_would_refuse() -> None:
+    """One corrupt client must not keep its neighbours from going on."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    adverts = Puppeteer(world).start()
+    badly_signed = msgspec.structs.replace(adverts["client1"].advert, signature=bytes(64))
+    for advert, wanted in (
+        (badly_signed, BadSignature),
+        (adverts["client2"].advert, Malformed),
+        (msgspec.structs.replace(badly_signed, name="server"), BadSignature),
+        (msgspec.structs.replace(badly_signed, name="nobody"), BadSignature),
+        (msgspec.structs.replace(badly_signed, mask_key=b""), BadSignature),
+    ):
+        said = encode(wire.Advertise(advert, ()))
+        forged = world.forge(world.enrolments["client1"], "server", "advertise", said)
+        fault = Fault("tamper", "client1", "server", "advertise", lambda _, m=forged: encode(m))  # type: ignore[misc]
+        outcome = run(world, FaultPlan((fault,)))
+        assert isinstance(outcome.rejections_at("server")[0], wanted)
+        assert outcome.included == ("client0", "client2", "client3", "client4")
+
+
+@pytest.mark.parametrize("key", ["mask_key", "share_key"])
+def test_a_clients_own_key_reflected_is_refused(key: str) -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.start()
+    own = server.adverts["client0"].advert
+    for stolen in (own.mask_key, own.share_key):
+        reflected = forged_advert(world, "client1", **{key: stolen})
+        keys = wire.Keys((reflected, *server.keys_for("client0").adverts[1:]))
+        with pytest.raises(BadSignature, match="own key"):
+            server.tell("client0", "keys", keys, wire.Share)
+
+
+@pytest.mark.parametrize("point", LOW_ORDER)
+@pytest.mark.parametrize("key", ["mask_key", "share_key"])
+def test_points_of_low_order_are_refused(point: int, key: str) -> None:
+    """By the clients, and by an honest server before they reach any."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    weak = forged_advert(world, "client1", **{key: point.to_bytes(32, "little")})
+    server = Puppeteer(world)
+    server.start()
+    keys = wire.Keys((weak, *server.keys_for("client0").adverts[1:]))
+    with pytest.raises(BadSignature, match="no usable X25519 key"):
+        server.tell("client0", "keys", keys, wire.Share)
+    said = encode(wire.Advertise(weak, ()))
+    forged = world.forge(world.enrolments["client1"], "server", "advertise", said)
+    fault = Fault("tamper", "client1", "server", "advertise", lambda _: encode(forged))
+    outcome = run(world, FaultPlan((fault,)))
+    assert outcome.included == ("client0", "client2", "client3", "client4")
+    assert isinstance(outcome.rejections_at("server")[0], BadSignature)
+
+
+def test_masks_and_keys_are_not_reused_across_sessions() -> None:
+    """Even from broken randomness, two sessions share no key and no mask."""
+    world = small_world(4, Pairwise(0.0, 0.25, "lying"), min_cohort=2)
+    other = World(
+        world.protocol, world.with_terms(context=b"o" * 32), world.enrolments, world.vectors
+    )
+    doubled = World(
+        world.protocol,
+        world.session,
+        world.enrolments,
+        {name: vector // 2 for name, vector in world.vectors.items()},
+    )
+    uploads, adverts = [], []
+    for one in (world, other, doubled):
+        server = Puppeteer(one, entropy=bytes)
+        uploads.append(server.collect_uploads())
+        adverts.append(server.adverts)
+    for name in world.session.clients:
+        keys = [
+            {a.mask_key, a.share_key, a.commitment} for a in (s[name].advert for s in adverts[:2])
+        ]
+        assert not keys[0] & keys[1]
+        assert not np.any(uploads[0][name] == uploads[1][name])
+        # The same entropy in the same session is what must never be: the masks cancel.
+        difference = uploads[0][name] - uploads[2][name]
+        expected = world.vectors[name] - doubled.vectors[name]
+        assert np.array_equal(difference.view(np.int32), expected)
+
+
+# Shares
+
+
+def test_shares_open_for_their_holder_in_their_session_only() -> None:
+    world = small_world(4, Pairwise(0.0, 0.25, "lying"), min_cohort=2)
+    session, other = world.session, world.with_terms(context=b"o" * 32)
+    agreed, share = bytes(range(32)), bytes(64)
+    sealed = wire_keys.seal_share(session, agreed, "client0", "client1", share)
+    assert wire_keys.open_share(session, agreed, "client0", "client1", sealed) == share
+    for terms, key, owner, holder, data in (
+        (other, agreed, "client0", "client1", sealed),
+        (session, bytes(32), "client0", "client1", sealed),
+        (session, agreed, "client1", "client0", sealed),
+        (session, agreed, "client0", "client2", sealed),
+        (session, agreed, "client2", "client1", sealed),
+        (session, agreed, "client0", "client1", sealed[:-1]),
+        (session, agreed, "client0", "client1", b""),
+    ):
+        with pytest.raises(BadSeal):
+            wire_keys.open_share(terms, key, owner, holder, data)
+
+
+def test_redirected_shares_are_not_opened_by_another() -> None:
+    """The server gives client 1 what was sealed to client 2, and the other way round."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.start()
+    sealed = server.exchange_keys()
+    victim = sealed["client0"]
+    victim["client1"], victim["client2"] = victim["client2"], victim["client1"]
+    for name in world.session.clients:
+        server.tell(name, "shares", server.shares_for(name, sealed), wire.Upload)
+    shares = server.ask({world.session.clients: world.session.clients})
+    holders = {name for name, held in shares.items() if "client0" in held}
+    assert holders == {"client0", "client3", "client4"}
+
+
+def test_shares_for_others_than_the_holders_are_refused() -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    sealed = bytes(wire.SEALED_BYTES)
+    holders = tuple((f"client{index}", sealed) for index in (1, 2, 3, 4))
+    for shares in (
+        holders[:-1],
+        holders[::-1],
+        (("client0", sealed), *holders[1:]),
+        (*holders, holders[-1]),
+        (*holders[:-1], ("client4", sealed[:-1])),
+        (*holders[:-1], ("client4", b"")),
+    ):
+        said = encode(wire.Share(shares))
+        forged = world.forge(world.enrolments["client0"], "server", "share", said)
+        fault = Fault("tamper", "client0", "server", "share", lambda _, m=forged: encode(m))  # type: ignore[misc]
+        outcome = run(world, FaultPlan((fault,)))
+        assert isinstance(outcome.rejections_at("server")[0], Malformed)
+        assert outcome.included == world.session.clients[1:]
+
+
+def test_a_wrong_share_ends_in_a_typed_error_and_no_sum() -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server_keys = world.enrolments["server"]
+
+    def lie(data: bytes) -> bytes:
+        answer = decode(world.content(data), wire.Unmask)
+        shares = tuple((owner, bytes(31) + b"\1") for owner, _ in answer.shares)
+        said = encode(wire.Unmask(shares))
+        return encode(world.forge(world.enrolments["client0"], "server", "unmask", said))
+
+    outcome = run(world, FaultPlan((Fault("tamper", "client0", "server", "unmask", lie),)))
+    assert isinstance(outcome.error, WrongShares)
+    assert server_keys.member.name in str(outcome.error)
+
+
+@pytest.mark.parametrize("spoilt", [b"\xff" * 64, bytes(63), b""])
+def test_a_client_that_shares_what_is_no_share_is_named(spoilt: bytes) -> None:
+    """Its holders' answers are good but for the share that it has spoilt."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    clients = world.session.clients
+    puppets = Puppeteer(world)
+    adverts = puppets.start()
+    saved = {name: party.save() for name, party in puppets.parties.items()}
+    # Client 0 agrees with its holders as it should, and seals what it likes.
+    secret = decode(decode(saved["client0"][32:], tuple[bytes, str, bytes])[2], Advertised).secret
+    keys = wire_keys.keyring(world.session, "client0", secret)
+    own = wire_keys.private_key(keys.share_key)
+    sealed = []
+    for name in clients[1:]:
+        agreed = wire_keys.agree(own, adverts[name].advert.share_key, name)
+        sealed.append((name, wire_keys.seal_share(world.session, agreed, "client0", name, spoilt)))
+    padded = tuple((name, data.ljust(wire.SEALED_BYTES, b"\0")) for name, data in sealed)
+    said = encode(wire.Share(padded))
+    forged = world.forge(world.enrolments["client0"], "server", "share", said)
+    fault = Fault("tamper", "client0", "server", "share", lambda _: encode(forged))
+    parties = [world.party("server"), *(world.load(name, saved[name]) for name in clients)]
+    outcome = run(world, FaultPlan((fault,)), parties)
+    assert isinstance(outcome.error, BelowThreshold)
+    assert "share of 'client0'" in str(outcome.error)
+    assert not outcome.network.rejections
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        (("client1", bytes(32)), ("client1", bytes(32))),
+        (("nobody", bytes(32)),),
+        (("client1", bytes(31)),),
+        (("client1", b"\xff" * 32),),
+    ],
+)
+def test_answers_that_a_client_cannot_give_are_refused(
+    shares: tuple[tuple[str, bytes], ...],
+) -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+
+    def lie(_: bytes) -> bytes:
+        said = encode(wire.Unmask(shares))
+        return encode(world.forge(world.enrolments["client0"], "server", "unmask", said))
+
+    outcome = run(world, FaultPlan((Fault("tamper", "client0", "server", "unmask", lie),)))
+    assert isinstance(outcome.rejections_at("server")[0], Malformed)
+    # The other four are enough, which is what the threshold is for.
+    assert outcome.included == world.session.clients
+
+
+# Late and replayed uploads
+
+
+def test_a_late_upload_is_not_taken_and_not_opened() -> None:
+    """It arrives when the client's mask key has been opened; its own mask still hides it."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    outcome = run(world, FaultPlan((Fault("delay", "client4", step="upload"),)))
+    assert outcome.included == ("client0", "client1", "client2", "client3")
+    (refused,) = outcome.rejections_at("server")
+    assert isinstance(refused, UnexpectedStep)
+    opened = [
+        dict(decode(world.content(data), wire.Unmask).shares)["client4"]
+        for name, record in outcome.transcript.items()
+        for data in record.sent
+        if decode(data, Message).header.step == "unmask" and name != "client4"
+    ]
+    advert = next(
+        decode(world.content(data), wire.Advertise).advert
+        for data in outcome.transcript["client4"].sent
+        if decode(data, Message).header.step == "advertise"
+    )
+    key = shamir.combine({place + 1: share for place, share in enumerate(opened)})
+    assert wire_keys.public_key(key) == advert.mask_key
+    assert wire_keys.commitment(world.session, "client4", key) != advert.commitment
+
+
+def test_a_sum_out_of_bounds_is_not_released() -> None:
+    """A corrupt client may add anything: here what carries the sum over the block's high end."""
+    layout = Layout((Block("values", 6, 0, 1000),))
+    world = small_world(4, Pairwise(0.0, 0.25, "lying"), min_cohort=2, layout=layout)
+    shift = np.full(6, 2**20, dtype=np.uint32)
+
+    def lie(data: bytes) -> bytes:
+        upload = decode(world.content(data), wire.Upload)
+        lied = wire.Upload(layout.pack(layout.unpack(upload.vector) + shift))
+        return encode(world.forge(world.enrolments["client0"], "server", "upload", encode(lied)))
+
+    outcome = run(world, FaultPlan((Fault("tamper", "client0", "server", "upload", lie),)))
+    assert isinstance(outcome.error, SumOutOfBounds)
+
+
+# Neighbourhoods
+
+
+def surrounded(server: Server) -> tuple[World, Puppeteer, tuple[str, ...]]:
+    """300 clients, of which 30 work with the server; it starts client 0, and makes up the rest."""
+    protocol = Pairwise(0.1, 0.1, server)
+    names = [f"client{index}" for index in range(300)]
+    nonce = new_nonce()
+    enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
+    session = form_session(protocol, enrolments, nonce, LAYOUT, min_cohort=40)
+    victim = np.array([3, 1, 4, 1, 5, 9], dtype=np.int64)
+    world = World(protocol, session, enrolments, {"client0": victim})
+    puppeteer = Puppeteer.__new__(Puppeteer)
+    puppeteer.world, puppeteer.session, puppeteer.adverts = world, session, {}
+    puppeteer.parties = {"client0": world.party("client0")}
+    return world, puppeteer, tuple(names[1:31])
+
+
+def sybil_keys(world: World, name: str) -> wire_keys.Keyring:
+    return wire_keys.keyring(world.session, name, bytes(32))
+
+
+def test_a_graph_that_the_server_biases_opens_its_victim() -> None:
+    """Why a server that lies in every step must not draw the graph: 30 corrupt neighbours do."""
+    world, server, sybils = surrounded("curious")
+    server.start()
+    for name in sybils:
+        identity = world.enrolments[name].identity
+        advert = wire_keys.sign_advert(world.session, identity, sybil_keys(world, name))
+        server.adverts[name] = wire.Advertise(advert, ())
+    answer = server.tell("client0", "keys", server.keys_for("client0", sybils), wire.Share)
+    shares = tuple((name, bytes(wire.SEALED_BYTES)) for name in sybils)
+    ring = server.unpack(server.tell("client0", "shares", wire.Shares(shares), wire.Upload)).copy()
+    advert = server.adverts["client0"].advert
+    held, masks = {}, []
+    place = wire.indices(world.session)
+    for name, sealed in answer.sealed:
+        keys = sybil_keys(world, name)
+        agreed = wire_keys.agree(wire_keys.private_key(keys.share_key), advert.share_key, name)
+        share = wire_keys.open_share(world.session, agreed, "client0", name, sealed)
+        held[place[name] + 1] = share[:32]
+        pair = wire_keys.agree(wire_keys.private_key(keys.mask_key), advert.mask_key, name)
+        masks.append(Mask(wire_keys.pair_mask(world.session, pair, "client0", name), True))
+    masks.append(Mask(wire_keys.self_mask(world.session, "client0", shamir.combine(held)), True))
+    add_masks(ring, masks)
+    assert np.array_equal(LAYOUT.decode(ring), world.vectors["client0"])
+
+
+def test_a_client_that_draws_its_neighbours_is_not_surrounded() -> None:
+    world, server, sybils = surrounded("lying")
+    chosen = server.start()["client0"].chosen
+    found = wire.parameters_of(world.session)
+    assert len(chosen) == found.neighbours
+    for name in world.session.clients[1:]:
+        identity = world.enrolments[name].identity
+        advert = wire_keys.sign_advert(world.session, identity, sybil_keys(world, name))
+        server.adverts[name] = wire.Advertise(advert, ())
+    near = [name for name in sybils if world.session.clients.index(name) in chosen]
+    assert len(near) < found.threshold
+    before = server.parties["client0"].save()
+    with pytest.raises(BelowThreshold, match="client0"):
+        server.tell("client0", "keys", server.keys_for("client0", sybils), wire.Share)
+    # With every client's keys it shares with those that it has drawn, and no others.
+    server.parties["client0"].restore(before)
+    everybody = world.session.clients[1:]
+    answer = server.tell("client0", "keys", server.keys_for("client0", everybody), wire.Share)
+    drawn = {world.session.clients[index] for index in chosen}
+    assert {name for name, _ in answer.sealed} == drawn
+
+
+def test_more_holders_than_promised_are_refused() -> None:
+    """Among more than k holders two disjoint sets of t could open both secrets."""
+    world, server, _ = surrounded("lying_in_unmasking")
+    server.start()
+    k = wire.parameters_of(world.session).neighbours
+    others = world.session.clients[1 : k + 2]
+    for name in others:
+        identity = world.enrolments[name].identity
+        advert = wire_keys.sign_advert(world.session, identity, sybil_keys(world, name))
+        server.adverts[name] = wire.Advertise(advert, ())
+    with pytest.raises(Malformed, match=f"{k + 1} neighbours, allowed: ≤ {k}"):
+        server.tell("client0", "keys", server.keys_for("client0", others), wire.Share)
+    fewer = server.keys_for("client0", others[:-1])
+    assert len(server.tell("client0", "keys", fewer, wire.Share).sealed) == k
+
+
+def test_neighbours_do_not_depend_on_anybodys_keys() -> None:
+    """Nothing to grind: they are drawn from the client's secret, in its very first message."""
+    chosen = set()
+    for _ in range(3):
+        world, server, _ = surrounded("lying")
+        server.parties["client0"]._entropy = bytes
+        chosen.add(server.start()["client0"].chosen)
+    assert len(chosen) == 3, "the session's nonce enters"
+    for _ in range(2):
+        server.parties["client0"] = world.party("client0")
+        server.parties["client0"]._entropy = bytes
+        chosen.add(server.start()["client0"].chosen)
+    assert len(chosen) == 3
+
+
+def test_the_server_refuses_other_choices_than_the_protocols() -> None:
+    world = small_world(60, Pairwise(0.05, 0.1, "lying"))
+    honest = Puppeteer(world).start()["client0"]
+    k = len(honest.chosen)
+    for chosen in (
+        (),
+        honest.chosen[1:],
+        honest.chosen[::-1],
+        (*honest.chosen[1:], 60),
+        (0, *range(2, k + 1)),
+        (-1, *range(1, k)),
+        (1, 1, *range(3, k + 1)),
+    ):
+        party = world.party("server")
+        party.start()
+        said = encode(wire.Advertise(honest.advert, chosen))
+        with pytest.raises(Malformed, match="client0"):
+            party.receive(world.forge(world.enrolments["client0"], "server", "advertise", said))
+    party.start()
+    said = encode(honest)
+    party.receive(world.forge(world.enrolments["client0"], "server", "advertise", said))
+
+
+def test_low_order_check_finds_no_honest_key() -> None:
+    keys = wire_keys.keyring(small_world(4, Pairwise(0.0, 0.25)).session, "client0", bytes(32))
+    with pytest.raises(BadKey):
+        wire_keys.agree(wire_keys.private_key(keys.mask_key), bytes(32), "client0")
+    public = wire_keys.public_key(keys.share_key)
+    assert len(wire_keys.agree(wire_keys.private_key(keys.mask_key), public, "client0")) == 32
+
+
+@pytest.mark.parametrize("key", ["mask_key", "share_key"])
+def test_a_clients_own_key_in_another_spelling_is_refused(key: str) -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.start()
+    own = getattr(server.adverts["client0"].advert, key)
+    alias = own[:31] + bytes([own[31] | 0x80])  # RFC 7748: the top bit is ignored
+    advert = forged_advert(world, "client4", **{key: alias})
+    server.adverts["client4"] = wire.Advertise(advert, ())
+    with pytest.raises(BadSignature, match="client4"):
+        server.tell("client0", "keys", server.keys_for("client0"), wire.Share)
+
+
+def test_a_neighbour_withheld_after_the_keys_is_noticed_on_a_servers_graph() -> None:
+    world = small_world(60, Pairwise(0.1, 0.1, "lying_in_unmasking"))
+    p = wire.parameters_of(world.session)
+    server = Puppeteer(world)
+    server.start()
+    client, *others = world.session.clients
+    near = others[: p.neighbours]
+    server.tell(client, "keys", server.keys_for(client, near), wire.Share)
+    shown = wire.Shares(tuple((name, b"") for name in near[: p.threshold]))
+    server.tell(client, "shares", shown, wire.Upload)
+    with pytest.raises(InconsistentSurvivors, match="withheld"):
+        server.tell(client, "survivors", wire.Survivors(world.session.clients), wire.Sign)

@@ -1,0 +1,358 @@
+"""Noise inside real sums: every protocol, drop-outs, restarts, and terms that fall short."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from protocols import Additive, Pairwise, Plain
+from protocols.errors import BelowThreshold, InvalidSession, SessionAborted
+from protocols.identity import Identity
+from protocols.network import FaultPlan, Network
+from protocols.protocol import Protocol, enrol, new_nonce
+from protocols.schemes.encrypted.protocol import Bfv, Ckks
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.rows import ClientData, pooled
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.errors import ConfigError, LedgerRefusal
+from secure_afl.federation.oracle import Watched
+from secure_afl.federation.server import FederationServer
+from secure_afl.federation.simulation import Federation, Result
+from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD
+from secure_afl.privacy.ledger import Budget, Ledger
+from secure_afl.privacy.mechanism import Mechanism, Privacy
+from tests.kit.samples import make_clients
+
+PROTOCOLS: tuple[Protocol, ...] = (
+    Plain(),
+    Additive(),
+    Additive(3),
+    Pairwise(corrupt_fraction=0.0, dropout_fraction=0.2),
+    Ckks(),
+    Bfv(),
+)
+CLIENTS = make_clients([7, 5, 9, 6, 8])
+CLASSES = ("0", "1", "2")
+
+
+def run(
+    protocol: Protocol,
+    method: AnyMethod | None = None,
+    privacy: Privacy | None = None,
+    drop: Sequence[str] = (),
+    plan: FaultPlan | None = None,
+    min_cohort: int = 4,
+    ledger: Ledger | None = None,
+) -> Result:
+    federation = Federation(
+        method or AFL(),
+        protocol,
+        privacy=privacy or Privacy(2.0),
+        min_cohort=min_cohort,
+        ledger=ledger,
+    )
+    return federation.run(CLIENTS, classes=CLASSES, max_rows=16, drop=drop, plan=plan, record=True)
+
+
+def check_sums(result: Result) -> None:
+    """Integer vectors of the pooled rows, plus the noise on record, to the last bit."""
+    for round_ in result.rounds:
+        names = round_.released.included
+        rows = pooled([data for data in CLIENTS if data.name in names])
+        quantiser = Quantiser(result.report.feature_bits)
+        clear = Statistics.of(rows.features, rows.labels, 3, quantiser).pack(counts=False)
+        noise = np.sum([round_.noise[name] for name in names], axis=0)
+        assert noise.any()
+        assert np.array_equal(round_.released.total, clear + noise)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=repr)
+def test_the_sum_is_rows_and_noise_to_the_last_bit(protocol: Protocol) -> None:
+    result = run(protocol)
+    check_sums(result)
+    assert result.report.exact
+    assert result.report.clients.included == 5
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=repr)
+def test_also_when_a_client_drops_out_and_all_restart(protocol: Protocol) -> None:
+    result = run(protocol, drop=["c2"], plan=FaultPlan(reload=True))
+    check_sums(result)
+    assert result.report.exact
+    assert result.report.clients.dropped == 1
+
+
+@pytest.mark.parametrize("protocol", [Additive(), Pairwise(0.0, 0.2)], ids=repr)
+def test_fewer_than_promised_release_nothing(protocol: Protocol) -> None:
+    with pytest.raises(SessionAborted) as error:
+        run(protocol, drop=["c2", "c4"])
+    assert isinstance(error.value, BelowThreshold) or "4" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        FedHiP(),
+        FedHiP(reading="proximal"),
+        FedAvg(rounds=3, weighted=False),
+        FedSGD(rounds=3, weighted=False),
+    ],
+    ids=lambda m: m.name,
+)
+def test_every_method_runs_with_noise(method: AnyMethod) -> None:
+    result = run(Additive(), method)
+    assert result.report.exact
+    assert result.report.privacy is not None
+    assert result.report.privacy.rounds == method.sums
+    for round_ in result.rounds:
+        assert np.sum(list(round_.noise.values()), axis=0).any()
+
+
+def test_noise_of_rounds_is_independent() -> None:
+    result = run(Additive(), FedAvg(rounds=2, weighted=False))
+    first, second = (round_.noise["c0"] for round_ in result.rounds)
+    assert not np.array_equal(first, second)
+
+
+def test_weights_by_rows_are_refused() -> None:
+    with pytest.raises(ConfigError, match="weighted=False"):
+        run(Additive(), FedAvg(rounds=2))
+
+
+def test_nothing_private_is_in_the_report() -> None:
+    report = run(Additive()).report
+    assert report.examples is None
+    assert report.accuracy.local_mean is None
+    assert report.accuracy.centralised_float is None
+    rows = sum(len(data) for data in CLIENTS)
+    # The session's id is random, and has any digits now and then.
+    unnamed = msgspec.structs.replace(report, session="")
+    told = re.findall(r"[\d.]+", msgspec.json.encode(unnamed).decode())
+    assert str(rows) not in told
+    assert report.warnings == ()
+
+
+def test_rows_must_be_bounded_where_their_number_is_private() -> None:
+    federation = Federation(AFL(), Additive(), privacy=Privacy(1.0))
+    with pytest.raises(ConfigError, match="--max-rows"):
+        federation.run(CLIENTS, classes=CLASSES)
+    with pytest.raises(ConfigError, match="classes="):
+        federation.run(CLIENTS, max_rows=16)
+    told = Federation(AFL(), Additive(), privacy=Privacy(1.0, neighbours="replace-one"))
+    assert told.run(CLIENTS, classes=CLASSES).report.examples == sum(len(data) for data in CLIENTS)
+
+
+def test_less_epsilon_is_more_noise_and_wider_rings_hold_it() -> None:
+    spread = []
+    for epsilon in (0.1, 8.0):
+        result = run(Additive(), privacy=Privacy(epsilon))
+        assert result.report.privacy is not None
+        spread.append(result.report.privacy.noise_std["gram_diagonal"])
+        block = result.rounds[0].session.layout.blocks[0]
+        assert block.low < 0
+    assert spread[0] > 40 * spread[1]
+
+
+def test_central_noise_is_added_after_the_sum_and_says_whom_it_trusts() -> None:
+    result = run(Additive(), privacy=Privacy(1.0, placement="central"))
+    assert result.report.privacy is not None
+    assert "sees it exactly" in result.report.privacy.trusts
+    rows = pooled(CLIENTS)
+    clear = Statistics.of(rows.features, rows.labels, 3, Quantiser(12)).pack(counts=False)
+    assert np.array_equal(result.rounds[0].released.total, clear)
+    noiseless = Federation(AFL(), Additive(), feature_bits=12).run(CLIENTS)
+    assert not np.allclose(result.model.weights, noiseless.model.weights)
+
+
+# A client checks by itself
+
+
+class World:
+    """One server and clients, whose terms a test may bend."""
+
+    def __init__(self, min_cohort: int = 4, corrupt: int = 0) -> None:
+        federation = Federation(AFL(), Additive(), privacy=Privacy(1.0), min_cohort=4)
+        self.task = federation._task(CLIENTS, ("0", "1", "2"), 16, 4)
+        self.min_cohort, self.corrupt = min_cohort, corrupt
+        self.client = Watched(AFL(), Additive(), CLIENTS[0], 16, privacy=Privacy(1.0))
+
+    def join(self, mechanism: Mechanism | None) -> None:
+        task = msgspec.structs.replace(self.task, mechanism=mechanism)
+        server = FederationServer(AFL(), Additive(), task)
+        nonce = new_nonce()
+        identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
+        enrolments = enrol(Additive(), identities, nonce)
+        session = server.form(enrolments, nonce, self.min_cohort, self.corrupt)
+        assert session is not None
+        self.client.join(session, enrolments["c0"], server.public)
+
+    @property
+    def mechanism(self) -> Mechanism:
+        assert self.task.mechanism is not None
+        return self.task.mechanism
+
+
+def test_a_client_joins_terms_that_keep_the_promise() -> None:
+    world = World()
+    world.join(world.mechanism)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"noise_multiplier": 3.6}, "noise multiplier"),
+        ({"clients": 6}, "6 clients"),
+        ({"dropouts": 0}, "minimum cohort"),
+    ],
+)
+def test_a_client_refuses_noise_that_falls_short(change: dict[str, float], problem: str) -> None:
+    world = World()
+    with pytest.raises(InvalidSession, match=problem):
+        world.join(msgspec.structs.replace(world.mechanism, **change))
+
+
+def test_a_client_refuses_smaller_cohorts_and_more_colluders_than_the_noise_is_for() -> None:
+    for world in (World(min_cohort=3), World(corrupt=2)):
+        with pytest.raises(InvalidSession, match="minimum cohort"):
+            world.join(world.mechanism)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Privacy(1.0, placement="central"),
+        Privacy(15.0),
+        Privacy(1.0, delta=1e-3),
+        Privacy(1.0, unit="client"),
+        Privacy(1.0, neighbours="replace-one"),
+    ],
+    ids=repr,
+)
+def test_a_client_joins_no_promise_but_its_own(other: Privacy) -> None:
+    world = World()
+    with pytest.raises(InvalidSession, match="this client wants"):
+        world.join(msgspec.structs.replace(world.mechanism, privacy=other))
+
+
+def test_a_client_that_wants_privacy_joins_no_exact_sum() -> None:
+    with pytest.raises(InvalidSession, match="promises None"):
+        World().join(None)
+
+
+def test_a_client_joins_as_many_sums_as_the_run_has() -> None:
+    world = World()
+    world.join(world.mechanism)
+    with pytest.raises(InvalidSession, match="another session of this round"):
+        world.join(world.mechanism)
+    # With a little more noise it is another task, and another round to whoever counts contexts.
+    bent = msgspec.structs.replace(
+        world.mechanism, noise_multiplier=world.mechanism.noise_multiplier * 1.001
+    )
+    with pytest.raises(InvalidSession, match="another task"):
+        world.join(bent)
+
+
+def test_a_server_that_sees_vectors_sees_each_with_all_of_the_noise() -> None:
+    for protocol, shares in ((Plain(), 1), (Additive(), 3)):
+        report = run(protocol).report.privacy
+        assert report is not None
+        assert f"at least {shares} of" in report.trusts
+    client = Watched(AFL(), Plain(), CLIENTS[0], 16, privacy=Privacy(1.0))
+    world = World()
+    server = FederationServer(AFL(), Plain(), world.task)
+    nonce = new_nonce()
+    identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
+    enrolments = enrol(Plain(), identities, nonce)
+    session = server.form(enrolments, nonce, 4, 0)
+    assert session is not None
+    with pytest.raises(InvalidSession, match="one of 3 shares"):
+        client.join(session, enrolments["c0"], server.public)
+
+
+def test_pairwise_noise_is_for_as_many_colluders_as_the_protocol_withstands() -> None:
+    report = run(Pairwise(corrupt_fraction=0.4, dropout_fraction=0.0), min_cohort=5).report
+    assert report.privacy is not None
+    assert report.privacy.colluders == 2
+
+
+def test_a_floor_of_zero_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.4, 1e-5, "example", "add-remove"))
+    with pytest.raises(ConfigError, match="ridge is 0"):
+        run(Additive(), AFL(ridge=0.0), ledger=ledger)
+    assert ledger.spent("c0").releases == 0
+
+
+def test_a_run_that_one_client_refuses_costs_nobody_anything(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.1, 1e-5, "example", "add-remove"))
+    short = Federation(AFL(), Additive(), privacy=Privacy(1.0), ledger=ledger, min_cohort=2)
+    short.run(CLIENTS[3:], classes=CLASSES, max_rows=16)
+    with pytest.raises(LedgerRefusal, match="c3"):
+        run(Additive(), privacy=Privacy(1.0), ledger=ledger)
+    assert [ledger.spent(data.name).releases for data in CLIENTS] == [0, 0, 0, 1, 1]
+
+
+def test_central_noise_is_an_exact_sum_to_a_ledger(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(5, 1e-5, "example", "add-remove"))
+    with pytest.raises(LedgerRefusal, match="infinite"):
+        run(Additive(), privacy=Privacy(1.0, placement="central"), ledger=ledger)
+
+
+def test_a_ledger_refuses_a_second_exact_sum(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", None)
+    Federation(AFL(), Additive(), ledger=ledger).run(CLIENTS)
+    changed = [*CLIENTS[:-1], ClientData("c4", CLIENTS[-1].features[:-1], CLIENTS[-1].labels[:-1])]
+    with pytest.raises(LedgerRefusal, match="c0"):
+        Federation(AFL(), Additive(), ledger=ledger).run(changed)
+
+
+def test_the_rounds_of_one_run_are_one_declared_release(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", None)
+    Federation(FedSGD(rounds=3), Additive(), ledger=ledger).run(CLIENTS)
+    with pytest.raises(LedgerRefusal):
+        Federation(FedSGD(rounds=3), Additive(), ledger=ledger).run(CLIENTS)
+
+
+def test_a_budget_is_spent_and_then_refused(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.4, 1e-5, "example", "add-remove"))
+    run(Additive(), privacy=Privacy(1.0), ledger=ledger)
+    with pytest.raises(LedgerRefusal, match="exceed the budget"):
+        run(Additive(), privacy=Privacy(1.0), ledger=ledger)
+    again = Ledger.open(tmp_path / "ledger.json", None)
+    with pytest.raises(LedgerRefusal):
+        run(Additive(), privacy=Privacy(1.0), ledger=again)
+
+
+def test_a_budget_lets_no_exact_sum_pass(tmp_path: Path) -> None:
+    ledger = Ledger.open(tmp_path / "ledger.json", Budget(50, 1e-5, "example", "add-remove"))
+    with pytest.raises(LedgerRefusal):
+        Federation(AFL(), Additive(), ledger=ledger).run(CLIENTS)
+
+
+def test_a_restarted_client_adds_the_same_noise_again() -> None:
+    world = World()
+    server = FederationServer(AFL(), Additive(), world.task)
+    nonce = new_nonce()
+    identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
+    enrolments = enrol(Additive(), identities, nonce)
+    session = server.form(enrolments, nonce, 4, 0)
+    assert session is not None
+    members = {
+        data.name: Watched(AFL(), Additive(), data, 16, privacy=Privacy(1.0)) for data in CLIENTS
+    }
+    parties = {
+        name: member.join(session, enrolments[name], server.public)
+        for name, member in members.items()
+    }
+    parties["c0"].start()
+    before = members["c0"].added_noise
+    restarted = parties["c0"].reload()
+    aggregators = [
+        Additive().coordinator(session, enrolments[name]) for name in Additive().coordinators()
+    ]
+    released = Network([*aggregators, restarted, *list(parties.values())[1:]]).run()
+    assert np.array_equal(members["c0"].added_noise, before)
+    vectors = [member.vector + member.added_noise for member in members.values()]
+    assert np.array_equal(released.total, np.sum(vectors, axis=0))

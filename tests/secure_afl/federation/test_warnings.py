@@ -1,0 +1,81 @@
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec.structs import replace
+
+from protocols.protocol import Protocol
+from protocols.schemes.additive.protocol import Additive
+from protocols.schemes.encrypted.protocol import Ckks
+from protocols.schemes.plain import Plain
+from secure_afl.analytic.rows import ClientData
+from secure_afl.federation.simulation import Federation
+from secure_afl.federation.warnings import warnings
+from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP
+from secure_afl.privacy.mechanism import Mechanism, Privacy
+from tests.kit.samples import make_clients, make_task
+
+
+def warned(method: AnyMethod, protocol: Protocol, clients: Sequence[ClientData]) -> str:
+    return "\n".join(warnings(method, protocol, make_task(clients), clients))
+
+
+def rows_of(name: str, labels: Sequence[int]) -> ClientData:
+    features = np.random.default_rng(len(labels)).random((len(labels), 6))
+    return ClientData(name, features, np.array(labels, dtype=np.int64))
+
+
+MANY = make_clients((120, 120))
+FEW = make_clients((20, 20))
+
+
+def test_many_rows_over_a_blind_sum_need_no_advice() -> None:
+    assert warned(AFL(), Additive(), MANY) == ""
+    assert warned(FedHiP(reading="proximal"), Additive(), MANY) == ""
+
+
+def test_a_client_with_hardly_more_rows_than_classes_is_named_with_what_helps() -> None:
+    # n − C is 1 for four rows of three classes, and 2 for five.
+    bare, enough = rows_of("bare", (0, 1, 2, 2)), rows_of("enough", (0, 1, 2, 2, 2))
+    found = warned(AFL(), Additive(), [bare, enough, *MANY])
+    assert "'bare': hardly more rows than classes" in found
+    assert "More rows of a class" in found
+    # Classes that a client has no row of do not count.
+    assert "hardly" not in warned(AFL(), Additive(), [rows_of("one-class", (1, 1, 1)), *MANY])
+    assert "hardly" not in warned(FedAvg(), Additive(), [bare, *MANY])
+    both = warned(AFL(), Additive(), [bare, rows_of("single", (0,)), *MANY])
+    assert "'bare' and 1 more clients" in both
+
+
+def test_joint_fedhip_with_two_clients_is_warned_of() -> None:
+    assert "what is left is the other's" in warned(FedHiP(), Additive(), MANY)
+    assert "--reading proximal" in warned(FedHiP(), Additive(), MANY)
+    three = make_clients((120, 120, 120))
+    assert "what is left is the other's" not in warned(FedHiP(), Additive(), three)
+    assert "what is left" not in warned(FedHiP(reading="proximal"), Additive(), MANY)
+
+
+def test_who_receives_g_where_w_would_do_is_named() -> None:
+    assert "The first aggregator receives (G, Q)" in warned(AFL(), Additive(), FEW)
+    assert "The key holder receives (G, Q)" in warned(AFL(), Ckks(), FEW)
+    # Of plain it is said already, and worse.
+    assert "receives (G, Q)" not in warned(AFL(), Plain(), FEW)
+    assert "gives every client (G, Q)" in warned(FedHiP(), Additive(), FEW)
+
+
+def test_with_privacy_nothing_is_said_that_depends_on_the_rows() -> None:
+    dangerous = [rows_of("bare", (0, 1, 2, 2)), rows_of("single", (0,))]
+    safe = [rows_of("bare", (0,) * 400), rows_of("single", (0,) * 400)]
+    for method in (AFL(), FedHiP()):
+        exact = make_task(dangerous)
+        noisy = replace(exact, mechanism=Mechanism(Privacy(1.0), 1, 2, 0, 1))
+        said = [warnings(method, Plain(), noisy, rows) for rows in (dangerous, safe)]
+        assert said[0] == said[1] != ()
+        assert "nothing" in said[0][0]
+        assert warnings(method, Plain(), exact, dangerous) != said[0]
+
+
+def test_a_run_reports_its_advice() -> None:
+    clients = make_clients((20, 3))
+    found = Federation(FedHiP(), Additive()).run(clients).report.warnings
+    assert any("what is left is the other's" in warning for warning in found)
+    assert any("'c1': hardly more rows" in warning for warning in found)

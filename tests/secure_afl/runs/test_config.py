@@ -1,0 +1,152 @@
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from secure_afl.errors import ConfigError
+from secure_afl.runs.config import RunConfig, description, json_schema, make_config
+from tests.kit.commands import run_flags
+
+GOOD: list[dict[str, Any]] = [
+    {},
+    {"clients": "sites/*", "test": "test", "holdout": 0.2, "method": "fedhip"},
+    {"partition": "iid:3", "backbone": "projection:64", "feature_bits": 12, "max_rows": 1},
+    {"holdout": 0, "ridge": 1, "alpha": 0, "image_size": 8, "min_cohort": 2},
+    {"reading": "proximal", "protocol": "plain", "aggregators": 16, "drop": 0, "corrupt": 3},
+    {"seed": 0, "out": "results", "checkpoint": "weights.pth", "image_size": 4096},
+]
+
+BAD: list[tuple[str, Any, str]] = [
+    ("clients", 3, "string"),
+    ("test", ["a"], "string"),
+    ("holdout", 1.0, "≥ 0 and < 1"),
+    ("holdout", -0.1, "≥ 0 and < 1"),
+    ("holdout", "0.2", "number"),
+    ("partition", 10, "string"),
+    ("image_size", 7, "≥ 8 and ≤ 4096"),
+    ("image_size", 4097, "≥ 8 and ≤ 4096"),
+    ("image_size", 64.5, "integer"),
+    ("feature_bits", 0, "≥ 1 and ≤ 12"),
+    ("feature_bits", 13, "≥ 1 and ≤ 12"),
+    ("feature_bits", "8", "integer"),
+    ("max_rows", 0, "≥ 1"),
+    ("method", "AFL", "afl, fedavg, fedhip, fedsgd"),
+    ("method", 1, "afl, fedavg, fedhip, fedsgd"),
+    ("ridge", -1, "≥ 0"),
+    ("ridge", True, "number"),
+    ("alpha", -0.5, "≥ 0"),
+    ("reading", "nearby", "joint, proximal"),
+    ("protocol", "none", "plain"),
+    ("aggregators", 1, "≥ 2 and ≤ 16"),
+    ("aggregators", 17, "≥ 2 and ≤ 16"),
+    ("drop", -1, "≥ 0"),
+    ("drop", True, "integer"),
+    ("min_cohort", 1, "≥ 2"),
+    ("corrupt", -1, "≥ 0"),
+    ("seed", -1, "≥ 0"),
+    ("seed", "x", "integer"),
+    ("out", 1, "string"),
+]
+
+
+def write(tmp_path: Path, text: str | bytes) -> Path:
+    file = tmp_path / "run.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+@pytest.mark.parametrize("settings", GOOD)
+def test_good_settings_are_taken_and_fit_the_schema(settings: dict[str, Any]) -> None:
+    config = make_config(settings)
+    for name, value in settings.items():
+        assert getattr(config, name) == value
+    jsonschema.validate(settings, json_schema(), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(("field", "value", "allowed"), BAD)
+def test_a_bad_value_is_refused_with_its_field_and_what_is_allowed(
+    field: str, value: Any, allowed: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config({"seed": 3, field: value})
+    message = str(caught.value)
+    assert f"'{field}'" in message
+    assert repr(value) in message
+    assert allowed in message.partition("allowed: ")[2]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({field: value}, json_schema(), jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("field", ["ridge", "alpha", "holdout"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_none_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"'{field}'.*allowed: number"):
+        make_config({field: value})
+
+
+def test_an_unknown_field_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"unknown field 'clinets'; allowed: clients, test, "):
+        make_config({"clinets": "sites/*"})
+    with pytest.raises(jsonschema.ValidationError, match="clinets"):
+        jsonschema.validate({"clinets": "x"}, json_schema(), jsonschema.Draft202012Validator)
+
+
+def test_the_schema_is_a_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path, 'method = "fedhip"\nridge = 2\nseed = 7\nclients = "Zürich/*"\n')
+    config = make_config({"seed": 9, "alpha": 3.0}, file)
+    expected = RunConfig(method="fedhip", ridge=2.0, seed=9, clients="Zürich/*", alpha=3.0)
+    assert config == expected
+    assert make_config({}, file) == RunConfig(
+        method="fedhip", ridge=2.0, seed=7, clients="Zürich/*"
+    )
+
+
+def test_a_flag_can_mend_a_file(tmp_path: Path) -> None:
+    file = write(tmp_path, "feature_bits = 99\n")
+    with pytest.raises(ConfigError, match="'feature_bits': 99"):
+        make_config({}, file)
+    assert make_config({"feature_bits": 9}, file).feature_bits == 9
+
+
+@pytest.mark.parametrize(
+    "text", ["method = ", "a = 1\na = 2", b"\xff\xfe", "[table]\nmethod = 'afl'", "method = 'AFL'"]
+)
+def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str | bytes) -> None:
+    with pytest.raises(ConfigError, match=r"run\.toml|'table'|'method'.*afl, fedavg"):
+        make_config({}, write(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere.toml", tmp_path):
+        with pytest.raises(ConfigError, match=path.name):
+            make_config({}, path)
+
+
+def test_keys_may_have_dashes_like_the_flags(tmp_path: Path) -> None:
+    assert make_config({}, write(tmp_path, "max-rows = 3\n")).max_rows == 3
+    assert make_config({}, write(tmp_path, "max_rows = 3\n")).max_rows == 3
+
+
+def test_every_field_is_a_flag_of_run() -> None:
+    flags = run_flags()
+    for field in RunConfig.__struct_fields__:
+        assert flags.pop("--" + field.replace("_", "-")) == (field, description(field))
+    assert set(flags) == {"--config", "--json", "--help"} or set(flags) == {"--config", "--json"}
+
+
+def test_every_field_is_described() -> None:
+    for field in RunConfig.__struct_fields__:
+        text = description(field)
+        assert text.endswith(".")
+        assert len(text) > 20
+
+
+def test_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
+    assert make_config({}, write(tmp_path, "")) == RunConfig() == make_config({})
+    assert tomllib.loads("") == {}

@@ -1,0 +1,133 @@
+"""A saved model, scored and asked from the command line."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.ridge import ridge
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.data import dataset as data
+from secure_afl.data import files as data_files
+from secure_afl.features.reduction import public_reduction
+from secure_afl.methods.model import LinearModel
+from secure_afl.runs.inference import load_model
+from tests.kit.commands import Command
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of flat images, dark and bright; two clients; one model."""
+    folder = tmp_path_factory.mktemp("inference")
+    rng = np.random.default_rng(0)
+    for part, count in (("sites/a", 12), ("sites/b", 12), ("test", 6)):
+        for name, low in (("dark", 0), ("bright", 128)):
+            target = folder / part / name
+            target.mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(low, low + 127, (8, 8, 3)).astype(np.uint8)
+                pixels[:, : 4 if low else 8, 2] = low
+                Image.fromarray(pixels).save(target / f"{index}.png")
+    return folder
+
+
+@pytest.fixture
+def model(trained: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SECURE_AFL_CACHE", str(tmp_path / "cache"))
+    clients = str(trained / "sites" / "*")
+    out = tmp_path / "out"
+    flags = ["--backbone", "projection:32", "--seed", "7", "--out", str(out)]
+    test = ["--test", str(trained / "test")]
+    command.well("run", "--clients", clients, *test, *flags)
+    return out / "model.safetensors"
+
+
+def test_evaluate_gives_the_accuracy_of_the_run(
+    command: Command, model: Path, trained: Path
+) -> None:
+    report = json.loads((model.parent / "report.json").read_text())
+    result = command.well("evaluate", str(model), str(trained / "test"), "--json", "-")
+    found = json.loads(result.out)
+    assert found["examples"] == 12
+    assert found["accuracy"] == report["accuracy"]["federated"]
+    assert sum(found["per_class"].values()) / 2 == pytest.approx(found["accuracy"])
+
+
+def test_predict_names_every_example_its_class_and_score(
+    command: Command, model: Path, trained: Path
+) -> None:
+    result = command.well("predict", str(model), str(trained / "test"))
+    rows = list(csv.DictReader(io.StringIO(result.out)))
+    files = sorted(str(path) for path in (trained / "test").rglob("*.png"))
+    assert [row["example"] for row in rows] == files
+    right = [Path(row["example"]).parent.name == row["class"] for row in rows]
+    found = json.loads(
+        command.well("evaluate", str(model), str(trained / "test"), "--json", "-").out
+    )
+    assert sum(right) / len(right) == found["accuracy"]
+    one = command.well("predict", str(model), files[0])
+    assert list(csv.DictReader(io.StringIO(one.out))) == rows[:1]
+
+
+def test_predict_takes_arrays_without_labels(command: Command, model: Path, tmp_path: Path) -> None:
+    images = np.full((3, 8, 8, 3), 200, dtype=np.uint8)
+    np.savez(tmp_path / "new.npz", images=images)
+    result = command.well("predict", str(model), str(tmp_path / "new.npz"))
+    rows = list(csv.DictReader(io.StringIO(result.out)))
+    assert [row["example"] for row in rows] == ["0", "1", "2"]
+    assert {row["class"] for row in rows} == {"bright"}
+
+
+def test_what_cannot_be_used_is_named(
+    command: Command, model: Path, trained: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    card = model.with_suffix(".json")
+    for arguments, says in (
+        (("evaluate", str(tmp_path / "none.safetensors"), str(trained / "test")), "none.safe"),
+        (("evaluate", str(model), str(tmp_path / "nowhere")), "does not exist"),
+        (("predict", str(model), str(tmp_path / "empty")), "holds no images"),
+        (("predict", str(model), str(card)), "model.json"),
+    ):
+        assert says in command.badly(*arguments)
+    settings = json.loads(card.read_text())
+    settings["backbone"]["seed"] = 8
+    card.write_text(json.dumps(settings))
+    assert "digest" in command.badly("evaluate", str(model), str(trained / "test"))
+    del settings["backbone"]
+    card.write_text(json.dumps(settings))
+    assert "which backbone" in command.badly("evaluate", str(model), str(trained / "test"))
+
+
+def test_a_model_of_reduced_rows_is_asked_with_images_as_they_are(
+    command: Command, model: Path, trained: Path, tmp_path: Path
+) -> None:
+    saved = load_model(model)
+    train, test = data.align(
+        [data_files.load(trained / "sites/a"), data_files.load(trained / "test")],
+        saved.model.classes,
+    )
+    rows, asked = (saved.backbone.extract(dataset) for dataset in (train, test))
+    reduction, quantiser = public_reduction(rows, 3), Quantiser(12)
+    statistics = Statistics.of(reduction.apply(rows), train.labels, 2, quantiser)
+    reduced = LinearModel(ridge(*statistics.floats(quantiser), 0.01), saved.model.classes)
+
+    weights, offset = reduction.fold(reduced.weights)
+    path = tmp_path / "reduced.safetensors"
+    card = json.loads(model.with_suffix(".json").read_text())
+    LinearModel(weights, reduced.classes, offset).save(path, card)
+    expected = reduced.predict(reduction.apply(asked))
+    assert set(expected) == {0, 1}
+    assert not np.array_equal(LinearModel(weights, reduced.classes).predict(asked), expected)
+
+    predicted = command.well("predict", str(path), str(trained / "test")).out
+    found = {row["example"]: row["class"] for row in csv.DictReader(io.StringIO(predicted))}
+    assert isinstance(test.examples, tuple)
+    assert [found[str(file)] for file in test.examples] == [reduced.classes[i] for i in expected]
+    report = command.well("evaluate", str(path), str(trained / "test"), "--json", "-").out
+    assert json.loads(report)["accuracy"] == (expected == test.labels).mean()
