@@ -27,7 +27,11 @@ def tensors_of(network: "torch.nn.Module") -> Tensors:
 
 
 def put_into(network: "torch.nn.Module", tensors: Tensors) -> None:
-    """The inverse of `tensors_of`. Raises RuntimeError for weights of another network."""
+    """Load weights by name into a network, the inverse of `tensors_of`.
+
+    Raises:
+        RuntimeError: the weights are of another network.
+    """
     import torch
 
     network.load_state_dict({name: torch.from_numpy(part) for name, part in tensors.items()})

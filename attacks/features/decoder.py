@@ -109,9 +109,10 @@ class Decoder:
     spread: float = field(repr=False)
 
     def decode(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Images of features of any length, (n, d) to float32 (n, side, side, 3) in 0..1.
+        """Decode features of any length, (n, d), to float32 (n, side, side, 3) in 0..1.
 
-        Raises ConfigError for rows of another width, or without direction.
+        Raises:
+            ConfigError: rows have another width than the decoder's, norm 0, or are not finite.
         """
         import torch
 
@@ -259,6 +260,7 @@ def _mean_image(logits: "torch.Tensor", side: int) -> "torch.nn.Module":
             self.register_buffer("logits", logits.expand(3, side, side).clone())
 
         def forward(self, difference: torch.Tensor) -> torch.Tensor:
+            """Add the mean's logits to (n, 3, side, side) and squash to 0..1."""
             return torch.sigmoid(difference + self.logits)
 
     return MeanImage()

@@ -144,6 +144,10 @@ class ImageAttack(Attack[Rebuilt]):
         return measures
 
     def pictures(self, claim: Rebuilt | None, truth: Truth) -> list[Picture]:
+        """Pair each rebuilt image with the true one that it is judged against.
+
+        Both are square, of at most `JUDGED_SIDE` pixels. The list is empty without true images.
+        """
         stack, places = _true_images(truth)
         if claim is None or not len(stack):
             return []
@@ -180,6 +184,14 @@ class FeatureInversion(ImageAttack):
         self.settings = settings or Settings()
 
     def rebuild(self, leaks: Sequence[Leak], view: RunView, known: Known) -> Rebuilt:
+        """Optimise one image for each leak, with the cosine that its feature reached.
+
+        Images are float32 (m, h, w, channels) in 0..1 at the backbone's size.
+
+        Raises:
+            ConfigError: torch or the backbone is missing, the backbone is not the run's, a backbone
+                on pixels comes without `image_shape`, or public images do not fit its images.
+        """
         backbone = _backbone(known, self.name)
         _check_digest("the backbone", backbone.digest, view)
         shape: ImageShape | None = known.extra.get("image_shape")
@@ -212,6 +224,15 @@ class FeatureDecoder(ImageAttack):
         self.recipe = recipe or Recipe(side=32, steps=1000, copies=2)
 
     def rebuild(self, leaks: Sequence[Leak], view: RunView, known: Known) -> Rebuilt:
+        """Decode each leak to an image, float32 (m, side, side, 3) in 0..1.
+
+        A decoder trained here is kept for later views with the same backbone and public images.
+
+        Raises:
+            ConfigError: torch is missing, there is neither a decoder nor a backbone with public
+                images, or the decoder reads features of another backbone than the run's.
+            DataError: there are fewer than two public images to train on.
+        """
         decoder = known.extra.get("decoder")
         if decoder is None:
             decoder = self._trained(known)

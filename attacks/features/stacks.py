@@ -9,9 +9,12 @@ from secure_afl.errors import DataError
 
 
 def load_stack(dataset: Dataset, side: int) -> NDArray[np.float32]:
-    """All images of a data set at one size, float32 (n, side, side, 3) in 0..1; grey is replicated.
+    """Load all images of a data set at one size, float32 (n, side, side, 3) in 0..1.
 
-    Raises DataError for features, and for an image that cannot be read.
+    Grey is replicated to three channels.
+
+    Raises:
+        DataError: the data set holds features, or an image cannot be read.
     """
     if not dataset.holds_images:
         raise DataError(

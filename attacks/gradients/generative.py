@@ -80,12 +80,15 @@ class Latent:
         self.value = start.detach().clone().requires_grad_(True)
 
     def tensors(self) -> "list[torch.Tensor]":
+        """Return the one leaf, the latent (n, l)."""
         return [self.value]
 
     def images(self) -> "torch.Tensor":
+        """Generate images (n, channels, side, side) from the latent, cast to `dtype`."""
         return self._generator.run(self.value).to(self._dtype)
 
     def project(self) -> None:
+        """Clamp every entry of the latent into ±3, in place."""
         import torch
 
         with torch.no_grad():
@@ -119,12 +122,15 @@ class FeatureMap:
         self.value = self._start.clone().requires_grad_(True)
 
     def tensors(self) -> "list[torch.Tensor]":
+        """Return the one leaf, the feature map (n, channels, h, w)."""
         return [self.value]
 
     def images(self) -> "torch.Tensor":
+        """Run the stages from `first` on: images (n, channels, side, side), cast to `dtype`."""
         return self._generator.run(self.value, self._first).to(self._dtype)
 
     def project(self) -> None:
+        """Move each image's map to the nearest point of its ℓ1 ball, in place."""
         import torch
 
         with torch.no_grad():
@@ -266,6 +272,7 @@ class GradientGenerative(RowAttack):
         self.max_rows = max_rows
 
     def takes(self, view: RunView) -> bool:
+        """Return whether the run trained a ConvNet."""
         return isinstance(averaging_of(view)[0].architecture, ConvNet)
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> GradientClaim | None:
@@ -282,6 +289,15 @@ class GradientGenerative(RowAttack):
         return ready.claim(view, known, rng)
 
     def find(self, subset: SubsetSum, view: RunView, rng: np.random.Generator) -> Found:
+        """Search the generator for the images behind one sum, by GIFD.
+
+        Rows are float64 (n, h·w·channels) in 0..1; of more than `max_rows` labels chance keeps that
+        many.
+
+        Raises:
+            ConfigError: torch is missing, the generator's images are of another shape than the
+                run's, or the gradient is zero or not finite.
+        """
         import torch
 
         assert self.generator is not None, "claim sees to it"

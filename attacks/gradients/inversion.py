@@ -174,6 +174,11 @@ class RowAttack(GradientAttack):
     def judge(
         self, claim: GradientClaim | None, truth: Truth, confidence: float = 0.95
     ) -> list[Measure]:
+        """Score labels, then rows by SNR in dB or images by PSNR and SSIM.
+
+        Images, where the claim has a shape, are also scored by retrieval among all true ones. A
+        claim that rebuilt no row is scored as images without a trial.
+        """
         labels = self._judge_labels(claim, truth, confidence)
         pairs = [] if claim is None else _pairs(claim, truth)
         if claim is None or not pairs:
@@ -185,6 +190,11 @@ class RowAttack(GradientAttack):
         return [labels, *_judge_images(pairs, _as_images(stack, claim.shape), confidence)]
 
     def pictures(self, claim: GradientClaim | None, truth: Truth) -> list[Picture]:
+        """Pair each rebuilt image with the true one that it is judged against.
+
+        Rebuilt images have the brightness and contrast that fit best. Rows that are features, not
+        pixels, give no pictures.
+        """
         if claim is None or claim.shape is None:
             return []
         stack = np.concatenate([data.features for data in truth.clients.values()])
@@ -210,6 +220,7 @@ class GradientLabels(GradientAttack):
     name = "gradient-labels"
 
     def find(self, subset: SubsetSum, view: RunView, rng: np.random.Generator) -> Found:
+        """Read the labels (n,) of one sum off its gradient; claim no rows."""
         gradient = gradient_of(view, subset)
         return Found(subset.clients, _labels(view, gradient, rows_of(view, subset)))
 
@@ -229,9 +240,15 @@ class GradientLinear(RowAttack):
     wants = "a sum of updates of a linear head"
 
     def takes(self, view: RunView) -> bool:
+        """Return whether the run trained a linear head."""
         return isinstance(averaging_of(view)[0].architecture, Linear)
 
     def find(self, subset: SubsetSum, view: RunView, rng: np.random.Generator) -> Found:
+        """Read labels (n,) and rows (n, d) float64 off one sum's gradient (d, C).
+
+        A sum of one row gives it with its length; a sum of more gives, for each label, a direction
+        of norm 1.
+        """
         _, public = averaging_of(view)
         shape = (public.task.feature_dim, len(public.task.classes))
         gradient = gradient_of(view, subset)
@@ -283,9 +300,18 @@ class GradientMatching(RowAttack):
         return None
 
     def takes(self, view: RunView) -> bool:
+        """Return whether the run trained a ConvNet."""
         return isinstance(averaging_of(view)[0].architecture, ConvNet)
 
     def find(self, subset: SubsetSum, view: RunView, rng: np.random.Generator) -> Found:
+        """Optimise images from uniform noise until their gradient matches one sum's.
+
+        Rows are float64 (n, h·w·channels) in 0..1; of more than `max_rows` labels chance keeps that
+        many.
+
+        Raises:
+            ConfigError: torch is missing, or the gradient is zero or not finite.
+        """
         victim = victim_of(view)
         import torch
 
@@ -319,9 +345,11 @@ class GradientDlg(GradientMatching):
 
     @classmethod
     def default(cls) -> MatchSettings:
+        """Return 30 steps of L-BFGS at rate 1, begun once."""
         return MatchSettings(steps=30, rate=1.0, optimiser="lbfgs", restarts=1)
 
     def objective(self, view: RunView, subset: SubsetSum) -> Objective:
+        """Return the squared error, with FedSGD's clip for a single client's gradient."""
         method, _ = averaging_of(view)
         # Of several clients each gradient was clipped by itself: nothing is known of their sum.
         if isinstance(method, FedSGD) and len(subset.clients) == 1:
@@ -353,12 +381,15 @@ class GradientCosine(GradientMatching):
 
     @classmethod
     def default(cls) -> MatchSettings:
+        """Return 3000 steps of signed Adam at rate 0.03."""
         return MatchSettings(steps=3000, rate=0.03, optimiser="adam", signed=True)
 
     def objective(self, view: RunView, subset: SubsetSum) -> Objective:
+        """Return 1 − cos (Geiping et al. 2020, eq. 4), whatever the view and sum."""
         return cosine_distance
 
     def prior(self) -> Prior | None:
+        """Return the total variation, weighted by `smoothness`."""
         return total_variation(self.smoothness)
 
 

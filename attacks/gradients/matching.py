@@ -109,18 +109,22 @@ class Pixels:
         return begun
 
     def tensors(self) -> list["torch.Tensor"]:
+        """Return the one leaf, the pixels (n, channels, h, w)."""
         return [self._pixels]
 
     def images(self) -> "torch.Tensor":
+        """Return the pixels (n, channels, h, w) themselves."""
         return self._pixels
 
     def project(self) -> None:
+        """Clamp every pixel into 0..1, in place."""
         import torch
 
         with torch.no_grad():
             self._pixels.clamp_(0, 1)
 
     def restart(self, random: "torch.Generator") -> None:
+        """Draw all pixels anew, in place, uniformly from 0.5 ± spread/2."""
         import torch
 
         with torch.no_grad():

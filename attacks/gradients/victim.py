@@ -108,6 +108,7 @@ class ConvNetVictim(Victim):
         return cls(vector, shape, len(task.classes), architecture.widths)
 
     def sizes(self) -> list[tuple[int, ...]]:
+        """Return six shapes: two 3 × 3 convolutions and the head, each with its bias."""
         channels, height, width = self.shape
         first, second = self.widths
         flat = second * (height // 4) * (width // 4)
@@ -118,6 +119,13 @@ class ConvNetVictim(Victim):
         ]
 
     def scores(self, vector: "torch.Tensor", images: "torch.Tensor") -> "torch.Tensor":
+        """Standardise each image, then apply two blocks of convolution and pooling, and the head.
+
+        Scores are (n, C); a flat image is divided by a deviation of 10⁻⁶.
+
+        Raises:
+            ConfigError: the vector has another length than the network.
+        """
         from torch.nn.functional import conv2d, linear, max_pool2d
 
         weight1, bias1, weight2, bias2, weight3, bias3 = self.parts(vector)
@@ -153,6 +161,7 @@ class LeNetVictim(Victim):
         return cls(cls._SPREAD * (2 * uniform - 1), shape, classes)
 
     def sizes(self) -> list[tuple[int, ...]]:
+        """Return eight shapes: three 5 × 5 convolutions and the head, each with its bias."""
         channels, height, width = self.shape
         for stride in self._STRIDES:
             # Padding of half a kernel: only the stride makes it smaller.
@@ -164,6 +173,11 @@ class LeNetVictim(Victim):
         return [*sizes, (self.classes, self._WIDTH * height * width), (self.classes,)]
 
     def scores(self, vector: "torch.Tensor", images: "torch.Tensor") -> "torch.Tensor":
+        """Apply three strided convolutions with sigmoids and the head: scores (n, C).
+
+        Raises:
+            ConfigError: the vector has another length than the network.
+        """
         from torch.nn.functional import conv2d, linear
 
         parts = self.parts(vector)
@@ -201,11 +215,17 @@ class DenseVictim(Victim):
         return cls(vector, shape, classes, hidden)
 
     def sizes(self) -> list[tuple[int, ...]]:
+        """Return a weight (out, in) and a bias (out,) for each layer, pixels first."""
         widths = [math.prod(self.shape), *self.hidden, self.classes]
         pairs = zip(widths[1:], widths[:-1], strict=True)
         return [size for out, into in pairs for size in ((out, into), (out,))]
 
     def scores(self, vector: "torch.Tensor", images: "torch.Tensor") -> "torch.Tensor":
+        """Flatten the images, apply the layers with ReLU between them: scores (n, C).
+
+        Raises:
+            ConfigError: the vector has another length than the network.
+        """
         from torch.nn.functional import linear
 
         parts = self.parts(vector)

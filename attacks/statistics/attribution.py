@@ -48,6 +48,13 @@ class Attribution(Attack[Owners]):
     assumes = ("rows that are in the sum (the candidates), already recovered",)
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Owners | None:
+        """Name an owner for each candidate, out of the clients outside the coalition.
+
+        Return None for an outsider, and where the coalition has every client.
+
+        Raises:
+            ConfigError: `Known.candidates` is missing.
+        """
         if not view.publics:
             return None
         if known.candidates is None:
@@ -95,6 +102,11 @@ class Uniformity(Attack[list[float]]):
     LEVEL = 0.01
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> list[float] | None:
+        """Test the bytes of each upload for uniformity: a list of p-values in 0..1.
+
+        Where any upload is shorter than 1280 bytes, all are joined and tested once. Return None
+        where there are too few bytes for one test.
+        """
         uploads = [
             data for round in range(len(view.rounds)) for _, data in masked_uploads(view, round)
         ]

@@ -48,6 +48,10 @@ class ClassCounts(Attack[Counts]):
     wants = "a sum of statistics"
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Counts | None:
+        """Read or estimate the counts (C,) int64 of each of the finest sums.
+
+        Return None where the coalition has no statistics.
+        """
         found = targets(view)
         return [(target.clients, _counts(target)) for target in found] or None
 

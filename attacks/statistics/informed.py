@@ -36,6 +36,14 @@ class InformedRidge(Attack[Missing]):
     assumes = ("all rows but one, with labels", "the ridge parameter")
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Missing | None:
+        """Solve the normal equations for the missing row, its label and its quantiser.
+
+        An outsider tries every number of bits and keeps the one that leaves a matrix nearest to
+        rank one. Return None where the view has no ridge parameter or no linear model.
+
+        Raises:
+            ConfigError: `Known.rows` is missing.
+        """
         ridge = view.ridge
         if known.rows is None:
             raise ConfigError("the informed adversary needs Known.rows, which are missing")

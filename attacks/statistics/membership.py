@@ -62,6 +62,13 @@ class MembershipAttack(Attack[Scores]):
         return metrics.membership(scores, members, confidence)
 
     def roc(self, claim: Scores | None, truth: Truth) -> tuple[Floats, Floats] | None:
+        """Return FPR and TPR of the scored candidates, (0, 0) to (1, 1).
+
+        Return None without a claim, and where the scored candidates are all members or all not.
+
+        Raises:
+            ConfigError: the truth does not say who is a member.
+        """
         kept = scored_members(claim, truth)
         return None if kept is None else metrics.roc(*kept)
 
@@ -96,6 +103,13 @@ class SubspaceMembership(MembershipAttack):
     wants = "a sum of statistics"
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Scores | None:
+        """Score each candidate (m,) in −1..0 by what of it is outside the row space.
+
+        Return None where the coalition has no statistics.
+
+        Raises:
+            ConfigError: `Known.candidates` is missing.
+        """
         found = targets(view)
         if not found:
             return None
@@ -131,6 +145,14 @@ class LeverageMembership(MembershipAttack):
     assumes = (*MembershipAttack.assumes, "public rows of the same kind, to calibrate by")
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Scores | None:
+        """Score each candidate (m,) by how far its log leverage falls short of a stranger's.
+
+        With fewer than three public rows the score is −log h. Return None where the coalition has
+        no statistics.
+
+        Raises:
+            ConfigError: `Known.candidates` is missing.
+        """
         found = targets(view)
         if not found:
             return None
@@ -189,6 +211,13 @@ class ModelMembership(MembershipAttack):
     )
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Scores | None:
+        """Score each candidate (m,) by its log likelihood ratio, over 16 shadow models.
+
+        Return None without public rows, candidates' labels, a ridge parameter or a linear model.
+
+        Raises:
+            ConfigError: `Known.candidates` is missing.
+        """
         ridge = view.ridge
         labels, model = known.candidate_labels, view.model
         if known.public is None or labels is None or not ridge:

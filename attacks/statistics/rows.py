@@ -164,6 +164,11 @@ class RowAttack(Attack[list[Recovery]]):
         """Rows and labels, or None."""
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> list[Recovery] | None:
+        """Recover rows from each of the first `most_sums` sums that the coalition has.
+
+        A sum that yields nothing gives a Recovery of no rows, (0, d). Return None where there is no
+        sum.
+        """
         found = targets(view)[: self.most_sums]
         if not found:
             return None
@@ -207,6 +212,7 @@ class SingleRows(RowAttack):
     name = "single-rows"
 
     def recover(self, statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
+        """Read the rows off Q, exactly; return None where `small_classes` finds none."""
         return small_classes(statistics)
 
     def judge(
@@ -237,6 +243,11 @@ class NonNegativeRows(RowAttack):
     assumes = ("features are non-negative, as after a rectifier",)
 
     def recover(self, statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
+        """Search for the rotation that leaves no feature negative.
+
+        Rows are (n, d), integers where the solution is exact. Return None where rows are dependent,
+        more than `MAX_NON_NEGATIVE_ROWS`, or not counted.
+        """
         return non_negative_rows(statistics, rng)
 
 
@@ -247,6 +258,14 @@ class LatticeRows(RowAttack):
     most_sums = MOST_SUMS
 
     def recover(self, statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
+        """Factor the Gram matrix over the integers into rows (n, d) and their labels.
+
+        Return None where different rows are dependent, too many for a reduction, or nothing came of
+        it.
+
+        Raises:
+            ConfigError: fpylll is not installed.
+        """
         return lattice_rows(statistics, rng)
 
 

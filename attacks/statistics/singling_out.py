@@ -34,6 +34,10 @@ class ClientStatistics(Attack[Singled]):
     wants = "a sum of statistics"
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Singled | None:
+        """Keep the coalition's finest sums that hold exactly one client.
+
+        Return None for a view without rounds or without a coalition.
+        """
         if not view.rounds:
             return None
         clients = view.rounds[0].session.clients
@@ -62,6 +66,11 @@ class FedHiPSubtraction(ClientStatistics):
     wants = "what a client has after FedHiP's broadcast (joint reading)"
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Singled | None:
+        """Subtract the coalition's own statistics from the sum that the server broadcast.
+
+        Return None unless the method is FedHiP with the joint reading and the coalition has a
+        client.
+        """
         if not isinstance(view.method, FedHiP) or view.method.reading != "joint":
             return None
         session = view.rounds[0].session
@@ -112,6 +121,13 @@ class Differencing(Attack[Difference]):
     two_sessions = True
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Difference | None:
+        """Subtract the second session's total (G, Q and counts) from the first one's.
+
+        Return None where either view gives no statistics, or the two quantise differently.
+
+        Raises:
+            ConfigError: `Known.extra["other"]` is no RunView.
+        """
         other = known.extra.get("other")
         if not isinstance(other, RunView):
             raise ConfigError("differencing needs a second RunView as Known.extra['other']")

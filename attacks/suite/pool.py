@@ -80,7 +80,11 @@ def available(datasets: Sequence[Dataset]) -> int:
 
 
 def check_rows_in_sum(datasets: Sequence[Dataset], rows: int, flag: str) -> int:
-    """How many rows `rows` means, 0 being all. Raises ConfigError where they cannot be had."""
+    """Return how many rows `rows` means, 0 being all that are available.
+
+    Raises:
+        ConfigError: fewer rows than clients, or more than available.
+    """
     least, most = len(datasets), available(datasets)
     wanted = rows or most
     if not least <= wanted <= most:
