@@ -9,7 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.views.lies import Lie
 from attacks.views.run import RunView
+from protocols.registry import Registry
+from protocols.session import Session
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
 
@@ -100,6 +103,7 @@ class Attack(ABC, Generic[ClaimT]):
         assumes: what else it is given, in words, as in `Known`.
         costly: takes minutes a view, and is left out of a suite that does not name it.
         two_sessions: it works on the views of two, the second as `Known.extra["other"]`.
+        lies: the coalition lies, in a session of the attack's own; see `ploy`.
     """
 
     name: ClassVar[str]
@@ -107,6 +111,15 @@ class Attack(ABC, Generic[ClaimT]):
     assumes: ClassVar[tuple[str, ...]] = ()
     costly: ClassVar[bool] = False
     two_sessions: ClassVar[bool] = False
+    lies: ClassVar[bool] = False
+
+    def ploy(self, session: Session, coalition: Sequence[str]) -> Sequence[Lie] | None:
+        """Say what parties of the coalition say instead of what they should.
+
+        An attack with `lies` is given the view of a session in which these lies are told, and into
+        which the released sum was published; None where the coalition has no use for the session.
+        """
+        return None
 
     @abstractmethod
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> ClaimT | None:
@@ -127,3 +140,11 @@ class Attack(ABC, Generic[ClaimT]):
     def roc(self, claim: ClaimT | None, truth: Truth) -> tuple[Floats, Floats] | None:
         """False and true positive rates at every threshold, for attacks that score candidates."""
         return None
+
+
+ATTACKS: Registry[Attack[Any]] = Registry(
+    "attack",
+    Attack,
+    ("attacks.statistics", "attacks.features", "attacks.gradients", "attacks.encryption"),
+    "secure_afl.attacks",
+)

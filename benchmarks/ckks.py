@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from attacks import stage
-from attacks.encryption.attacks import (
-    Attack,
+from attacks.encryption.naive_key_holder import NaiveKeyHolder
+from attacks.encryption.ploys import (
+    Ploy,
     chosen_ciphertext,
     key_recovery,
     malicious_addend,
     relabelled_upload,
     rushing_client,
 )
-from attacks.encryption.naive_key_holder import NaiveKeyHolder
 from attacks.encryption.tenseal import DEGREE, Vectors, decrypt_reals, recover_key
+from attacks.views.lies import stage
 from benchmarks.record import paired, seconds, write
 from protocols import (
     Bfv,
@@ -263,7 +263,7 @@ def add_up(clients: int) -> int:
 
 
 VICTIM, RUSHING = "client1", "client3"
-LYING: dict[str, Callable[[Session], Attack]] = {
+LYING: dict[str, Callable[[Session], Ploy]] = {
     "relabelled upload": lambda session: relabelled_upload(session, VICTIM),
     "chosen ciphertext": lambda session: chosen_ciphertext(session, VICTIM),
     "malicious addend": lambda session: malicious_addend(session, RUSHING, VICTIM),

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from benchmarks.record import data_folder, write
-from secure_afl.runs.config import make_config
 from secure_afl.runs.run import run
+from secure_afl.runs.settings import make_config
 
 ALPHAS = (0.0, 0.1, 1.0, 10.0, 100.0)
 

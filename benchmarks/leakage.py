@@ -10,7 +10,7 @@ import sys
 from time import perf_counter
 from typing import Any
 
-from attacks.registry import ATTACKS
+from attacks.attack import ATTACKS
 from attacks.suite import run as suite
 from attacks.suite.cells import Cell
 from attacks.suite.config import AttackConfig

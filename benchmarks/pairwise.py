@@ -69,7 +69,7 @@ def hundred(repeats: int) -> dict[str, Any]:
 def one_of_hundred(threads: int) -> dict[str, float]:
     """One session, and the floor just before and after it."""
     PairwiseServer.threads = threads
-    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.1, server="lying")
+    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.1, server_trust="lying")
     session, parties = cohort(100, protocol, min_cohort=90)
     found = parameters_of(session)
     assert (found.neighbours, found.threshold) == (99, 56)
@@ -101,7 +101,7 @@ def one_of_hundred(threads: int) -> dict[str, float]:
 
 def thousand() -> dict[str, Any]:
     """n = 1,000, a server that lies in every step, 5 % vanishing after sharing."""
-    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.05, server="lying")
+    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.05, server_trust="lying")
     session, parties = cohort(1000, protocol)
     found = parameters_of(session)
     gone = random.sample(session.clients, 50)
@@ -131,7 +131,7 @@ def beside_flower(python: str) -> dict[str, Any]:
     script = Path(__file__).with_name("flower_secagg.py")
     done = subprocess.run([python, str(script)], check=True, capture_output=True, text=True)
     flower = json.loads(done.stdout)
-    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.1, server="lying")
+    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.1, server_trust="lying")
     session, parties = cohort(100, protocol, min_cohort=90)
     cpu: dict[str, float] = dict.fromkeys(session.clients, 0.0)
     meter(parties, cpu)

@@ -15,14 +15,14 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import statistics_layout
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL
-from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.privacy.mechanism import Mechanism, NoisySum, Privacy
 from secure_afl.privacy.sensitivity import statistics_sensitivity
 from secure_afl.tuning.audit import audit
 from tests.secure_afl.tuning.test_audit import (
     THREE,
+    HalvedNoise,
     OneWithout,
     WrongRelation,
-    halve_noise,
     skip_clip,
 )
 
@@ -58,8 +58,8 @@ def noise_cost() -> dict[str, float]:
     quantiser = Quantiser(12)
     layout = statistics_layout(1024, 10, quantiser, 10_000, counts=False)
     sensitivity = statistics_sensitivity(quantiser.scale, "example", "add-remove", 1000, 0.8)
-    mechanism = Mechanism(Privacy(1.0), 1, 10, 1, 1).calibrate(layout, sensitivity)
-    taken = min(seconds(lambda: mechanism.share(layout, sensitivity, bytes(32))) for _ in range(5))
+    noisy = NoisySum(Mechanism(Privacy(1.0), 1, 10, 1, 1), layout, sensitivity).calibrated()
+    taken = min(seconds(lambda: noisy.share(bytes(32))) for _ in range(5))
     return {"entries": layout.length, "seconds_per_million": taken / layout.length * 1e6}
 
 
@@ -108,7 +108,7 @@ def mutations() -> dict[str, dict[str, float | bool]]:
     one = Privacy(2.0)
     replace_one = Privacy(2.0, neighbours="replace-one")
     found = {
-        "noise halved": audit(one, change=halve_noise),
+        "noise halved": audit(one, member=HalvedNoise),
         "one share of two missing": audit(one, cohort=THREE, member=OneWithout),
         "clip skipped": audit(one, change=skip_clip),
         "add-remove for replace-one": audit(replace_one, method=WrongRelation()),

@@ -14,8 +14,8 @@ from benchmarks.record import POINTS, RESULTS, data_folder, write
 from secure_afl.runs.config import RunConfig
 from secure_afl.tuning import outcomes as tuning_outcomes
 from secure_afl.tuning import picture as tuning_picture
-from secure_afl.tuning import points as tuning_points
 from secure_afl.tuning import sweep as tuning
+from secure_afl.tuning.settings import Baseline, Sweep
 
 SEEDS = 5
 AUDIT_TESTS = 100_000
@@ -28,8 +28,8 @@ def main() -> None:
         # An audit is of the cohort, which is the same in all cases; only noise differs by ε. DP-SGD
         # has the backbone's own features, with public data or without.
         tests = AUDIT_TESTS if name == "pneumonia" else 0
-        baseline: tuning_points.Baseline = "none" if config.public else "sweep"
-        sweep = tuning_points.Sweep(seeds=SEEDS, baseline=baseline, audit_tests=tests)
+        baseline: Baseline = "none" if config.public else "sweep"
+        sweep = Sweep(seeds=SEEDS, baseline=baseline, audit_tests=tests)
         outcomes = tuning.tune(config, sweep, POINTS / name, _progress)
         tuning_picture.draw(outcomes, RESULTS / f"tune_{name}.png")
         audits = [o for o in outcomes if o.lower_bound is not None]

@@ -7,16 +7,21 @@ Knows vectors, parties and messages, and nothing of what the vectors mean. Read 
 driver).
 """
 
-from protocols.identity import Enrolment, Identity, Member
-from protocols.layout import Block, Layout
-from protocols.network import Fault, FaultPlan, Network, Transcript
-from protocols.party import Party, Sum
-from protocols.protocol import Protocol, enrol, form_session, new_nonce
-from protocols.schemes.additive.protocol import Additive
-from protocols.schemes.encrypted.protocol import Bfv, Ckks
-from protocols.schemes.pairwise.protocol import Pairwise
-from protocols.schemes.plain import Plain
-from protocols.session import Session
+from typing import TYPE_CHECKING
+
+from protocols.lazy import lazily
+
+if TYPE_CHECKING:
+    from protocols.identity import Enrolment, Identity, Member
+    from protocols.layout import Block, Layout
+    from protocols.network import Fault, FaultPlan, Network, Transcript
+    from protocols.party import Party, Sum
+    from protocols.protocol import Protocol, enrol, form_session, new_nonce
+    from protocols.schemes.additive.protocol import Additive
+    from protocols.schemes.encrypted.protocol import Bfv, Ckks
+    from protocols.schemes.pairwise.protocol import Pairwise
+    from protocols.schemes.plain import Plain
+    from protocols.session import Session
 
 __all__ = [
     "Additive",
@@ -41,3 +46,42 @@ __all__ = [
     "form_session",
     "new_nonce",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "protocols.identity": (
+            "Enrolment",
+            "Identity",
+            "Member",
+        ),
+        "protocols.layout": (
+            "Block",
+            "Layout",
+        ),
+        "protocols.network": (
+            "Fault",
+            "FaultPlan",
+            "Network",
+            "Transcript",
+        ),
+        "protocols.party": (
+            "Party",
+            "Sum",
+        ),
+        "protocols.protocol": (
+            "Protocol",
+            "enrol",
+            "form_session",
+            "new_nonce",
+        ),
+        "protocols.schemes.additive.protocol": ("Additive",),
+        "protocols.schemes.encrypted.protocol": (
+            "Bfv",
+            "Ckks",
+        ),
+        "protocols.schemes.pairwise.protocol": ("Pairwise",),
+        "protocols.schemes.plain": ("Plain",),
+        "protocols.session": ("Session",),
+    },
+)

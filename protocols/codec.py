@@ -15,6 +15,9 @@ from protocols.errors import Malformed
 
 T = TypeVar("T")
 
+WIRE_VERSION = 1
+"""The version of everything on the wire; every domain-separation tag has it."""
+
 # What an array may hold on the wire: little-endian, and exact to compare.
 _DTYPES = ("<i8", "<f8")
 
@@ -32,6 +35,11 @@ class Secret(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
     def __rich_repr__(self) -> list[tuple[str, Any]]:
         # msgspec's own lists every field, and rich prefers it to __repr__.
         return []
+
+
+def domain_tag(purpose: str) -> str:
+    """Make the tag that tells what is hashed or signed for one purpose from all else."""
+    return f"secure-afl/{WIRE_VERSION} {purpose}"
 
 
 def encode(value: object) -> bytes:

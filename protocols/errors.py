@@ -6,8 +6,12 @@ A `SessionAborted` is final: the party releases nothing, now or later.
 """
 
 
-class ProtocolError(Exception):
-    """Base of every error of this package.
+class SecureAflError(Exception):
+    """Base of every error that this project raises on purpose, in whichever package."""
+
+
+class ProtocolError(SecureAflError):
+    """Base of every error of the blind sums.
 
     Args:
         what: what is wrong, naming the value and the allowed range; never a secret.
@@ -51,6 +55,14 @@ class BadSavedState(Refused):
 
 class BadKey(Refused):
     """Key material that is damaged or not of the kind that is wanted."""
+
+
+class NotRegistered(Refused):
+    """A name that no registered class has."""
+
+
+class BrokenExtension(Refused):
+    """A class of another distribution that cannot be loaded or registered."""
 
 
 class MessageRejected(ProtocolError):

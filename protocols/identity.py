@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from protocols.codec import Secret, Wire, decode, encode
+from protocols.codec import Secret, Wire, decode, domain_tag, encode
 from protocols.errors import BadKey, BadSeal, BadSignature, Malformed
 
 NONCE_BYTES = 32
@@ -108,7 +108,11 @@ class Identity:
 
     @classmethod
     def load(cls, saved: bytes) -> "Identity":
-        """The inverse of `save`. Raises BadKey for anything else."""
+        """Read what `save` wrote.
+
+        Raises:
+            BadKey: other bytes than a saved identity.
+        """
         try:
             parts = decode(saved, _SavedIdentity)
             return cls(parts.name, Ed25519PrivateKey.from_private_bytes(parts.signing_key))
@@ -149,7 +153,11 @@ class Enrolment:
         )
 
     def open(self, sealed: bytes, info: bytes) -> bytes:
-        """The inverse of `Member.seal`. Raises BadSeal."""
+        """Open what `Member.seal` sealed to this enrolment's member.
+
+        Raises:
+            BadSeal: sealed for another party, session or `info`, or altered.
+        """
         known, secret = self._opened.get(info, (b"", b""))
         if known and known == sealed:
             return secret
@@ -175,7 +183,11 @@ class Enrolment:
 
     @classmethod
     def load(cls, saved: bytes) -> "Enrolment":
-        """The inverse of `save`. Raises BadKey for anything else."""
+        """Read what `save` wrote.
+
+        Raises:
+            BadKey: other bytes than a saved enrolment.
+        """
         try:
             parts = decode(saved, _SavedEnrolment)
             return cls(
@@ -206,4 +218,4 @@ class _SavedEnrolment(Secret, frozen=True):
 
 
 def _endorsed(nonce: bytes, member: Member) -> bytes:
-    return encode(("secure-afl/1 sealing key", nonce, member.name, member.role, member.seal_key))
+    return encode((domain_tag("sealing key"), nonce, member.name, member.role, member.seal_key))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from protocols.codec import Secret, Wire, decode, encode
+from protocols.codec import WIRE_VERSION, Secret, Wire, decode, domain_tag, encode
 from protocols.errors import (
     BadSeal,
     Malformed,
@@ -23,7 +23,7 @@ from protocols.errors import (
     WrongRecipient,
 )
 from protocols.identity import Enrolment
-from protocols.session import WIRE_VERSION, Session
+from protocols.session import Session
 
 _TAG_BYTES = 16
 # Each key seals one content, ever, so that the nonce may be constant.
@@ -61,7 +61,11 @@ class Message(Wire, frozen=True):
 
     @property
     def header(self) -> Header:
-        """The decoded header: claims, until `receive` has checked them. Raises Malformed."""
+        """The decoded header: claims, until `receive` has checked them.
+
+        Raises:
+            Malformed: the bytes are not the canonical encoding of a header.
+        """
         return decode(self.header_bytes, Header)
 
     @property
@@ -148,7 +152,11 @@ def check(session: Session, recipient: str, message: Message) -> Header:
 
 
 def unseal(session: Session, enrolment: Enrolment, header: Header, body: bytes) -> bytes:
-    """The content of a message whose header has been checked. Raises BadSeal."""
+    """Open the content of a message whose header has been checked.
+
+    Raises:
+        BadSeal: sealed for another, or altered on its way.
+    """
     info = _channel_info(session, header.sender, header.recipient)
     try:
         return open_content(session, enrolment.open(header.capsule, info), header, body)
@@ -162,7 +170,11 @@ def unseal(session: Session, enrolment: Enrolment, header: Header, body: bytes) 
 
 
 def open_content(session: Session, channel_key: bytes, header: Header, body: bytes) -> bytes:
-    """The content of a message, with the channel key that both of its ends have. Raises BadSeal."""
+    """Open a content with the channel key that both of its ends have.
+
+    Raises:
+        BadSeal: the body does not end in the signed tag, or another key sealed it.
+    """
     key = _content_key(session, channel_key, header.sender, header.recipient, header.step)
     if body[-_TAG_BYTES:] != header.tag:
         raise BadSeal("the body does not end in the signed tag")
@@ -204,11 +216,11 @@ def _sign(
 
 
 def _signed(header: bytes) -> bytes:
-    return b"secure-afl/1 message header" + header
+    return domain_tag("message header").encode() + header
 
 
 def _channel_info(session: Session, sender: str, recipient: str) -> bytes:
-    return encode(("secure-afl/1 channel", session.id, sender, recipient))
+    return encode((domain_tag("channel"), session.id, sender, recipient))
 
 
 def _content_key(session: Session, key: bytes, sender: str, recipient: str, step: str) -> bytes:

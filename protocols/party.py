@@ -192,7 +192,11 @@ class Party(ABC):
         return hashlib.sha256(saved).digest() + saved
 
     def restore(self, saved: bytes) -> Self:
-        """Put a newly made party into a saved state. Raises BadSavedState for any damage."""
+        """Put a newly made party into a saved state.
+
+        Raises:
+            BadSavedState: the state is damaged, or another session's or party's.
+        """
         digest, saved = saved[:32], saved[32:]
         try:
             if hashlib.sha256(saved).digest() != digest:

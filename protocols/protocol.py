@@ -1,44 +1,94 @@
-"""What a protocol offers to whoever wants a sum: a name, its terms, its trust, and its parties."""
+"""What a protocol declares to whoever wants a sum: its name, its terms, its trust, its parties."""
 
 import secrets
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
-from protocols.codec import Wire, encode
+from protocols.codec import WIRE_VERSION, Wire, encode
 from protocols.errors import InvalidSession
 from protocols.identity import NONCE_BYTES, Enrolment, Identity
 from protocols.layout import Layout
 from protocols.party import Entropy, Party, Vector
-from protocols.session import CLIENT, WIRE_VERSION, Session
+from protocols.registry import Registry
+from protocols.session import CLIENT, Session
 from protocols.spool import Spool
+
+
+@dataclass(frozen=True)
+class Coalition:
+    """Coordinators of a protocol that may work together, and what their records open.
+
+    Attributes:
+        name: as on the command line and in reports; protocols may share one.
+        title: the name in words.
+        meaning: one sentence on who it is and what it has under this protocol.
+        parties: names of its members; a protocol's default names.
+        opens: `nothing` of the vectors, the `sum` that is released, or single `vectors`: then the
+            coalition breaks the protocol.
+        clients: how many of the last clients work with it.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    parties: tuple[str, ...]
+    opens: Literal["nothing", "sum", "vectors"]
+    clients: int = 0
 
 
 class Protocol(Wire, frozen=True):
     """A way to sum vectors; its fields are the parameters that all parties must agree on.
 
+    A field that has a description is a setting: it is a flag, a key of run.toml and a property of
+    the JSON Schema. Modules of protocols import neither scipy nor tenseal when they are imported.
+
     Attributes:
         name: as in `Session.protocol` and on the command line.
+        summary: a clause for help texts: who sees what while the sum is formed.
         protects: one sentence for reports: what is hidden, from whom, and under which condition.
         hides_vectors: no single party sees a client's vector.
-        parties: the class of party that plays each role.
+        receiver_role: the role that receives the sum; the first coordinator in it does.
+        receiver_title: the receiver in words, for reports.
         upload_step: the step in which a client's vector travels; one that vanishes there is left
             out, having taken part in everything before.
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
     protects: ClassVar[str]
     hides_vectors: ClassVar[bool] = True
-    parties: ClassVar[Mapping[str, type[Party]]]
+    receiver_role: ClassVar[str]
+    receiver_title: ClassVar[str] = "the server"
     upload_step: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def parties(cls) -> Mapping[str, type[Party]]:
+        """Import and return the class of party that plays each role."""
 
     @abstractmethod
     def coordinators(self) -> Mapping[str, str]:
         """Default name to role of every party that is not a client, in the order they start."""
 
+    @abstractmethod
+    def coalitions(self) -> tuple[Coalition, ...]:
+        """List the sets of coordinators that an attacker may be, weakest first."""
+
+    @property
+    def receiver(self) -> str:
+        """Default name of the coordinator that receives the sum."""
+        roles = self.coordinators().items()
+        return next(name for name, role in roles if role == self.receiver_role)
+
     def colluders(self, clients: int) -> int:
         """How many of so many clients may tell a coordinator what they know, by its parameters."""
         return 0
+
+    def advice(self, clients: int) -> tuple[str, ...]:
+        """List what the reader of a report should know of these parameters for so many clients."""
+        return ()
 
     def client(
         self,
@@ -48,9 +98,13 @@ class Protocol(Wire, frozen=True):
         *,
         entropy: Entropy = secrets.token_bytes,
     ) -> Party:
-        """A client of the session. Raises InvalidSession unless `check` is content."""
+        """Make a client of the session.
+
+        Raises:
+            InvalidSession: `check` is not content, or the roster has no such client.
+        """
         self.check(session)
-        return self.parties[CLIENT](session, enrolment, vector, entropy=entropy)
+        return self.parties()[CLIENT](session, enrolment, vector, entropy=entropy)
 
     def coordinator(
         self,
@@ -69,12 +123,13 @@ class Protocol(Wire, frozen=True):
         """
         self.check(session)
         role = enrolment.member.role
-        if role == CLIENT or role not in self.parties:
+        parties = self.parties()
+        if role == CLIENT or role not in parties:
             raise InvalidSession(
                 f"'{role}' is no coordinator's role, allowed: {sorted(self.coordinators())}",
                 party=enrolment.member.name,
             )
-        return self.parties[role](session, enrolment, spool=spool, entropy=entropy)
+        return parties[role](session, enrolment, spool=spool, entropy=entropy)
 
     def check(self, session: Session) -> None:
         """Raise InvalidSession unless the session is one of this protocol with these parameters."""
@@ -90,6 +145,19 @@ class Protocol(Wire, frozen=True):
                 f"coordinators {roles}, wanted {sorted(self.coordinators().values())}",
                 fix="enrol exactly the coordinators that the protocol names",
             )
+
+
+PROTOCOLS: Registry[Protocol] = Registry(
+    "protocol", Protocol, ("protocols.schemes",), "secure_afl.protocols"
+)
+
+
+def roles() -> tuple[str, ...]:
+    """List every role that a party can have, the client's first."""
+    found = dict.fromkeys([CLIENT])
+    for protocol in PROTOCOLS.values():
+        found |= dict.fromkeys(protocol().coordinators().values())
+    return tuple(found)
 
 
 def new_nonce() -> bytes:
@@ -136,7 +204,12 @@ def form_session(
     corrupt: int = 0,
     context: bytes = bytes(32),
 ) -> Session:
-    """The session of these parties. Raises InvalidSession or BadKey."""
+    """Make the session of these parties.
+
+    Raises:
+        InvalidSession: terms that no party may agree to, with the allowed range.
+        BadKey: a member whose sealing key is not endorsed for this nonce.
+    """
     return Session(
         version=WIRE_VERSION,
         protocol=protocol.name,

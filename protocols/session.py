@@ -5,12 +5,11 @@ import re
 from collections.abc import Mapping
 from functools import cached_property
 
-from protocols.codec import Wire, encode
+from protocols.codec import WIRE_VERSION, Wire, domain_tag, encode
 from protocols.errors import InvalidSession, UnknownSender
 from protocols.identity import NONCE_BYTES, Member
 from protocols.layout import Layout
 
-WIRE_VERSION = 1
 CLIENT = "client"
 
 # Names become file names and lines of logs.
@@ -86,7 +85,7 @@ class Session(Wire, frozen=True, dict=True):
     @cached_property
     def id(self) -> bytes:
         """SHA-256 of the canonical encoding, 32 bytes."""
-        return hashlib.sha256(encode(("secure-afl/1 session", self))).digest()
+        return hashlib.sha256(encode((domain_tag("session"), self))).digest()
 
     @cached_property
     def clients(self) -> tuple[str, ...]:
@@ -98,7 +97,11 @@ class Session(Wire, frozen=True, dict=True):
         return tuple(member.name for member in self.roster if member.role == role)
 
     def member(self, name: str) -> Member:
-        """The roster's line for `name`. Raises UnknownSender."""
+        """Return the roster's line for `name`.
+
+        Raises:
+            UnknownSender: the name is not on the roster.
+        """
         try:
             return self._by_name[name]
         except KeyError:

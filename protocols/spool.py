@@ -12,10 +12,18 @@ class Spool(Protocol):
     """Durable storage of messages by sender; what is put is there after a restart."""
 
     def put(self, sender: str, message: bytes) -> None:
-        """Keep a message, in place of any earlier one of this sender. Raises NotStored."""
+        """Keep a message, in place of any earlier one of this sender.
+
+        Raises:
+            NotStored: the message cannot be kept.
+        """
 
     def get(self, sender: str) -> bytes:
-        """The message kept for a sender. Raises BadSavedState if there is none."""
+        """Return the message kept for a sender.
+
+        Raises:
+            BadSavedState: there is none, or it cannot be read.
+        """
 
 
 class MemorySpool:
@@ -25,9 +33,15 @@ class MemorySpool:
         self._messages: dict[str, bytes] = {}
 
     def put(self, sender: str, message: bytes) -> None:
+        """Keep a message in memory, in place of the sender's earlier one."""
         self._messages[sender] = message
 
     def get(self, sender: str) -> bytes:
+        """Return the message kept for a sender.
+
+        Raises:
+            BadSavedState: this object was given no message of that sender.
+        """
         try:
             return self._messages[sender]
         except KeyError:
@@ -45,6 +59,11 @@ class FileSpool:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def put(self, sender: str, message: bytes) -> None:
+        """Write a message to its sender's file, flushed to the disk.
+
+        Raises:
+            NotStored: the file cannot be written; an earlier message stays as it was.
+        """
         try:
             write_durably(self._path(sender), message)
         except OSError as error:
@@ -54,6 +73,11 @@ class FileSpool:
             ) from None
 
     def get(self, sender: str) -> bytes:
+        """Read the message from its sender's file.
+
+        Raises:
+            BadSavedState: the file is missing or cannot be read.
+        """
         try:
             return self._path(sender).read_bytes()
         except OSError as error:

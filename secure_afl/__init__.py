@@ -8,21 +8,35 @@ A row's way, module by module: `data` (folders to images), `features` (images to
 one integer vector), the blind sum in `protocols`, `ridge` and `model` (sum to model), `report`.
 """
 
-from protocols import Additive, Pairwise, Plain
-from secure_afl.analytic.quantise import Quantiser
-from secure_afl.analytic.rows import ClientData
-from secure_afl.analytic.statistics import Statistics
-from secure_afl.errors import ConfigError, DataError, SecureAflError
-from secure_afl.federation.simulation import Federation, Result
-from secure_afl.methods import AFL, ConvNet, FedAvg, FedHiP, FedSGD, Linear
-from secure_afl.methods.model import LinearModel, Model
-from secure_afl.privacy.ledger import Budget, Ledger
-from secure_afl.privacy.mechanism import Privacy
+from typing import TYPE_CHECKING
+
+from protocols.lazy import lazily
+
+if TYPE_CHECKING:
+    from protocols.schemes.additive import Additive
+    from protocols.schemes.encrypted import Bfv, Ckks
+    from protocols.schemes.pairwise import Pairwise
+    from protocols.schemes.plain import Plain
+    from secure_afl.analytic.quantise import Quantiser
+    from secure_afl.analytic.rows import ClientData
+    from secure_afl.analytic.statistics import Statistics
+    from secure_afl.errors import ConfigError, DataError, SecureAflError
+    from secure_afl.federation.simulation import Federation, Result
+    from secure_afl.methods.afl import AFL
+    from secure_afl.methods.fedavg import FedAvg, FedSGD
+    from secure_afl.methods.fedhip import FedHiP
+    from secure_afl.methods.model import LinearModel, Model
+    from secure_afl.methods.networks.architecture import Linear
+    from secure_afl.methods.networks.convnet import ConvNet
+    from secure_afl.privacy.ledger import Budget, Ledger
+    from secure_afl.privacy.mechanism import Privacy
 
 __all__ = [
     "AFL",
     "Additive",
+    "Bfv",
     "Budget",
+    "Ckks",
     "ClientData",
     "ConfigError",
     "ConvNet",
@@ -43,3 +57,45 @@ __all__ = [
     "SecureAflError",
     "Statistics",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "protocols.schemes.additive": ("Additive",),
+        "protocols.schemes.encrypted": (
+            "Bfv",
+            "Ckks",
+        ),
+        "protocols.schemes.pairwise": ("Pairwise",),
+        "protocols.schemes.plain": ("Plain",),
+        "secure_afl.analytic.quantise": ("Quantiser",),
+        "secure_afl.analytic.rows": ("ClientData",),
+        "secure_afl.analytic.statistics": ("Statistics",),
+        "secure_afl.errors": (
+            "ConfigError",
+            "DataError",
+            "SecureAflError",
+        ),
+        "secure_afl.federation.simulation": (
+            "Federation",
+            "Result",
+        ),
+        "secure_afl.methods.afl": ("AFL",),
+        "secure_afl.methods.fedavg": (
+            "FedAvg",
+            "FedSGD",
+        ),
+        "secure_afl.methods.fedhip": ("FedHiP",),
+        "secure_afl.methods.networks.architecture": ("Linear",),
+        "secure_afl.methods.networks.convnet": ("ConvNet",),
+        "secure_afl.methods.model": (
+            "LinearModel",
+            "Model",
+        ),
+        "secure_afl.privacy.ledger": (
+            "Budget",
+            "Ledger",
+        ),
+        "secure_afl.privacy.mechanism": ("Privacy",),
+    },
+)

@@ -1,8 +1,8 @@
-"""Errors of the learning side. Those of the blind sums are in `protocols.errors`."""
+"""Errors of the learning side. Those of the blind sums, and the base of all, are in `protocols`."""
 
+from protocols.errors import SecureAflError
 
-class SecureAflError(Exception):
-    """Base of every error that this package raises on purpose."""
+__all__ = ["ConfigError", "DataError", "LedgerRefusal", "SecureAflError"]
 
 
 class DataError(SecureAflError, ValueError):

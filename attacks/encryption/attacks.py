@@ -1,237 +1,166 @@
-"""Attacks on sums under CKKS, each for one client's vector, the victim's.
+"""The attacks on encrypted sums, as attacks of the suite: each is a ploy against one client."""
 
-Every attack is against a session of `protocols.ckks` with its real parties; `lies` is what the
-coalition says instead of what it should, `read` what it makes of its view afterwards. Against a
-naive key holder each yields the victim's vector to the last bit. With `verify=False` two of them
-still do: rounding stops key recovery, and the refusal of what is not integers the other two. In a
-verified session the key holder refuses all lies.
-"""
-
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from attacks.encryption.lies import Lie
-from attacks.encryption.words import (
-    Pair,
-    decrypt,
-    key_from_sum,
-    modulus,
-    polynomial,
-    put_together,
-    take_apart,
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
+from attacks.encryption.ploys import (
+    Ploy,
+    chosen_ciphertext,
+    key_recovery,
+    malicious_addend,
+    relabelled_upload,
+    rushing_client,
 )
-from attacks.views.view import View
-from protocols.codec import decode
+from attacks.measures.metrics import share
+from attacks.views.lies import Lie
+from attacks.views.run import RunView
 from protocols.layout import Integers
-from protocols.schemes.encrypted.chunks import chunk_seed
-from protocols.schemes.encrypted.messages import (
-    KEY,
-    KEY_HOLDER,
-    SERVER,
-    TOTAL,
-    UPLOAD,
-    Ciphertexts,
-    Key,
-    Total,
-    Upload,
-    Voucher,
-    ciphertext_digest,
-)
-from protocols.schemes.encrypted.parameters import find_parameters
-from protocols.schemes.encrypted.protocol import Ckks
-from protocols.schemes.encrypted.seal import Ring, Slots
-from protocols.session import Session
-
-# A lying client's own seed, for what of its upload it does not lie about.
-_SEED = bytes(32)
+from protocols.schemes.encrypted.messages import SERVER
+from protocols.schemes.encrypted.parameters import CKKS
+from protocols.session import CLIENT, Session
+from secure_afl.methods.method import AnyMethod, PublicState
 
 
-@dataclass(frozen=True)
-class Attack:
-    """One way to the victim's vector.
+@dataclass(frozen=True, eq=False, repr=False)
+class Opened:
+    """What a ploy made of the victim's upload.
 
     Attributes:
-        name: as in reports.
-        coalition: who works together, by name.
-        lies: what they say instead; empty for those who only look.
-        read: the victim's vector as the coalition has it in the end, or None.
+        victim: the client's name.
+        vector: int64, as the coalition has it; None where the session ended without a sum.
+        method, public: by which the client formed its vector.
     """
 
-    name: str
-    coalition: tuple[str, ...]
-    lies: tuple[Lie, ...]
-    read: Callable[[View], Integers | None]
+    victim: str
+    vector: Integers | None
+    method: AnyMethod
+    public: PublicState
 
 
-def relabelled_upload(session: Session, victim: str) -> Attack:
-    """The server passes one upload off as the sum of all."""
+class EncryptedSumAttack(Attack[Opened]):
+    """Base of the attacks whose coalition has the server of an encrypted sum, and may lie.
 
-    def say(view: View) -> Total:
-        return Total(_listed(view), _uploaded(view)[victim])
+    The victim is the first client. Methods whose vectors cannot be made again from the rows are
+    left out, for nothing could be judged.
 
-    return Attack("relabelled upload", (SERVER,), (_lying_server(say),), _released)
-
-
-def chosen_ciphertext(session: Session, victim: str) -> Attack:
-    """The server asks for the decryption of (0, w): w·s, which tells the key; w = 2^10·scale.
-
-    Wants a layout whose bounds hold ± 2^20 and at least N entries.
-    """
-    weight = 2**10
-
-    def say(view: View) -> Total:
-        ring, uploaded = _ring(session), _uploaded(view)
-        word = round(weight * ring.parameters.scale)
-        degree = ring.parameters.degree
-        query = put_together(ring, Pair([0] * degree, [word] * degree))
-        return Total(_listed(view), (query, *uploaded[victim][1:]))
-
-    def read(view: View) -> Integers | None:
-        return _open_with_key_image(view, victim, weight)
-
-    return Attack("chosen ciphertext", (SERVER,), (_lying_server(say),), read)
-
-
-def malicious_addend(session: Session, client: str, victim: str) -> Attack:
-    """A client adds (0, w) to its own upload, and the released sum carries w·s.
-
-    The server does its work, and shares what it has seen. Wants N entries, and sums that are small
-    beside w = 2^14 and bounds that hold 2^14 times the key's largest slot, about 2^8.
-    """
-    weight = 2**14
-
-    def say_ciphertexts(view: View) -> Ciphertexts:
-        ring = _ring(session)
-        public_key = ring.load_public_key(_public_key(view, client))
-        seeds = _seeds(session, client)
-        zeros = [ring.encrypt(public_key, seed) for seed in seeds]
-        pair = take_apart(ring, ring.save(zeros[0]))
-        word, q = round(weight * ring.parameters.scale), modulus(ring)
-        bent = put_together(ring, Pair(pair.first, [(b + word) % q for b in pair.second]))
-        return Ciphertexts((bent, *(ring.save(zero) for zero in zeros[1:])))
-
-    lies = _lying_client(client, say_ciphertexts)
-
-    def read(view: View) -> Integers | None:
-        return _open_with_key_image(view, victim, weight)
-
-    return Attack("malicious addend", (client, SERVER), lies, read)
-
-
-def rushing_client(session: Session, client: str, victim: str) -> Attack:
-    """A client that speaks last, and is shown the others' uploads, cancels all but the victim's."""
-
-    def say_ciphertexts(view: View) -> Ciphertexts:
-        ring = _ring(session)
-        public_key = ring.load_public_key(_public_key(view, client))
-        chunks = []
-        for index, seed in enumerate(_seeds(session, client)):
-            total = ring.encrypt(public_key, seed)
-            for name, uploaded in _uploaded(view).items():
-                if name not in (client, victim):
-                    addend = ring.load(uploaded[index])
-                    ring.evaluator.sub_inplace(total, addend)
-            chunks.append(ring.save(total))
-        return Ciphertexts(tuple(chunks))
-
-    lies = _lying_client(client, say_ciphertexts)
-    return Attack("rushing client", (client, SERVER), lies, _released)
-
-
-def key_recovery(
-    session: Session, victim: str, published: Callable[[], Slots] | None = None
-) -> Attack:
-    """The server, which follows the protocol, solves c0 + c1·s = m for s (Li and Micciancio 2021).
-
-    Args:
-        published: the sum as a naive deployment publishes it, not rounded; without it, the sum that
-            was released.
+    Attributes:
+        with_client: the coalition needs a client too.
     """
 
-    def read(view: View) -> Integers | None:
-        ring = _ring(session)
-        degree = ring.parameters.degree
-        if published is not None:
-            entries = published()
-        elif view.released is not None:
-            entries = view.released.total.astype(np.float64)
-        else:
+    wants = "a session under ckks in which the server may lie"
+    lies = True
+    with_client: ClassVar[bool] = False
+
+    @abstractmethod
+    def made(self, session: Session, victim: str, ally: str) -> Ploy:
+        """Make the ploy against a victim, with the client that works with the server, if any."""
+
+    def ploy(self, session: Session, coalition: Sequence[str]) -> Sequence[Lie] | None:
+        """Return the ploy's lies; None for another protocol or coalition."""
+        found = self._ploy(session, coalition)
+        return None if found is None else found.lies
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Opened | None:
+        """Read the victim's vector out of the session in which the coalition lied."""
+        if not view.rounds or not view.publics or not view.method.row_additive:
             return None
-        summed = None
-        for chunks in _uploaded(view).values():
-            addend = ring.load(chunks[0])
-            if summed is None:
-                summed = addend
-            else:
-                ring.add(summed, addend)
-        pair = take_apart(ring, ring.save(summed))
-        message = polynomial(ring, entries[:degree], ring.parameters.scale)
-        key = key_from_sum(pair, message, modulus(ring))
-        return None if key is None else _open(view, victim, key)
+        seen = view.rounds[0]
+        found = self._ploy(seen.session, view.coalition)
+        if found is None:
+            return None
+        victim = seen.session.clients[0]
+        return Opened(victim, found.read(seen), view.method, view.publics[0])
 
-    return Attack("key recovery", (SERVER,), (), read)
+    def judge(self, claim: Opened | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
+        """Say whether the vector is the victim's, to the last bit."""
+        metric = "exact vector of a client"
+        if claim is None:
+            return [share(0, 0, 0.0, confidence=confidence, metric=metric)]
+        rows = truth.clients[claim.victim]
+        true = claim.method.contribute(claim.public, rows, {}, b"")
+        right = claim.vector is not None and np.array_equal(claim.vector, true)
+        return [share(int(right), 1, 0.0, confidence=confidence, metric=metric)]
 
-
-def _released(view: View) -> Integers | None:
-    return None if view.released is None else view.released.total
-
-
-def _open_with_key_image(view: View, victim: str, weight: int) -> Integers | None:
-    """The key is the integer polynomial nearest to the released slots over the weight."""
-    if view.released is None:
-        return None
-    ring = _ring(view.session)
-    image = view.released.total[: ring.parameters.degree] / weight
-    return _open(view, victim, polynomial(ring, image, 1.0))
+    def _ploy(self, session: Session, coalition: Sequence[str]) -> Ploy | None:
+        allies = [name for name in coalition if session.member(name).role == CLIENT]
+        fits = SERVER in coalition and bool(allies) == self.with_client
+        if session.protocol != CKKS or not fits or session.clients[0] in allies:
+            return None
+        return self.made(session, session.clients[0], allies[0] if allies else "")
 
 
-def _open(view: View, victim: str, key: Sequence[int]) -> Integers:
-    ring = _ring(view.session)
-    slots = [decrypt(ring, list(key), chunk) for chunk in _uploaded(view)[victim]]
-    entries = np.concatenate(slots)[: view.session.layout.length]
-    return np.rint(entries).astype(np.int64)
+@ATTACKS.register
+class RelabelledUpload(EncryptedSumAttack):
+    """The server passes one client's ciphertexts off as the sum of all.
+
+    The key holder opens what it is given unless it verifies the sum.
+    """
+
+    name = "relabelled-upload"
+
+    def made(self, session: Session, victim: str, ally: str) -> Ploy:
+        """Make the server hand over the victim's ciphertexts."""
+        return relabelled_upload(session, victim)
 
 
-def _lying_server(say: Callable[[View], Total]) -> Lie:
-    return Lie(SERVER, KEY_HOLDER, TOTAL, say)
+@ATTACKS.register
+class ChosenCiphertext(EncryptedSumAttack):
+    """The server asks for the decryption of (0, w), which is w·s and tells the secret key s.
+
+    With the key it opens the victim's upload.
+    """
+
+    name = "chosen-ciphertext"
+
+    def made(self, session: Session, victim: str, ally: str) -> Ploy:
+        """Make the server hand over the ciphertext (0, w)."""
+        return chosen_ciphertext(session, victim)
 
 
-def _lying_client(client: str, say: Callable[[View], Ciphertexts]) -> tuple[Lie, Lie]:
-    """Both messages of a client's step: the ciphertexts, and a voucher that fits them."""
+@ATTACKS.register
+class KeyRecovery(EncryptedSumAttack):
+    """The server, which follows the protocol, solves c0 + c1·s = m for the secret key s.
 
-    def vouch(view: View) -> Voucher:
-        # The same ciphertexts again: they are made of what was there before this client spoke.
-        digest = ciphertext_digest(view.session, client, say(view).chunks)
-        verify = decode(view.session.parameters, Ckks).verify
-        return Voucher(digest, _SEED if verify else b"")
+    m is the sum as it was published (Li and Micciancio 2021): rounded integers leave too little.
+    """
 
-    return Lie(client, SERVER, UPLOAD, say), Lie(client, KEY_HOLDER, UPLOAD, vouch)
+    name = "key-recovery"
 
-
-def _seeds(session: Session, client: str) -> list[bytes]:
-    """What its own seed would have a client encrypt its chunks with."""
-    chunks = _ring(session).parameters.chunks(session.layout.length)
-    return [chunk_seed(session, _SEED, client, index) for index in range(chunks)]
+    def made(self, session: Session, victim: str, ally: str) -> Ploy:
+        """Make nobody lie."""
+        return key_recovery(session, victim)
 
 
-def _ring(session: Session) -> Ring:
-    return Ring(find_parameters(session.layout, len(session.clients)))
+@ATTACKS.register
+class MaliciousAddend(EncryptedSumAttack):
+    """A client adds (0, w) to its upload, and the released sum carries w·s.
+
+    The server, which works with it, opens the victim's upload with the secret key s.
+    """
+
+    name = "malicious-addend"
+    with_client = True
+
+    def made(self, session: Session, victim: str, ally: str) -> Ploy:
+        """Make the client lie about its ciphertexts."""
+        return malicious_addend(session, ally, victim)
 
 
-def _public_key(view: View, client: str) -> bytes:
-    return view.contents(client, KEY, Key)[KEY_HOLDER].public_key
+@ATTACKS.register
+class RushingClient(EncryptedSumAttack):
+    """A client that speaks last cancels all uploads but the victim's.
 
+    The server shows it what the others have sent.
+    """
 
-def _uploaded(view: View) -> dict[str, tuple[bytes, ...]]:
-    uploads = view.contents(SERVER, UPLOAD, Ciphertexts)
-    return {client: upload.chunks for client, upload in uploads.items()}
+    name = "rushing-client"
+    with_client = True
 
-
-def _listed(view: View) -> tuple[Upload, ...]:
-    """The list that an honest server would give."""
-    return tuple(
-        Upload(client, ciphertext_digest(view.session, client, chunks))
-        for client, chunks in sorted(_uploaded(view).items())
-    )
+    def made(self, session: Session, victim: str, ally: str) -> Ploy:
+        """Make the client upload the encryption of zero, less the others' ciphertexts."""
+        return rushing_client(session, ally, victim)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from attacks.encryption.words import Pair, Words, decode, key_from_real_parts, modulus
+from attacks.encryption.polynomials import Pair, Words, decode, key_from_real_parts, modulus
 from protocols.schemes.encrypted.parameters import CKKS, Parameters
 from protocols.schemes.encrypted.seal import Ring, Slots, load_unchecked
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.attack import Attack, Known, Measure, Picture, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Picture, Truth
 from attacks.features.decoder import Decoder, Recipe, train_decoder
 from attacks.features.differentiable import ImageShape, differentiable
 from attacks.features.leaks import Leak, find_leaks
@@ -159,6 +159,7 @@ class ImageAttack(Attack[Rebuilt]):
         ]
 
 
+@ATTACKS.register
 class FeatureInversion(ImageAttack):
     """Optimises an image until its feature points where the recovered one does.
 
@@ -203,6 +204,7 @@ class FeatureInversion(ImageAttack):
         return Rebuilt(leaks, images, cosines)
 
 
+@ATTACKS.register
 class FeatureDecoder(ImageAttack):
     """Decodes the recovered feature with a network that was trained on public images.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from attacks.attack import Known
+from attacks.attack import ATTACKS, Known
 from attacks.features.stacks import resize_stack
 from attacks.gradients.analytic import labels_of_head
 from attacks.gradients.generator import Generator, GeneratorRecipe, train_generator
@@ -234,6 +234,7 @@ def invert_with_generator(
     return Generated(found[best], tuple(losses), tuple(found))
 
 
+@ATTACKS.register
 class GradientGenerative(RowAttack):
     """Looks for the images among those that a generator of public ones can make.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
-from attacks.attack import Attack, Known, Measure, Picture, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Picture, Truth
 from attacks.gradients.analytic import (
     class_sums_of_head,
     columns_of_head,
@@ -210,6 +210,7 @@ class RowAttack(GradientAttack):
         return shown
 
 
+@ATTACKS.register
 class GradientLabels(GradientAttack):
     """Reads the classes off the gradient of the last layer (iDLG, Zhao et al. 2020).
 
@@ -225,6 +226,7 @@ class GradientLabels(GradientAttack):
         return Found(subset.clients, _labels(view, gradient, rows_of(view, subset)))
 
 
+@ATTACKS.register
 class GradientLinear(RowAttack):
     """Reads rows off the gradient of a linear head, where it has rank one.
 
@@ -333,6 +335,7 @@ class GradientMatching(RowAttack):
         return Found(subset.clients, labels, rows)
 
 
+@ATTACKS.register
 class GradientDlg(GradientMatching):
     """Deep leakage from gradients: least squared distance, by L-BFGS (Zhu et al., NeurIPS 2019).
 
@@ -353,10 +356,11 @@ class GradientDlg(GradientMatching):
         method, _ = averaging_of(view)
         # Of several clients each gradient was clipped by itself: nothing is known of their sum.
         if isinstance(method, FedSGD) and len(subset.clients) == 1:
-            return clipped_error(method.clip)
+            return clipped_error(method.update_clip)
         return squared_error
 
 
+@ATTACKS.register
 class GradientCosine(GradientMatching):
     """Inverting Gradients: the angle between gradients, and smooth images, by signed Adam.
 

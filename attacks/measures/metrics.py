@@ -11,6 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from attacks.attack import Measure
 from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
+from secure_afl.intervals import student_reach
 
 Bools = NDArray[np.bool_]
 
@@ -77,8 +78,7 @@ def mean_of(
     mean = float(array.mean())
     if len(array) == 1:
         return Measure(metric, mean, *bounds, chance, best, 1, confidence)
-    error = float(array.std(ddof=1) / np.sqrt(len(array)))
-    reach = float(stats.t.ppf((1 + confidence) / 2, len(array) - 1)) * error
+    reach = student_reach(array.tolist(), confidence)
     low, high = max(bounds[0], mean - reach), min(bounds[1], mean + reach)
     return Measure(metric, mean, low, high, chance, best, len(array), confidence)
 

@@ -17,7 +17,6 @@ from attacks.report.matrix import (
     claimed_measure,
     panels_of,
 )
-from attacks.suite.plan import SWEPT
 from attacks.suite.results import Results
 from secure_afl.analytic.quantise import Floats
 
@@ -96,7 +95,8 @@ def _draw_attack(results: Results, attack: str, conditions: Conditions) -> Chart
 
 
 def _is_swept(results: Results, condition: Condition) -> bool:
-    return condition.protocol in results.swept and condition.adversary in SWEPT
+    swept = {adversary.name for adversary in results.adversaries if adversary.swept}
+    return condition.protocol in results.swept and condition.adversary in swept
 
 
 def _merge(found: Mapping[str, Mapping[str, ByRows]]) -> dict[str, ByRows]:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.attack import Attack, Known, Measure, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures import metrics
 from attacks.statistics.membership import leverage, outside
 from attacks.views.knowledge import (
@@ -34,6 +34,7 @@ class Owners(NamedTuple):
     clients: int
 
 
+@ATTACKS.register
 class Attribution(Attack[Owners]):
     """Which client a row is of, for an attacker that has the row and wants its owner.
 
@@ -88,6 +89,7 @@ class Attribution(Attack[Owners]):
         return [metrics.attribution(claims, truth.owners, guesses, confidence)]
 
 
+@ATTACKS.register
 class Uniformity(Attack[list[float]]):
     """Whether the masked uploads that the coalition saw are told from random bytes.
 

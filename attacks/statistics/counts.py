@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from attacks.attack import Attack, Known, Measure, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures.metrics import share
 from attacks.views.knowledge import Target, targets
 from attacks.views.run import RunView
@@ -36,6 +36,7 @@ def counts_from_products(statistics: Statistics) -> Floats:
     return counts
 
 
+@ATTACKS.register
 class ClassCounts(Attack[Counts]):
     """Each client's examples of each class.
 

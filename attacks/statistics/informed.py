@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.attack import Attack, Known, Measure, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures.metrics import share
 from attacks.statistics.rows import true_rows
 from attacks.views.run import RunView
@@ -23,6 +23,7 @@ class Missing(NamedTuple):
     quantiser: Quantiser
 
 
+@ATTACKS.register
 class InformedRidge(Attack[Missing]):
     """All rows but one and the ridge model give the missing row (Balle et al., IEEE S&P 2022).
 

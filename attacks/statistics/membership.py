@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
-from attacks.attack import Attack, Known, Measure, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures import metrics
 from attacks.views.knowledge import Target, targets
 from attacks.views.run import RunView
@@ -92,6 +92,7 @@ def scored_members(claim: Scores | None, truth: Truth) -> tuple[Floats, metrics.
     return claim.scores[kept], members[kept]
 
 
+@ATTACKS.register
 class SubspaceMembership(MembershipAttack):
     """A member lies in the row space of G: the score is −‖f − P_G f‖²/‖f‖².
 
@@ -130,6 +131,7 @@ def outside(target: Target, candidates: Floats) -> Floats:
     return np.where(share < _RANK_TOLERANCE, 0.0, share)
 
 
+@ATTACKS.register
 class LeverageMembership(MembershipAttack):
     """A member has less leverage h(f) = fᵀ(G + λI)⁻¹f than it would have as a stranger.
 
@@ -191,6 +193,7 @@ def _calibrated(target: Target, rows: Floats, public: Floats | None) -> Floats:
     return score
 
 
+@ATTACKS.register
 class ModelMembership(MembershipAttack):
     """From the weights W alone, by the likelihood ratio of a candidate's residual e = y − Wᵀf.
 

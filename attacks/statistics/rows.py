@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.attack import Attack, Known, Measure, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures.metrics import centred_cosine, match_rows, mean_of, share
 from attacks.statistics.lattice import factor_gram
 from attacks.views.knowledge import targets
@@ -206,6 +206,7 @@ class RowAttack(Attack[list[Recovery]]):
         ]
 
 
+@ATTACKS.register
 class SingleRows(RowAttack):
     """Rows of classes with one example, read off the cross term: `small_classes`."""
 
@@ -232,6 +233,7 @@ class SingleRows(RowAttack):
         return [*super().judge(claim, truth, confidence), alone]
 
 
+@ATTACKS.register
 class NonNegativeRows(RowAttack):
     """All rows of a small sum, by labels and non-negativity: `non_negative_rows`.
 
@@ -251,6 +253,7 @@ class NonNegativeRows(RowAttack):
         return non_negative_rows(statistics, rng)
 
 
+@ATTACKS.register
 class LatticeRows(RowAttack):
     """All rows of a small sum, exactly, because they are integers: `lattice_rows`."""
 

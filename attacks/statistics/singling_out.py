@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from attacks.attack import Attack, Known, Measure, Truth
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures.metrics import share
 from attacks.statistics.rows import small_classes, true_rows
 from attacks.views.knowledge import Target, targets
@@ -13,7 +13,6 @@ from protocols.session import CLIENT
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
-from secure_afl.methods import FedHiP
 
 
 class Singled(NamedTuple):
@@ -23,6 +22,7 @@ class Singled(NamedTuple):
     others: int
 
 
+@ATTACKS.register
 class ClientStatistics(Attack[Singled]):
     """The exact (G_k, Q_k) of single clients, wherever the coalition's sums come down to one.
 
@@ -56,6 +56,7 @@ class ClientStatistics(Attack[Singled]):
         return [share(right, others, 0.0, confidence=confidence, metric=metric)]
 
 
+@ATTACKS.register
 class FedHiPSubtraction(ClientStatistics):
     """A client of joint FedHiP takes its own statistics off the sum that the server broadcasts.
 
@@ -71,7 +72,7 @@ class FedHiPSubtraction(ClientStatistics):
         Return None unless the method is FedHiP with the joint reading and the coalition has a
         client.
         """
-        if not isinstance(view.method, FedHiP) or view.method.reading != "joint":
+        if not view.method.broadcasts_statistics:
             return None
         session = view.rounds[0].session
         clients = [name for name in view.coalition if session.member(name).role == CLIENT]
@@ -107,6 +108,7 @@ class Difference(NamedTuple):
     quantiser: Quantiser
 
 
+@ATTACKS.register
 class Differencing(Attack[Difference]):
     """Two exact sums that differ by one row give the row; by one client, its (G_k, Q_k).
 

@@ -1,15 +1,14 @@
-"""Who attacks: coalitions by name, as each protocol has them."""
+"""Who attacks: coalitions by name, those of every protocol and those that protocols declare."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-from protocols.protocol import Protocol
-from protocols.schemes.additive.protocol import Additive
-from protocols.schemes.encrypted.messages import KEY_HOLDER
-from protocols.schemes.encrypted.protocol import EncryptedSum
+from protocols.protocol import PROTOCOLS, Coalition, Protocol
 
 Sequel = Literal["row", "client"]
+Members = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -19,138 +18,138 @@ class Adversary:
     Attributes:
         name: as on the command line.
         title: as in reports.
-        meaning: one sentence on who it is and what it has.
+        meaning: one sentence or two on who it is and what it has.
         parties: the names of its members, from the protocol, the clients' names and the number of
             clients that collude; None where the protocol has no such coalition.
+        promised: whether a promise of differential privacy is about what it sees, by protocol.
+        swept: it makes the curves: it is an outsider, or one coordinator.
         sequel: it also has a second session over the same rows less one row, or less one client.
     """
 
     name: str
     title: str
     meaning: str
-    parties: Callable[[Protocol, Sequence[str], int], tuple[str, ...] | None]
+    parties: Callable[[Protocol, Sequence[str], int], Members | None]
+    promised: Callable[[Protocol], bool] = lambda protocol: False
+    swept: bool = False
     sequel: Sequel | None = None
 
 
-def receiver(protocol: Protocol) -> str:
-    """The coordinator that receives the sum: the key holder, the first aggregator or the server."""
-    names = list(protocol.coordinators())
-    return KEY_HOLDER if isinstance(protocol, EncryptedSum) else names[0]
+def known_adversaries() -> dict[str, Adversary]:
+    """List all adversaries under the registered protocols, weaker ones before stronger ones."""
+    declared = list(_declared())
+    alone = [adversary for adversary, _ in declared if adversary.swept]
+    together = [a for a, breaks in declared if not a.swept and not breaks]
+    breaking = [a for a, breaks in declared if not a.swept and breaks]
+    ordered = [*_WEAK, *alone, _COLLUDERS, *together, *_SEQUELS, *breaking, _ALL_BUT_ONE]
+    return {adversary.name: adversary for adversary in ordered}
 
 
-def _server(protocol: Protocol) -> tuple[str, ...] | None:
-    return None if isinstance(protocol, Additive) else (next(iter(protocol.coordinators())),)
+def _declared() -> Iterator[tuple[Adversary, bool]]:
+    """What protocols declare, once for each name, and whether it breaks one that hides vectors."""
+    found: dict[str, list[tuple[type[Protocol], Coalition]]] = {}
+    for protocol in PROTOCOLS.values():
+        for coalition in protocol().coalitions():
+            found.setdefault(coalition.name, []).append((protocol, coalition))
+    for name, uses in found.items():
+        coalitions = [coalition for _, coalition in uses]
+        breaks = any(c.opens == "vectors" and p.hides_vectors for p, c in uses)
+        adversary = Adversary(
+            name,
+            coalitions[0].title,
+            _meaning(uses),
+            partial(_members, name),
+            partial(_sees_sums_at_most, name),
+            swept=all(len(c.parties) == 1 and c.clients == 0 for c in coalitions) and not breaks,
+        )
+        yield adversary, breaks
 
 
-def _first_aggregator(protocol: Protocol) -> tuple[str, ...] | None:
-    return (next(iter(protocol.coordinators())),) if isinstance(protocol, Additive) else None
+def _meaning(uses: Sequence[tuple[type[Protocol], Coalition]]) -> str:
+    """One sentence for all protocols, or one for those that it is true of."""
+    names: dict[str, list[str]] = {}
+    for protocol, coalition in uses:
+        names.setdefault(coalition.meaning, []).append(protocol.name)
+    if len(names) == 1:
+        return next(iter(names))
+    return " ".join(f"{', '.join(found)}: {meaning}" for meaning, found in names.items())
 
 
-def _all_but_last_aggregator(protocol: Protocol) -> tuple[str, ...] | None:
-    # With two aggregators this is the first alone.
-    names = tuple(protocol.coordinators())
-    return names[:-1] if isinstance(protocol, Additive) and len(names) > 2 else None
+def _members(
+    name: str, protocol: Protocol, clients: Sequence[str], colluders: int
+) -> Members | None:
+    """The coalition's parties; None where they are those of another one that comes first."""
+    seen = set()
+    for coalition in protocol.coalitions():
+        key = (coalition.parties, coalition.clients)
+        if coalition.name == name:
+            if key in seen or coalition.clients > len(clients) - 2:
+                return None
+            return (*coalition.parties, *clients[len(clients) - coalition.clients :])
+        seen.add(key)
+    return None
 
 
-def _all_aggregators(protocol: Protocol) -> tuple[str, ...] | None:
-    return tuple(protocol.coordinators()) if isinstance(protocol, Additive) else None
+def _sees_sums_at_most(name: str, protocol: Protocol) -> bool:
+    """Over a protocol that hides nothing, every single vector has all of the noise."""
+    for coalition in protocol.coalitions():
+        if coalition.name == name:
+            whole = coalition.opens != "vectors" or not protocol.hides_vectors
+            return whole and coalition.clients == 0
+    return False
 
 
-def _key_holder(protocol: Protocol) -> tuple[str, ...] | None:
-    return (KEY_HOLDER,) if isinstance(protocol, EncryptedSum) else None
-
-
-def _both(protocol: Protocol) -> tuple[str, ...] | None:
-    return tuple(protocol.coordinators()) if isinstance(protocol, EncryptedSum) else None
-
-
-def _colluders(protocol: Protocol, clients: Sequence[str], count: int) -> tuple[str, ...] | None:
+def _colluders(protocol: Protocol, clients: Sequence[str], count: int) -> Members | None:
     # All clients but one are an adversary of their own.
     if not 0 < count < len(clients) - 1:
         return None
-    return (receiver(protocol), *clients[-count:])
+    return (protocol.receiver, *clients[-count:])
 
 
-ADVERSARIES: dict[str, Adversary] = {
-    adversary.name: adversary
-    for adversary in (
-        Adversary(
-            "outsider",
-            "outsider",
-            "Nobody who took part: has the model, and nothing of the sessions.",
-            lambda protocol, clients, count: (),
-        ),
-        Adversary(
-            "client",
-            "one client",
-            "The last client: its own messages and rows, and what the method gives to every client "
-            "afterwards (under FedHiP, joint reading, the summed statistics).",
-            lambda protocol, clients, count: (clients[-1],),
-        ),
-        Adversary(
-            "server",
-            "server",
-            "The server by itself. It receives every vector in plain, the sum of masked ones under "
-            "the pairwise protocol, and ciphertexts only under CKKS and BFV.",
-            lambda protocol, clients, count: _server(protocol),
-        ),
-        Adversary(
-            "first-aggregator",
-            "first aggregator",
-            "The first aggregator by itself, which receives the sum.",
-            lambda protocol, clients, count: _first_aggregator(protocol),
-        ),
-        Adversary(
-            "key-holder",
-            "key holder",
-            "The key holder by itself, which opens one sum.",
-            lambda protocol, clients, count: _key_holder(protocol),
-        ),
-        Adversary(
-            "colluders",
-            "receiver with some clients",
-            "Whoever receives the sum, with as many of the last clients as the settings say "
-            "(colluders), which know their own vectors.",
-            _colluders,
-        ),
-        Adversary(
-            "all-but-one-aggregator",
-            "all aggregators but one",
-            "The first m − 1 of m aggregators; with two aggregators this is the first alone.",
-            lambda protocol, clients, count: _all_but_last_aggregator(protocol),
-        ),
-        Adversary(
-            "row-apart",
-            "receiver, sums one row apart",
-            "Whoever receives the sum, of two sessions, the second over the same rows less one.",
-            lambda protocol, clients, count: (receiver(protocol),),
-            "row",
-        ),
-        Adversary(
-            "client-apart",
-            "receiver, sums one client apart",
-            "Whoever receives the sum, of two sessions, the second without the first client.",
-            lambda protocol, clients, count: (receiver(protocol),) if len(clients) > 2 else None,
-            "client",
-        ),
-        Adversary(
-            "all-aggregators",
-            "all aggregators",
-            "All aggregators together: the coalition that secret sharing does not withstand.",
-            lambda protocol, clients, count: _all_aggregators(protocol),
-        ),
-        Adversary(
-            "server-and-key-holder",
-            "server with key holder",
-            "The two together: the coalition that encrypted sums do not withstand.",
-            lambda protocol, clients, count: _both(protocol),
-        ),
-        Adversary(
-            "all-clients-but-one",
-            "receiver with all clients but one",
-            "Whoever receives the sum, with every client but the first, which no blind sum "
-            "withstands.",
-            lambda protocol, clients, count: (receiver(protocol), *clients[1:]),
-        ),
-    )
-}
+_WEAK = (
+    Adversary(
+        "outsider",
+        "outsider",
+        "Nobody who took part: has the model, and nothing of the sessions.",
+        lambda protocol, clients, count: (),
+        lambda protocol: True,
+        swept=True,
+    ),
+    Adversary(
+        "client",
+        "one client",
+        "The last client: its own messages and rows, and what the method gives to every client "
+        "afterwards (under FedHiP, joint reading, the summed statistics).",
+        lambda protocol, clients, count: (clients[-1],),
+        lambda protocol: True,
+    ),
+)
+_COLLUDERS = Adversary(
+    "colluders",
+    "receiver with some clients",
+    "Whoever receives the sum, with as many of the last clients as the settings say (colluders), "
+    "which know their own vectors.",
+    _colluders,
+)
+_SEQUELS = (
+    Adversary(
+        "row-apart",
+        "receiver, sums one row apart",
+        "Whoever receives the sum, of two sessions, the second over the same rows less one.",
+        lambda protocol, clients, count: (protocol.receiver,),
+        sequel="row",
+    ),
+    Adversary(
+        "client-apart",
+        "receiver, sums one client apart",
+        "Whoever receives the sum, of two sessions, the second without the first client.",
+        lambda protocol, clients, count: (protocol.receiver,) if len(clients) > 2 else None,
+        sequel="client",
+    ),
+)
+_ALL_BUT_ONE = Adversary(
+    "all-clients-but-one",
+    "receiver with all clients but one",
+    "Whoever receives the sum, with every client but the first, which no blind sum withstands.",
+    lambda protocol, clients, count: (protocol.receiver, *clients[1:]),
+)

@@ -2,9 +2,7 @@
 
 import base64
 import io
-import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from attacks.attack import Measure, Picture
-from secure_afl.errors import ConfigError
 
 CELLS = "cells.jsonl"
 RESULTS = "results.json"
@@ -118,47 +115,6 @@ def _png(image: NDArray[np.floating[Any]]) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-class CellFile:
-    """Finished cells as JSON lines, one written to disk before the next is begun.
-
-    A line that a crash tore is cut off when the file is opened again, and its cell done anew.
-
-    Raises:
-        ConfigError: a file that is none of this kind.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / CELLS
-        self._cells: dict[str, Cell] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        whole = 0
-        content = self.path.read_bytes() if self.path.exists() else b""
-        for number, line in enumerate(content.splitlines(keepends=True), 1):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                cell = msgspec.json.decode(line, type=Cell)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise ConfigError(
-                    f"{self.path}, line {number}, is no cell of this version ({error}); move the "
-                    "file away, or name another --out"
-                ) from None
-            self._cells[cell.key] = cell
-            whole += len(line)
-        if whole < len(content):
-            os.truncate(self.path, whole)
-
-    def find(self, key: str, confidence: float) -> Cell | None:
-        """A cell that is done, without error, and whose intervals are no narrower than wanted."""
-        cell = self._cells.get(key)
-        if cell is None or cell.error is not None or cell.confidence < confidence:
-            return None
-        return cell
-
-    def add(self, cell: Cell) -> None:
-        """Keep a cell; it is on disk when this returns."""
-        with self.path.open("ab") as file:
-            file.write(msgspec.json.encode(cell) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._cells[cell.key] = cell
+def is_done(cell: Cell | None, confidence: float) -> bool:
+    """Whether a cell is without error, and its intervals are no narrower than wanted."""
+    return cell is not None and cell.error is None and cell.confidence >= confidence

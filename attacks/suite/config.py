@@ -7,23 +7,26 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from attacks.suite.adversaries import ADVERSARIES
+from attacks.suite.adversaries import known_adversaries
+from protocols.protocol import PROTOCOLS
 from secure_afl.errors import ConfigError
+from secure_afl.methods.method import METHODS
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.config import make_config as make_run_config
+from secure_afl.runs.settings import make_config as make_run_config
 
 # What --quick changes in the defaults.
 QUICK: dict[str, object] = {"methods": ("afl",), "protocols": ("plain", "additive"), "sweep": ()}
 
 LISTS = ("attacks", "methods", "protocols", "adversaries", "epsilons", "rows", "sweep")
 
-METHODS = ("afl", "fedhip", "fedavg", "fedsgd")
-PROTOCOLS = ("plain", "additive", "pairwise", "ckks", "bfv")
-
 # Few enough rows that those attacks work which rebuild rows.
 FEW_ROWS = 40
 # Curves begin here and double.
 FIRST_OF_SWEEP = 20
+
+
+def _about(description: str, metavar: str, **bounds: Any) -> Meta:
+    return Meta(description=description, extra={"metavar": metavar}, **bounds)
 
 
 class AttackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,48 +38,50 @@ class AttackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     run: RunConfig = RunConfig()
     attacks: Annotated[
-        tuple[str, ...], Meta(description="Which attacks. Default: all but costly ones.")
+        tuple[str, ...], _about("Which attacks. Default: all but costly ones.", "NAME,…")
     ] = ()
     methods: Annotated[
-        tuple[str, ...], Meta(description=f"Methods attacked: {', '.join(METHODS)}.")
+        tuple[str, ...], _about(f"Methods attacked: {', '.join(sorted(METHODS))}.", "NAME,…")
     ] = ("afl", "fedhip")
     protocols: Annotated[
-        tuple[str, ...], Meta(description=f"Protocols attacked: {', '.join(PROTOCOLS)}.")
+        tuple[str, ...], _about(f"Protocols attacked: {', '.join(sorted(PROTOCOLS))}.", "NAME,…")
     ] = ("plain", "additive", "pairwise", "ckks")
     adversaries: Annotated[
         tuple[str, ...],
-        Meta(description=f"Who attacks: {', '.join(ADVERSARIES)}. Default: all."),
+        _about(f"Who attacks: {', '.join(known_adversaries())}. Default: all.", "NAME,…"),
     ] = ()
     epsilons: Annotated[
         tuple[Annotated[float, Meta(gt=0)], ...],
-        Meta(description="Privacy budgets to attack, beside exact sums."),
+        _about("Privacy budgets to attack, beside exact sums.", "ε,…"),
     ] = ()
     rows: Annotated[
         tuple[Annotated[int, Meta(ge=0)], ...],
-        Meta(
-            description="Rows in the sums of the matrices, 'all' for half of all rows; the other "
-            f"half is for comparison. Default: {FEW_ROWS}, or two a client if more, and all."
+        _about(
+            "Rows in the sums of the matrices, 'all' for half of all rows; the other half is for "
+            f"comparison. Default: {FEW_ROWS}, or two a client if more, and all.",
+            "N,…|all",
         ),
     ] = ()
     sweep: Annotated[
         tuple[Annotated[int, Meta(ge=0)], ...] | None,
-        Meta(
-            description="Rows in the sums of the curves, or none. Default: "
-            f"{FIRST_OF_SWEEP}, and twice as many as long as there are."
+        _about(
+            f"Rows in the sums of the curves, or none. Default: {FIRST_OF_SWEEP}, and twice as "
+            "many as long as there are.",
+            "N,…|none",
         ),
     ] = None
     repeats: Annotated[
-        int, Meta(ge=1, le=1000, description="Choices of rows, each with runs of its own.")
+        int, _about("Choices of rows, each with runs of its own.", "N", ge=1, le=1000)
     ] = 1
     colluders: Annotated[
-        int, Meta(ge=1, description="Clients that work with whoever receives the sum.")
+        int, _about("Clients that work with whoever receives the sum.", "N", ge=1)
     ] = 2
     candidates: Annotated[
         int,
-        Meta(ge=10, le=100_000, description="Membership: at most N rows in the sum, N out of it."),
+        _about("Membership: at most N rows in the sum, N out of it.", "N", ge=10, le=100_000),
     ] = 1000
     confidence: Annotated[
-        float, Meta(ge=0.5, lt=1, description="With which all intervals hold at once.")
+        float, _about("With which all intervals hold at once.", "SHARE", ge=0.5, lt=1)
     ] = 0.95
 
 
@@ -93,21 +98,22 @@ def make_config(
     Raises:
         ConfigError: a value that is not allowed, naming the field and what may be.
     """
-    run_config = make_run_config(dict(run_settings))
-    read = {name: _read(name, value) for name, value in settings.items()}
+    read = (dict(QUICK) if quick else {}) | {n: _read(n, value) for n, value in settings.items()}
     known = {field.name: field.type for field in msgspec.structs.fields(AttackConfig)}
     for name, value in read.items():
         try:
             msgspec.convert(value, known[name])
         except msgspec.ValidationError as error:
-            raise ConfigError(f"--{name} {settings[name]!r} is not allowed: {error}") from None
-    return msgspec.convert({**(QUICK if quick else {}), **read, "run": run_config}, AttackConfig)
-
-
-def description(field: str) -> str:
-    """A field's help text."""
-    schema = msgspec.json.schema(AttackConfig)["$defs"]["AttackConfig"]["properties"]
-    return str(schema[field]["description"])
+            raise ConfigError(f"--{name} {settings.get(name)!r} is not allowed: {error}") from None
+    config = msgspec.convert(read, AttackConfig)
+    for name, registry in (("methods", METHODS), ("protocols", PROTOCOLS)):
+        wanted = getattr(config, name)
+        if unknown := [one for one in wanted if one not in registry]:
+            raise ConfigError(f"--{name} {unknown[0]!r}; allowed: {', '.join(sorted(registry))}")
+    run_config = make_run_config(
+        run_settings, supplied=["epsilon"], methods=config.methods, protocols=config.protocols
+    )
+    return msgspec.structs.replace(config, run=run_config)
 
 
 def _read(name: str, value: object) -> object:

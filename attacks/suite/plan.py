@@ -5,30 +5,21 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, TypeVar
 
-import msgspec
-
 from attacks.attack import Attack
-from attacks.suite.adversaries import ADVERSARIES, Adversary
-from attacks.suite.config import FEW_ROWS, FIRST_OF_SWEEP, METHODS, PROTOCOLS, AttackConfig
-from attacks.suite.pool import available, check_rows_in_sum
+from attacks.suite.adversaries import Adversary, known_adversaries
+from attacks.suite.config import FEW_ROWS, FIRST_OF_SWEEP, AttackConfig
+from attacks.suite.pool import available, rows_in_sum
+from protocols.protocol import PROTOCOLS
+from protocols.registry import Registry, options_of
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError
+from secure_afl.methods.method import METHODS
 from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.prepare import GRADIENT_METHODS
 
-# Who has more under FedHiP than under AFL, in the joint reading.
-BROADCAST_TO = ("client",)
-
-
-# Whose successes make the curves: who has the sum, and who has the model only.
-SWEPT = ("outsider", "server", "first-aggregator", "key-holder")
-
-
+Item = TypeVar("Item")
 AnyAttack = Attack[Any]
-
-
-Registry = Mapping[str, type[AnyAttack]]
+Attacks = Mapping[str, type[AnyAttack]] | Registry[AnyAttack]
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class Plan:
         return [attack for attack in self.attacks if attack.two_sessions == two]
 
 
-def make_plan(config: AttackConfig, registry: Registry, datasets: Sequence[Dataset]) -> Plan:
+def make_plan(config: AttackConfig, registry: Attacks, datasets: Sequence[Dataset]) -> Plan:
     """All cells, a run's own together.
 
     Raises:
@@ -78,30 +69,31 @@ def make_plan(config: AttackConfig, registry: Registry, datasets: Sequence[Datas
     if not config.attacks:
         chosen = tuple(name for name in chosen if not registry[name].costly)
     attacks = tuple(registry[name] for name in chosen)
-    methods = _chosen("methods", config.methods, METHODS)
-    protocols = _chosen("protocols", config.protocols, PROTOCOLS)
-    names = _chosen("adversaries", config.adversaries, ADVERSARIES)
+    methods = _chosen("methods", config.methods, sorted(METHODS))
+    protocols = _chosen("protocols", config.protocols, sorted(PROTOCOLS))
+    everybody = known_adversaries()
+    names = _chosen("adversaries", config.adversaries, everybody)
     matrix, sweep = _rows_in_sums(config, datasets)
     clients = [dataset.name for dataset in datasets]
-    # One protocol that protects nothing and one that does make the curves.
-    blind = [p for p in protocols if p != "plain"]
-    swept = tuple(p for p in protocols if p in ("plain", *blind[:1]))
+    # The protocols that protect nothing and one that does make the curves.
+    blind = [name for name in protocols if PROTOCOLS[name].hides_vectors]
+    swept = tuple(name for name in protocols if name not in blind[1:])
 
     settings = {}
     axes = product(range(config.repeats), _unique((*matrix, *sweep)), methods)
     for repeat, rows, method in axes:
-        wanted = names if rows in matrix else [name for name in names if name in SWEPT]
-        if method == "fedhip" and "afl" in methods:
-            # Its sums are AFL's, and so is its model; its broadcast is its own.
-            wanted = [name for name in wanted if name in BROADCAST_TO]
+        wanted = names if rows in matrix else [name for name in names if everybody[name].swept]
+        if METHODS[method].sums_of in methods:
+            # Only what clients are given afterwards is this method's own.
+            wanted = [name for name in wanted if name == "client"]
         under = protocols if rows in matrix else swept
         for protocol, epsilon in product(under, (None, *config.epsilons)):
             setting = Setting(method, protocol, epsilon, rows, repeat)
-            terms = make_protocol(_run_config(config, setting))
+            terms = make_protocol(run_config_of(config, setting))
             settings[setting] = tuple(
-                ADVERSARIES[name]
+                everybody[name]
                 for name in wanted
-                if ADVERSARIES[name].parties(terms, clients, config.colluders) is not None
+                if everybody[name].parties(terms, clients, config.colluders) is not None
             )
     plan = Plan(settings, attacks, matrix, sweep, swept)
     if not plan.cells:
@@ -119,22 +111,25 @@ def _rows_in_sums(
     most = available(datasets)
     few = max(FEW_ROWS, 2 * len(datasets))
     default = (few, 0) if few < most else (0,)
-    matrix = [check_rows_in_sum(datasets, n, "--rows") for n in config.rows or default]
+    matrix = [rows_in_sum(datasets, n, "--rows") for n in config.rows or default]
     if config.sweep is None:
         sweep = list(_doubling(max(FIRST_OF_SWEEP, len(datasets)), most))
     else:
-        sweep = [check_rows_in_sum(datasets, n, "--sweep") for n in config.sweep]
+        sweep = [rows_in_sum(datasets, n, "--sweep") for n in config.sweep]
     return _unique(matrix), _unique(sweep)
 
 
-def _run_config(config: AttackConfig, setting: Setting) -> RunConfig:
-    run = msgspec.structs.replace(config.run, method=setting.method, protocol=setting.protocol)
-    if setting.method in GRADIENT_METHODS:
+def run_config_of(config: AttackConfig, setting: Setting) -> RunConfig:
+    """Make the configuration of one run."""
+    run = config.run.replaced(method=setting.method, protocol=setting.protocol)
+    if "rounds" in options_of(METHODS[setting.method]) and run.option("rounds") is None:
         # The first update tells the most; more rounds only if they are asked for.
-        run = msgspec.structs.replace(run, rounds=run.rounds or 1)
-    if setting.epsilon is not None:
-        run = msgspec.structs.replace(run, epsilon=setting.epsilon)
-    return run
+        run = run.replaced(rounds=1)
+    return run if setting.epsilon is None else run.replaced(epsilon=setting.epsilon)
+
+
+def _unique(items: Iterable[Item]) -> tuple[Item, ...]:
+    return tuple(dict.fromkeys(items))
 
 
 def _chosen(what: str, wanted: Sequence[str], known: Iterable[str]) -> tuple[str, ...]:
@@ -144,13 +139,6 @@ def _chosen(what: str, wanted: Sequence[str], known: Iterable[str]) -> tuple[str
     if not (wanted or allowed):
         raise ConfigError(f"there are no {what}")
     return _unique(wanted or allowed)
-
-
-Item = TypeVar("Item")
-
-
-def _unique(items: Iterable[Item]) -> tuple[Item, ...]:
-    return tuple(dict.fromkeys(items))
 
 
 def _doubling(first: int, most: int) -> Iterator[int]:

@@ -1,6 +1,5 @@
 """Whose rows go into an attacked sum, and what the attacker is given beside its view."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -12,12 +11,13 @@ from PIL import Image
 
 from attacks.attack import Known, Truth
 from secure_afl.analytic.quantise import Floats
-from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.rows import ClientData, digest_rows
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
+from secure_afl.progress import Progress
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.prepare import Progress, choose_backbone, extract
+from secure_afl.runs.prepare import choose_backbone, extract
 
 # Side of the images of reports, where the settings name no size.
 DEFAULT_IMAGE_SIDE = 64
@@ -44,12 +44,7 @@ class Pool:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of names, features and labels, hex: other data is another experiment."""
-        hashed = hashlib.sha256()
-        for client in self.rows:
-            hashed.update(f"{client.name}\0{client.features.shape}\0".encode())
-            hashed.update(np.ascontiguousarray(client.features).data)
-            hashed.update(client.labels.data)
-        return hashed.hexdigest()
+        return digest_rows(self.rows).hex()
 
     def __repr__(self) -> str:
         return f"<Pool of {len(self.rows)} clients>"
@@ -79,7 +74,7 @@ def available(datasets: Sequence[Dataset]) -> int:
     return sum(_half(len(dataset)) for dataset in datasets)
 
 
-def check_rows_in_sum(datasets: Sequence[Dataset], rows: int, flag: str) -> int:
+def rows_in_sum(datasets: Sequence[Dataset], rows: int, flag: str) -> int:
     """Return how many rows `rows` means, 0 being all that are available.
 
     Raises:
@@ -110,7 +105,7 @@ def draw(pool: Pool, rows: int, seed: int, repeat: int, most: int) -> Draw:
     Raises:
         ConfigError: another number of rows.
     """
-    check_rows_in_sum(pool.datasets, rows, "rows")
+    rows_in_sum(pool.datasets, rows, "rows")
     rng = np.random.default_rng([seed, repeat, rows])
     orders = [rng.permutation(len(client)) for client in pool.rows]
     takes = _round_robin([_half(len(client)) for client in pool.rows], rows)

@@ -8,7 +8,7 @@ from inspect import getdoc
 
 import msgspec
 
-from attacks.suite.adversaries import ADVERSARIES
+from attacks.suite.adversaries import known_adversaries
 from attacks.suite.cells import Cell
 from attacks.suite.config import AttackConfig
 from attacks.suite.plan import AnyAttack, Plan
@@ -27,11 +27,12 @@ class AttackCard(msgspec.Struct, frozen=True):
 
 
 class AdversaryCard(msgspec.Struct, frozen=True):
-    """What a report says of an adversary."""
+    """What a report says of an adversary; `swept` ones make the curves."""
 
     name: str
     title: str
     meaning: str
+    swept: bool = False
 
 
 class DataCard(msgspec.Struct, frozen=True):
@@ -86,13 +87,14 @@ def describe(attack: type[AnyAttack]) -> AttackCard:
     )
 
 
-def _results(
+def make_results(
     config: AttackConfig,
     plan: Plan,
     pools: Mapping[str, Pool],
     cells: Sequence[Cell],
     command: str,
 ) -> Results:
+    """Gather all that the report is made from."""
     pool = next(iter(pools.values()))
     sizes = [len(client) for client in pool.rows]
     return Results(
@@ -111,9 +113,11 @@ def _results(
             backbones={method: pool.backbone.name for method, pool in pools.items()},
         ),
         attacks=tuple(describe(attack) for attack in plan.attacks),
-        adversaries=tuple(AdversaryCard(a.name, a.title, a.meaning) for a in ADVERSARIES.values()),
+        adversaries=tuple(
+            AdversaryCard(a.name, a.title, a.meaning, a.swept) for a in known_adversaries().values()
+        ),
         protocols={
-            name: make_protocol(msgspec.structs.replace(config.run, protocol=name)).protects
+            name: make_protocol(config.run.replaced(protocol=name)).protects
             for name in config.protocols
         },
         matrix_rows=plan.matrix_rows,
@@ -126,10 +130,11 @@ def _results(
 
 def _versions() -> dict[str, str]:
     packages = ("secure-afl", "numpy", "scipy", "cryptography", "tenseal")
-    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+    return {"python": platform.python_version()} | {name: version_of(name) for name in packages}
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Return the version of an installed package, in words where there is none."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -11,7 +11,6 @@ import numpy as np
 from attacks.views.openings import openings
 from attacks.views.run import RunView
 from protocols.layout import Integers
-from protocols.schemes.pairwise import messages as pairwise_wire
 from protocols.session import CLIENT
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import Statistics
@@ -116,8 +115,8 @@ def _given(view: RunView, round: int) -> list[tuple[frozenset[str], Integers]]:
     if seen.released is not None:
         given.append((frozenset(seen.released.included), seen.released.total))
     after = view.publics[round + 1] if len(view.publics) > round + 1 else None
-    broadcast = getattr(after, "statistics", None)
-    if isinstance(broadcast, Statistics) and seen.released is None:
+    broadcast = None if after is None else after.broadcast
+    if broadcast is not None and seen.released is None:
         counts = any(block.name == "counts" for block in seen.session.layout.blocks)
         given.append((_included(view, round), broadcast.pack(counts=counts)))
     return given
@@ -126,12 +125,8 @@ def _given(view: RunView, round: int) -> list[tuple[frozenset[str], Integers]]:
 def _included(view: RunView, round: int) -> frozenset[str]:
     """Who is in a sum that was not released to the coalition, as far as it was told."""
     seen = view.rounds[round]
-    if seen.session.protocol == pairwise_wire.NAME:
-        for name in seen.records:
-            told = seen.contents(name, pairwise_wire.SURVIVORS, pairwise_wire.Survivors)
-            for survivors in told.values():
-                return frozenset(survivors.names)
-    return frozenset(seen.session.clients)
+    told = openings(seen).told
+    return frozenset(seen.session.clients) if told is None else told
 
 
 @dataclass(frozen=True, eq=False)

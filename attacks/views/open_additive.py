@@ -3,7 +3,7 @@
 The first aggregator has the vector less all masks, each other the seed of one.
 """
 
-from attacks.views.opened import Openings, _colluders, _coordinators, centred
+from attacks.views.opened import Openings, centred, colluders, coordinators, opens
 from attacks.views.view import View
 from protocols.layout import RingVector
 from protocols.primitives.masks import add_mask
@@ -11,10 +11,12 @@ from protocols.schemes.additive import client as additive_client
 from protocols.schemes.additive import messages as additive_messages
 
 
-def _open_additive(view: View) -> Openings:
+@opens("additive")
+def open_additive(view: View) -> Openings:
+    """Open a view of a session under this scheme."""
     session, layout = view.session, view.session.layout
     found = Openings()
-    for name in _colluders(view):
+    for name in colluders(view):
         state = view.held(name, additive_client.AdditiveClient, additive_client.Uploading)
         if state is not None:
             said = view.said(
@@ -24,7 +26,7 @@ def _open_additive(view: View) -> Openings:
                 found.own[name] = centred(layout, _add_shares(view, name, said))
     aggregators = session.of_role(additive_messages.AGGREGATOR)
     shares: dict[str, dict[str, additive_messages.Share]] = {}
-    for aggregator in _coordinators(view, additive_messages.AGGREGATOR):
+    for aggregator in coordinators(view, additive_messages.AGGREGATOR):
         contents = view.contents(aggregator, additive_messages.UPLOAD, additive_messages.Share)
         for name, share in contents.items():
             shares.setdefault(name, {})[aggregator] = share

@@ -8,33 +8,35 @@ from typing import Any
 
 import numpy as np
 
-from attacks.views.opened import Openings, _colluders, _coordinators, centred
+from attacks.views.opened import Openings, centred, colluders, coordinators, opens
 from attacks.views.view import View
 from protocols.layout import Integers
 from protocols.schemes.encrypted import chunks as ckks_chunks
 from protocols.schemes.encrypted import client as ckks_client
 from protocols.schemes.encrypted import key_holder as ckks_key_holder
 from protocols.schemes.encrypted import messages as ckks_messages
-from protocols.schemes.encrypted.parameters import find_parameters
+from protocols.schemes.encrypted.parameters import BFV, CKKS, find_parameters
 from protocols.schemes.encrypted.seal import SEED_BYTES, KeyPair, Ring, from_entries
 
 # Enough for a test of uniformity; taking a ciphertext apart word by word is slow.
 _SAMPLED_CHUNKS = 4
 
 
-def _open_encrypted(view: View) -> Openings:
+@opens(CKKS, BFV)
+def open_encrypted(view: View) -> Openings:
+    """Open a view of a session under this scheme."""
     session = view.session
     found = Openings()
     parameters = find_parameters(session.layout, len(session.clients), session.protocol)
     ring = Ring(parameters)
-    for name in _colluders(view):
+    for name in colluders(view):
         state = view.held(name, ckks_client.EncryptingClient, ckks_client.Uploading)
         if state is not None:
             said = view.said(name, ckks_messages.UPLOAD, ckks_messages.Ciphertexts, [state.server])
             for upload in said.values():
                 chunks = _without_zeros(view, ring, name, state, upload.chunks)
                 found.own[name] = _decrypted(view, ring, _own_keys(ring), chunks)
-    for server in _coordinators(view, ckks_messages.SERVER):
+    for server in coordinators(view, ckks_messages.SERVER):
         keys = _session_keys(view, ring)
         for name, upload in view.contents(
             server, ckks_messages.UPLOAD, ckks_messages.Ciphertexts
@@ -50,7 +52,7 @@ def _open_encrypted(view: View) -> Openings:
 
 
 def _session_keys(view: View, ring: Ring) -> KeyPair | None:
-    for holder in _coordinators(view, ckks_messages.KEY_HOLDER):
+    for holder in coordinators(view, ckks_messages.KEY_HOLDER):
         state = view.held(holder, ckks_key_holder.KeyHolder, ckks_key_holder.Vouching)
         if state is not None:
             return ckks_chunks.session_keys(view.session, ring, state.secret, holder)

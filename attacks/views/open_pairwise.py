@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from attacks.views.opened import Openings, _colluders, _coordinators, centred
+from attacks.views.opened import Openings, centred, colluders, coordinators, opens
 from attacks.views.view import View
 from protocols.layout import RingVector
 from protocols.primitives import shamir
@@ -18,11 +18,13 @@ from protocols.schemes.pairwise import messages as pairwise_wire
 from protocols.schemes.pairwise.server import CollectingUploads, PairwiseServer
 
 
-def _open_pairwise(view: View) -> Openings:
+@opens(pairwise_wire.NAME)
+def open_pairwise(view: View) -> Openings:
+    """Open a view of a session under this scheme."""
     layout = view.session.layout
     found = Openings()
     states: dict[str, pairwise.Uploaded] = {}
-    for name in _colluders(view):
+    for name in colluders(view):
         state = view.held(name, pairwise.PairwiseClient, pairwise.Uploaded)
         if state is None:
             continue
@@ -38,13 +40,23 @@ def _open_pairwise(view: View) -> Openings:
             ]
             add_masks(vector, masks)
             found.own[name] = centred(layout, vector)
-    for server in _coordinators(view, pairwise_wire.SERVER):
+    for server in coordinators(view, pairwise_wire.SERVER):
         _open_pairwise_server(view, server, states, found)
+    found.told = _told(view)
     return found
 
 
+def _told(view: View) -> frozenset[str] | None:
+    """Who is in the sum, as the server told the coalition's clients."""
+    for name in view.records:
+        told = view.contents(name, pairwise_wire.SURVIVORS, pairwise_wire.Survivors)
+        for survivors in told.values():
+            return frozenset(survivors.names)
+    return None
+
+
 def _open_pairwise_server(
-    view: View, server: str, colluders: dict[str, pairwise.Uploaded], found: Openings
+    view: View, server: str, states: dict[str, pairwise.Uploaded], found: Openings
 ) -> None:
     session, layout = view.session, view.session.layout
     state = view.held(server, PairwiseServer, CollectingUploads)
@@ -58,7 +70,7 @@ def _open_pairwise_server(
         for holder in maskers.keys() & set(node.holders):
             maskers[node.advert.name].add(holder)
             maskers[holder].add(node.advert.name)
-    honest = [name for name in uploads if name not in colluders]
+    honest = [name for name in uploads if name not in states]
     left: dict[str, RingVector] = {}
     edges: list[tuple[int, int]] = []
     bare = set()
@@ -70,10 +82,8 @@ def _open_pairwise_server(
             bare.add(name)
         for other in maskers[name]:
             known = None
-            if other in colluders:
-                pairs = {
-                    neighbour.name: neighbour.mask for neighbour in colluders[other].neighbours
-                }
+            if other in states:
+                pairs = {neighbour.name: neighbour.mask for neighbour in states[other].neighbours}
                 known = pairs.get(name)
             elif other in opened and other not in uploads:
                 private = pairwise_wire_keys.private_key(opened[other])

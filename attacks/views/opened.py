@@ -1,6 +1,8 @@
 """What can be opened of one session's uploads, whatever the protocol."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import msgspec
 
@@ -9,7 +11,7 @@ from protocols.layout import Integers, Layout, RingVector
 from protocols.session import CLIENT
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(repr=False)
 class Openings:
     """What a coalition makes of one session's uploads.
 
@@ -18,14 +20,32 @@ class Openings:
         left: what is left of every upload that it saw, as bytes that are uniform while a mask is
             on them: packed ring vectors, seeds, or the low four bytes of ciphertexts' words.
         sums: exact sums over sets of clients.
+        told: who is in the session's sum, as far as the coalition was told; None if it was not.
     """
 
     own: dict[str, Integers] = field(default_factory=dict)
     left: dict[str, bytes] = field(default_factory=dict)
     sums: dict[frozenset[str], Integers] = field(default_factory=dict)
+    told: frozenset[str] | None = None
 
     def __repr__(self) -> str:
         return f"<Openings: {len(self.own)} own, {len(self.left)} uploads, {len(self.sums)} sums>"
+
+
+Opener: TypeAlias = Callable[[View], Openings]
+
+OPENERS: dict[str, Opener] = {}
+"""What opens a view, by the protocol's name; nothing opens under a protocol without one."""
+
+
+def opens(*protocols: str) -> Callable[[Opener], Opener]:
+    """Register what opens views of sessions under these protocols."""
+
+    def decorate(opener: Opener) -> Opener:
+        OPENERS.update(dict.fromkeys(protocols, opener))
+        return opener
+
+    return decorate
 
 
 def centred(layout: Layout, vector: RingVector) -> Integers:
@@ -44,9 +64,11 @@ def centred(layout: Layout, vector: RingVector) -> Integers:
     return widened.decode(vector)
 
 
-def _colluders(view: View) -> list[str]:
+def colluders(view: View) -> list[str]:
+    """List the clients of the coalition."""
     return [name for name in view.records if view.session.member(name).role == CLIENT]
 
 
-def _coordinators(view: View, role: str) -> list[str]:
+def coordinators(view: View, role: str) -> list[str]:
+    """List the coordinators of the coalition that have a role."""
     return [name for name in view.session.of_role(role) if name in view.records]

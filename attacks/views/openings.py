@@ -1,53 +1,36 @@
 """What a coalition's records open: every layer of protection that its own secrets take off.
 
-For each protocol, from messages and saved states alone: what is left of each client's upload when
-all masks are taken off whose keys the coalition has, and which exact sums that yields.
+From messages and saved states alone: what is left of each client's upload when all masks are taken
+off whose keys the coalition has, and which exact sums that yields. Each module `open_<scheme>` in
+this room opens the views of one scheme.
 """
 
-from collections.abc import Callable
+import importlib
+import pkgutil
+from functools import cache
 from weakref import WeakKeyDictionary
 
-from attacks.views.open_additive import _open_additive
-from attacks.views.open_encrypted import _open_encrypted
-from attacks.views.open_pairwise import _open_pairwise
-from attacks.views.open_plain import _open_plain
-from attacks.views.opened import Openings
+import attacks.views
+from attacks.views.opened import OPENERS, Openings
 from attacks.views.view import View
-from protocols.schemes import plain
-from protocols.schemes.additive import protocol as additive
-from protocols.schemes.encrypted.parameters import BFV, CKKS
-from protocols.schemes.pairwise import messages as pairwise_wire
 
 _opened: "WeakKeyDictionary[View, Openings]" = WeakKeyDictionary()
 
 
 def openings(view: View) -> Openings:
-    """All of it, for any of the project's protocols; nothing for others.
+    """Open all that a view's records open; nothing under protocols that have no opener.
 
     Opening ciphertexts takes seconds: it is done once for a view, and kept as long as the view is.
     """
+    _load_openers()
     if view not in _opened:
-        opens = _OPENS.get(view.session.protocol)
-        _opened[view] = Openings() if opens is None else opens(view)
+        opener = OPENERS.get(view.session.protocol)
+        _opened[view] = Openings() if opener is None else opener(view)
     return _opened[view]
 
 
-# plain: the server reads what it is sent.
-
-
-# additive: the first aggregator has the vector less all masks, each other the seed of one.
-
-
-# pairwise: every mask has a key, and the unmasking gives some of them to the server.
-
-
-# ckks, bfv: the key holder's secret makes the session's keys again; a client's, its encryptions.
-
-
-_OPENS: dict[str, Callable[[View], Openings]] = {
-    plain.Plain.name: _open_plain,
-    additive.Additive.name: _open_additive,
-    pairwise_wire.NAME: _open_pairwise,
-    CKKS: _open_encrypted,
-    BFV: _open_encrypted,
-}
+@cache
+def _load_openers() -> None:
+    for module in pkgutil.iter_modules(attacks.views.__path__):
+        if module.name.startswith("open_"):
+            importlib.import_module(f"attacks.views.{module.name}")

@@ -11,7 +11,7 @@ from protocols.codec import Secret
 from protocols.errors import BelowThreshold, InvalidVector, Malformed, Replayed, UnexpectedStep
 from protocols.message import Channel, Message
 from protocols.party import Aborted, Fresh, Party, Received, State, Step, Sum
-from protocols.protocol import Protocol
+from protocols.protocol import PROTOCOLS, Coalition, Protocol
 from protocols.session import CLIENT
 
 SERVER = "server"
@@ -76,10 +76,12 @@ class PlainServer(Party):
 
     @property
     def awaits(self) -> str | None:
+        """`upload` while the server takes vectors; None before and after."""
         return UPLOAD if isinstance(self._state, Collecting) else None
 
     @property
     def result(self) -> Sum | None:
+        """The sum over all uploads, once they are closed; None until then."""
         return self._state.total if isinstance(self._state, Finished) else None
 
     def _transition(self, state: State, received: Received) -> State:
@@ -116,14 +118,27 @@ class PlainServer(Party):
         return Finished(Sum(total, tuple(sorted(state.included))))
 
 
+@PROTOCOLS.register
 class Plain(Protocol, frozen=True, tag="plain"):
     """The protocol without protection."""
 
     name = "plain"
+    summary = "the server sees all"
     protects = "nothing: the server sees every client's vector"
     hides_vectors = False
-    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: PlainClient, SERVER: PlainServer}
+    receiver_role = SERVER
     upload_step = UPLOAD
 
+    @classmethod
+    def parties(cls) -> Mapping[str, type[Party]]:
+        """Return the client and the server."""
+        return {CLIENT: PlainClient, SERVER: PlainServer}
+
     def coordinators(self) -> Mapping[str, str]:
+        """Return the one server."""
         return {SERVER: SERVER}
+
+    def coalitions(self) -> tuple[Coalition, ...]:
+        """List the server, which sees every vector."""
+        meaning = "The server by itself, which receives every vector."
+        return (Coalition("server", "server", meaning, (SERVER,), "vectors"),)

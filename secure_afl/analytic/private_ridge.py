@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy.linalg import eigh
 
 from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
@@ -100,6 +99,8 @@ def _checked(floor: float) -> float:
 
 def _eigen(matrix: Floats) -> tuple[Floats, Floats]:
     """Eigenvalues in ascending order, (d,), and their vectors as columns, (d, d)."""
+    from scipy.linalg import eigh
+
     if matrix.ndim != 2 or len(matrix) == 0 or matrix.shape[0] != matrix.shape[1]:
         raise ConfigError(f"the matrix is {list(matrix.shape)}, allowed: [d, d] with d ≥ 1")
     if not np.isfinite(matrix).all():

@@ -1,8 +1,6 @@
 """The closed-form solver: where floating point returns."""
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_factor, cho_solve
-from scipy.linalg.lapack import dpocon
 
 from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
@@ -22,6 +20,8 @@ def ridge(gram: Floats, cross: Floats, regularisation: float) -> Floats:
     Raises:
         ConfigError: G + λI is not positive definite, to working precision.
     """
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
     if not 0 <= regularisation < np.inf:
         raise ConfigError(f"ridge is {regularisation}, allowed: finite and ≥ 0")
     regularised = gram + regularisation * np.eye(len(gram))
@@ -39,5 +39,7 @@ def ridge(gram: Floats, cross: Floats, regularisation: float) -> Floats:
 
 def _condition(factor: Floats, matrix: Floats) -> float:
     """Estimate of the reciprocal condition number, from the Cholesky factor (LAPACK dpocon)."""
+    from scipy.linalg.lapack import dpocon
+
     reciprocal, _ = dpocon(factor, float(np.abs(matrix).sum(axis=0).max()))
     return float(reciprocal)

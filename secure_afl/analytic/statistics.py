@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg.blas import dgemm, dsyrk
 
 from protocols.codec import Secret
 from protocols.layout import Block, Integers, Layout
@@ -50,6 +49,8 @@ class Statistics(Secret, frozen=True, eq=False):
             DataError: no rows or more than 2^29, lengths that differ, a label out of range, or
                 features not finite.
         """
+        from scipy.linalg.blas import dgemm, dsyrk
+
         check_rows(features, labels, classes)
         rows, dim = features.shape
         if rows > MAX_CLIENT_ROWS:

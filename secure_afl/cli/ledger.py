@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from secure_afl.cli.main import app
-from secure_afl.cli.tables import _finite
 from secure_afl.errors import ConfigError
-from secure_afl.privacy.ledger import Ledger
+
+if TYPE_CHECKING:
+    from secure_afl.privacy.ledger import Ledger
 
 
-@app.command()
 def ledger(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A ledger of run --ledger.")],
     raise_budget: Annotated[
@@ -36,6 +35,8 @@ def ledger(
 
       secure-afl ledger ledger.json
     """
+    from secure_afl.privacy.ledger import Ledger
+
     if not file.is_file():
         raise ConfigError(f"{file} is no ledger; name the file of run --ledger")
     book = Ledger.open(file)
@@ -44,7 +45,7 @@ def ledger(
     _show_ledger(book)
 
 
-def _raise_budget(book: Ledger, epsilon: float) -> None:
+def _raise_budget(book: "Ledger", epsilon: float) -> None:
     budget = book.budget
     if budget is None:
         raise ConfigError(
@@ -55,7 +56,9 @@ def _raise_budget(book: Ledger, epsilon: float) -> None:
     book.raise_budget(msgspec.structs.replace(budget, epsilon=epsilon))
 
 
-def _show_ledger(book: Ledger) -> None:
+def _show_ledger(book: "Ledger") -> None:
+    from secure_afl.cli.tables import finite
+
     console, budget = Console(), book.budget
     # Opened, so that it is known to be a ledger.
     entries = json.loads(book.path.read_text(encoding="utf-8"))["entries"]
@@ -70,13 +73,13 @@ def _show_ledger(book: Ledger) -> None:
                 entry.run[:8],
                 f"{entry.rounds}",
                 Text(entry.mechanism),
-                _finite(math.inf if entry.mu is None else entry.epsilon),
+                finite(math.inf if entry.mu is None else entry.epsilon),
             )
         console.print(table)
         spent = book.spent(lineage)
         words = f"Releases: {spent.releases}"
         if budget is not None and spent.epsilon is not None:
-            words += f"; spent: ε = {_finite(spent.epsilon)} of {budget.epsilon:g}"
+            words += f"; spent: ε = {finite(spent.epsilon)} of {budget.epsilon:g}"
         console.print(words, "\n", highlight=False)
     if not entries:
         console.print("Nothing was released.", highlight=False)

@@ -2,23 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from protocols.schemes.pairwise.parameters import describe, find_parameters
-from secure_afl.cli.main import app
-from secure_afl.cli.options import _flag
+from secure_afl.cli.options import run_settings, with_flags
 from secure_afl.errors import ConfigError
-from secure_afl.federation import keys as keyfiles
-from secure_afl.federation.task import majority
-from secure_afl.runs import doctor as checks
-from secure_afl.runs.config import json_schema, make_config
 
 
-@app.command()
 def keygen(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="One or more party names.")],
     role: Annotated[
@@ -35,31 +28,37 @@ def keygen(
 
       secure-afl keygen university clinic --role aggregator
     """
-    roster = keyfiles.generate(names, role, out)
+    from secure_afl.federation.keys import generate
+
+    roster = generate(names, role, out)
     for line in roster.members:
         typer.echo(f"{line.name}  {line.role}  {line.verify_key}")
 
 
-@app.command()
+@with_flags(
+    lambda: run_settings("corrupt_fraction", "dropout_fraction", "server_trust", "min_cohort")
+)
 def params(
     clients: Annotated[
         int, typer.Argument(metavar="N", help="Number of clients.", min=2, max=100_000)
     ],
-    corrupt_fraction: Annotated[float | None, _flag("corrupt_fraction", "SHARE")] = None,
-    dropout_fraction: Annotated[float | None, _flag("dropout_fraction", "SHARE")] = None,
-    server_trust: Annotated[str | None, _flag("server_trust", "TRUST")] = None,
-    min_cohort: Annotated[int | None, _flag("min_cohort", "N")] = None,
+    **settings: Any,
 ) -> None:
     """Print neighbours, threshold and guarantees of the pairwise protocol for a cohort."""
-    given = {name: value for name, value in locals().items() if value is not None}
-    config = make_config({name: given[name] for name in given if name != "clients"})
+    from protocols.schemes.pairwise import Pairwise
+    from protocols.schemes.pairwise.parameters import describe, find_parameters
+    from secure_afl.federation.task import majority
+    from secure_afl.runs.settings import make_config
+
+    config = make_config(settings, protocols=[Pairwise.name])
     if config.min_cohort is not None and config.min_cohort > clients:
         raise ConfigError(f"minimum cohort {config.min_cohort}, allowed: ≤ {clients} clients")
+    terms = Pairwise(**config.given_to(Pairwise))
     found = find_parameters(
         clients,
-        config.corrupt_fraction,
-        config.dropout_fraction,
-        config.server_trust,
+        terms.corrupt_fraction,
+        terms.dropout_fraction,
+        terms.server_trust,
         config.min_cohort,
     )
     least = majority(clients) if config.min_cohort is None else config.min_cohort
@@ -74,18 +73,19 @@ def params(
     Console(soft_wrap=True).print(table)
 
 
-@app.command()
-def doctor(
-    backbone: Annotated[str | None, _flag("backbone", "SPEC")] = None,
-    checkpoint: Annotated[str | None, _flag("checkpoint", "FILE")] = None,
-    image_size: Annotated[int | None, _flag("image_size", "N")] = None,
-) -> None:
+@with_flags(lambda: run_settings("backbone", "checkpoint", "image_size"))
+def doctor(**settings: Any) -> None:
     """Check this machine: versions, GPU, AES, cache, a small sum and, if named, a backbone."""
+    from secure_afl.runs import doctor as checks
+
     found = checks.checks()
-    if backbone is None and (checkpoint, image_size) != (None, None):
+    backbone = settings.pop("backbone", None)
+    if backbone is None and settings:
         raise ConfigError("--checkpoint and --image-size go with --backbone")
     if backbone is not None:
-        found.append(checks.backbone(backbone, checkpoint, image_size))
+        found.append(
+            checks.backbone(backbone, settings.get("checkpoint"), settings.get("image_size"))
+        )
     table = Table("check", "found", box=None)
     for check in found:
         table.add_row(check.name, check.found, style=None if check.good else "bold red")
@@ -94,7 +94,8 @@ def doctor(
         raise ConfigError("this machine is not fit to run; see the red lines")
 
 
-@app.command()
 def schema() -> None:
     """Print the JSON Schema of run.toml, for editors that check as you type."""
+    from secure_afl.runs.settings import json_schema
+
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

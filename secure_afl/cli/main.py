@@ -1,18 +1,69 @@
-"""`secure-afl`: the command line, and the one place that knows all packages."""
+"""`secure-afl`: the command line, whose commands are found by their names.
 
+The project's own commands are listed here; other packages announce theirs by entry points of the
+group `secure_afl.commands`, whose objects are functions or `typer.Typer` applications. A command's
+module is imported when the command or the list of commands is asked for.
+"""
+
+import importlib
+import inspect
 import io
 import logging
 import sys
-from typing import Annotated
+from importlib.metadata import entry_points, version
+from typing import Annotated, Any
 
 import typer
-from rich.logging import RichHandler
+from typer.core import TyperGroup
 
-from protocols.errors import ProtocolError
-from secure_afl.cli.tables import _errors
-from secure_afl.errors import SecureAflError
+from protocols.errors import BrokenExtension, SecureAflError
+from secure_afl.cli.console import errors
+from secure_afl.cli.options import Flagged
+
+OWN = {
+    "demo": "secure_afl.cli.run",
+    "run": "secure_afl.cli.run",
+    "tune": "secure_afl.cli.tune",
+    "ledger": "secure_afl.cli.ledger",
+    "evaluate": "secure_afl.cli.models",
+    "predict": "secure_afl.cli.models",
+    "keygen": "secure_afl.cli.machine",
+    "params": "secure_afl.cli.machine",
+    "doctor": "secure_afl.cli.machine",
+    "schema": "secure_afl.cli.machine",
+}
+GROUP = "secure_afl.commands"
+
+
+class Commands(TyperGroup):
+    """The commands by name, each imported when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the project's commands, then those of other packages."""
+        return list(dict.fromkeys([*OWN, *(entry.name for entry in entry_points(group=GROUP))]))
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Make a command; None where there is none of this name.
+
+        Raises:
+            BrokenExtension: another package's command cannot be imported.
+        """
+        found = _found(cmd_name)
+        return None if found is None else _command(cmd_name, found)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands by their first sentences, without making their flags."""
+        rows = []
+        for name in self.list_commands(ctx):
+            found = _found(name)
+            text = getattr(found.command if isinstance(found, Flagged) else found, "__doc__", "")
+            rows.append((name, (inspect.cleandoc(text or "").splitlines() or [""])[0]))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,18 +75,40 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: errors end in one line and exit code 2."""
+    """Run the command that the arguments name; errors end in one line and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show ≥ shows something else; the run is not lost for it.
             stream.reconfigure(errors="replace")
     try:
         app()
-    except (SecureAflError, ProtocolError, OSError, MemoryError) as error:
-        _errors.print(
+    except (SecureAflError, OSError, MemoryError) as error:
+        errors().print(
             f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)
+
+
+def _found(name: str) -> Any:
+    """What a command's name stands for; None for nothing."""
+    if name in OWN:
+        return getattr(importlib.import_module(OWN[name]), name)
+    for entry in entry_points(group=GROUP, name=name):
+        try:
+            return entry.load()
+        except Exception as error:
+            raise BrokenExtension(
+                f"the command '{name}' of {entry.value} cannot be imported: "
+                f"{type(error).__name__}: {error}",
+                fix="update or uninstall the package that brings it",
+            ) from error
+    return None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"secure-afl {version('secure-afl')}")
+        raise typer.Exit
 
 
 @app.callback()
@@ -43,13 +116,26 @@ def options(
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Log what happens, to standard error.")
     ] = False,
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_version),
+    ] = False,
 ) -> None:
-    """Options before any command."""
+    """Set what holds for every command."""
     if verbose:
-        handler = RichHandler(console=_errors, show_path=False)
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=errors(), show_path=False)
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
 
 
-# The commands register themselves.
-from attacks import cli as _attack  # noqa: E402, F401
-from secure_afl.cli import ledger, machine, models, run, tune  # noqa: E402, F401
+def _command(name: str, found: Any) -> Any:
+    """A command or a group of commands as click has them."""
+    if isinstance(found, typer.Typer):
+        command = typer.main.get_command(found)
+    else:
+        single = typer.Typer(add_completion=False, rich_markup_mode=None)
+        single.command(name)(found.function() if isinstance(found, Flagged) else found)
+        command = typer.main.get_command(single)
+    command.name = name
+    return command

@@ -1,42 +1,111 @@
 """Flags of the command line, made from the structs of settings."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 
-from attacks.suite import config as suite_config
-from secure_afl.errors import ConfigError
-from secure_afl.runs.config import description
+if TYPE_CHECKING:
+    from protocols.registry import Option
 
-Describe = Callable[[str], str]
-
-
-_JSON_HELP = "Write the report as JSON to FILE; - for standard output."
-
-
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="FILE", help=_JSON_HELP)]
+JsonFile = Annotated[
+    str | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write the report as JSON to FILE; - for standard output."
+    ),
+]
 
 
-def _flag(field: str, metavar: str | None = None, describe: Describe = description) -> Any:
-    return typer.Option(
-        "--" + field.replace("_", "-"), metavar=metavar, help=describe(field), show_default=False
+def run_settings(*names: str) -> list["Option"]:
+    """Describe settings of a run; without names all of them, and all options."""
+    from secure_afl.runs.config import FIELDS
+    from secure_afl.runs.settings import declared_options, setting
+
+    return [setting(name) for name in names or (*FIELDS, *declared_options())]
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """A command with flags for settings, which are made when the command is asked for.
+
+    Attributes:
+        command: takes the settings as keyword arguments.
+        settings: of each flag.
+    """
+
+    command: Callable[..., None]
+    settings: Callable[[], Iterable["Option"]]
+
+    def function(self) -> Callable[..., None]:
+        """Make the function that typer reads: a flag for each setting."""
+        command = self.command
+        flags = [_parameter(option) for option in self.settings()]
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        generated = {parameter.name for parameter in flags}
+
+        @functools.wraps(command)
+        def called(**values: Any) -> None:
+            given = {
+                name: value
+                for name, value in values.items()
+                if name not in generated or value is not None
+            }
+            command(**given)
+
+        # What typer reads.
+        called.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[p.replace(kind=p.KEYWORD_ONLY) for p in own] + flags
+        )
+        called.__annotations__ = {
+            **{name: kind for name, kind in command.__annotations__.items() if name != "settings"},
+            **{parameter.name: parameter.annotation for parameter in flags},
+        }
+        return called
+
+
+def with_flags(
+    settings: Callable[[], Iterable["Option"]],
+) -> Callable[[Callable[..., None]], Flagged]:
+    """Give a command a flag for each setting, in the place of its `**settings`.
+
+    The command is called with the settings that were given, and with no others.
+
+    Args:
+        settings: lists them when the command is asked for, and not when it is imported.
+    """
+    return lambda command: Flagged(command, settings)
+
+
+def _parameter(option: "Option") -> inspect.Parameter:
+    kind, choices = _plain(option.type)
+    name = "--" + option.name.replace("_", "-")
+    declaration = f"{name}/--no-{name[2:]}" if kind is bool else name
+    described = typer.Option(
+        declaration,
+        metavar=None if kind is bool else option.metavar or "|".join(choices) or None,
+        help=option.description,
+        show_default=False,
+    )
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, described],
     )
 
 
-def _suite_flag(field: str, metavar: str) -> Any:
-    return _flag(field, metavar, suite_config.description)
-
-
-def _numbers(flag: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"{flag} {text!r}; allowed: numbers with commas between") from None
-
-
-def _whole_numbers(flag: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"{flag} {text!r}; allowed: whole numbers with commas between") from None
+def _plain(annotation: Any) -> tuple[Any, tuple[str, ...]]:
+    """The type of a flag's value, and the words that it may be; lists are words with commas."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
+        return _plain(kinds[0])
+    if get_origin(annotation) is Literal:
+        return str, get_args(annotation)
+    return (annotation if annotation in (bool, int, float) else str), ()

@@ -1,66 +1,24 @@
-"""What commands print: tables, progress, warnings and JSON files."""
+"""What commands print about runs: tables, warnings and JSON files."""
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Task,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
 from rich.table import Table
-from rich.text import Text
 
+from protocols.protocol import PROTOCOLS
+from secure_afl.cli.console import people
 from secure_afl.errors import ConfigError
 from secure_afl.federation.report import Report
-from secure_afl.runs.prepare import Progress
-
-_errors = Console(stderr=True)
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), _Done())
-    with Bars(*columns, TimeRemainingColumn(), console=_errors, transient=True) as bars:
-        tasks: dict[str, Any] = {}
-
-        def advance(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield advance
-
-
-class _Done(TaskProgressColumn):
-    """How much is done: in percent, since numbers of rows may be private, or of what is counted."""
-
-    def render(self, task: Task) -> Text:
-        counted = task.description in ("points", "canaries", "cells")
-        return MofNCompleteColumn().render(task) if counted else super().render(task)
-
-
-def _people(json_file: str | None) -> Console:
-    """Where people read: JSON on standard output is for programs, and leaves standard error."""
-    return _errors if json_file == "-" else Console()
-
-
-def _features(advance: Progress) -> Callable[[int, int], None]:
-    return lambda done, total: advance("features", done, total)
-
-
-def _show(report: Report, json_file: str | None) -> None:
-    console = _people(json_file)
+def show_report(report: Report, json_file: str | None) -> None:
+    """Print one run's report as a table, with what it protects and warns of."""
+    console = people(json_file)
     table = Table("", f"{report.method} / {report.protocol}", title="secure-afl")
     table.columns[1].justify = "right"
     for name, value in _lines(report).items():
@@ -69,14 +27,16 @@ def _show(report: Report, json_file: str | None) -> None:
     _show_trust(console, [report])
 
 
-def _finite(epsilon: float | None) -> str:
+def finite(epsilon: float | None) -> str:
+    """Write an ε, which may be infinite, or not there."""
     if epsilon is None:
         return "–"
     return "∞" if epsilon == math.inf else f"{epsilon:.4g}"
 
 
-def _compare(reports: Sequence[Report], json_file: str | None) -> None:
-    console = _people(json_file)
+def compare_reports(reports: Sequence[Report], json_file: str | None) -> None:
+    """Print several runs' reports side by side."""
+    console = people(json_file)
     table = Table("method", "protocol", title="secure-afl", title_justify="left")
     for name in ("exact", "accuracy", "own rows", "upload", "seconds"):
         table.add_column(name, justify="right")
@@ -87,8 +47,8 @@ def _compare(reports: Sequence[Report], json_file: str | None) -> None:
             report.method,
             report.protocol,
             "yes" if report.exact else "NO",
-            _percent(report.accuracy.federated),
-            _percent(report.accuracy.personal_mean),
+            percent(report.accuracy.federated),
+            percent(report.accuracy.personal_mean),
             f"{report.bytes.upload_per_client / 1e6:.2f} MB",
             f"{spent:.2f}",
         )
@@ -106,7 +66,7 @@ def _compare(reports: Sequence[Report], json_file: str | None) -> None:
 
 def _show_trust(console: Console, reports: Sequence[Report]) -> None:
     for name, protects in {report.protocol: report.protects for report in reports}.items():
-        if not protects.startswith("nothing"):  # of which a warning speaks
+        if PROTOCOLS[name].hides_vectors:  # otherwise a warning speaks of it
             console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
     for trusts in dict.fromkeys(r.privacy.trusts for r in reports if r.privacy is not None):
         console.print(f"Privacy rests on this: {trusts}.", markup=False, highlight=False)
@@ -124,12 +84,12 @@ def _lines(report: Report) -> dict[str, str]:
         "features × classes": f"{report.feature_dim} × {report.classes}",
         "feature bits / ring bits": f"{report.feature_bits} / {report.ring_bits}",
         "exact": "yes" if report.exact else "NO",
-        "accuracy": _percent(accuracy.federated),
-        "  centralised, float": _percent(accuracy.centralised_float),
-        "  each client alone": _percent(accuracy.local_mean),
-        "own rows: personal model": _percent(accuracy.personal_mean),
-        "  federated model": _percent(accuracy.holdout_federated_mean),
-        "  own data alone": _percent(accuracy.holdout_local_mean),
+        "accuracy": percent(accuracy.federated),
+        "  centralised, float": percent(accuracy.centralised_float),
+        "  each client alone": percent(accuracy.local_mean),
+        "own rows: personal model": percent(accuracy.personal_mean),
+        "  federated model": percent(accuracy.holdout_federated_mean),
+        "  own data alone": percent(accuracy.holdout_local_mean),
         **_privacy_lines(report),
         "upload per client": f"{upload / 1e6:.3f} MB",
         "  of AFL in float64": f"{upload / plain:.1%}",
@@ -153,11 +113,13 @@ def _privacy_lines(report: Report) -> dict[str, str]:
     }
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
+    """Write a share in percent; a dash where there is none."""
     return "–" if share is None else f"{share:.1%}"
 
 
-def _check_writable(json_file: str | None) -> None:
+def check_writable(json_file: str | None) -> None:
+    """Raise ConfigError unless the file can be written, before any work is done."""
     if json_file in (None, "-"):
         return
     assert json_file is not None
@@ -172,7 +134,8 @@ def _check_writable(json_file: str | None) -> None:
         ) from None
 
 
-def _write_json(file: str | None, content: Any) -> None:
+def write_json(file: str | None, content: Any) -> None:
+    """Write content as JSON into a file, or for - to standard output; None writes nothing."""
     if file is None:
         return
     text = msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_afl.data.images import _read_bytes, read_image
+from secure_afl.data.images import read_bytes, read_image
 from secure_afl.errors import DataError
 
 ImageFiles: TypeAlias = tuple[Path, ...]
@@ -29,8 +29,9 @@ class Dataset:
 
     `labels` is int64 (n,) with values in 0..len(classes) - 1; a class may have no example.
 
-    Raises DataError for no examples, lengths that differ, a shape or dtype other than those of
-    `Examples`, NaN or infinite features, labels out of range, or class names that repeat.
+    Raises:
+        DataError: no examples, lengths that differ, a shape or dtype other than those of
+            `Examples`, NaN or infinite features, labels out of range, or class names that repeat.
     """
 
     name: str
@@ -70,16 +71,23 @@ class Dataset:
         return int(self.examples.shape[1])
 
     def take(self, indices: NDArray[np.int64]) -> "Dataset":
-        """The rows at `indices`, int64 (k,), in that order. Raises DataError for no rows."""
+        """Return the rows at `indices`, int64 (k,), in that order.
+
+        Raises:
+            DataError: no indices.
+        """
         if isinstance(self.examples, tuple):
             files = tuple(self.examples[index] for index in indices)
             return replace(self, examples=files, labels=self.labels[indices])
         return replace(self, examples=self.examples[indices], labels=self.labels[indices])
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """One image: (h, w, 3) from a file; (h, w) or (h, w, 3) as it lies in an array.
+        """Return one image, uint8.
 
-        Raises DataError for features, and for a file that cannot be read as an 8-bit image.
+        An image is (h, w, 3) from a file; (h, w) or (h, w, 3) as it lies in an array.
+
+        Raises:
+            DataError: the dataset holds features, or the file cannot be read as an 8-bit image.
         """
         if isinstance(self.examples, tuple):
             return read_image(self.examples[index])
@@ -88,12 +96,13 @@ class Dataset:
         return image
 
     def image_digest(self, index: int) -> bytes:
-        """SHA-256 (32 bytes) of a file's content, or of an array image's bytes, shape and dtype.
+        """Hash a file's content, or an array image's bytes, shape and dtype: SHA-256, 32 bytes.
 
-        Raises DataError for features, and for a file that cannot be read.
+        Raises:
+            DataError: the dataset holds features, or the file cannot be read.
         """
         if isinstance(self.examples, tuple):
-            return hashlib.sha256(b"file\0" + _read_bytes(self.examples[index])).digest()
+            return hashlib.sha256(b"file\0" + read_bytes(self.examples[index])).digest()
         self._require_images()
         image = self.examples[index]
         header = f"array\0{image.shape}\0{image.dtype.str}\0".encode()
@@ -110,7 +119,8 @@ class Dataset:
 def align(datasets: Sequence[Dataset], classes: tuple[str, ...]) -> list[Dataset]:
     """Relabel datasets onto a class list.
 
-    Raises DataError if a dataset has an example of a class that is not in the list.
+    Raises:
+        DataError: a dataset has an example of a class that is not in the list.
     """
     position = {name: index for index, name in enumerate(classes)}
     aligned = []
@@ -130,7 +140,8 @@ def align(datasets: Sequence[Dataset], classes: tuple[str, ...]) -> list[Dataset
 def check_alike(datasets: Sequence[Dataset]) -> None:
     """Check that all datasets hold images, or all hold features of one width.
 
-    Raises DataError naming the first dataset and one that differs from it.
+    Raises:
+        DataError: one dataset differs from the first, naming both.
     """
     first = datasets[0]
     for other in datasets[1:]:
@@ -149,7 +160,8 @@ def split_holdout(
     `fraction * n` is rounded to the nearest count, and every class gives its share of it to within
     one row. At least one training row stays; the holdout is None where no row is left for it.
 
-    Raises DataError for a fraction outside [0, 1).
+    Raises:
+        DataError: a fraction outside [0, 1).
     """
     if not 0 <= fraction < 1:
         raise DataError(f"holdout fraction {fraction} is not in [0, 1); give for example 0.2")

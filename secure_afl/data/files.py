@@ -34,7 +34,8 @@ def load(path: str | Path, split: str = "train") -> Dataset:
     are sorted, numerically where all are numbers; files that are no images are ignored. The
     dataset's name is that of the folder, or of the file without its suffix.
 
-    Raises DataError for anything that cannot be loaded, with the fix.
+    Raises:
+        DataError: anything that cannot be loaded, with the fix.
     """
     path = Path(path)
     if path.is_dir():
@@ -58,7 +59,8 @@ def load_unlabelled(path: str | Path, split: str = "test") -> Dataset:
     An image file, a folder of images at any depth, or an `.npz` as for `load`, where labels need
     not be there and are not looked at.
 
-    Raises DataError for anything that cannot be loaded, with the fix.
+    Raises:
+        DataError: anything that cannot be loaded, with the fix.
     """
     path = Path(path)
     examples: Examples
@@ -75,13 +77,14 @@ def load_unlabelled(path: str | Path, split: str = "test") -> Dataset:
 
 
 def load_clients(pattern: str) -> list[Dataset]:
-    """Load every path that matches a glob pattern (`**` allowed) as one client, sorted by path.
+    """Load each match of a glob pattern (`**` allowed) as a client, sorted by path.
 
     A literal path is a pattern too. All clients are relabelled onto one shared class list: the
     sorted union. A client is named like its folder or file; where names repeat, the parent's name
     and an underscore go in front.
 
-    Raises DataError if nothing matches, names still repeat, or the clients are not alike.
+    Raises:
+        DataError: nothing matches, names still repeat, or the clients are not alike.
     """
     paths = client_paths(pattern)
     names = _client_names(paths)
@@ -91,7 +94,11 @@ def load_clients(pattern: str) -> list[Dataset]:
 
 
 def client_paths(pattern: str) -> list[Path]:
-    """Every path that matches the pattern of `load_clients`, sorted. DataError if none does."""
+    """Return every path that matches the pattern of `load_clients`, sorted.
+
+    Raises:
+        DataError: none matches, or two are one folder or file by a link.
+    """
     # A literal path may hold characters that glob takes for a pattern, and Path.glob refuses
     # absolute patterns.
     literal = Path(pattern).exists()
@@ -115,9 +122,10 @@ def embedded_digits() -> Dataset:
 
 
 def has_split(path: str | Path, split: str) -> bool:
-    """Whether a path is an `.npz` file with `{split}_images` and `{split}_labels`.
+    """Return whether a path is an `.npz` file with `{split}_images` and `{split}_labels`.
 
-    Raises DataError for an `.npz` file that cannot be read.
+    Raises:
+        DataError: an `.npz` file that cannot be read.
     """
     path = Path(path)
     if path.is_dir() or path.suffix.lower() != ".npz":

@@ -15,9 +15,10 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGB
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Decode an image file as RGB, uint8 (h, w, 3); grey is replicated, transparency dropped.
 
-    Raises DataError for a file that is missing, damaged, or has more than 8 bits per channel.
+    Raises:
+        DataError: a file that is missing, damaged, or has more than 8 bits per channel.
     """
-    content = _read_bytes(path)
+    content = read_bytes(path)
     try:
         with Image.open(io.BytesIO(content)) as image:
             mode = image.mode
@@ -36,7 +37,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return pixels
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a file whole.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:

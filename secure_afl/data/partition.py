@@ -23,9 +23,12 @@ class Partition(ABC):
     """A way to cut a dataset into clients; every row goes to at most one client."""
 
     def split(self, dataset: Dataset, rng: np.random.Generator) -> list[Dataset]:
-        """The clients, named client_00, client_01, …; the same for the same state of `rng`.
+        """Cut a dataset into clients, named client_00, client_01, and so on.
 
-        Raises DataError if the dataset has too few rows for it.
+        Equal states of `rng` give equal clients.
+
+        Raises:
+            DataError: the dataset has too few rows.
         """
         parts = self.assign(dataset.labels, rng)
         digits = max(2, len(str(len(parts) - 1)))
@@ -38,9 +41,14 @@ class Partition(ABC):
     def assign(
         self, labels: NDArray[np.int64], rng: np.random.Generator
     ) -> list[NDArray[np.int64]]:
-        """The row numbers of each client, int64, given the labels of all rows, int64 (n,).
+        """Return the row numbers of each client, int64.
 
-        Raises DataError if there are too few rows.
+        Args:
+            labels: of all rows, int64 (n,).
+            rng: of the draws.
+
+        Raises:
+            DataError: there are too few rows.
         """
 
 
@@ -71,9 +79,10 @@ class Dirichlet(Partition):
     def assign(
         self, labels: NDArray[np.int64], rng: np.random.Generator
     ) -> list[NDArray[np.int64]]:
-        """See `Partition.assign`; every row is used, and no client is empty.
+        """Deal out every row, with no client left empty.
 
-        Raises DataError too if 1,000 draws all left a client empty.
+        Raises:
+            DataError: fewer rows than clients, or 1,000 draws that all left a client empty.
         """
         _require_rows(len(labels), self.clients, "clients")
         _, class_sizes = np.unique(labels, return_counts=True)
@@ -130,9 +139,10 @@ class Sizes(Partition):
 
 
 def parse(spec: str) -> Partition:
-    """A partition from `iid:10`, `dirichlet:10:0.1`, `shards:10:2` or `sizes:100,200,50`.
+    """Make a partition from `iid:10`, `dirichlet:10:0.1`, `shards:10:2` or `sizes:100,200,50`.
 
-    Raises ConfigError that names the allowed forms.
+    Raises:
+        ConfigError: another form, naming the allowed ones, or a number out of range.
     """
     match spec.split(":"):
         case ["iid", clients]:

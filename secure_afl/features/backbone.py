@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +10,9 @@ from numpy.typing import NDArray
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.cache import FeatureCache
-
-if TYPE_CHECKING:
-    pass
-from secure_afl.features.pixels import MAX_PROJECTION, Pixels, Progress, Projection
+from secure_afl.features.pixels import MAX_PROJECTION, Pixels, Projection
 from secure_afl.features.timm import TimmNetwork, load_network
+from secure_afl.progress import Progress
 
 """Called with the number of examples done and that of all."""
 
@@ -50,12 +47,13 @@ class Backbone:
         cache: FeatureCache | None = None,
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
-        """The feature rows of a dataset in its order, float32 (n, d), all finite.
+        """Compute the feature rows of a dataset in its order, float32 (n, d), all finite.
 
         With a cache, rows of a network are taken from it and stored in it as they are computed.
 
-        Raises DataError for data that the backbone does not take, an image that cannot be read, or
-        rows that are not finite.
+        Raises:
+            DataError: data that the backbone does not take, an image that cannot be read, or rows
+                that are not finite.
         """
         rows = self.front.extract(dataset, cache, progress)
         if self.projection is not None:
@@ -75,7 +73,7 @@ def parse_backbone(
     image_size: int | None = None,
     seed: int = 0,
 ) -> Backbone:
-    """A backbone from its spec; weights are loaded, or downloaded, here.
+    """Make a backbone from its spec; weights are loaded, or downloaded, here.
 
     - `identity`: features as they are; images flattened to pixels in [0, 1].
     - `projection:<dim>`: relu(x @ R) after `identity`, with R ~ N(0, 1 / d_in) drawn from `seed`.
@@ -87,8 +85,9 @@ def parse_backbone(
     `image_size` resizes images to exactly that many pixels each way, without a crop unless
     `crop_pct` is given.
 
-    Raises ConfigError for a spec or setting that cannot be, and DataError for weights that cannot
-    be loaded.
+    Raises:
+        ConfigError: a spec or setting that cannot be.
+        DataError: weights that cannot be loaded.
     """
     if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
         raise ConfigError(f"image size {image_size} is not in 1..{MAX_IMAGE_SIZE}")

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 
 from secure_afl.errors import DataError
 
@@ -29,19 +29,17 @@ def default_path() -> Path:
     """The cache file of this user: `$SECURE_AFL_CACHE`, or one in the user's cache directory."""
     if chosen := os.environ.get("SECURE_AFL_CACHE"):
         return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "secure-afl" / "features.sqlite"
+    return user_cache_path("secure-afl", appauthor=False) / "features.sqlite"
 
 
 class FeatureCache:
-    """Feature rows by backbone and image, in one SQLite file that only its owner can read.
+    """Feature rows by backbone and image, in a SQLite file that its owner alone reads.
 
     The file (mode 0600) and its folder (mode 0700) are made if they are missing. Several processes
-    may use it at a time. Raises DataError for a file that is not a feature cache, that is damaged,
-    or that cannot be written.
+    may use it at a time.
+
+    Raises:
+        DataError: a file that is not a feature cache, that is damaged, or that cannot be written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -67,9 +65,10 @@ class FeatureCache:
     def get(
         self, backbone_digest: bytes, image_digests: Iterable[bytes]
     ) -> dict[bytes, NDArray[np.float32]]:
-        """The rows that are known, float32 (d,), by image digest; the others are left out.
+        """Return the known rows, float32 (d,), by image digest; the others are left out.
 
-        Raises DataError if the file is damaged.
+        Raises:
+            DataError: the file is damaged or cannot be used.
         """
         found: dict[bytes, NDArray[np.float32]] = {}
         query = "SELECT row, checksum FROM features WHERE backbone = ? AND image = ?"
@@ -87,7 +86,8 @@ class FeatureCache:
     def put(self, backbone_digest: bytes, rows: Mapping[bytes, NDArray[np.float32]]) -> None:
         """Store rows, float32 (d,), by image digest, all or none; known ones are replaced.
 
-        Raises DataError if the file is damaged or cannot be written.
+        Raises:
+            DataError: the file is damaged or cannot be written.
         """
         encoded = [(digest, row.astype("<f4").tobytes()) for digest, row in rows.items()]
         with self._connect() as connection:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,9 @@ from PIL import Image
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import DataError
 from secure_afl.features.cache import FeatureCache
-
-if TYPE_CHECKING:
-    pass
-
-
-Progress: TypeAlias = Callable[[int, int], None]
-
+from secure_afl.progress import Progress
 
 MAX_PROJECTION = 65_536
-
-
 _BATCH = 64
 
 
@@ -37,14 +29,15 @@ class Pixels:
     @property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) of the settings."""
-        return _digest_of({"pixels": self.image_size})
+        return digest_of({"pixels": self.image_size})
 
     def extract(
         self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
     ) -> NDArray[np.float32]:
-        """Rows, float32 (n, d); nothing is cached, for nothing here is slow.
+        """Flatten images to rows, float32 (n, d); features pass through; nothing is cached.
 
-        Raises DataError for images of different sizes, and for features that are to be resized.
+        Raises:
+            DataError: images of different sizes, or features that are to be resized.
         """
         if not dataset.holds_images:
             if self.image_size is not None:
@@ -56,7 +49,7 @@ class Pixels:
             with np.errstate(over="ignore"):
                 features = np.array(dataset.examples, dtype=np.float32)
             if progress:
-                progress(len(dataset), len(dataset))
+                progress("features", len(dataset), len(dataset))
             return features
         first = self._pixels(dataset, 0)
         rows = np.empty((len(dataset), first.size), dtype=np.float32)
@@ -69,7 +62,7 @@ class Pixels:
                 )
             rows[index] = pixels.reshape(-1)
             if progress and ((index + 1) % _BATCH == 0 or index + 1 == len(dataset)):
-                progress(index + 1, len(dataset))
+                progress("features", index + 1, len(dataset))
         return rows / np.float32(255)
 
     def _pixels(self, dataset: Dataset, index: int) -> NDArray[np.uint8]:
@@ -90,7 +83,7 @@ class Projection:
     @property
     def digest(self) -> bytes:
         """SHA-256 (32 bytes) of the settings."""
-        return _digest_of({"projection": self.dim, "seed": self.seed})
+        return digest_of({"projection": self.dim, "seed": self.seed})
 
     def apply(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32 (n, d_in) to float32 (n, dim), not negative."""
@@ -103,7 +96,8 @@ class Projection:
         return np.maximum(projected, 0, out=projected)
 
 
-def _batches(digests: list[bytes]) -> Iterator[list[bytes]]:
+def batches(digests: list[bytes]) -> Iterator[list[bytes]]:
+    """Cut a list into batches that go through a network together."""
     for start in range(0, len(digests), _BATCH):
         yield digests[start : start + _BATCH]
 
@@ -114,5 +108,6 @@ def _place(dataset: Dataset, index: int) -> str:
     return f"image {index} of {dataset.name}"
 
 
-def _digest_of(settings: dict[str, Any]) -> bytes:
+def digest_of(settings: dict[str, Any]) -> bytes:
+    """Hash settings, 32 bytes."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).digest()

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from protocols.codec import Wire, encode
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
@@ -140,6 +139,8 @@ def public_reduction(
         ConfigError: a value out of range, or too few public rows for k axes.
         DataError: a row that is not finite.
     """
+    from scipy.linalg import eigh
+
     if public.ndim != 2:
         raise ConfigError(f"public features are {list(public.shape)}, allowed: [p, d]")
     _check_dimension(k, public.shape[1])

@@ -15,17 +15,14 @@ from PIL import Image
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.cache import FeatureCache
+from secure_afl.progress import Progress
 
 if TYPE_CHECKING:
     import torch
-from secure_afl.features.pixels import Progress, _batches, _digest_of
+from secure_afl.features.pixels import batches, digest_of
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-
-
 _PREPROCESSING_KEYS = ("mean", "std", "interpolation", "crop_pct")
-
-
 _RESERVED_KEYS = ("pretrained", "checkpoint_path", "num_classes", "in_chans")
 
 
@@ -40,9 +37,10 @@ class TimmNetwork:
     def extract(
         self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
     ) -> NDArray[np.float32]:
-        """Rows, float32 (n, d); equal images are computed once, and not at all if cached.
+        """Compute rows, float32 (n, d); equal images once, and cached ones not at all.
 
-        Raises DataError for features, and for an image that cannot be read.
+        Raises:
+            DataError: the dataset holds features, or an image cannot be read.
         """
         digests = [dataset.image_digest(index) for index in range(len(dataset))]
         known = cache.get(self.digest, digests) if cache else {}
@@ -53,8 +51,8 @@ class TimmNetwork:
                 places.setdefault(digest, index)
         done = len(dataset) - len(places)
         if progress:
-            progress(done, len(dataset))
-        for batch in _batches(list(places)):
+            progress("features", done, len(dataset))
+        for batch in batches(list(places)):
             rows = self._forward([dataset.image(places[digest]) for digest in batch])
             new = dict(zip(batch, rows, strict=True))
             # Rows that Backbone.extract will refuse must not stay in the cache.
@@ -63,7 +61,7 @@ class TimmNetwork:
             known.update(new)
             done += len(batch)
             if progress:
-                progress(done, len(dataset))
+                progress("features", done, len(dataset))
         return np.stack([known[digest] for digest in digests])
 
     def _forward(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -80,9 +78,11 @@ class TimmNetwork:
 def load_network(
     settings: str, checkpoint: Path | None = None, image_size: int | None = None
 ) -> TimmNetwork:
-    """A timm model from `<model>[,<key>=<value>…]`, on the GPU where there is one.
+    """Load a timm model from `<model>[,<key>=<value>…]`, on the GPU where there is one.
 
-    Raises ConfigError and DataError as `parse_backbone` does.
+    Raises:
+        ConfigError: torch or timm is missing, or a model or setting that cannot be.
+        DataError: weights that cannot be loaded.
     """
     try:
         import timm
@@ -104,7 +104,7 @@ def load_network(
     preprocess = create_transform(**config, is_training=False)
     model.eval().requires_grad_(False)
     _try_out(model, settings, config["input_size"])
-    header = _digest_of({"timm": name, "keywords": keywords, "preprocessing": config})
+    header = digest_of({"timm": name, "keywords": keywords, "preprocessing": config})
     digest = hashlib.sha256(header + _weights_digest(model)).digest()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return TimmNetwork(model.to(device), preprocess, digest)

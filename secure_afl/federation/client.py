@@ -14,21 +14,22 @@ from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import derive
 from protocols.party import Party
-from protocols.protocol import Protocol
 from protocols.session import Session
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.sums import context, noise, noiseless, sum_layout
-from secure_afl.methods import AnyMethod, Memory, PublicState, Task
+from secure_afl.federation.sums import context, sum_layout, this_noisy_sum
+from secure_afl.federation.task import Terms
+from secure_afl.methods.method import Memory, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Charge, Ledger
-from secure_afl.privacy.mechanism import Privacy
 
 
 class FederationClient:
     """One client's half: its rows, the bound that it declares on them, and its memory.
 
     Args:
+        terms: method, protocol, and the promise that this client wants kept: it joins nothing that
+            promises anything else; without one it takes part in exact sums only.
         known: role and signing key by name that this client has pinned; it then joins no session
             with anybody else. None trusts whoever forms the sessions.
         min_cohort, corrupt: the least that this client accepts in a session's terms: whoever
@@ -36,8 +37,6 @@ class FederationClient:
         ledger: of what was released about this client's data; it is asked before any part in a
             session. None keeps no account.
         lineage: what the ledger knows these data by; by default the client's name.
-        privacy: the promise that this client wants kept; it joins nothing that promises anything
-            else. None takes part in exact sums only.
 
     Raises:
         DataError: more rows than the bound.
@@ -45,8 +44,7 @@ class FederationClient:
 
     def __init__(
         self,
-        method: AnyMethod,
-        protocol: Protocol,
+        terms: Terms,
         data: ClientData,
         max_rows: int,
         known: Mapping[str, tuple[str, bytes]] | None = None,
@@ -55,7 +53,6 @@ class FederationClient:
         corrupt: int = 0,
         ledger: Ledger | None = None,
         lineage: str | None = None,
-        privacy: Privacy | None = None,
     ) -> None:
         if len(data) > max_rows:
             # How many more may be private.
@@ -63,8 +60,9 @@ class FederationClient:
                 f"client '{data.name}' has more rows than {max_rows}, the bound that it declares; "
                 "pass a larger --max-rows"
             )
-        self.method = method
-        self.protocol = protocol
+        self.method = terms.method
+        self.protocol = terms.protocol
+        self.privacy = terms.privacy
         self.data = data
         self.max_rows = max_rows
         self.known = known
@@ -72,7 +70,6 @@ class FederationClient:
         self.corrupt = corrupt
         self.ledger = ledger
         self.lineage = data.name if lineage is None else lineage
-        self.privacy = privacy
         self._task: Task | None = None
         self._joined: dict[bytes, bytes] = {}
         self.memory: Memory = {}
@@ -128,7 +125,7 @@ class FederationClient:
 
     def noise(self, public: PublicState, entropy: bytes) -> Integers:
         """This client's share of the noise in the round of `public`."""
-        return noise(self.method, public, entropy)
+        return this_noisy_sum(self.method, public).share(entropy)
 
     def personalise(self, public: PublicState) -> Model:
         """This client's own model."""
@@ -151,12 +148,12 @@ class FederationClient:
         if mechanism.privacy.placement == "central":
             terms["mechanism"] = "none here: whoever decodes the exact sum adds the noise"
             return terms
-        layout, sensitivity = noiseless(self.method, public)
+        noisy = this_noisy_sum(self.method, public)
         return Charge(
             run=task.run,
             rounds=mechanism.rounds,
-            mu=mechanism.mu(layout, sensitivity),
-            distance=mechanism.distance(layout, sensitivity),
+            mu=noisy.mu,
+            distance=noisy.distance,
             unit=mechanism.privacy.unit,
             neighbours=mechanism.privacy.neighbours,
             mechanism=mechanism.describe(),
@@ -197,7 +194,7 @@ class FederationClient:
                 party=name,
             )
         try:
-            mechanism.check(*noiseless(self.method, public))
+            this_noisy_sum(self.method, public).check()
         except ConfigError as error:
             raise InvalidSession(str(error), party=name) from None
         if mechanism.rounds < self.method.sums:

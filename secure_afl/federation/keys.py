@@ -14,12 +14,11 @@ import msgspec
 
 from protocols.errors import InvalidSession, ProtocolError
 from protocols.identity import VERIFY_KEY_BYTES, Identity
-from protocols.protocol import Protocol
+from protocols.protocol import Protocol, roles
 from protocols.session import CLIENT, check_name
 from secure_afl.errors import ConfigError, DataError
 
 ROSTER = "roster.json"
-ROLES = ("client", "aggregator", "server", "key_holder")
 FORMAT_VERSION = 1
 
 
@@ -51,7 +50,11 @@ class Keys:
     identities: Mapping[str, Identity]
 
     def clients(self, names: Sequence[str]) -> dict[str, Identity]:
-        """Identities of the named clients. Raises ConfigError for one that has none."""
+        """Return identities of the named clients.
+
+        Raises:
+            ConfigError: a name has no identity, or not as a client.
+        """
         return {name: self._identity(name, CLIENT) for name in names}
 
     def coordinators(self, protocol: Protocol) -> dict[str, Identity]:
@@ -87,8 +90,8 @@ def generate(names: Sequence[str], role: str, folder: Path) -> Roster:
             overwritten.
         DataError: the folder's roster is damaged.
     """
-    if role not in ROLES:
-        raise ConfigError(f"role {role!r}, allowed: {', '.join(ROLES)}")
+    if role not in roles():
+        raise ConfigError(f"role {role!r}, allowed: {', '.join(roles())}")
     for name in names:
         try:
             check_name(name)
@@ -123,7 +126,11 @@ def generate(names: Sequence[str], role: str, folder: Path) -> Roster:
 
 
 def load_roster(folder: Path) -> Roster:
-    """The roster of a folder. Raises DataError."""
+    """Read the roster of a folder.
+
+    Raises:
+        DataError: missing, damaged, of another format, or with a name twice.
+    """
     path = folder / ROSTER
     try:
         roster = msgspec.json.decode(path.read_bytes(), type=Roster)
@@ -138,7 +145,11 @@ def load_roster(folder: Path) -> Roster:
 
 
 def load_keys(folder: Path) -> Keys:
-    """The roster, and every identity that lies beside it. Raises DataError."""
+    """Read the roster, and every identity that lies beside it.
+
+    Raises:
+        DataError: a damaged roster or identity, or an identity that the roster names otherwise.
+    """
     roster = load_roster(folder)
     identities = {}
     for name, (_, key) in roster.known.items():

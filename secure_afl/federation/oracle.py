@@ -1,14 +1,18 @@
 """The oracle of a simulation: every sum again, added up in the clear."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from protocols.layout import Integers
+from protocols.party import Sum
+from secure_afl.analytic.rows import pooled
 from secure_afl.federation.client import FederationClient
-from secure_afl.methods import PublicState
+from secure_afl.methods.method import AnyMethod, PublicState
 
 
-class Watched(FederationClient):
-    """A client of whose latest vector and noise the driver keeps copies, for the oracle.
+class RecordingClient(FederationClient):
+    """A client of whose latest vector and noise the simulation keeps copies, for the oracle.
 
     Only the party has the entropy that went into them; and to train a second time would double the
     time of a run.
@@ -18,11 +22,34 @@ class Watched(FederationClient):
     added_noise: Integers
 
     def contribute(self, public: PublicState, entropy: bytes) -> Integers:
+        """Return the vector as any client does, and keep it without its noise."""
         self.added_noise = np.zeros(1, dtype=np.int64)
         sent = super().contribute(public, entropy)
         self.vector = sent - self.added_noise
         return sent
 
     def noise(self, public: PublicState, entropy: bytes) -> Integers:
+        """Draw the share of noise as any client does, and keep it."""
         self.added_noise = super().noise(public, entropy)
         return self.added_noise
+
+
+def is_exact(
+    method: AnyMethod,
+    public: PublicState,
+    released: Sum,
+    members: Mapping[str, RecordingClient],
+) -> bool:
+    """Compare a released sum, bit for bit, with the sum in the clear.
+
+    For row-additive methods also with the vector of the pooled rows.
+    """
+    included = [members[name] for name in released.included]
+    clear = np.sum([member.vector for member in included], axis=0)
+    noise = np.sum([member.added_noise for member in included], axis=0)
+    exact = np.array_equal(released.total, clear + noise)
+    if method.row_additive:
+        everybody = pooled([member.data for member in included])
+        vector = method.contribute(public, everybody, {}, b"")
+        exact = exact and np.array_equal(released.total, vector + noise)
+    return exact

@@ -4,9 +4,7 @@ from typing import Any
 
 import msgspec
 
-from protocols.layout import Layout
-from secure_afl.privacy.mechanism import Mechanism
-from secure_afl.privacy.sensitivity import Sensitivity
+from secure_afl.privacy.mechanism import NoisySum
 
 
 class Clients(msgspec.Struct, frozen=True):
@@ -97,10 +95,10 @@ class PrivacyReport(msgspec.Struct, frozen=True):
     trusts: str
 
     @classmethod
-    def of(cls, mechanism: Mechanism, layout: Layout, sensitivity: Sensitivity) -> "PrivacyReport":
-        """The report of a mechanism on sums of this layout (without noise) and sensitivity."""
+    def of(cls, noisy: NoisySum) -> "PrivacyReport":
+        """Report on the noise of a sum, and on what it promises."""
+        mechanism, stds = noisy.mechanism, noisy.stds
         privacy = mechanism.privacy
-        stds = mechanism.stds(layout, sensitivity)
         if privacy.placement == "central":
             trusts = "whoever decodes a sum sees it exactly, and is trusted to add the noise"
         else:
@@ -116,7 +114,7 @@ class PrivacyReport(msgspec.Struct, frozen=True):
             accountant="analytic Gaussian (Balle and Wang 2018)",
             noise_multiplier=mechanism.noise_multiplier,
             rounds=mechanism.rounds,
-            noise_std={block.name: stds[block.name] * block.scale for block in layout.blocks},
+            noise_std={block.name: stds[block.name] * block.scale for block in noisy.layout.blocks},
             placement=privacy.placement,
             dropouts=mechanism.dropouts,
             colluders=mechanism.colluders,

@@ -5,24 +5,25 @@ from collections.abc import Mapping
 
 from protocols.identity import Enrolment
 from protocols.party import Sum
-from protocols.protocol import Protocol, form_session
+from protocols.protocol import form_session
 from protocols.session import Session
-from secure_afl.federation.sums import context, noise, sum_layout
-from secure_afl.methods import AnyMethod, Task
+from secure_afl.federation.sums import context, sum_layout, this_noisy_sum
+from secure_afl.federation.task import Terms
+from secure_afl.methods.method import Task
 
 
 class FederationServer:
     """The coordinators' half: the public state, and the sessions of its rounds."""
 
-    def __init__(self, method: AnyMethod, protocol: Protocol, task: Task) -> None:
-        self.method = method
-        self.protocol = protocol
-        self.public = method.begin(task)
+    def __init__(self, terms: Terms, task: Task) -> None:
+        self.method = terms.method
+        self.protocol = terms.protocol
+        self.public = terms.method.begin(task)
 
     def form(
         self, enrolments: Mapping[str, Enrolment], nonce: bytes, min_cohort: int, corrupt: int
     ) -> Session | None:
-        """The session of the next round; None when there is no next."""
+        """Form the session of the next round; None when there is no next."""
         layout = sum_layout(self.method, self.public)
         if layout is None:
             return None
@@ -41,5 +42,5 @@ class FederationServer:
         total = released.total
         mechanism = self.public.task.mechanism
         if mechanism is not None and mechanism.privacy.placement == "central":
-            total = total + noise(self.method, self.public, secrets.token_bytes(32))
+            total = total + this_noisy_sum(self.method, self.public).share(secrets.token_bytes(32))
         self.public = self.method.absorb(self.public, total, released.included)

@@ -1,42 +1,36 @@
 """A whole federation in one process: the driver for simulation, evaluation and tests."""
 
 import logging
-import secrets
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from statistics import mean
 
-import msgspec
-import numpy as np
-
-from protocols.errors import WouldOverflow
 from protocols.identity import Enrolment, Identity
-from protocols.layout import RING_BITS, Integers
+from protocols.layout import Integers
 from protocols.network import FaultPlan, Network, Transcript
-from protocols.party import Sum
+from protocols.party import Party, Sum
 from protocols.protocol import Protocol, enrol, new_nonce
 from protocols.session import Session
-from secure_afl.analytic.quantise import MAX_BITS, Quantiser, RowMode
-from secure_afl.analytic.rows import ClientData, check_clients, check_types, pooled
+from secure_afl.analytic.quantise import RowMode
+from secure_afl.analytic.rows import ClientData, check_clients, check_types
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.data.dataset import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.keys import Keys
-from secure_afl.federation.oracle import Watched
-from secure_afl.federation.report import Bytes, Clients, PrivacyReport, Report, Seconds
+from secure_afl.federation.oracle import RecordingClient, is_exact
+from secure_afl.federation.report import Accuracy, Bytes, Clients, PrivacyReport, Report, Seconds
 from secure_afl.federation.scores import check_scored, score, score_private
 from secure_afl.federation.server import FederationServer
-from secure_afl.federation.sums import calibrated, noiseless, sum_layout
-from secure_afl.federation.task import LEAST_DEFAULT_BITS, declared_rows, default_cohort
+from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.federation.warnings import warnings
-from secure_afl.methods import AnyMethod, Method, PublicState, Task
-from secure_afl.methods.afl import DEFAULT_RIDGE, default_ridge
+from secure_afl.methods.afl import DEFAULT_RIDGE
+from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Ledger
-from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.privacy.mechanism import Privacy
 
 log = logging.getLogger("secure_afl")
 
@@ -136,8 +130,7 @@ class Federation:
                 f"method {method!r} and protocol {protocol!r}; wanted instances, as in "
                 "Federation(AFL(), Additive())"
             )
-        self.method = method
-        self.protocol = protocol
+        self.terms = Terms(method, protocol, privacy)
         self.feature_bits = feature_bits
         self.row_mode: RowMode = row_mode
         self.clip = clip
@@ -145,7 +138,6 @@ class Federation:
         self.corrupt = corrupt
         self.backbone = backbone
         self.keys = keys
-        self.privacy = privacy
         self.ledger = ledger
         self.lineages = lineages or {}
 
@@ -179,6 +171,68 @@ class Federation:
             ProtocolError: a session that was refused or aborted.
         """
         clients = list(clients)
+        names = self._check_input(clients, classes, test, holdout, drop)
+        declared = self._declare(clients, names, max_rows)
+        task = plan_task(self.terms, declared)
+        members = self._members(clients, declared)
+        server = FederationServer(self.terms, task)
+        if self.ledger is not None:
+            # All or none: a sum that one client refuses should cost the others nothing.
+            for member in members.values():
+                self.ledger.check(member.lineage, **member.charge(server.public))
+        plan = plan or FaultPlan()
+        vanish = dict(plan.vanish) | dict.fromkeys(drop, self.terms.protocol.upload_step)
+        plan = replace(plan, vanish=vanish)
+
+        rounds, solve_seconds = self._rounds(declared, server, members, plan, record)
+        begin = time.perf_counter()
+        model = self.terms.method.model(server.public)
+        personal = {name: member.personalise(server.public) for name, member in members.items()}
+        solve_seconds += time.perf_counter() - begin
+
+        included = [members[name].data for name in rounds[-1].released.included]
+        accuracy = self._score(task, model, personal, included, test, holdout)
+        seconds = _seconds(rounds, members, solve_seconds)
+        report = self._report(declared, task, rounds, included, accuracy, seconds)
+        return Result(model, personal, rounds, server.public, report)
+
+    def first_session(
+        self,
+        clients: Sequence[ClientData],
+        *,
+        classes: Sequence[str] | None = None,
+        max_rows: int | None = None,
+    ) -> tuple[Session, list[Party]]:
+        """Form a run's first session and its parties, for whoever drives them in another way.
+
+        Args:
+            clients, classes, max_rows: as in `run`.
+
+        Returns:
+            The session, and its parties in the order in which they start.
+
+        Raises:
+            DataError, ConfigError, ProtocolError: as in `run`.
+        """
+        clients = list(clients)
+        declared = self._declare(
+            clients, self._check_input(clients, classes, None, (), ()), max_rows
+        )
+        members = self._members(clients, declared)
+        server = FederationServer(self.terms, plan_task(self.terms, declared))
+        formed = self._form(declared, server, self._identities(members))
+        assert formed is not None, "a method has at least one round"
+        return formed[0], self._parties(*formed, server.public, members)
+
+    def _check_input(
+        self,
+        clients: Sequence[ClientData],
+        classes: Sequence[str] | None,
+        test: ClientData | None,
+        holdout: Sequence[ClientData],
+        drop: Collection[str],
+    ) -> tuple[str, ...]:
+        """Check all rows and names, and return the names of the classes."""
         scored = [*holdout, *([test] if test else [])]
         check_types([*clients, *scored])
         names = self._class_names(clients, classes)
@@ -186,224 +240,200 @@ class Federation:
         check_scored(scored, clients[0], len(names))
         if unknown := sorted(set(drop) - {data.name for data in clients}):
             raise ConfigError(f"drop names '{unknown[0]}', which is no client")
+        return names
+
+    def _declare(
+        self, clients: Sequence[ClientData], classes: tuple[str, ...], max_rows: int | None
+    ) -> Declared:
+        bounds = self.terms.declared_rows(clients, max_rows)
         min_cohort = self.min_cohort
         if min_cohort is None:
-            min_cohort = default_cohort(len(clients), self.privacy)
-        task = self._task(clients, names, max_rows, min_cohort)
-        bounds = dict(task.max_rows)
-        known = self.keys.roster.known if self.keys else None
-        members = {
-            data.name: Watched(
-                self.method,
-                self.protocol,
+            min_cohort = self.terms.default_cohort(len(clients))
+        return Declared(
+            dim=clients[0].features.shape[1],
+            classes=classes,
+            max_rows=tuple(zip((data.name for data in clients), bounds, strict=True)),
+            backbone=self.backbone,
+            min_cohort=min_cohort,
+            corrupt=self.corrupt,
+            feature_bits=self.feature_bits,
+            row_mode=self.row_mode,
+            clip=self.clip,
+        )
+
+    def _members(
+        self, clients: Sequence[ClientData], declared: Declared
+    ) -> dict[str, RecordingClient]:
+        bounds = dict(declared.max_rows)
+        return {
+            data.name: RecordingClient(
+                self.terms,
                 data,
                 bounds[data.name],
-                known,
-                min_cohort=min_cohort,
+                self.keys.roster.known if self.keys else None,
+                min_cohort=declared.min_cohort,
                 corrupt=self.corrupt,
                 ledger=self.ledger,
                 lineage=self.lineages.get(data.name),
-                privacy=self.privacy,
             )
             for data in clients
         }
-        server = FederationServer(self.method, self.protocol, task)
-        if self.keys is None:
-            identities = {name: Identity.generate(name) for name in members}
-            coordinators = {}
-        else:
-            identities = self.keys.clients(list(members))
-            coordinators = self.keys.coordinators(self.protocol)
-        if self.ledger is not None:
-            # All or none: a sum that one client refuses should cost the others nothing.
-            for member in members.values():
-                self.ledger.check(member.lineage, **member.charge(server.public))
-        plan = plan or FaultPlan()
-        vanish = dict(plan.vanish) | dict.fromkeys(drop, self.protocol.upload_step)
-        plan = replace(plan, vanish=vanish)
 
+    def _rounds(
+        self,
+        declared: Declared,
+        server: FederationServer,
+        members: Mapping[str, RecordingClient],
+        plan: FaultPlan,
+        record: bool,
+    ) -> tuple[list[Round], float]:
+        """Run all blind sums; returns them, and the seconds that the server spent on them."""
+        identities = self._identities(members)
         rounds: list[Round] = []
-        solve_seconds = 0.0
-        while True:
-            nonce = new_nonce()
-            enrolments = enrol(self.protocol, identities, nonce, coordinators)
-            session = server.form(enrolments, nonce, min_cohort, self.corrupt)
-            if session is None:
-                break
+        seconds = 0.0
+        while formed := self._form(declared, server, identities):
+            session, enrolments = formed
             log.info("round %d: %r", len(rounds) + 1, session)
             rounds.append(self._round(session, enrolments, server, members, plan, record))
             log.info("round %d: %r", len(rounds), rounds[-1].released)
             begin = time.perf_counter()
             server.absorb(rounds[-1].released)
-            solve_seconds += time.perf_counter() - begin
+            seconds += time.perf_counter() - begin
+        return rounds, seconds
 
-        begin = time.perf_counter()
-        model = self.method.model(server.public)
-        personal = {name: member.personalise(server.public) for name, member in members.items()}
-        solve_seconds += time.perf_counter() - begin
+    def _identities(self, names: Iterable[str]) -> tuple[dict[str, Identity], dict[str, Identity]]:
+        """Identities of the clients and of the coordinators, for all rounds of a run."""
+        protocol = self.terms.protocol
+        if self.keys is not None:
+            return self.keys.clients(list(names)), self.keys.coordinators(protocol)
+        return {name: Identity.generate(name) for name in names}, {
+            name: Identity.generate(name) for name in protocol.coordinators()
+        }
 
-        included = [members[name].data for name in rounds[-1].released.included]
-        hides_rows = self.privacy is not None and not self.privacy.rows_are_public
-        ridge = None
-        if hasattr(self.method, "ridge"):
-            ridge = default_ridge(task) if self.method.ridge is None else self.method.ridge
-        rows = sum(len(data) for data in included)
-        report = Report(
-            method=self.method.name,
-            protocol=self.protocol.name,
-            protects=self.protocol.protects,
-            session=rounds[-1].session.id.hex(),
-            rounds=len(rounds),
-            clients=Clients(len(members), len(included), len(members) - len(included)),
-            examples=None if hides_rows else rows,
-            feature_dim=task.feature_dim,
-            classes=len(task.classes),
-            feature_bits=task.quantiser.bits,
-            ring_bits=rounds[-1].session.layout.ring_bits,
-            max_rows=task.total_rows,
-            min_cohort=min_cohort,
-            ridge=ridge,
-            exact=all(round_.exact for round_ in rounds),
-            accuracy=(
-                score_private(model, test)
-                if self.privacy is not None
-                else score(
-                    model,
-                    personal,
-                    included,
-                    task.quantiser,
-                    DEFAULT_RIDGE if ridge is None else ridge,
-                    test,
-                    holdout,
-                )
-            ),
-            bytes=Bytes(
-                upload_per_client=_upload_per_client(rounds),
-                plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(names)),
-            ),
-            seconds=_seconds(rounds, members, solve_seconds),
-            privacy=self._privacy_report(task, rounds[-1]),
-            warnings=warnings(self.method, self.protocol, task, included),
-        )
-        return Result(model, personal, rounds, server.public, report)
+    def _form(
+        self,
+        declared: Declared,
+        server: FederationServer,
+        identities: tuple[dict[str, Identity], dict[str, Identity]],
+    ) -> tuple[Session, dict[str, Enrolment]] | None:
+        """Form the session of the next round; None when there is no next."""
+        nonce = new_nonce()
+        clients, coordinators = identities
+        enrolments = enrol(self.terms.protocol, clients, nonce, coordinators)
+        session = server.form(enrolments, nonce, declared.min_cohort, self.corrupt)
+        return None if session is None else (session, enrolments)
+
+    def _parties(
+        self,
+        session: Session,
+        enrolments: Mapping[str, Enrolment],
+        public: PublicState,
+        members: Mapping[str, RecordingClient],
+    ) -> list[Party]:
+        """The parties of a session, coordinators first."""
+        coordinators = [
+            self.terms.protocol.coordinator(session, enrolments[name])
+            for name in enrolments
+            if name not in members
+        ]
+        return coordinators + [
+            member.join(session, enrolments[name], public) for name, member in members.items()
+        ]
 
     def _round(
         self,
         session: Session,
         enrolments: Mapping[str, Enrolment],
         server: FederationServer,
-        members: Mapping[str, "Watched"],
+        members: Mapping[str, RecordingClient],
         plan: FaultPlan,
         record: bool,
     ) -> Round:
         public = server.public
-        coordinators = [
-            self.protocol.coordinator(session, enrolments[name])
-            for name in enrolments
-            if name not in members
-        ]
-        parties = [
-            member.join(session, enrolments[name], public) for name, member in members.items()
-        ]
-        network = Network([*coordinators, *parties], plan, record=record)
+        parties = self._parties(session, enrolments, public, members)
+        network = Network(parties, plan, record=record)
         released = network.run()
         return Round(
             session,
             public,
             released,
             network.receivers,
-            self._is_exact(public, released, members),
+            is_exact(self.terms.method, public, released, members),
             network.sent_bytes,
             network.seconds,
             network.transcript,
             {name: member.added_noise for name, member in members.items()} if record else {},
         )
 
-    def _is_exact(
-        self, public: PublicState, released: Sum, members: Mapping[str, "Watched"]
-    ) -> bool:
-        """The oracle: the sum in the clear, which only a simulation can form."""
-        included = [members[name] for name in released.included]
-        clear = np.sum([member.vector for member in included], axis=0)
-        noise = np.sum([member.added_noise for member in included], axis=0)
-        exact = np.array_equal(released.total, clear + noise)
-        if self.method.row_additive:
-            everybody = pooled([member.data for member in included])
-            vector = self.method.contribute(public, everybody, {}, b"")
-            exact = exact and np.array_equal(released.total, vector + noise)
-        return exact
-
-    def _privacy_report(self, task: Task, last: Round) -> PrivacyReport | None:
-        mechanism = task.mechanism
-        if mechanism is None:
-            return None
-        return PrivacyReport.of(mechanism, *noiseless(self.method, last.public))
-
-    def _task(
+    def _report(
         self,
-        clients: Sequence[ClientData],
-        classes: tuple[str, ...],
-        max_rows: int | None,
-        min_cohort: int,
-    ) -> Task:
-        bounds = tuple(
-            zip(
-                (data.name for data in clients),
-                declared_rows(clients, max_rows, self.privacy),
-                strict=True,
-            )
+        declared: Declared,
+        task: Task,
+        rounds: Sequence[Round],
+        included: Sequence[ClientData],
+        accuracy: Accuracy,
+        seconds: Seconds,
+    ) -> Report:
+        method, protocol, privacy = self.terms.method, self.terms.protocol, self.terms.privacy
+        last = rounds[-1]
+        enrolled = len(task.max_rows)
+        hides_rows = privacy is not None and not privacy.rows_are_public
+        return Report(
+            method=method.name,
+            protocol=protocol.name,
+            protects=protocol.protects,
+            session=last.session.id.hex(),
+            rounds=len(rounds),
+            clients=Clients(enrolled, len(included), enrolled - len(included)),
+            examples=None if hides_rows else sum(len(data) for data in included),
+            feature_dim=task.feature_dim,
+            classes=len(task.classes),
+            feature_bits=task.quantiser.bits,
+            ring_bits=last.session.layout.ring_bits,
+            max_rows=task.total_rows,
+            min_cohort=declared.min_cohort,
+            ridge=method.regularisation(task),
+            exact=all(round_.exact for round_ in rounds),
+            accuracy=accuracy,
+            bytes=Bytes(
+                upload_per_client=_upload_per_client(rounds),
+                plain_float64_per_client=8
+                * task.feature_dim
+                * (task.feature_dim + len(task.classes)),
+            ),
+            seconds=seconds,
+            privacy=(
+                None if privacy is None else PrivacyReport.of(this_noisy_sum(method, last.public))
+            ),
+            warnings=warnings(self.terms, task, included),
         )
-        dim = clients[0].features.shape[1]
-        run = secrets.token_bytes(16)
 
-        def task(bits: int) -> Task:
-            quantiser = Quantiser(bits, self.row_mode, self.clip)
-            exact = Task(dim, classes, quantiser, bounds, self.backbone, run)
-            return exact if self.privacy is None else self._with_noise(exact, min_cohort)
-
-        if self.feature_bits is not None:
-            return task(self.feature_bits)
-        if self.privacy is not None:
-            # The noise needs a wider ring anyway, and rounding should not add to it.
-            return task(MAX_BITS)
-        for ring in RING_BITS:
-            for bits in range(MAX_BITS, LEAST_DEFAULT_BITS - 1, -1):
-                if self._ring_bits(task(bits)) <= ring:
-                    return task(bits)
-        raise ConfigError(
-            f"no ring holds {sum(rows for _, rows in bounds)} rows; declare fewer with --max-rows"
+    def _score(
+        self,
+        task: Task,
+        model: Model,
+        personal: Mapping[str, Model],
+        included: Sequence[ClientData],
+        test: ClientData | None,
+        holdout: Sequence[ClientData],
+    ) -> Accuracy:
+        if self.terms.privacy is not None:
+            return score_private(model, test)
+        ridge = self.terms.method.regularisation(task)
+        return score(
+            model,
+            personal,
+            included,
+            task.quantiser,
+            DEFAULT_RIDGE if ridge is None else ridge,
+            test,
+            holdout,
         )
-
-    def _with_noise(self, task: Task, min_cohort: int) -> Task:
-        """The task with a mechanism calibrated to its sums."""
-        assert self.privacy is not None, "noise is for privacy"
-        clients = len(task.max_rows)
-        dropouts = clients - min_cohort
-        colluders = max(1, self.corrupt, self.protocol.colluders(clients))
-        if not self.protocol.hides_vectors:
-            # Who sees single vectors has one share of noise in each, as if all others had told.
-            colluders = clients - dropouts - 1
-        mechanism = Mechanism(
-            self.privacy,
-            rounds=self.method.sums,
-            clients=clients,
-            dropouts=dropouts,
-            colluders=colluders,
-        )
-        return calibrated(self.method, msgspec.structs.replace(task, mechanism=mechanism))
-
-    def _ring_bits(self, task: Task) -> float:
-        try:
-            layout = sum_layout(self.method, self.method.begin(task))
-        except WouldOverflow:
-            return inf
-        assert layout is not None, "a method has at least one round"
-        return layout.ring_bits
 
     def _class_names(
         self, clients: Sequence[ClientData], classes: Sequence[str] | None
     ) -> tuple[str, ...]:
-        if classes is None and self.privacy is not None:
+        if classes is None and self.terms.privacy is not None:
             raise ConfigError("no class names, and labels are private; pass classes=")
         if len(clients) < 2:
             raise DataError(

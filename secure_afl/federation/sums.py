@@ -4,47 +4,46 @@ import hashlib
 
 import msgspec
 
-from protocols.codec import encode
-from protocols.layout import Integers, Layout
-from secure_afl.methods import AnyMethod, PublicState, Task
-from secure_afl.privacy.sensitivity import Sensitivity
+from protocols.codec import domain_tag, encode
+from protocols.layout import Layout
+from secure_afl.methods.method import AnyMethod, PublicState, Task
+from secure_afl.privacy.mechanism import NoisySum
 
 
 def context(method: AnyMethod, public: PublicState) -> bytes:
     """SHA-256 of what a round's sum is for: method, its parameters, and the public state."""
-    return hashlib.sha256(encode(("secure-afl/1 context", method, public))).digest()
+    return hashlib.sha256(encode((domain_tag("context"), method, public))).digest()
 
 
 def sum_layout(method: AnyMethod, public: PublicState) -> Layout | None:
-    """The layout of the next blind sum, with room for noise; None when there is no next."""
-    layout = method.layout(public)
-    mechanism = public.task.mechanism
-    if layout is None or mechanism is None:
-        return layout
-    return mechanism.widen(layout, method.sensitivity(public.task, mechanism.privacy))
+    """Lay out the next blind sum, with room for noise; None when there is no next."""
+    if public.task.mechanism is None:
+        return method.layout(public)
+    noisy = noisy_sum(method, public)
+    return None if noisy is None else noisy.widened()
 
 
-def noise(method: AnyMethod, public: PublicState, entropy: bytes) -> Integers:
-    """One share of the noise of the next blind sum, of the layout's length.
-
-    Args:
-        entropy: 32 secret bytes.
-    """
-    mechanism = public.task.mechanism
-    assert mechanism is not None, "the task has noise"
-    return mechanism.share(*noiseless(method, public), entropy)
-
-
-def noiseless(method: AnyMethod, public: PublicState) -> tuple[Layout, Sensitivity]:
-    """The next blind sum as its noise is measured by: layout without noise, and sensitivity."""
+def noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum | None:
+    """Describe the next blind sum of a task with noise; None when there is no next."""
     layout, mechanism = method.layout(public), public.task.mechanism
-    assert layout is not None, "a session has a sum"
     assert mechanism is not None, "the task has noise"
-    return layout, method.sensitivity(public.task, mechanism.privacy)
+    if layout is None:
+        return None
+    return NoisySum(mechanism, layout, method.sensitivity(public.task, mechanism.privacy))
+
+
+def this_noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum:
+    """Describe the blind sum that a session of a task with noise is about to form."""
+    noisy = noisy_sum(method, public)
+    assert noisy is not None, "a session has a sum"
+    return noisy
 
 
 def calibrated(method: AnyMethod, task: Task) -> Task:
-    """The task with as much noise in its mechanism as the promise takes. Raises ConfigError."""
-    assert task.mechanism is not None, "the task has noise"
-    mechanism = task.mechanism.calibrate(*noiseless(method, method.begin(task)))
-    return msgspec.structs.replace(task, mechanism=mechanism)
+    """Put as much noise into a task's mechanism as the promise takes.
+
+    Raises:
+        ConfigError: that noise is too small for the grid.
+    """
+    noisy = this_noisy_sum(method, method.begin(task)).calibrated()
+    return msgspec.structs.replace(task, mechanism=noisy.mechanism)

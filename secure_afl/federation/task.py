@@ -1,42 +1,145 @@
 """The task of a federation, planned from declarations: bounds, bits, cohort and noise."""
 
+import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
 
+import msgspec
+
+from protocols.errors import WouldOverflow
+from protocols.layout import RING_BITS
+from protocols.protocol import Protocol
+from secure_afl.analytic.quantise import MAX_BITS, Quantiser, RowMode
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
-from secure_afl.privacy.mechanism import Privacy
+from secure_afl.federation.sums import calibrated, sum_layout
+from secure_afl.methods.method import AnyMethod, Task
+from secure_afl.privacy.mechanism import Mechanism, Privacy
 
 # Fewer bits than this cost accuracy, which a wider ring does not.
 LEAST_DEFAULT_BITS = 8
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a federation agrees on before anybody looks at data.
+
+    Attributes:
+        method: what is learned.
+        protocol: who sees what while it is summed.
+        privacy: what the run promises; None adds no noise.
+    """
+
+    method: AnyMethod
+    protocol: Protocol
+    privacy: Privacy | None = None
+
+    def default_cohort(self, clients: int) -> int:
+        """Return a majority; of noise shares nine tenths, for each that may miss costs accuracy."""
+        if self.privacy is None or self.privacy.placement == "central":
+            return majority(clients)
+        return max(2, clients - clients // 10)
+
+    def colluders(self, clients: int, min_cohort: int, corrupt: int) -> int:
+        """Return how many clients' shares of the noise an attacker may know."""
+        if not self.protocol.hides_vectors:
+            # Who sees single vectors has one share of noise in each, as if all others had told.
+            return min_cohort - 1
+        return max(1, corrupt, self.protocol.colluders(clients))
+
+    def declared_rows(self, clients: Sequence[ClientData], max_rows: int | None) -> list[int]:
+        """Return the public bound that each client declares on its rows.
+
+        Raises:
+            ConfigError: a bound below 1, or none where the number of rows is private.
+        """
+        if max_rows is not None:
+            if max_rows < 1:
+                raise ConfigError(f"max_rows is {max_rows}, allowed: ≥ 1; pass a larger --max-rows")
+            return [int(max_rows)] * len(clients)
+        privacy = self.privacy
+        if privacy is not None and not privacy.rows_are_public:
+            raise ConfigError(
+                "no public bound on a client's rows, whose number privacy hides (unit "
+                f"{privacy.unit}, {privacy.neighbours}); pass --max-rows"
+            )
+        return [1 << (len(data) - 1).bit_length() for data in clients]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What all parties declare about a federation's data, and how rows become integers.
+
+    Attributes:
+        dim: features of a row, d.
+        classes: names of the C classes.
+        max_rows: each client's name and its bound on its rows.
+        backbone: digest of what made the features, 32 bytes.
+        min_cohort, corrupt: of the sessions.
+        feature_bits: rows become integers of norm ≤ 2^bits; None finds them.
+        row_mode, clip: how rows are brought to norm ≤ 1, see `Quantiser`.
+    """
+
+    dim: int
+    classes: tuple[str, ...]
+    max_rows: tuple[tuple[str, int], ...]
+    backbone: bytes
+    min_cohort: int
+    corrupt: int = 0
+    feature_bits: int | None = None
+    row_mode: RowMode = "normalise"
+    clip: float = 1.0
+
+
 def majority(clients: int) -> int:
-    """The default minimum cohort: more than half, and two at least."""
+    """Return the default minimum cohort: more than half, and two at least."""
     return max(2, clients // 2 + 1)
 
 
-def declared_rows(
-    clients: Sequence[ClientData], max_rows: int | None, privacy: Privacy | None
-) -> list[int]:
-    """The public bound that each client declares on its rows.
+def plan_task(terms: Terms, declared: Declared) -> Task:
+    """Plan the task, with the most bits that the narrowest ring holds and the noise calibrated.
 
     Raises:
-        ConfigError: a bound below 1, or none where the number of rows is private.
+        ConfigError: no ring holds the rows, or no noise keeps the promise.
     """
-    if max_rows is not None:
-        if max_rows < 1:
-            raise ConfigError(f"max_rows is {max_rows}, allowed: ≥ 1; pass a larger --max-rows")
-        return [int(max_rows)] * len(clients)
-    if privacy is not None and not privacy.rows_are_public:
-        raise ConfigError(
-            "no public bound on a client's rows, whose number privacy hides (unit "
-            f"{privacy.unit}, {privacy.neighbours}); pass --max-rows"
+    run = secrets.token_bytes(16)
+
+    def task(bits: int) -> Task:
+        quantiser = Quantiser(bits, declared.row_mode, declared.clip)
+        exact = Task(
+            declared.dim, declared.classes, quantiser, declared.max_rows, declared.backbone, run
         )
-    return [1 << (len(data) - 1).bit_length() for data in clients]
+        return exact if terms.privacy is None else _with_noise(exact, terms.privacy)
+
+    def _with_noise(exact: Task, privacy: Privacy) -> Task:
+        clients = len(declared.max_rows)
+        mechanism = Mechanism(
+            privacy,
+            rounds=terms.method.sums,
+            clients=clients,
+            dropouts=clients - declared.min_cohort,
+            colluders=terms.colluders(clients, declared.min_cohort, declared.corrupt),
+        )
+        return calibrated(terms.method, msgspec.structs.replace(exact, mechanism=mechanism))
+
+    if declared.feature_bits is not None:
+        return task(declared.feature_bits)
+    if terms.privacy is not None:
+        # The noise needs a wider ring anyway, and rounding should not add to it.
+        return task(MAX_BITS)
+    for ring in RING_BITS:
+        for bits in range(MAX_BITS, LEAST_DEFAULT_BITS - 1, -1):
+            if _ring_bits(terms.method, task(bits)) <= ring:
+                return task(bits)
+    rows = sum(bound for _, bound in declared.max_rows)
+    raise ConfigError(f"no ring holds {rows} rows; declare fewer with --max-rows")
 
 
-def default_cohort(clients: int, privacy: Privacy | None) -> int:
-    """A majority; of noise shares nine tenths, for every one that may be missing costs accuracy."""
-    if privacy is None or privacy.placement == "central":
-        return majority(clients)
-    return max(2, clients - clients // 10)
+def _ring_bits(method: AnyMethod, task: Task) -> float:
+    try:
+        layout = sum_layout(method, method.begin(task))
+    except WouldOverflow:
+        return inf
+    assert layout is not None, "a method has at least one round"
+    return layout.ring_bits

@@ -1,6 +1,9 @@
 """AFL: the ridge classifier of all clients' rows, from one sum (He et al., CVPR 2025)."""
 
+from typing import Annotated, TypeAlias
+
 import numpy as np
+from msgspec import Meta
 
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.private_ridge import noise_floor, private_ridge
@@ -10,9 +13,9 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics, statistics_layout
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError
-from secure_afl.methods.method import Memory, Method, PublicState, Task
+from secure_afl.methods.method import METHODS, Memory, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
-from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
 
 # In squared norms of rows, which are 1: as much as a tenth of one more row in every direction.
@@ -20,6 +23,15 @@ from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
 DEFAULT_RIDGE = 0.1
 
 MAX_RIDGE = 1e12
+
+Ridge: TypeAlias = Annotated[
+    Annotated[float, Meta(ge=0, le=MAX_RIDGE)] | None,
+    Meta(
+        description="λ of the ridge (β of fedhip), in squared norms of the rows, which are 1. "
+        "Default: 0.1, or by the noise with --epsilon; neither looks at data.",
+        extra={"metavar": "λ"},
+    ),
+]
 
 
 class AFLPublic(PublicState, frozen=True, eq=False):
@@ -33,6 +45,7 @@ class AFLPublic(PublicState, frozen=True, eq=False):
     weights: Floats | None = None
 
 
+@METHODS.register
 class AFL(Method[AFLPublic], frozen=True, tag="afl"):
     """Analytic federated learning: W = (ΣG + λI)⁻¹ΣQ.
 
@@ -43,34 +56,64 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
     """
 
     name = "afl"
+    summary = "one model for all"
     row_additive = True
-    ridge: float | None = None
+    prefers_fewer_dimensions = True
+    auditable = True
+    releases_statistics = True
+    ridge: Ridge = None
 
     def __post_init__(self) -> None:
         if self.ridge is not None:
             settle_float(self, "ridge", 0, MAX_RIDGE)
 
+    def regularisation(self, task: Task) -> float:
+        """Return λ, the task's default where none is set."""
+        return default_ridge(task) if self.ridge is None else self.ridge
+
     def begin(self, task: Task) -> AFLPublic:
+        """Return the task with no weights yet."""
         return AFLPublic(task)
 
     def layout(self, public: AFLPublic) -> Layout | None:
+        """Return the layout of (G, Q) over all rows; None once the weights are there.
+
+        Raises:
+            WouldOverflow: no ring holds that many rows at the quantiser's bits.
+        """
         return task_layout(public.task) if public.weights is None else None
 
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        """Bound how far one example or client moves (G, Q) and any counts.
+
+        Raises:
+            ConfigError: λ = 0, or a weight out of range for the promise.
+        """
         check_floor(self.ridge)
         return task_sensitivity(task, privacy)
 
     def contribute(
         self, public: AFLPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
+        """Pack the client's integer (G, Q) as int64; memory and entropy go unused.
+
+        Raises:
+            DataError: no rows or more than 2^29, a label out of range, or features not finite.
+        """
         return task_vector(public.task, data)
 
     def absorb(self, public: AFLPublic, total: Integers, included: tuple[str, ...]) -> AFLPublic:
+        """Solve W = (ΣG + λI)⁻¹ΣQ; with noise, raise eigenvalues to λ instead.
+
+        Raises:
+            ConfigError: the Gram matrix is singular at this λ.
+        """
         task = public.task
         statistics = Statistics.unpack(total, task_layout(task))
         return AFLPublic(task, task_weights(task, statistics, self.ridge))
 
     def model(self, public: AFLPublic) -> LinearModel:
+        """Return the linear model with weights W, (d, C) float64; call it after the sum."""
         assert public.weights is not None, "the model exists after the sum"
         return LinearModel(np.asarray(public.weights), public.task.classes)
 
@@ -134,8 +177,8 @@ def _gram_std(task: Task) -> float:
     """σ_G of the noise in the Gram matrix, in squared norms of rows."""
     mechanism = task.mechanism
     assert mechanism is not None, "without noise there is no deviation"
-    stds = mechanism.stds(task_layout(task), task_sensitivity(task, mechanism.privacy))
-    return stds["gram_diagonal"] / task.quantiser.scale**2
+    noisy = NoisySum(mechanism, task_layout(task), task_sensitivity(task, mechanism.privacy))
+    return noisy.stds["gram_diagonal"] / task.quantiser.scale**2
 
 
 def _releases_counts(task: Task) -> bool:

@@ -6,16 +6,18 @@ eq. 2). An update becomes integers before it is summed, as `UpdateQuantiser` say
 
 import hashlib
 from abc import abstractmethod
-from typing import get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeAlias, get_args
 
 import numpy as np
+from msgspec import Meta
 
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.checks import check_choice, settle_float, settle_int
 from secure_afl.errors import ConfigError
-from secure_afl.methods.method import Memory, Method, PublicState, Task
+from secure_afl.methods.method import METHODS, Memory, Method, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
@@ -23,10 +25,30 @@ from secure_afl.methods.update import Rounding, UpdateQuantiser
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, update_sensitivity
 
-DEFAULT_LOCAL_EPOCHS = 5
-DEFAULT_BATCH_SIZE = 16
 MAX_ROUNDS = 1_000_000
 MIN_RATE, MAX_RATE = 1e-12, 1e12
+
+
+Rate: TypeAlias = Annotated[
+    float,
+    Meta(
+        ge=MIN_RATE,
+        le=MAX_RATE,
+        description="learning rate: with fedavg of the clients' steps, with fedsgd of the "
+        "server's. Default, for linear models: 10 and 30.",
+        extra={"metavar": "η"},
+    ),
+]
+Clip: TypeAlias = Annotated[
+    float,
+    Meta(
+        ge=MIN_RATE,
+        le=MAX_RATE,
+        description="greatest L2 norm of a client's update. Default: 30 with fedavg, 1.5 with "
+        "fedsgd.",
+        extra={"metavar": "NORM"},
+    ),
+]
 
 
 class AveragingPublic(PublicState, frozen=True, eq=False):
@@ -52,7 +74,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
     Attributes:
         rounds: ≥ 1.
         learning_rate: > 0.
-        clip: the greatest L2 norm of an update, > 0.
+        update_clip: the greatest L2 norm of an update, > 0.
         update_bits: resolution, see `UpdateQuantiser`; by default the most that 32 bits hold.
         rounding: of updates to integers.
         weighted: by the clients' rows, whose total is then in the sum; otherwise all alike.
@@ -61,35 +83,80 @@ class Averaging(Method[AveragingPublic], frozen=True):
         seed: of the initial parameters and of the order of rows in local training; public.
     """
 
-    rounds: int = 100
-    learning_rate: float = 1.0
-    clip: float = 1.0
+    releases_updates = True
+    ignores = ("feature_bits", "cross_weight")
+    rounds: Annotated[
+        int, Meta(ge=1, le=MAX_ROUNDS, description="blind sums.", extra={"metavar": "N"})
+    ] = 100
+    learning_rate: Rate = 1.0
+    update_clip: Clip = 1.0
     update_bits: int | None = None
     rounding: Rounding = "stochastic"
     weighted: bool = True
     error_feedback: bool = False
-    architecture: Linear | ConvNet = Linear()
+    architecture: Annotated[
+        Linear | ConvNet,
+        Meta(
+            description="train a linear model on features, or a small ConvNet on the pixels of "
+            "square images (its learning rate is about 0.1)."
+        ),
+    ] = Linear()
     seed: int = 0
 
     def __post_init__(self) -> None:
         settle_int(self, "rounds", 1, MAX_ROUNDS)
         settle_float(self, "learning_rate", MIN_RATE, MAX_RATE)
-        settle_float(self, "clip", MIN_RATE, MAX_RATE)
+        settle_float(self, "update_clip", MIN_RATE, MAX_RATE)
         settle_int(self, "seed", 0, 2**63 - 1)
         check_choice(self, "rounding", get_args(Rounding))
 
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any], *, private: bool, seed: int) -> Self:
+        """Make the method of a run; updates are weighted unless numbers of rows are private."""
+        return cls(**settings, weighted=not private, seed=seed)
+
+    @property
+    def clipping(self) -> str:
+        """What bounds a client's update."""
+        return (
+            f"every client's update has norm ≤ {self.update_clip:g} (--update-clip) before it is "
+            "rounded"
+        )
+
+    @property
+    def images(self) -> bool:
+        """Whether a network on pixels is trained."""
+        return self.architecture.images
+
     @property
     def sums(self) -> int:
+        """One blind sum for each of the rounds."""
         return self.rounds
 
     def begin(self, task: Task) -> AveragingPublic:
+        """Draw the architecture's initial parameters from `seed`; round 0.
+
+        Raises:
+            ConfigError: the architecture does not fit the task's features.
+        """
         rng = np.random.default_rng(self.seed)
         return AveragingPublic(task, self.architecture.initial(task, rng), 0)
 
     def layout(self, public: AveragingPublic) -> Layout | None:
+        """Return blocks for p update entries and one weight; None after `rounds`.
+
+        Raises:
+            WouldOverflow: not even 2 bits an update fit 32 bits.
+            ConfigError: more `update_bits` than fit 32 bits.
+        """
         return self._layout(public) if public.round < self.rounds else None
 
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+        """Bound how far a client moves a sum of unweighted updates.
+
+        Raises:
+            ConfigError: `weighted` is set, for the weights are private numbers of rows.
+        """
         if self.weighted:
             raise ConfigError(
                 "weights are clients' numbers of rows, which privacy hides; use weighted=False"
@@ -99,6 +166,15 @@ class Averaging(Method[AveragingPublic], frozen=True):
     def contribute(
         self, public: AveragingPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
+        """Return the clipped, rounded update times its weight, then the weight: int64 (p + 1,).
+
+        Memory serves the round's update on a repeated call, and takes the rounding error with error
+        feedback. Stochastic rounding draws from `entropy`.
+
+        Raises:
+            ConfigError: training diverged, so that the update is not finite.
+            DataError: rows of a wrong shape or dtype, a label out of range, or features not finite.
+        """
         quantiser = self.quantiser(public.task)
         weight = len(data) if self.weighted else 1
         update = self._recalled(public, data, memory)
@@ -115,17 +191,19 @@ class Averaging(Method[AveragingPublic], frozen=True):
     def absorb(
         self, public: AveragingPublic, total: Integers, included: tuple[str, ...]
     ) -> AveragingPublic:
+        """Add the weighted mean update, times the server's rate, to the parameters."""
         mean = self.quantiser(public.task).mean(total, self._layout(public))
         parameters = public.parameters + self._server_rate * mean
         return AveragingPublic(public.task, parameters, public.round + 1)
 
     def model(self, public: AveragingPublic) -> Model:
+        """Return the architecture's classifier with the current parameters."""
         return self.architecture.model(public.task, public.parameters)
 
     def quantiser(self, task: Task) -> UpdateQuantiser:
         """How updates become integers, for the clients of a task."""
         total = self._total_weight(task)
-        return UpdateQuantiser.fitting(self.clip, self.update_bits, self.rounding, total)
+        return UpdateQuantiser.fitting(self.update_clip, self.update_bits, self.rounding, total)
 
     @abstractmethod
     def update(self, public: AveragingPublic, data: ClientData) -> Floats:
@@ -155,6 +233,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
         return np.asarray(memory[key], dtype=np.float64)
 
 
+@METHODS.register
 class FedSGD(Averaging, frozen=True, tag="fedsgd"):
     """The server takes one gradient step a round, on the mean of the clients' whole gradients.
 
@@ -163,10 +242,12 @@ class FedSGD(Averaging, frozen=True, tag="fedsgd"):
     """
 
     name = "fedsgd"
-    learning_rate: float = 30.0
-    clip: float = 1.5
+    summary = "one gradient step a round, on all rows"
+    learning_rate: Rate = 30.0
+    update_clip: Clip = 1.5
 
     def update(self, public: AveragingPublic, data: ClientData) -> Floats:
+        """Return minus the gradient of mean cross-entropy over all rows, (p,) float64."""
         inputs = self.architecture.inputs(public.task, data.features)
         return -self.architecture.gradient(public.parameters, inputs, data.labels)
 
@@ -175,6 +256,7 @@ class FedSGD(Averaging, frozen=True, tag="fedsgd"):
         return self.learning_rate
 
 
+@METHODS.register
 class FedAvg(Averaging, frozen=True, tag="fedavg"):
     """Clients train by themselves for some epochs; the server averages by how much they moved.
 
@@ -186,11 +268,31 @@ class FedAvg(Averaging, frozen=True, tag="fedavg"):
     """
 
     name = "fedavg"
-    learning_rate: float = 10.0
-    clip: float = 30.0
-    local_epochs: int = DEFAULT_LOCAL_EPOCHS
-    batch_size: int = DEFAULT_BATCH_SIZE
-    proximal: float = 0.0
+    summary = "local training, averaged in many rounds"
+    learning_rate: Rate = 10.0
+    update_clip: Clip = 30.0
+    local_epochs: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=MAX_ROUNDS,
+            description="passes over its rows that a client makes in a round.",
+            extra={"metavar": "N"},
+        ),
+    ] = 5
+    batch_size: Annotated[
+        int,
+        Meta(ge=1, le=2**31, description="rows of a client's step.", extra={"metavar": "N"}),
+    ] = 16
+    proximal: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=MAX_RATE,
+            description="FedProx's μ, a pull back to the global model.",
+            extra={"metavar": "μ"},
+        ),
+    ] = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -199,6 +301,11 @@ class FedAvg(Averaging, frozen=True, tag="fedavg"):
         settle_float(self, "proximal", 0, MAX_RATE)
 
     def update(self, public: AveragingPublic, data: ClientData) -> Floats:
+        """Train `local_epochs` of minibatch SGD; return how far parameters moved, (p,) float64.
+
+        The order of rows derives from `seed`, round and client name. A diverged run returns NaN or
+        infinity, which `contribute` refuses.
+        """
         rng = np.random.default_rng([self.seed, public.round, *data.name.encode()])
         inputs = self.architecture.inputs(public.task, data.features)
         start, parameters = public.parameters, public.parameters.copy()

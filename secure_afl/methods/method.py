@@ -1,16 +1,18 @@
 """The contract between a learning method and whatever carries its sums."""
 
 from abc import abstractmethod
-from collections.abc import MutableMapping
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Mapping, MutableMapping
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
+from protocols.registry import Registry
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics
 from secure_afl.methods.model import Model
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
@@ -52,6 +54,11 @@ class PublicState(Wire, frozen=True, eq=False):
 
     task: Task
 
+    @property
+    def broadcast(self) -> Statistics | None:
+        """The summed statistics, where this state gives them to everybody."""
+        return None
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
@@ -66,21 +73,77 @@ class Method(Wire, Generic[Public], frozen=True):
     """A federated learning method: a sequence of blind sums with a public state between them.
 
     Nothing in it knows which protocol carries a sum. One-shot methods have one round; others go on
-    while `layout` gives them another.
+    while `layout` gives them another. A field that has a description is a setting: it is a flag, a
+    key of run.toml and a property of the JSON Schema.
 
     Attributes:
         name: as on the command line.
+        summary: a clause for help texts: what is learned, and how.
         row_additive: the vector of two clients' rows together is the sum of their vectors, so that
             pooled rows are an oracle for the sum.
+        prefers_fewer_dimensions: with noise, fewer dimensions of the rows make a better model.
+        auditable: a row of the sum can be a canary; the audit of the promise is of this method.
+        releases_statistics: the sum holds Gram matrix and cross term of the rows.
+        releases_updates: the sums hold the clients' steps of training.
+        personal: clients end with models of their own.
+        ignores: settings of a run that have no effect with this method.
+        sums_of: the method whose sums and model these are, where only what follows differs.
     """
 
     name: ClassVar[str]
+    summary: ClassVar[str]
     row_additive: ClassVar[bool] = False
+    prefers_fewer_dimensions: ClassVar[bool] = False
+    auditable: ClassVar[bool] = False
+    releases_statistics: ClassVar[bool] = False
+    releases_updates: ClassVar[bool] = False
+    personal: ClassVar[bool] = False
+    ignores: ClassVar[tuple[str, ...]] = ()
+    sums_of: ClassVar[str] = ""
+
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any], *, private: bool, seed: int) -> Self:
+        """Make the method of a run.
+
+        Args:
+            settings: values of the fields that have a description.
+            private: the run has noise.
+            seed: of the run; public.
+        """
+        return cls(**settings)
 
     @property
     def sums(self) -> int:
         """Blind sums of a whole run."""
         return 1
+
+    @property
+    def images(self) -> bool:
+        """Whether rows have to be pixels of images, and no backbone's features."""
+        return False
+
+    @property
+    def broadcasts_statistics(self) -> bool:
+        """Whether every client is given the summed statistics afterwards."""
+        return False
+
+    @property
+    def clipping(self) -> str:
+        """What bounds a unit's part in a sum, as a clause for reports."""
+        return "every row has norm 1 before it is rounded, and 2^bits at most after"
+
+    def regularisation(self, task: Task) -> float | None:
+        """Return λ of the ridge, in squared norms of rows; None for methods without a ridge."""
+        return None
+
+    def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
+        """List what the reader of a report should know of this method.
+
+        Args:
+            clients: in the sum.
+            few_rows: so few rows are in the exact sum that it shows whose they are.
+        """
+        return ()
 
     @abstractmethod
     def begin(self, task: Task) -> Public:
@@ -118,3 +181,7 @@ class Method(Wire, Generic[Public], frozen=True):
 
 
 AnyMethod = Method[Any]
+
+METHODS: Registry[AnyMethod] = Registry(
+    "method", Method, ("secure_afl.methods",), "secure_afl.methods"
+)

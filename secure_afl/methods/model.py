@@ -32,7 +32,11 @@ class Model(ABC):
 
     @abstractmethod
     def scores(self, features: NDArray[np.floating]) -> Floats:
-        """(n, d) features to (n, C) scores. Raises DataError for another width."""
+        """Score features (n, d): (n, C) float64.
+
+        Raises:
+            DataError: d is not the model's width.
+        """
 
     @abstractmethod
     def save(self, path: Path, card: dict[str, Any]) -> None:
@@ -74,9 +78,10 @@ class LinearModel(Model):
         return f"<LinearModel {len(self.weights)} features, {len(self.classes)} classes>"
 
     def scores(self, features: NDArray[np.floating]) -> Floats:
-        """(n, d) features to (n, C) scores.
+        """Multiply features (n, d) by the weights: (n, C) float64, less any offset.
 
-        Raises DataError for another width and, with an offset, for a row that is not finite.
+        Raises:
+            DataError: d is not the model's width; with an offset, a row that is not finite.
         """
         if features.ndim != 2 or features.shape[1] != len(self.weights):
             raise DataError(
@@ -91,11 +96,16 @@ class LinearModel(Model):
         return scores
 
     def save(self, path: Path, card: dict[str, Any]) -> None:
+        """Write tensors `weights` and, where there is one, `offset`; card beside them."""
         save_weights(path, self.weights, self.classes, card, self.offset)
 
     @classmethod
     def load(cls, path: Path) -> tuple["LinearModel", dict[str, Any]]:
-        """A saved model and its card. Raises DataError for damaged or foreign files."""
+        """Read a saved model and its card.
+
+        Raises:
+            DataError: damaged or foreign files.
+        """
         weights, classes, card = load_weights(path, axes=2)
         if weights.shape[1] != len(classes):
             raise DataError(f"{path} has weights {list(weights.shape)} for {len(classes)} classes")

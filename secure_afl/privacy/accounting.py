@@ -7,9 +7,6 @@ A release of sensitivity Δ with Gaussian noise of standard deviation σ is told
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from scipy.special import erfcx, ndtr, ndtri
-from scipy.stats import beta
-
 from secure_afl.errors import ConfigError
 
 # Least noise, in grid units, for which the figures on discrete noise below hold.
@@ -37,6 +34,8 @@ def delta_of(epsilon: float, mu: float) -> float:
     Raises:
         ConfigError: a negative number or NaN.
     """
+    from scipy.special import erfcx, ndtr
+
     _check("epsilon", epsilon, 0, math.inf)
     _check("mu", mu, 0, math.inf)
     if mu == 0 or epsilon == math.inf:
@@ -196,6 +195,8 @@ def audited_epsilon(
     Raises:
         ConfigError: more hits than trials, no trials, or a number out of range.
     """
+    from scipy.special import ndtri
+
     for hits, trials in ((false_positives, negatives), (true_positives, positives)):
         _check("number of trials", trials, 1, math.inf)
         _check("number of positive answers", hits, 0, trials)
@@ -209,6 +210,8 @@ def audited_epsilon(
 
 
 def _upper(hits: int, trials: int, miss: float) -> float:
+    from scipy.stats import beta
+
     return 1.0 if hits == trials else float(beta.ppf(1 - miss, hits + 1, trials - hits))
 
 

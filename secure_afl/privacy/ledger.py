@@ -188,15 +188,27 @@ class Ledger:
 
     @property
     def budget(self) -> Budget | None:
-        """What this object keeps to. Raises LedgerRefusal."""
+        """The budget that this object keeps to; None where there is none.
+
+        Raises:
+            LedgerRefusal: the file cannot be read, or has a smaller budget or another kind by now.
+        """
         return self._effective(self._read())
 
     def entries(self, lineage: str) -> tuple[Entry, ...]:
-        """The releases about a lineage, oldest first. Raises LedgerRefusal."""
+        """Return the releases about a lineage, oldest first.
+
+        Raises:
+            LedgerRefusal: the file cannot be read.
+        """
         return tuple(self._read().of(lineage))
 
     def spent(self, lineage: str) -> Spent:
-        """What was released about a lineage. Raises LedgerRefusal for a damaged file."""
+        """Add up what was released about a lineage.
+
+        Raises:
+            LedgerRefusal: the file cannot be read, or has a smaller budget or another kind by now.
+        """
         book = self._read()
         entries = book.of(lineage)
         return Spent(_epsilon(entries, self._effective(book)), len(entries))
@@ -237,7 +249,11 @@ class Ledger:
         self._recorded(new, book.of(lineage), self._effective(book))
 
     def _recorded(self, new: Entry, earlier: list[Entry], budget: Budget | None) -> bool:
-        """Whether a release is there already. Raises LedgerRefusal if it may not be added."""
+        """Return whether a release is there already.
+
+        Raises:
+            LedgerRefusal: it is there with other terms, or may not be added.
+        """
         for entry in earlier:
             if entry.session == new.session:
                 if entry.terms != new.terms:
@@ -331,7 +347,11 @@ class Ledger:
 
 
 def _entry(lineage: str, session: bytes, charge: Charge) -> Entry:
-    """A release as it is recorded, but for its ε. Raises ConfigError."""
+    """Make a release as it is recorded, but for its ε.
+
+    Raises:
+        ConfigError: an argument out of range.
+    """
     return _checked(
         Entry(
             lineage,
@@ -421,7 +441,11 @@ def _left(entries: list[Entry], budget: Budget | None) -> str:
 
 
 def _checked(value: Checked) -> Checked:
-    """Arguments by the rules of the file. Raises ConfigError."""
+    """Return arguments converted by the rules of the file.
+
+    Raises:
+        ConfigError: a number that is not finite, or a field out of range.
+    """
     for name in ("mu", "epsilon", "delta", "distance"):
         number = getattr(value, name, None)
         # JSON knows no such numbers, and would write null.

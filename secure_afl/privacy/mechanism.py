@@ -1,10 +1,11 @@
 """Noise inside the sum: what is promised, and the share of noise that each client adds."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
-from msgspec.structs import replace
+from msgspec import structs
 
 from protocols.codec import Wire
 from protocols.layout import Block, Integers, Layout
@@ -74,7 +75,7 @@ class Mechanism(Wire, frozen=True):
         privacy: what is promised.
         rounds: sums of the run, all of which the promise covers.
         clients, dropouts, colluders: K, D and T ≥ 1, for every client knows its own share.
-        noise_multiplier: z, per sum; see `calibrate`.
+        noise_multiplier: z, per sum; see `NoisySum.calibrated`.
     """
 
     privacy: Privacy
@@ -91,33 +92,6 @@ class Mechanism(Wire, frozen=True):
                 f"{self.colluders} work together; somebody has to be left. Enrol more clients, or "
                 "raise --min-cohort"
             )
-
-    def calibrate(self, layout: Layout, sensitivity: Sensitivity) -> "Mechanism":
-        """This mechanism with the least noise that keeps the promise.
-
-        Args:
-            layout: of each sum, without noise.
-            sensitivity: of the same.
-
-        Raises:
-            ConfigError: that noise is too small for the grid.
-        """
-        epsilon, delta = self.privacy.epsilon, self.privacy.delta
-
-        def with_delta(delta: float) -> "Mechanism":
-            z = accounting.noise_multiplier(epsilon, delta, self.rounds)
-            return replace(self, noise_multiplier=z)
-
-        # With more noise the grid takes less of δ, and so not more than with the least.
-        least = with_delta(delta)
-        least._check_grid(layout, sensitivity)
-        charge = least.charge(layout, sensitivity)
-        found = with_delta(delta - charge) if charge < delta else least
-        # The rounding of the noise makes μ larger than 1/z, by a hair.
-        stretch = found.mu(layout, sensitivity) * found.noise_multiplier
-        found = replace(found, noise_multiplier=found.noise_multiplier * stretch * (1 + 1e-9))
-        found.check(layout, sensitivity)
-        return found
 
     @property
     def shares(self) -> int:
@@ -140,83 +114,128 @@ class Mechanism(Wire, frozen=True):
             f"{privacy.unit}, {privacy.neighbours}, {privacy.placement}"
         )
 
-    def stds(self, layout: Layout, sensitivity: Sensitivity) -> dict[str, float]:
+
+@dataclass(frozen=True)
+class NoisySum:
+    """A blind sum with a mechanism's noise in it.
+
+    Attributes:
+        mechanism: of all sums of the run.
+        layout: of the sum, without room for noise.
+        sensitivity: of the same sum.
+    """
+
+    mechanism: Mechanism
+    layout: Layout
+    sensitivity: Sensitivity
+
+    def calibrated(self) -> "NoisySum":
+        """Find the least noise that keeps the promise.
+
+        Raises:
+            ConfigError: that noise is too small for the grid.
+        """
+        privacy = self.mechanism.privacy
+
+        def with_delta(delta: float) -> NoisySum:
+            z = accounting.noise_multiplier(privacy.epsilon, delta, self.mechanism.rounds)
+            return self._with_multiplier(z)
+
+        # With more noise the grid takes less of δ, and so not more than with the least.
+        least = with_delta(privacy.delta)
+        least._check_grid()
+        charge = least.charge
+        found = with_delta(privacy.delta - charge) if charge < privacy.delta else least
+        # The rounding of the noise makes μ larger than 1/z, by a hair.
+        z = found.mechanism.noise_multiplier
+        found = self._with_multiplier(z * (found.mu * z) * (1 + 1e-9))
+        found.check()
+        return found
+
+    @property
+    def stds(self) -> dict[str, float]:
         """σ_i of each block's noise, in integer steps, as the promise needs it; 0 where public."""
-        relative = dict(sensitivity.relative)
-        sigma = self.noise_multiplier * sensitivity.joint
-        return {block.name: sigma * relative[block.name] for block in layout.blocks}
+        relative = dict(self.sensitivity.relative)
+        sigma = self.mechanism.noise_multiplier * self.sensitivity.joint
+        return {block.name: sigma * relative[block.name] for block in self.layout.blocks}
 
-    def share_stds(self, layout: Layout, sensitivity: Sensitivity) -> dict[str, float]:
-        """The same of one client's share."""
-        shrink = 1 / math.sqrt(self.shares)
-        return {name: std * shrink for name, std in self.stds(layout, sensitivity).items()}
+    @property
+    def share_stds(self) -> dict[str, float]:
+        """σ of each block in one client's share, in integer steps."""
+        shrink = 1 / math.sqrt(self.mechanism.shares)
+        return {name: std * shrink for name, std in self.stds.items()}
 
-    def mu(self, layout: Layout, sensitivity: Sensitivity) -> float:
-        """μ of one sum: how far apart two neighbours are, in standard deviations."""
-        stretch = max(
-            std / accounting.continuous(std)
-            for std in self.stds(layout, sensitivity).values()
-            if std > 0
-        )
-        return stretch / self.noise_multiplier
+    @property
+    def mu(self) -> float:
+        """μ of the sum: how far apart two neighbours are, in standard deviations."""
+        stretch = max(std / accounting.continuous(std) for std in self.stds.values() if std > 0)
+        return stretch / self.mechanism.noise_multiplier
 
-    def distance(self, layout: Layout, sensitivity: Sensitivity) -> float:
-        """Total variation between a sum's noise and the rounded Gaussian that it is counted as."""
-        stds = self.stds(layout, sensitivity)
+    @property
+    def distance(self) -> float:
+        """Total variation between the noise and the rounded Gaussian that it is counted as."""
+        stds = self.stds
         return accounting.discretisation_distance(
-            [(stds[block.name], block.length) for block in layout.blocks if stds[block.name] > 0]
+            [(stds[b.name], b.length) for b in self.layout.blocks if stds[b.name] > 0]
         )
 
-    def charge(self, layout: Layout, sensitivity: Sensitivity) -> float:
-        """What the grid adds to δ, in all sums together."""
-        distance = self.rounds * self.distance(layout, sensitivity)
-        return accounting.distance_delta(self.privacy.epsilon, distance)
+    @property
+    def charge(self) -> float:
+        """What the grid adds to δ, in all sums of the run together."""
+        distance = self.mechanism.rounds * self.distance
+        return accounting.distance_delta(self.mechanism.privacy.epsilon, distance)
 
-    def check(self, layout: Layout, sensitivity: Sensitivity) -> None:
+    def check(self) -> None:
         """Recompute the promise: a client does so before it takes part.
 
         Raises:
             ConfigError: the noise is less than promised, or too small for the grid.
         """
-        self._check_grid(layout, sensitivity)
-        privacy = self.privacy
-        mu = accounting.compose([self.mu(layout, sensitivity)] * self.rounds)
-        charge = self.charge(layout, sensitivity)
-        if accounting.delta_of(privacy.epsilon, mu) + charge > privacy.delta:
+        self._check_grid()
+        privacy, rounds = self.mechanism.privacy, self.mechanism.rounds
+        charge = self.charge
+        if accounting.delta_of(privacy.epsilon, accounting.compose([self.mu] * rounds)) + charge > (
+            privacy.delta
+        ):
             raise ConfigError(
-                f"noise multiplier {self.noise_multiplier:.6g} over {self.rounds} sums does not "
-                f"give ε = {privacy.epsilon:g} at δ = {privacy.delta:g} (the grid takes "
+                f"noise multiplier {self.mechanism.noise_multiplier:.6g} over {rounds} sums does "
+                f"not give ε = {privacy.epsilon:g} at δ = {privacy.delta:g} (the grid takes "
                 f"{charge:.1g} of δ); pass more --feature-bits, or calibrate again"
             )
 
-    def widen(self, layout: Layout, sensitivity: Sensitivity) -> Layout:
-        """The layout with room for the noise of all K shares, but once in 2^64 sums.
+    def widened(self) -> Layout:
+        """Make room in the layout for the noise of all K shares, but once in 2^64 sums.
 
         Rounded up to a power of two, so that machines whose logarithms differ in a last bit agree.
         """
-        if self.privacy.placement == "central":
-            return layout
-        stds = self.share_stds(layout, sensitivity)
+        if self.mechanism.privacy.placement == "central":
+            return self.layout
+        stds = self.share_stds
 
-        def widened(block: Block) -> Block:
+        def wider(block: Block) -> Block:
             if stds[block.name] == 0:
                 return block
-            room = 1 << tail(stds[block.name], self.clients, layout.length).bit_length()
+            noise = tail(stds[block.name], self.mechanism.clients, self.layout.length)
+            room = 1 << noise.bit_length()
             return Block(block.name, block.length, block.low - room, block.high + room, block.scale)
 
-        return Layout(tuple(widened(block) for block in layout.blocks))
+        return Layout(tuple(wider(block) for block in self.layout.blocks))
 
-    def share(self, layout: Layout, sensitivity: Sensitivity, entropy: bytes) -> Integers:
-        """One share of the noise, int64 of the layout's length; the same for the same entropy.
+    def share(self, entropy: bytes) -> Integers:
+        """Draw one share of the noise, int64 of the layout's length; a function of the entropy.
 
         Args:
             entropy: 32 secret bytes.
         """
-        stds = self.share_stds(layout, sensitivity)
-        return np.concatenate([_draw(block, stds[block.name], entropy) for block in layout.blocks])
+        stds = self.share_stds
+        return np.concatenate([_draw(b, stds[b.name], entropy) for b in self.layout.blocks])
 
-    def _check_grid(self, layout: Layout, sensitivity: Sensitivity) -> None:
-        for name, std in self.share_stds(layout, sensitivity).items():
+    def _with_multiplier(self, z: float) -> "NoisySum":
+        mechanism = structs.replace(self.mechanism, noise_multiplier=z)
+        return NoisySum(mechanism, self.layout, self.sensitivity)
+
+    def _check_grid(self) -> None:
+        for name, std in self.share_stds.items():
             if std != 0 and not accounting.MIN_SHARE <= std <= MAX_SIGMA:
                 raise ConfigError(
                     f"a client's noise in block '{name}' would have standard deviation {std:.2g} "

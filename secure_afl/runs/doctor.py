@@ -48,7 +48,12 @@ def checks() -> list[Check]:
 
 
 def backbone(spec: str, checkpoint: str | None, image_size: int | None) -> Check:
-    """Load a backbone, and its checkpoint if named. Raises what `parse_backbone` raises."""
+    """Load a backbone, and its checkpoint if named.
+
+    Raises:
+        ConfigError: a spec or setting that cannot be.
+        DataError: weights that cannot be loaded.
+    """
     path = Path(checkpoint) if checkpoint else None
     loaded = parse_backbone(spec, path, image_size)
     return Check("backbone", f"{loaded.name} loads, digest {loaded.digest.hex()[:16]}")

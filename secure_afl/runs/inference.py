@@ -12,9 +12,9 @@ from secure_afl.data import files as data_files
 from secure_afl.errors import DataError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
-from secure_afl.features.pixels import Progress
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
+from secure_afl.progress import Progress
 
 
 class Evaluation(msgspec.Struct, frozen=True):

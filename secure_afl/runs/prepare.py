@@ -18,11 +18,9 @@ from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.progress import Progress
+from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
-
-GRADIENT_METHODS = ("fedavg", "fedsgd")
-
-Progress = Callable[[str, int, int], None]
 
 # Independent streams of one seed.
 _PARTITION, _HOLDOUT, _TEST = 0, 1, 3
@@ -175,11 +173,11 @@ def hold_out(clients: Sequence[Dataset], config: RunConfig) -> tuple[list[Datase
 def choose_backbone(config: RunConfig, example: Dataset) -> Backbone:
     """The configured backbone, or the default for this kind of data."""
     spec = config.backbone
-    if config.method in GRADIENT_METHODS and config.architecture == "convnet":
+    if make_method(config).images:
         if spec not in (None, "identity"):
             raise ConfigError(
-                f"a convnet trains on pixels, not on features of {spec!r}; allowed: identity. "
-                "Leave --backbone out, or train --architecture linear"
+                f"{config.method}, as it is set, learns from pixels, not from features of "
+                f"{spec!r}; allowed: identity. Leave --backbone out, or train --architecture linear"
             )
         spec = "identity"
     if spec is None:
@@ -199,9 +197,9 @@ def extract(
     extracted = []
     for dataset in datasets:
 
-        def advance(rows: int, _of: int, before: int = done) -> None:
+        def advance(what: str, rows: int, _of: int, before: int = done) -> None:
             if progress is not None:
-                progress("features", before + rows, total)
+                progress(what, before + rows, total)
 
         features = backbone.extract(dataset, cache, advance)
         extracted.append(ClientData(dataset.name, features, dataset.labels))

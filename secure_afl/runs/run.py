@@ -1,7 +1,7 @@
 """One run from configuration to files: features → federation → model and report."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,17 +9,18 @@ import msgspec
 import numpy as np
 
 from secure_afl.analytic.rows import ClientData
+from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
-from secure_afl.features.reduction import (
-    Reduction,
-)
+from secure_afl.features.reduction import Reduction
 from secure_afl.federation.keys import Keys, load_keys
-from secure_afl.federation.simulation import Result
-from secure_afl.methods.model import LinearModel, Model
+from secure_afl.federation.simulation import Federation, Result
+from secure_afl.federation.task import Terms
 from secure_afl.privacy.ledger import Ledger
-from secure_afl.runs.choose import check_terms, choose_reduction, make_federation, open_ledger
+from secure_afl.progress import Progress
+from secure_afl.runs.choose import make_terms, open_ledger
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.prepare import Prepared, Progress, prepare
+from secure_afl.runs.prepare import Prepared, prepare
+from secure_afl.runs.reduce import choose_reduction, unfold
 from secure_afl.runs.saving import check_folder, save
 
 # An independent stream of the seed, beside those of `prepare`.
@@ -34,15 +35,15 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
         progress: called with what is under way, how much is done, and of how much.
 
     Raises:
-        SecureAflError, ProtocolError: with what to change.
+        SecureAflError: with what to change.
     """
     if config.out is not None:
         check_folder(Path(config.out))
     # All that can be wrong with the settings shows before the features are made.
+    terms = make_terms(config)
     keys = load_keys(Path(config.keys)) if config.keys else None
     ledger = open_ledger(config)
-    make_federation(config, bytes(32))
-    prepared = prepare(config, progress, lambda clients: check_terms(config, len(clients)))
+    prepared = prepare(config, progress, lambda data: check_terms(config, terms, len(data)))
     result = federate(config, prepared, keys=keys, ledger=ledger)
     if config.out is not None:
         save(result, prepared.backbone, config, Path(config.out))
@@ -57,7 +58,8 @@ def federate(
     ledger: Ledger | None = None,
 ) -> Result:
     """Run a federation over prepared rows."""
-    reduction = choose_reduction(config, prepared)
+    terms = make_terms(config)
+    reduction = choose_reduction(config, terms, prepared)
 
     def rows(data: ClientData) -> ClientData:
         if reduction is None:
@@ -77,23 +79,68 @@ def federate(
     )
     return replace(
         result,
-        model=_unfolded(reduction, result.model),
-        personal={name: _unfolded(reduction, model) for name, model in result.personal.items()},
+        model=unfold(reduction, result.model),
+        personal={name: unfold(reduction, model) for name, model in result.personal.items()},
         report=msgspec.structs.replace(
             result.report,
             seconds=msgspec.structs.replace(result.report.seconds, features=prepared.seconds),
-            settings=msgspec.to_builtins(config),
+            settings=config.flat(),
         ),
     )
 
 
-def _unfolded(reduction: Reduction | None, model: Model) -> Model:
-    """A model of reduced rows as one of the backbone's."""
-    if reduction is None:
-        return model
-    assert isinstance(model, LinearModel), "only linear models see reduced rows"
-    weights, offset = reduction.fold(model.weights)
-    return LinearModel(weights, model.classes, offset)
+def make_federation(
+    config: RunConfig,
+    backbone: bytes,
+    keys: Keys | None = None,
+    ledger: Ledger | None = None,
+    lineages: Mapping[str, str] | None = None,
+) -> Federation:
+    """Make the configured federation, over features of a backbone with this digest."""
+    terms = make_terms(config)
+    return Federation(
+        terms.method,
+        terms.protocol,
+        feature_bits=config.feature_bits,
+        min_cohort=config.min_cohort,
+        corrupt=config.corrupt,
+        backbone=backbone,
+        keys=keys,
+        privacy=terms.privacy,
+        ledger=ledger,
+        lineages=lineages,
+    )
+
+
+def check_terms(config: RunConfig, terms: Terms, clients: int) -> None:
+    """Refuse what no session would be formed with, before the features are made.
+
+    Raises:
+        ConfigError: naming the setting and what it may be.
+    """
+    terms.declared_rows((), config.max_rows)
+    if terms.method.images and (config.dimension or config.public is not None):
+        raise ConfigError(
+            "--dimension and --public reduce features; a convnet trains on pixels. Leave them out, "
+            "or train --architecture linear"
+        )
+    if terms.privacy is not None and config.holdout > 0:
+        # Which rows are held out turns on how many there are: one more would move many others.
+        raise ConfigError(
+            f"--holdout {config.holdout:g} with --epsilon; allowed: 0, for scores on clients' own "
+            "rows would be releases too. Leave one of the two out"
+        )
+    least = config.min_cohort or terms.default_cohort(clients)
+    if config.corrupt + 2 > least or least > clients:
+        raise ConfigError(
+            f"minimum cohort {least} of {clients} clients, {config.corrupt} of them declared "
+            f"corrupt; it has to be ≥ corrupt + 2 = {config.corrupt + 2} and ≤ {clients}"
+        )
+    if config.drop > clients - least:
+        raise ConfigError(
+            f"drop {config.drop} of {clients} clients leaves fewer than the minimum cohort "
+            f"{least}; allowed: ≤ {clients - least}, or more with a lower --min-cohort"
+        )
 
 
 def _digest(backbone: Backbone, reduction: Reduction | None) -> bytes:

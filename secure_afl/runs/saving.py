@@ -11,6 +11,7 @@ import msgspec
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
 from secure_afl.federation.simulation import Result
+from secure_afl.methods.method import METHODS
 from secure_afl.runs.config import RunConfig
 
 log = logging.getLogger("secure_afl")
@@ -49,7 +50,7 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
     result.model.save(out / "model.safetensors", card)
     # Personal models of an earlier run into this folder do not belong to this one.
     shutil.rmtree(out / "personal", ignore_errors=True)
-    if report.method == "fedhip":
+    if METHODS[report.method].personal:
         folder = out / "personal"
         folder.mkdir(exist_ok=True)
         for name, model in result.personal.items():

@@ -22,12 +22,15 @@ from protocols.schemes.additive.protocol import Additive
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
-from secure_afl.federation.oracle import Watched
+from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.server import FederationServer
-from secure_afl.federation.sums import calibrated, noiseless
-from secure_afl.methods import AFL, Task
+from secure_afl.federation.sums import calibrated, this_noisy_sum
+from secure_afl.federation.task import Terms
+from secure_afl.methods.afl import AFL
+from secure_afl.methods.method import Task
 from secure_afl.privacy import accounting
 from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.progress import Progress
 
 CONFIDENCE = 0.999
 _DIM = 128
@@ -102,10 +105,10 @@ def audit(
     method: AFL = _METHOD,
     corrupt: int | None = None,
     change: Callable[[Task], Task] = lambda task: task,
-    member: type[Watched] = Watched,
+    member: type[RecordingClient] = RecordingClient,
     confidence: float = CONFIDENCE,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Audit:
     """Look for canaries in real sums, as often as `tests` says.
 
@@ -149,7 +152,7 @@ def audit(
         np.add.at(counts, (there.astype(int), claimed.astype(int)), 1)
         looked_for += len(canaries)
         if progress is not None:
-            progress(min(looked_for, tests), tests)
+            progress("canaries", min(looked_for, tests), tests)
     negatives, positives = (int(n) for n in counts.sum(axis=1))
     false_positives, true_positives = int(counts[0, 1]), int(counts[1, 1])
     return Audit(
@@ -206,25 +209,23 @@ class _Trial:
         cohort: Cohort,
         protocol: Protocol,
         method: AFL,
-        member: type[Watched],
+        member: type[RecordingClient],
         corrupt: int,
     ) -> None:
         assert task.mechanism is not None, "without noise there is nothing to audit"
         self._task = task
         self._cohort = cohort
-        self._protocol = protocol
-        self._method = method
+        self._terms = Terms(method, protocol, task.mechanism.privacy)
         self._member = member
         self._corrupt = corrupt
         self._public = method.begin(task)
         self._identities = {name: Identity.generate(name) for name in cohort.names}
         coordinators = protocol.coordinators()
         self._coordinators = {name: Identity.generate(name) for name in coordinators}
-        layout, sensitivity = noiseless(method, self._public)
-        stds = task.mechanism.stds(layout, sensitivity)
+        noisy = this_noisy_sum(method, self._public)
         # Each entry in units of its noise, as the likelihood ratio weighs it.
         self._weights = np.concatenate(
-            [np.full(block.length, 1 / stds[block.name]) for block in layout.blocks]
+            [np.full(b.length, 1 / noisy.stds[b.name]) for b in noisy.layout.blocks]
         )
 
     def templates(self, canaries: list[_Canary]) -> tuple[Floats, Floats, Floats]:
@@ -239,36 +240,35 @@ class _Trial:
         """A sum less what the adversary knows, in units of the noise, (entries,)."""
         members = {name: self._join(name, rows) for name in self._cohort.names}
         nonce = new_nonce()
-        enrolments = enrol(self._protocol, self._identities, nonce, self._coordinators)
-        server = FederationServer(self._method, self._protocol, self._task)
+        enrolments = enrol(self._terms.protocol, self._identities, nonce, self._coordinators)
+        server = FederationServer(self._terms, self._task)
         mechanism = self._task.mechanism
         assert mechanism is not None, "checked before"
         session = server.form(enrolments, nonce, mechanism.min_cohort, self._corrupt)
         assert session is not None, "the first sum"
         coordinators = [
-            self._protocol.coordinator(session, enrolments[name]) for name in self._coordinators
+            self._terms.protocol.coordinator(session, enrolments[name])
+            for name in self._coordinators
         ]
         parties = [
             member.join(session, enrolments[name], self._public) for name, member in members.items()
         ]
-        gone = dict.fromkeys(self._cohort.dropping, self._protocol.upload_step)
+        gone = dict.fromkeys(self._cohort.dropping, self._terms.protocol.upload_step)
         total = Network([*coordinators, *parties], FaultPlan(vanish=gone)).run().total
         for name in self._cohort.colluding:
             total = total - members[name].added_noise
         scaled: Floats = total * self._weights
         return scaled
 
-    def _join(self, name: str, canaries: Floats) -> Watched:
+    def _join(self, name: str, canaries: Floats) -> RecordingClient:
         # Everybody holds a row of zeros, which adds nothing, for a client has at least one.
         rows = np.zeros((1, _DIM))
         if name == _VICTIM:
             rows = np.concatenate([rows, canaries])
         data = ClientData(name, rows, np.zeros(len(rows), dtype=np.int64))
-        assert self._task.mechanism is not None, "checked before"
-        privacy = self._task.mechanism.privacy
-        return self._member(self._method, self._protocol, data, _MAX_ROWS, privacy=privacy)
+        return self._member(self._terms, data, _MAX_ROWS)
 
     def _contribution(self, rows: Floats) -> Integers:
         rows = np.concatenate([np.zeros((1, _DIM)), rows])
         data = ClientData(_VICTIM, rows, np.zeros(len(rows), dtype=np.int64))
-        return self._method.contribute(self._public, data, {}, b"")
+        return self._terms.method.contribute(self._public, data, {}, b"")

@@ -1,17 +1,13 @@
 """The outcomes of a sweep: what came out of its points, summarised and put into words."""
 
 import itertools
-import math
 from collections.abc import Sequence
-from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import msgspec
-from msgspec.structs import replace
-from scipy.stats import t as student
+from msgspec import structs
 
-from secure_afl.errors import ConfigError
-from secure_afl.methods.fedavg import Averaging
+from secure_afl.intervals import student_reach
 from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 from secure_afl.tuning.audit import Cohort
@@ -57,19 +53,6 @@ class Summary(msgspec.Struct, frozen=True):
     seeds: int
 
 
-def load_outcomes(file: Path) -> list[Outcome]:
-    """What an earlier, perhaps interrupted, sweep has written."""
-    if not file.exists():
-        return []
-    outcomes = []
-    for line in file.read_bytes().splitlines():
-        try:
-            outcomes.append(msgspec.json.decode(line, type=Outcome))
-        except (msgspec.DecodeError, ConfigError):
-            continue  # cut off when the sweep was, or of another version: runs again
-    return outcomes
-
-
 def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
     """Means over seeds, in the order of the points."""
     summaries = []
@@ -79,7 +62,7 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
     for first, group in sorted((members[0][0], members) for _, g in groups if (members := list(g))):
         runs = [outcome for _, outcome in group]
         accuracies = [run.accuracy for run in runs if run.accuracy is not None]
-        half = _half_width(accuracies)
+        half = student_reach(accuracies)
         middle = mean(accuracies)
         head = scored[first]
         summaries.append(
@@ -115,8 +98,8 @@ def label(point: Point) -> str:
     parts = [f"{config.method}, {config.protocol}"]
     if config.feature_bits is not None:
         parts.append(f"{config.feature_bits} bits")
-    if config.ridge is not None:
-        parts.append(f"λ = {config.ridge:g}")
+    if (ridge := config.option("ridge")) is not None:
+        parts.append(f"λ = {ridge:g}")
     if config.cross_weight != RunConfig().cross_weight:
         parts.append(f"w = {config.cross_weight:g}")
     if config.dimension is not None:
@@ -129,7 +112,7 @@ def statement(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
     kinds = {outcome.point.kind for outcome in outcomes}
     lines = [
         f"Unit: {config.unit}; neighbours: {config.neighbours}; δ = {config.delta:g}.",
-        _clipping(config),
+        f"Clipping: {make_method(config).clipping}.",
         *_noise(config, outcomes),
     ]
     if "exact" in kinds:
@@ -146,16 +129,6 @@ def statement(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
         "were measured on; choose on data that are public, or spend part of ε on the choice."
     )
     return lines
-
-
-def _clipping(config: RunConfig) -> str:
-    method = make_method(config)
-    if isinstance(method, Averaging):
-        return (
-            f"Clipping: every client's update has norm ≤ {method.clip:g} (--update-clip) before it "
-            "is rounded."
-        )
-    return "Clipping: every row has norm 1 before it is rounded, and 2^bits at most after."
 
 
 def _noise(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
@@ -188,12 +161,4 @@ def _noise(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _setting_key(point: Point) -> bytes:
-    return msgspec.json.encode(replace(point, config=replace(point.config, seed=0)))
-
-
-def _half_width(values: Sequence[float]) -> float:
-    """Of Student's 95 % interval for the mean; none from a single value."""
-    if len(values) < 2:
-        return 0.0
-    quantile = float(student.ppf(0.975, len(values) - 1))
-    return quantile * stdev(values) / math.sqrt(len(values))
+    return msgspec.json.encode(structs.replace(point, config=point.config.replaced(seed=0)))

@@ -1,19 +1,21 @@
 """The points of a sweep: what is to be run, and what forbids it."""
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
-from msgspec.structs import replace
 
+from protocols.protocol import PROTOCOLS
+from protocols.registry import options_of
 from secure_afl.errors import ConfigError
-from secure_afl.federation.task import declared_rows, default_cohort
+from secure_afl.journal import key_of
+from secure_afl.methods.method import METHODS
 from secure_afl.privacy.mechanism import Mechanism
-from secure_afl.runs.choose import make_method, make_privacy, make_protocol
-from secure_afl.runs.config import RunConfig, make_config
+from secure_afl.runs.choose import make_terms
+from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import Prepared
+from secure_afl.runs.settings import check_ranges
 from secure_afl.tuning.audit import Cohort
 from secure_afl.tuning.dpsgd import (
     MAX_DELTA,
@@ -23,35 +25,9 @@ from secure_afl.tuning.dpsgd import (
     SWEEP,
     DpSgdSettings,
 )
-
-DEFAULT_EPSILONS = (0.1, 0.5, 1.0, 2.0, 8.0)
-
-
-Baseline = Literal["none", "default", "sweep"]
-
+from secure_afl.tuning.settings import Sweep
 
 Kind = Literal["private", "exact", "dp-sgd", "audit"]
-
-
-class Sweep(msgspec.Struct, frozen=True):
-    """What is varied.
-
-    Attributes:
-        epsilons: each > 0.
-        seeds: runs of each setting, ≥ 1; a seed also governs the partition.
-        feature_bits, ridges, cross_weights, dimensions: values to try beside the configured one.
-        baseline: `default` runs DP-SGD with its data-free settings, `sweep` with some more.
-        audit_tests: canaries per ε, 0 for no audit.
-    """
-
-    epsilons: tuple[float, ...] = DEFAULT_EPSILONS
-    seeds: int = 3
-    feature_bits: tuple[int, ...] = ()
-    ridges: tuple[float, ...] = ()
-    cross_weights: tuple[float, ...] = ()
-    dimensions: tuple[int, ...] = ()
-    baseline: Baseline = "default"
-    audit_tests: int = 100_000
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -70,8 +46,14 @@ class Point(msgspec.Struct, frozen=True):
     tests: int = 0
 
     def key(self, data: str) -> str:
-        """What tells this point from all others, over restarts; see `data_digest`."""
-        return hashlib.sha256(msgspec.json.encode((self, data))).hexdigest()[:24]
+        """Make what tells this point from all others, over restarts and edits of the code.
+
+        Args:
+            data: digest of the prepared rows.
+        """
+        things = (METHODS[self.config.method], PROTOCOLS[self.config.protocol])
+        code = ("secure_afl.tuning.sweep", *(thing.__module__ for thing in things))
+        return key_of(msgspec.to_builtins(self), data, code=code)
 
 
 def points(config: RunConfig, sweep: Sweep) -> list[Point]:
@@ -89,19 +71,21 @@ def points(config: RunConfig, sweep: Sweep) -> list[Point]:
         )
     if not sweep.epsilons or min(sweep.epsilons) <= 0 or sweep.seeds < 1:
         raise ConfigError("tune needs at least one ε > 0 and one seed")
-    config = replace(config, out=None)
+    if sweep.ridges and "ridge" not in options_of(METHODS[config.method]):
+        raise ConfigError(f"--ridges has no effect with {config.method}; leave it out")
+    config = config.replaced(out=None)
     found = []
     for seed in range(config.seed, config.seed + sweep.seeds):
-        found.append(Point("exact", replace(config, seed=seed, dimension=0, public=None)))
+        found.append(Point("exact", config.replaced(seed=seed, dimension=0, public=None)))
     for epsilon in sweep.epsilons:
         for setting in _settings(config, sweep):
             for seed in range(config.seed, config.seed + sweep.seeds):
-                found.append(Point("private", replace(setting, epsilon=epsilon, seed=seed)))
+                found.append(Point("private", setting.replaced(epsilon=epsilon, seed=seed)))
         for dpsgd in _baselines(config, sweep):
             for seed in range(config.seed, config.seed + sweep.seeds):
-                found.append(Point("dp-sgd", replace(config, epsilon=epsilon, seed=seed), dpsgd))
+                found.append(Point("dp-sgd", config.replaced(epsilon=epsilon, seed=seed), dpsgd))
         if sweep.audit_tests and _auditable(config):
-            found.append(Point("audit", replace(config, epsilon=epsilon), None, sweep.audit_tests))
+            found.append(Point("audit", config.replaced(epsilon=epsilon), None, sweep.audit_tests))
     # A value that is named twice is run once, and counts once.
     return list(dict.fromkeys(found))
 
@@ -113,10 +97,9 @@ def check_settings(wanted: Sequence[Point]) -> None:
         ConfigError: naming the setting and what it may be.
     """
     for point in wanted:
-        config = make_config(msgspec.to_builtins(point.config))
-        make_method(config)
-        make_protocol(config)
-        declared_rows((), config.max_rows, make_privacy(config))
+        config = point.config
+        check_ranges(config)
+        make_terms(config).declared_rows((), config.max_rows)
         if point.kind == "dp-sgd":
             _check_dpsgd(config)
     needed = ["matplotlib"]
@@ -154,26 +137,26 @@ def noise_cohort(config: RunConfig, clients: int) -> Cohort | None:
     Raises:
         ConfigError: nobody is left to add it.
     """
-    privacy = make_privacy(config)
-    if privacy is None or privacy.placement == "central":
+    terms = make_terms(config)
+    if terms.privacy is None or terms.privacy.placement == "central":
         return None
-    dropouts = clients - (config.min_cohort or default_cohort(clients, privacy))
-    colluders = max(1, config.corrupt)
-    Mechanism(privacy, 1, clients, dropouts, colluders)
-    return Cohort(clients, dropouts, colluders)
+    least = config.min_cohort or terms.default_cohort(clients)
+    colluders = terms.colluders(clients, least, config.corrupt)
+    Mechanism(terms.privacy, 1, clients, clients - least, colluders)
+    return Cohort(clients, clients - least, colluders)
 
 
 def _settings(config: RunConfig, sweep: Sweep) -> Iterator[RunConfig]:
     """The configured setting, and each other value of each thing that is varied."""
     yield config
-    for bits in sweep.feature_bits:
-        yield replace(config, feature_bits=bits)
+    for bits in sweep.bits:
+        yield config.replaced(feature_bits=bits)
     for ridge in sweep.ridges:
-        yield replace(config, ridge=ridge)
+        yield config.replaced(ridge=ridge)
     for weight in sweep.cross_weights:
-        yield replace(config, cross_weight=weight)
+        yield config.replaced(cross_weight=weight)
     for dimension in sweep.dimensions:
-        yield replace(config, dimension=dimension)
+        yield config.replaced(dimension=dimension)
 
 
 def _baselines(config: RunConfig, sweep: Sweep) -> Sequence[DpSgdSettings]:
@@ -185,9 +168,9 @@ def _baselines(config: RunConfig, sweep: Sweep) -> Sequence[DpSgdSettings]:
 def _auditable(config: RunConfig) -> bool:
     """Whether the audit is of this kind of run: blind sums of single rows, noise of clients."""
     return (
-        make_method(config).row_additive
+        METHODS[config.method].auditable
+        and PROTOCOLS[config.protocol].hides_vectors
         and (config.unit, config.noise) == ("example", "distributed")
-        and config.protocol != "plain"
     )
 
 

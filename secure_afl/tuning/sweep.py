@@ -10,27 +10,28 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from secure_afl.analytic.rows import pooled
+from secure_afl.analytic.rows import ClientData, digest_rows, pooled
 from secure_afl.data.dataset import Dataset
-from secure_afl.runs.choose import check_terms, make_privacy, make_protocol
+from secure_afl.journal import Journal
+from secure_afl.progress import Progress
+from secure_afl.runs.choose import make_privacy, make_protocol, make_terms
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.prepare import Prepared, Progress, prepare
-from secure_afl.runs.run import federate
+from secure_afl.runs.prepare import Prepared, prepare
+from secure_afl.runs.run import check_terms, federate
 from secure_afl.runs.saving import check_folder
-from secure_afl.tuning.audit import Audit, audit
-from secure_afl.tuning.dpsgd import (
-    train_dpsgd,
-)
-from secure_afl.tuning.outcomes import Outcome, load_outcomes, statement, summarise
+from secure_afl.tuning.audit import audit
+from secure_afl.tuning.dpsgd import train_dpsgd
+from secure_afl.tuning.outcomes import Outcome, statement, summarise
 from secure_afl.tuning.picture import draw
-from secure_afl.tuning.points import Point, Sweep, check_data, check_settings, noise_cohort, points
+from secure_afl.tuning.points import Point, check_data, check_settings, noise_cohort, points
+from secure_afl.tuning.settings import Sweep
+
+POINTS = "points.jsonl"
 
 
 def tune(
@@ -40,7 +41,7 @@ def tune(
 
     Args:
         config: the run that is tuned.
-        out: folder; `points.jsonl` in it keeps what is done.
+        out: folder; the journal in it keeps what is done.
 
     Raises:
         ConfigError: a setting of any point that cannot be used, before the first is run.
@@ -53,43 +54,34 @@ def tune(
 
     def check(clients: Sequence[Dataset]) -> None:
         for point in wanted:
-            check_terms(point.config, len(clients))
+            check_terms(point.config, make_terms(point.config), len(clients))
 
     for seed in range(config.seed, config.seed + sweep.seeds):
-        prepared[seed] = prepare(replace(config, seed=seed), progress, check)
+        prepared[seed] = prepare(config.replaced(seed=seed), progress, check)
         if seed == config.seed:
             check_data(wanted, prepared[seed])
     data = {seed: data_digest(rows) for seed, rows in prepared.items()}
     keys = [point.key(data[point.config.seed]) for point in wanted]
-    file = out / "points.jsonl"
-    done = {outcome.point.key(outcome.data): outcome for outcome in load_outcomes(file)}
+    journal = Journal(out / POINTS, Outcome)
     for index, (point, key) in enumerate(zip(wanted, keys, strict=True)):
         if progress is not None:
             progress("points", index, len(wanted))
-        if key in done:
-            continue
-        seed = point.config.seed
-        done[key] = run_point(point, prepared[seed], data[seed], progress)
-        with file.open("ab") as stream:
-            # The line break comes first: the line before may have been cut off.
-            stream.write(b"\n" + msgspec.json.encode(done[key]))
+        if journal.find(key) is None:
+            seed = point.config.seed
+            journal.add(key, run_point(point, prepared[seed], data[seed], progress))
     if progress is not None:
         progress("points", len(wanted), len(wanted))
-    return [done[key] for key in keys]
+    return [outcome for key in keys if (outcome := journal.find(key)) is not None]
 
 
 def data_digest(prepared: Prepared) -> str:
-    """A digest of all that figures come from: names, rows, labels, classes, what made them."""
-    digest = hashlib.sha256(prepared.backbone.digest)
-    digest.update(msgspec.json.encode(prepared.classes))
+    """Hash all that figures come from: names, rows, labels, classes, what made them; hex."""
     test = [] if prepared.test is None else [prepared.test]
-    for part in (prepared.clients, prepared.holdout, test):
-        digest.update(b"%d" % len(part))
-        for rows in part:
-            _update(digest, rows.name, rows.features, rows.labels)
-    if prepared.public is not None:
-        _update(digest, "public", prepared.public)
-    return digest.hexdigest()
+    public = [] if prepared.public is None else [_as_rows(prepared.public)]
+    parts = [digest_rows(part) for part in (prepared.clients, prepared.holdout, test, public)]
+    hashed = hashlib.sha256(prepared.backbone.digest)
+    hashed.update(msgspec.json.encode(prepared.classes))
+    return hashlib.sha256(hashed.digest() + b"".join(parts)).hexdigest()
 
 
 def run_point(
@@ -121,7 +113,7 @@ def run_point(
 def save(config: RunConfig, sweep: Sweep, outcomes: Sequence[Outcome], out: Path) -> None:
     """Write `tune.json`, with every point, and `tune.png` into a folder."""
     content = {
-        "settings": msgspec.to_builtins(config),
+        "settings": config.flat(),
         "sweep": msgspec.to_builtins(sweep),
         "read_first": statement(config, outcomes),
         "summaries": msgspec.to_builtins(summarise(outcomes)),
@@ -132,11 +124,8 @@ def save(config: RunConfig, sweep: Sweep, outcomes: Sequence[Outcome], out: Path
     draw(outcomes, out / "tune.png")
 
 
-def _update(digest: "hashlib._Hash", name: str, *arrays: NDArray[Any]) -> None:
-    for array in arrays:
-        # The shape first, so that no rows can pass for other rows.
-        digest.update(msgspec.json.encode((name, array.dtype.str, array.shape)))
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+def _as_rows(features: NDArray[np.floating]) -> ClientData:
+    return ClientData("public", features, np.zeros(len(features), dtype=np.int64))
 
 
 def _run_audit(point: Point, prepared: Prepared, data: str, progress: Progress | None) -> Outcome:
@@ -145,17 +134,13 @@ def _run_audit(point: Point, prepared: Prepared, data: str, progress: Progress |
     assert privacy is not None, "audits are of a promise"
     assert cohort is not None, "audits are of clients' noise"
 
-    def advance(done: int, total: int) -> None:
-        if progress is not None:
-            progress("canaries", done, total)
-
-    found: Audit = audit(
+    found = audit(
         privacy,
         tests=point.tests,
         cohort=cohort,
         protocol=make_protocol(point.config),
         corrupt=point.config.corrupt,
-        progress=advance,
+        progress=progress,
     )
     return Outcome(point, None, None, None, found.lower_bound, found.seconds, data, cohort)
 

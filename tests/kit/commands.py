@@ -9,6 +9,7 @@ import pytest
 with warnings.catch_warnings():
     # typer uses names that click means to remove.
     warnings.simplefilter("ignore", DeprecationWarning)
+    import click
     import typer
 
     from secure_afl.cli import main as cli
@@ -61,7 +62,9 @@ class Command:
 
 def run_flags() -> dict[str, tuple[str | None, str]]:
     """The flags of `secure-afl run`: the argument that each sets, and its help."""
-    parser = typer.main.get_group(cli.app).commands["run"]
+    group = typer.main.get_group(cli.app)
+    parser = group.get_command(click.Context(group), "run")
+    assert parser is not None
     return {
         flag: (parameter.name, getattr(parameter, "help", None) or "")
         for parameter in parser.params

@@ -20,8 +20,8 @@ from secure_afl.methods import AFL, AnyMethod
 
 PLAIN, ADDITIVE, CKKS = Plain(), Additive(3), Ckks()
 # Terms that as few as four clients can have.
-PAIRWISE = Pairwise(corrupt_fraction=0.0, dropout_fraction=0.0, server="lying")
-DROPPING = Pairwise(corrupt_fraction=0.25, dropout_fraction=0.25, server="curious")
+PAIRWISE = Pairwise(corrupt_fraction=0.0, dropout_fraction=0.0, server_trust="lying")
+DROPPING = Pairwise(corrupt_fraction=0.25, dropout_fraction=0.25, server_trust="curious")
 
 
 def relu_rows(rows: int, dim: int, seed: int, classes: int = 3) -> tuple[Floats, Integers]:

@@ -1,7 +1,7 @@
 """Small made-up clients, and methods that only tests need."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -141,7 +141,9 @@ class MiscountingServer(PlainServer):
 class Miscounting(Plain, frozen=True, tag="miscounting"):
     """A protocol whose server is off by one."""
 
-    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: PlainClient, SERVER: MiscountingServer}
+    @classmethod
+    def parties(cls) -> Mapping[str, type[Party]]:
+        return {CLIENT: PlainClient, SERVER: MiscountingServer}
 
 
 class NotAdditive(AFL, frozen=True, tag="not-additive"):

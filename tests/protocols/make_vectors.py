@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from protocols import Additive, Block, Layout, Pairwise, Plain, Protocol
-from protocols.codec import encode
+from protocols.codec import WIRE_VERSION, encode
 from protocols.layout import Integers, RingVector
-from protocols.session import WIRE_VERSION
 from tests.kit.worlds import World, addends, make_world, messages_of, run
 
 PATH = Path(__file__).parent.parent / "vectors" / "protocols.json"

@@ -10,9 +10,8 @@ import pytest
 
 from protocols import Enrolment, Layout, Session
 from protocols import message as messages
-from protocols.codec import decode, encode
+from protocols.codec import WIRE_VERSION, decode, encode
 from protocols.message import Message
-from protocols.session import WIRE_VERSION
 from tests.kit.worlds import World, messages_of, run
 from tests.protocols.make_vectors import PATH, PROTOCOLS, RINGS
 

@@ -3,3 +3,7 @@
 Read `protocol`, `messages`, `client`, `aggregator`, in this order. It must not know what the
 vector means, nor how messages travel.
 """
+
+from protocols.schemes.additive.protocol import Additive
+
+__all__ = ["Additive"]

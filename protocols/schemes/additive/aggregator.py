@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import msgspec
 
-from protocols.codec import Wire, encode
+from protocols.codec import Wire, domain_tag, encode
 from protocols.errors import (
     BadSignature,
     BelowThreshold,
@@ -118,6 +118,7 @@ class Aggregator(Party):
 
     @property
     def awaits(self) -> str | None:
+        """`upload`, `verified` or `agree`; `partial` at the first aggregator; else None."""
         match self._state:
             case Collecting() | Comparing(early=True):
                 return UPLOAD
@@ -132,6 +133,7 @@ class Aggregator(Party):
 
     @property
     def result(self) -> Sum | None:
+        """The sum, at the first aggregator and once all partial sums are in."""
         return self._state.total if isinstance(self._state, Finished) else None
 
     def _begin(self, secret: bytes) -> Collecting:
@@ -353,11 +355,11 @@ class Aggregator(Party):
 
 def _upload_digest(session: Session, header: Header) -> bytes:
     """Digest of the tags of all m sealed shares, which their client signed."""
-    upload = ("secure-afl/1 upload", session.id, header.sender, header.batch)
+    upload = (domain_tag("upload"), session.id, header.sender, header.batch)
     return hashlib.sha256(encode(upload)).digest()
 
 
 def _agreed_set(session: Session, agreed: tuple[Upload, ...]) -> bytes:
     """What every aggregator signs, once."""
     digest = hashlib.sha256(encode((session.id, agreed))).digest()
-    return b"secure-afl/1 agreed set" + digest
+    return domain_tag("agreed set").encode() + digest

@@ -5,20 +5,10 @@ from protocols.message import derive
 from protocols.session import Session
 
 AGGREGATOR = "aggregator"
-
-
 UPLOAD = "upload"
-
-
 VERIFIED = "verified"
-
-
 AGREE = "agree"
-
-
 PARTIAL = "partial"
-
-
 SEED_BYTES = 32
 
 

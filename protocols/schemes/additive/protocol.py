@@ -9,21 +9,20 @@ shares over it, and the first of them puts the partial sums together (Prio, Corr
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated
 
-from protocols.errors import (
-    InvalidSession,
-)
+from msgspec import Meta
+
+from protocols.errors import InvalidSession
 from protocols.party import Party
-from protocols.protocol import Protocol
-from protocols.schemes.additive.aggregator import Aggregator
-from protocols.schemes.additive.client import AdditiveClient
+from protocols.protocol import PROTOCOLS, Coalition, Protocol
 from protocols.schemes.additive.messages import AGGREGATOR, UPLOAD
 from protocols.session import CLIENT
 
 MAX_AGGREGATORS = 16
 
 
+@PROTOCOLS.register
 class Additive(Protocol, frozen=True, tag="additive"):
     """Additive secret sharing.
 
@@ -32,13 +31,23 @@ class Additive(Protocol, frozen=True, tag="additive"):
     """
 
     name = "additive"
+    summary = "no aggregator sees a client's vector, unless all of them work together"
     protects = (
         "each client's vector from fewer than all aggregators together; the first aggregator "
         "receives the sum"
     )
-    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: AdditiveClient, AGGREGATOR: Aggregator}
+    receiver_role = AGGREGATOR
+    receiver_title = "the first aggregator"
     upload_step = UPLOAD
-    aggregators: int = 2
+    aggregators: Annotated[
+        int,
+        Meta(
+            ge=2,
+            le=MAX_AGGREGATORS,
+            description="number of aggregators.",
+            extra={"metavar": "M"},
+        ),
+    ] = 2
 
     def __post_init__(self) -> None:
         if not 2 <= self.aggregators <= MAX_AGGREGATORS:
@@ -47,5 +56,41 @@ class Additive(Protocol, frozen=True, tag="additive"):
                 fix="with one server, use a protocol of masks or encryption",
             )
 
+    @classmethod
+    def parties(cls) -> Mapping[str, type[Party]]:
+        """Import the client and the aggregator."""
+        from protocols.schemes.additive.aggregator import Aggregator
+        from protocols.schemes.additive.client import AdditiveClient
+
+        return {CLIENT: AdditiveClient, AGGREGATOR: Aggregator}
+
     def coordinators(self) -> Mapping[str, str]:
+        """Name the m aggregators, the one that receives the sum first."""
         return {f"aggregator_{i}": AGGREGATOR for i in range(self.aggregators)}
+
+    def coalitions(self) -> tuple[Coalition, ...]:
+        """List the first aggregator, all but the last, and all of them."""
+        names = tuple(self.coordinators())
+        return (
+            Coalition(
+                "first-aggregator",
+                "first aggregator",
+                "The first aggregator by itself, which receives the sum.",
+                names[:1],
+                "sum",
+            ),
+            Coalition(
+                "all-but-one-aggregator",
+                "all aggregators but one",
+                "The first m − 1 of m aggregators; with two aggregators this is the first alone.",
+                names[:-1],
+                "sum",
+            ),
+            Coalition(
+                "all-aggregators",
+                "all aggregators",
+                "All aggregators together: the coalition that secret sharing does not withstand.",
+                names,
+                "vectors",
+            ),
+        )

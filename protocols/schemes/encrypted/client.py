@@ -20,7 +20,7 @@ from protocols.schemes.encrypted.messages import (
     Voucher,
     ciphertext_digest,
 )
-from protocols.schemes.encrypted.party import _EncryptedParty
+from protocols.schemes.encrypted.party import EncryptedParty
 from protocols.schemes.encrypted.seal import pieces, to_entries
 from protocols.session import CLIENT
 
@@ -44,7 +44,7 @@ class Uploading(State, frozen=True):
     public_key: bytes
 
 
-class EncryptingClient(_EncryptedParty):
+class EncryptingClient(EncryptedParty):
     """Encrypts under the key that it is sent, once; sends once."""
 
     role = CLIENT

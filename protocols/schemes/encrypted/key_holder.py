@@ -37,7 +37,7 @@ from protocols.schemes.encrypted.messages import (
     Voucher,
 )
 from protocols.schemes.encrypted.parameters import tolerance
-from protocols.schemes.encrypted.party import _EncryptedParty
+from protocols.schemes.encrypted.party import EncryptedParty
 from protocols.schemes.encrypted.seal import KeyPair, Slots, from_entries
 from protocols.session import CLIENT
 
@@ -65,7 +65,7 @@ class Finished(State, frozen=True):
     total: Sum
 
 
-class KeyHolder(_EncryptedParty):
+class KeyHolder(EncryptedParty):
     """Makes the session's key pair, takes vouchers, and opens one sum of what they vouch for."""
 
     role = KEY_HOLDER
@@ -82,6 +82,7 @@ class KeyHolder(_EncryptedParty):
 
     @property
     def awaits(self) -> str | None:
+        """`upload` while it takes vouchers, `total` until the server's sum; else None."""
         match self._state:
             case Vouching():
                 return UPLOAD
@@ -92,6 +93,7 @@ class KeyHolder(_EncryptedParty):
 
     @property
     def result(self) -> Sum | None:
+        """The decrypted sum, once the key holder has opened it; None until then."""
         return self._state.total if isinstance(self._state, Finished) else None
 
     def _outbox(self, state: State) -> list[Message]:

@@ -2,24 +2,14 @@
 
 import hashlib
 
-from protocols.codec import Secret, Wire, encode
+from protocols.codec import Secret, Wire, domain_tag, encode
 from protocols.session import Session
 
 SERVER = "server"
-
-
 KEY_HOLDER = "key_holder"
-
-
 KEY = "key"
-
-
 UPLOAD = "upload"
-
-
 CONFIRMED = "confirmed"
-
-
 TOTAL = "total"
 
 
@@ -70,7 +60,7 @@ class Total(Secret, frozen=True):
 def ciphertext_digest(session: Session, client: str, chunks: tuple[bytes, ...]) -> bytes:
     """SHA-256, 32 bytes, of a client's ciphertexts in a session."""
     sizes = tuple(map(len, chunks))
-    digest = hashlib.sha256(encode(("secure-afl/1 ciphertexts", session.id, client, sizes)))
+    digest = hashlib.sha256(encode((domain_tag("ciphertexts"), session.id, client, sizes)))
     for chunk in chunks:
         digest.update(chunk)
     return digest.digest()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from protocols.schemes.encrypted.protocol import EncryptedSum
 
 
-class _EncryptedParty(Party):
+class EncryptedParty(Party):
     """What the three kinds of parties have in common: the ring, and the protocol's terms.
 
     Attributes:

@@ -15,15 +15,14 @@ released sums gives away).
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
 
 from protocols.party import Party
-from protocols.protocol import Protocol
-from protocols.schemes.encrypted.client import EncryptingClient
-from protocols.schemes.encrypted.key_holder import KeyHolder
+from protocols.protocol import PROTOCOLS, Coalition, Protocol
 from protocols.schemes.encrypted.messages import KEY_HOLDER, SERVER, UPLOAD
 from protocols.schemes.encrypted.parameters import BFV, CKKS
-from protocols.schemes.encrypted.server import Server
 from protocols.session import CLIENT
 
 
@@ -34,13 +33,29 @@ class EncryptedSum(Protocol, frozen=True):
         verify: the key holder opens only what the clients' own seeds account for.
     """
 
-    parties: ClassVar[Mapping[str, type[Party]]] = {
-        CLIENT: EncryptingClient,
-        SERVER: Server,
-        KEY_HOLDER: KeyHolder,
-    }
+    summary = (
+        "a server adds ciphertexts, a key holder opens one sum; neither sees a client's vector, "
+        "unless they work together"
+    )
+    receiver_role = KEY_HOLDER
+    receiver_title = "the key holder"
     upload_step = UPLOAD
-    verify: bool = True
+    verify: Annotated[
+        bool,
+        Meta(
+            description="the key holder checks that the sum is that of the clients' own "
+            "encryptions; without it, server and clients must be trusted to follow the protocol."
+        ),
+    ] = True
+
+    @classmethod
+    def parties(cls) -> Mapping[str, type[Party]]:
+        """Import the client, the server and the key holder."""
+        from protocols.schemes.encrypted.client import EncryptingClient
+        from protocols.schemes.encrypted.key_holder import KeyHolder
+        from protocols.schemes.encrypted.server import Server
+
+        return {CLIENT: EncryptingClient, SERVER: Server, KEY_HOLDER: KeyHolder}
 
     @property
     def protects(self) -> str:  # type: ignore[override]
@@ -54,16 +69,52 @@ class EncryptedSum(Protocol, frozen=True):
         return f"{hidden}; NOT VERIFIED: only while server and clients follow the protocol"
 
     def coordinators(self) -> Mapping[str, str]:
+        """Return the server and the key holder."""
         # The server closes first, so that a client that reached one of the two only is left out.
         return {SERVER: SERVER, KEY_HOLDER: KEY_HOLDER}
 
+    def coalitions(self) -> tuple[Coalition, ...]:
+        """List each of the two by itself, the server with a client, and the two together."""
+        server = Coalition(
+            "server",
+            "server",
+            "The server by itself, which receives ciphertexts only.",
+            (SERVER,),
+            "nothing",
+        )
+        key_holder = Coalition(
+            "key-holder",
+            "key holder",
+            "The key holder by itself, which opens one sum.",
+            (KEY_HOLDER,),
+            "sum",
+        )
+        with_client = Coalition(
+            "server-and-client",
+            "server with one client",
+            "The server, which shows the last client what it receives.",
+            (SERVER,),
+            "nothing",
+            clients=1,
+        )
+        both = Coalition(
+            "server-and-key-holder",
+            "server with key holder",
+            "The two together: the coalition that encrypted sums do not withstand.",
+            (SERVER, KEY_HOLDER),
+            "vectors",
+        )
+        return server, key_holder, with_client, both
 
+
+@PROTOCOLS.register
 class Ckks(EncryptedSum, frozen=True, tag="ckks"):
     """Sums under CKKS, rounded to the integers that they are."""
 
     name: ClassVar[Literal["ckks"]] = CKKS  # type: ignore[assignment]
 
 
+@PROTOCOLS.register
 class Bfv(EncryptedSum, frozen=True, tag="bfv"):
     """Sums under BFV, whose plaintexts are integers: to compare with."""
 

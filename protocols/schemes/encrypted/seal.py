@@ -107,7 +107,11 @@ class Ring:
         return ciphertext
 
     def load_public_key(self, data: bytes) -> Any:
-        """A public key of this context. Raises Malformed."""
+        """Read a public key of this context.
+
+        Raises:
+            Malformed: other bytes than the canonical encoding of a key, or a transparent key.
+        """
         public_key = _seal().PublicKey()
         with _scratch() as file:
             file.load(public_key, self.context, data, "public key")

@@ -23,7 +23,7 @@ from protocols.schemes.encrypted.messages import (
     Upload,
     ciphertext_digest,
 )
-from protocols.schemes.encrypted.party import _EncryptedParty
+from protocols.schemes.encrypted.party import EncryptedParty
 from protocols.session import CLIENT
 
 
@@ -49,7 +49,7 @@ class Adding(State, frozen=True):
     agreed: tuple[Upload, ...]
 
 
-class Server(_EncryptedParty):
+class Server(EncryptedParty):
     """Checks and spools ciphertexts, and adds up those that the key holder has confirmed."""
 
     role = SERVER
@@ -65,6 +65,7 @@ class Server(_EncryptedParty):
 
     @property
     def awaits(self) -> str | None:
+        """`upload` while it takes ciphertexts, then `confirmed` until the list; else None."""
         match self._state:
             case Collecting():
                 return UPLOAD

@@ -3,3 +3,7 @@
 Read `protocol`, `parameters`, `graph`, `messages`, `keys`, `client`, `server`, in this order. It
 must not know what the vector means, nor how messages travel.
 """
+
+from protocols.schemes.pairwise.protocol import Pairwise
+
+__all__ = ["Pairwise"]

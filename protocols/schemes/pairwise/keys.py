@@ -6,7 +6,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from protocols.codec import Secret, encode
+from protocols.codec import Secret, domain_tag, encode
 from protocols.errors import BadKey, BadSeal
 from protocols.identity import Identity
 from protocols.message import derive
@@ -130,7 +130,11 @@ def seal_share(session: Session, agreed: bytes, owner: str, holder: str, share: 
 
 
 def open_share(session: Session, agreed: bytes, owner: str, holder: str, sealed: bytes) -> bytes:
-    """The inverse of `seal_share`. Raises BadSeal for any other owner, holder, session or bytes."""
+    """Open what `seal_share` sealed.
+
+    Raises:
+        BadSeal: another owner, holder, session or key, or altered bytes.
+    """
     try:
         key = _share_key(session, agreed, owner, holder)
         return AESGCM(key).decrypt(_ZERO_NONCE, sealed, None)
@@ -140,8 +144,8 @@ def open_share(session: Session, agreed: bytes, owner: str, holder: str, sealed:
 
 def survivors_statement(session: Session, names: tuple[str, ...]) -> bytes:
     """What a client signs: one set of survivors of one session."""
-    said = encode(("secure-afl/1 pairwise survivors", session.id, names))
-    return b"secure-afl/1 pairwise survivors" + hashlib.sha256(said).digest()
+    tag = domain_tag("pairwise survivors")
+    return tag.encode() + hashlib.sha256(encode((tag, session.id, names))).digest()
 
 
 def _share_key(session: Session, agreed: bytes, owner: str, holder: str) -> bytes:
@@ -151,7 +155,7 @@ def _share_key(session: Session, agreed: bytes, owner: str, holder: str) -> byte
 def _advertised(session: Session, advert: Advert) -> bytes:
     return encode(
         (
-            "secure-afl/1 pairwise keys",
+            domain_tag("pairwise keys"),
             session.id,
             advert.name,
             advert.mask_key,

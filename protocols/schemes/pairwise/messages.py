@@ -10,7 +10,7 @@ to its purpose.
 
 from protocols.codec import Secret, decode
 from protocols.primitives import shamir
-from protocols.schemes.pairwise.parameters import Parameters, Server, find_parameters
+from protocols.schemes.pairwise.parameters import Parameters, ServerTrust, find_parameters
 from protocols.session import Session
 
 NAME = "pairwise"
@@ -107,8 +107,13 @@ class Unmask(Secret, frozen=True):
 
 
 def parameters_of(session: Session) -> Parameters:
-    """k, t and quorum of a session; the same at every party. Raises Malformed, InvalidSession."""
-    terms = decode(session.parameters, tuple[str, float, float, Server])
+    """Find k, t and quorum of a session, equal at every party.
+
+    Raises:
+        Malformed: the session's parameters are not those of `pairwise`.
+        InvalidSession: out of range, or no graph on so few clients can keep the promise.
+    """
+    terms = decode(session.parameters, tuple[str, float, float, ServerTrust])
     _, corrupt, dropout, server = terms
     return find_parameters(len(session.clients), corrupt, dropout, server, session.min_cohort)
 

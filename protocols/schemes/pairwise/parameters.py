@@ -26,8 +26,8 @@ CORRECTNESS_BITS = 20
 SMALL_COHORT = 50
 
 # How far the server may lie; each includes what comes before it.
-Server = Literal["curious", "lying_in_unmasking", "lying"]
-SERVERS: tuple[Server, ...] = ("curious", "lying_in_unmasking", "lying")
+ServerTrust = Literal["curious", "lying_in_unmasking", "lying"]
+SERVERS: tuple[ServerTrust, ...] = ("curious", "lying_in_unmasking", "lying")
 
 _LN2 = log(2)
 
@@ -40,7 +40,7 @@ class Parameters:
         clients: size of the cohort, n.
         corrupt: clients that may work with the server, ⌊γn⌋.
         dropouts: clients that may vanish, ⌊δn⌋.
-        server: how far the server may lie.
+        server_trust: how far the server may lie.
         neighbours: k: with how many others a client masks (at least) and shares its secrets;
             `clients − 1` is the complete graph.
         threshold: t: shares that open a secret.
@@ -50,7 +50,7 @@ class Parameters:
     clients: int
     corrupt: int
     dropouts: int
-    server: Server
+    server_trust: ServerTrust
     neighbours: int
     threshold: int
     quorum: int
@@ -63,7 +63,7 @@ class Parameters:
     @property
     def clients_choose(self) -> bool:
         """Clients draw their own neighbours, since nobody else may be trusted to."""
-        return self.server == "lying" and not self.complete
+        return self.server_trust == "lying" and not self.complete
 
     @property
     def survives_chosen_dropouts(self) -> bool:
@@ -71,7 +71,7 @@ class Parameters:
 
         The circulant graph on k neighbours stays connected when fewer than k clients are gone.
         """
-        if self.server == "lying" or self.complete:
+        if self.server_trust == "lying" or self.complete:
             return True
         gone = self.corrupt + self.clients - self.quorum
         return gone < self.neighbours
@@ -82,7 +82,7 @@ def find_parameters(
     clients: int,
     corrupt_fraction: float,
     dropout_fraction: float,
-    server: Server,
+    server_trust: ServerTrust,
     min_cohort: int | None = None,
 ) -> Parameters:
     """The smallest even k, and the threshold, that keep the promise; or the complete graph.
@@ -91,7 +91,7 @@ def find_parameters(
         clients: size of the cohort, at least 2.
         corrupt_fraction: γ, of clients that may work with the server, 0 ≤ γ < 1.
         dropout_fraction: δ, of clients that may vanish, 0 ≤ δ < 1.
-        server: how far the server may lie.
+        server_trust: how far the server may lie.
         min_cohort: least clients in a sum; matters to `lying` alone. Default: a majority.
 
     Raises:
@@ -100,15 +100,15 @@ def find_parameters(
     for name, fraction in (("corrupt", corrupt_fraction), ("drop-out", dropout_fraction)):
         if not 0 <= fraction < 1:
             raise InvalidSession(f"{name} fraction {fraction}, allowed: 0 ≤ fraction < 1")
-    if server not in SERVERS:
-        raise InvalidSession(f"server trust '{server}', allowed: {', '.join(SERVERS)}")
+    if server_trust not in SERVERS:
+        raise InvalidSession(f"server trust '{server_trust}', allowed: {', '.join(SERVERS)}")
     if clients < 2:
         raise InvalidSession(f"{clients} clients, allowed: ≥ 2")
     rule = _Rule(
         clients,
         _part(corrupt_fraction, clients),
         _part(dropout_fraction, clients),
-        server,
+        server_trust,
         clients // 2 + 1 if min_cohort is None else min_cohort,
     )
     candidates = range(2, clients - 1, 2) if clients > SMALL_COHORT else range(0)
@@ -140,9 +140,9 @@ def describe(parameters: Parameters, min_cohort: int | None = None) -> dict[str,
         "curious": "nowhere; it may remember everything and work with the corrupt clients",
         "lying_in_unmasking": "about who vanished, in the unmasking; not about keys or the graph",
         "lying": "in every step, to everybody, differently",
-    }[p.server]
+    }[p.server_trust]
     one_sum = f"one, over ≥ {cohort - p.corrupt} honest clients"
-    if p.server == "lying_in_unmasking" and not p.survives_chosen_dropouts:
+    if p.server_trust == "lying_in_unmasking" and not p.survives_chosen_dropouts:
         one_sum += (
             "; several, if the server picks who counts as vanished by looking at the graph: "
             "against that declare 'lying'"
@@ -171,7 +171,7 @@ class _Rule:
     clients: int
     corrupt: int
     dropouts: int
-    server: Server
+    server_trust: ServerTrust
     min_cohort: int
 
     @property
@@ -181,12 +181,12 @@ class _Rule:
 
     def parameters(self, neighbours: int, threshold: int) -> Parameters:
         # A curious server shows everybody the same set; signatures then tell that enough are left.
-        quorum = threshold if self.server == "curious" else self.quorum
+        quorum = threshold if self.server_trust == "curious" else self.quorum
         return Parameters(
             self.clients,
             self.corrupt,
             self.dropouts,
-            self.server,
+            self.server_trust,
             neighbours,
             threshold,
             quorum,
@@ -194,24 +194,24 @@ class _Rule:
 
     def complete_threshold(self) -> int:
         """t > γn, and t > (n + γn)/2 where the server may ask for both; never the secret itself."""
-        return max(2, self.corrupt + 1 if self.server == "curious" else self.quorum)
+        return max(2, self.corrupt + 1 if self.server_trust == "curious" else self.quorum)
 
     def sparse_threshold(self, k: int) -> int | None:
         """The threshold for k neighbours, or None where k is too small for the promise."""
         n = self.clients
-        if self.server != "curious" and self.quorum > n - self.dropouts:
+        if self.server_trust != "curious" and self.quorum > n - self.dropouts:
             return None
         each = -_LN2 * (SECURITY_BITS + 1) - log(n)  # for each client, natural logarithm
         hit = _log_tails(n, self.corrupt, k)
         corrupt_neighbours = int(np.argmax(hit[1:] <= each))
         threshold = max(2, corrupt_neighbours + 1)
-        if self.server != "curious":
+        if self.server_trust != "curious":
             threshold = ceil((corrupt_neighbours + k - 1.25) / 2) + 1
         # The survivors among the k: at least t, or the client's secrets stay shut.
         lost = _log_tails(n, self.dropouts, k)
         if threshold > k or lost[k - threshold + 1] > -_LN2 * CORRECTNESS_BITS - log(n):
             return None
-        if self.server == "lying":
+        if self.server_trust == "lying":
             together = threshold - corrupt_neighbours
             safe = self._log_splits(k, together) <= -_LN2 * (SECURITY_BITS + 1)
         else:

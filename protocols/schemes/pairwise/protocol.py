@@ -7,48 +7,72 @@ vanished). Bonawitz et al. 2017 ("Practical Secure Aggregation for Privacy-Prese
 Learning", CCS 2017) and, for the graph, Bell et al. 2020 (CCS 2020). `docs/pairwise.md` says whom
 one has to trust with what.
 
-Read on in `secagg_parameters` (how many neighbours), `pairwise_wire` (messages and keys),
-`pairwise_client`, `pairwise_server`.
+Read on in `parameters` (how many neighbours), `messages`, `keys`, `client`, `server`.
 
 Masks agreed by X25519 can be recorded by the server now and opened by a later quantum computer.
 Everybody else sees the links only, which are sealed by a hybrid with ML-KEM.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from protocols.errors import InvalidSession
 from protocols.party import Party
-from protocols.protocol import Protocol
-from protocols.schemes.pairwise.client import PairwiseClient
+from protocols.protocol import PROTOCOLS, Coalition, Protocol
 from protocols.schemes.pairwise.messages import NAME, SERVER, UPLOAD, parameters_of
-from protocols.schemes.pairwise.parameters import Server
-from protocols.schemes.pairwise.server import PairwiseServer
+from protocols.schemes.pairwise.parameters import ServerTrust
 from protocols.session import CLIENT, Session
 
 
+@PROTOCOLS.register
 class Pairwise(Protocol, frozen=True, tag=NAME):
     """Pairwise masking; the graph and the threshold follow from what is declared here.
 
     Attributes:
         corrupt_fraction: of the clients that may work with the server, 0 ≤ γ < 1.
         dropout_fraction: of the clients that may vanish, 0 ≤ δ < 1.
-        server: `curious`: it keeps to the protocol. `lying_in_unmasking`: it may lie about who
-            vanished. `lying`: it may lie in every step; clients then draw their own neighbours.
+        server_trust: `curious`: the server keeps to the protocol. `lying_in_unmasking`: it may lie
+            about who vanished. `lying`: it may lie in every step; clients then draw their own
+            neighbours.
     """
 
-    corrupt_fraction: float = 0.1
-    dropout_fraction: float = 0.1
-    server: Server = "lying"
+    corrupt_fraction: Annotated[
+        float,
+        Meta(
+            ge=0,
+            lt=1,
+            description="share of clients that the server may have.",
+            extra={"metavar": "SHARE"},
+        ),
+    ] = 0.1
+    dropout_fraction: Annotated[
+        float,
+        Meta(
+            ge=0,
+            lt=1,
+            description="share of clients that may vanish.",
+            extra={"metavar": "SHARE"},
+        ),
+    ] = 0.1
+    server_trust: Annotated[
+        ServerTrust,
+        Meta(
+            description="how far the server may lie: nowhere (curious), about who has vanished "
+            "(lying_in_unmasking), in every step (lying).",
+            extra={"metavar": "TRUST"},
+        ),
+    ] = "lying"
 
     name = NAME
+    summary = "one server, which sees no client's vector"
     protects = (
         "each client's vector from the server and the other clients, as long as no more clients "
         "than declared work with the server; no second organisation is needed"
     )
-    parties: ClassVar[Mapping[str, type[Party]]] = {CLIENT: PairwiseClient, SERVER: PairwiseServer}
+    receiver_role = SERVER
     upload_step = UPLOAD
 
     def __post_init__(self) -> None:
@@ -56,11 +80,35 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
             if type(getattr(self, field)) is int:  # equal values, equal bytes
                 msgspec.structs.force_setattr(self, field, float(getattr(self, field)))
 
+    @classmethod
+    def parties(cls) -> Mapping[str, type[Party]]:
+        """Import the client and the server."""
+        from protocols.schemes.pairwise.client import PairwiseClient
+        from protocols.schemes.pairwise.server import PairwiseServer
+
+        return {CLIENT: PairwiseClient, SERVER: PairwiseServer}
+
     def coordinators(self) -> Mapping[str, str]:
+        """Return the one server."""
         return {SERVER: SERVER}
 
+    def coalitions(self) -> tuple[Coalition, ...]:
+        """List the server, which adds up masked vectors."""
+        meaning = "The server by itself, which receives masked vectors and their sum."
+        return (Coalition("server", "server", meaning, (SERVER,), "sum"),)
+
     def colluders(self, clients: int) -> int:
+        """Return ⌊γn⌋, the clients that may work with the server."""
         return int(self.corrupt_fraction * clients)
+
+    def advice(self, clients: int) -> tuple[str, ...]:
+        """Warn where the corrupt fraction comes to no client at all."""
+        if self.colluders(clients) > 0:
+            return ()
+        return (
+            f"With {clients} clients and a corrupt fraction of {self.corrupt_fraction}, not "
+            "one client may work with the server; raise --corrupt-fraction.",
+        )
 
     def check(self, session: Session) -> None:
         """As everywhere, and the session's terms are ones that the parameters bear.

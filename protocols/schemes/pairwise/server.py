@@ -149,10 +149,12 @@ class PairwiseServer(Party):
 
     @property
     def awaits(self) -> str | None:
+        """`advertise`, `share`, `upload`, `sign`, `unmask`, in that order; else None."""
         return _AWAITS.get(type(self._state))
 
     @property
     def result(self) -> Sum | None:
+        """The unmasked sum over the survivors, once enough shares are opened; None until then."""
         return self._state.total if isinstance(self._state, Finished) else None
 
     def _transition(self, state: State, received: Received) -> State:

@@ -1,6 +1,7 @@
 """What gradient methods train: functions of one flat parameter vector. The linear one is here."""
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,13 @@ Inputs = NDArray[np.floating]
 
 
 class Architecture(Wire, frozen=True):
-    """A classifier whose parameters are one float64 vector, trained on mean cross-entropy."""
+    """A classifier whose parameters are one float64 vector, trained on mean cross-entropy.
+
+    Attributes:
+        images: rows are the pixels of images.
+    """
+
+    images: ClassVar[bool] = False
 
     @abstractmethod
     def initial(self, task: Task, rng: np.random.Generator) -> Floats:
@@ -53,9 +60,15 @@ class Linear(Architecture, frozen=True, tag="linear"):
     """
 
     def initial(self, task: Task, rng: np.random.Generator) -> Floats:
+        """Return d·C zeros, float64; `rng` goes unused."""
         return np.zeros(task.feature_dim * len(task.classes))
 
     def inputs(self, task: Task, features: NDArray[np.floating]) -> Inputs:
+        """Scale rows to norm ≤ 1 by the task's quantiser: (n, d) float64.
+
+        Raises:
+            DataError: a NaN, an infinity, or a row whose norm overflows, naming the row.
+        """
         return task.quantiser.scaled(features)
 
     def gradient(self, parameters: Floats, inputs: Inputs, labels: Integers) -> Floats:
@@ -68,4 +81,5 @@ class Linear(Architecture, frozen=True, tag="linear"):
         return gradient
 
     def model(self, task: Task, parameters: Floats) -> LinearModel:
+        """Reshape d·C parameters into the weights of a linear model, (d, C)."""
         return LinearModel(parameters.reshape(task.feature_dim, -1), task.classes)

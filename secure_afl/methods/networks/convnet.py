@@ -41,6 +41,7 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         widths: channels after each convolution.
     """
 
+    images = True
     image_shape: ImageShape | None = None
     widths: tuple[int, int] = (16, 32)
 
@@ -58,6 +59,7 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         return _images(features, self.shape(task.feature_dim))
 
     def gradient(self, parameters: Floats, inputs: Inputs, labels: Integers) -> Floats:
+        """Differentiate mean cross-entropy by torch in float32; return (p,) float64."""
         import torch
 
         vector = torch.tensor(parameters, dtype=torch.float32, requires_grad=True)
@@ -67,6 +69,11 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         return gradient.numpy().astype(np.float64)
 
     def model(self, task: Task, parameters: Floats) -> "ConvNetModel":
+        """Return a ConvNet model whose image shape is resolved from the task.
+
+        Raises:
+            ConfigError: the task's rows are not images of this architecture.
+        """
         shape = self.shape(task.feature_dim)
         return ConvNetModel(ConvNet(shape, self.widths), parameters, task.classes)
 
@@ -131,7 +138,11 @@ class ConvNetModel(Model):
     classes: tuple[str, ...]
 
     def scores(self, features: NDArray[np.floating]) -> Floats:
-        """Flattened images (n, d) to (n, C) scores. Raises DataError for another width."""
+        """Score flattened images (n, d) by torch, 512 at a time: (n, C) float64.
+
+        Raises:
+            DataError: d is not height · width · channels of the model.
+        """
         import torch
 
         shape = self.architecture.image_shape
@@ -159,7 +170,11 @@ class ConvNetModel(Model):
 
     @classmethod
     def load(cls, path: Path) -> tuple["ConvNetModel", dict[str, Any]]:
-        """A saved model and its card. Raises DataError for damaged or foreign files."""
+        """Read a saved model and its card.
+
+        Raises:
+            DataError: damaged or foreign files.
+        """
         weights, classes, card = load_weights(path, axes=1)
         try:
             shape, widths = msgspec.convert(

@@ -256,7 +256,7 @@ class TestAttack:
 
     def test_rebuilds_images(self) -> None:
         clients, public = self.digits()
-        method = FedSGD(rounds=1, clip=1e3, architecture=ConvNet())
+        method = FedSGD(rounds=1, update_clip=1e3, architecture=ConvNet())
         view = record(clients, PLAIN, method, classes=10).view(("server",))
         attack = GradientGenerative(settings=self.SETTINGS, recipe=RECIPE)
         known, rng = Known(extra={"public_images": public}), np.random.default_rng(0)
@@ -269,7 +269,7 @@ class TestAttack:
 
     def test_wants_a_generator_and_gradients(self) -> None:
         clients, _ = self.digits()
-        method = FedSGD(rounds=1, clip=1e3, architecture=ConvNet())
+        method = FedSGD(rounds=1, update_clip=1e3, architecture=ConvNet())
         view = record(clients, PLAIN, method, classes=10).view(("server",))
         attack, rng = GradientGenerative(settings=self.SETTINGS), np.random.default_rng(0)
         with pytest.raises(ConfigError, match="public_images"):

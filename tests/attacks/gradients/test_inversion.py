@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.attack import Known, Measure
+from attacks.attack import ATTACKS, Known, Measure
 from attacks.gradients.analytic import (
     dense_input,
     labels_of_head,
@@ -43,7 +43,6 @@ from attacks.gradients.matching import (
 from attacks.gradients.updates import gradient_of, rows_of
 from attacks.gradients.victim import ConvNetVictim, DenseVictim, LeNetVictim, Victim
 from attacks.measures.images import psnr
-from attacks.registry import ATTACKS
 from attacks.views.knowledge import subset_sums
 from attacks.views.run import Record
 from protocols.protocol import Protocol
@@ -57,7 +56,7 @@ from tests.kit.runs import PLAIN, by_metric, record, relu_clients, truth_of
 
 SHAPE = (8, 8, 1)
 CLASSES = 10
-CONVNET = FedSGD(rounds=1, clip=1e3, architecture=ConvNet())
+CONVNET = FedSGD(rounds=1, update_clip=1e3, architecture=ConvNet())
 LINEAR = FedSGD(rounds=1)
 SERVER, FIRST = ("server",), ("aggregator_0",)
 CLIENTS = 10
@@ -161,7 +160,9 @@ def test_the_gradient_of_fedavg_is_one_at_the_start_for_small_steps() -> None:
     clients = relu_clients([6, 6], 6)
 
     def lacking(rate: float) -> float:
-        method = FedAvg(rounds=1, learning_rate=rate, clip=20 * rate, local_epochs=4, batch_size=2)
+        method = FedAvg(
+            rounds=1, learning_rate=rate, update_clip=20 * rate, local_epochs=4, batch_size=2
+        )
         view = record(clients, PLAIN, method).view(SERVER)
         subset = subset_sums(view)[0]
         (data,) = (client for client in clients if client.name in subset.clients)
@@ -309,7 +310,7 @@ def test_the_cosine_finds_images_in_plain_and_not_in_a_blind_sum() -> None:
 
 
 def test_dlg_runs_on_clipped_updates() -> None:
-    clipped = run(FedSGD(rounds=1, clip=1.0, architecture=ConvNet()))
+    clipped = run(FedSGD(rounds=1, update_clip=1.0, architecture=ConvNet()))
     attack = GradientDlg(MatchSettings(steps=5, rate=1.0, optimiser="lbfgs"), most=2)
     found = measured(attack, clipped)
     assert found[LABELS].value == 1.0

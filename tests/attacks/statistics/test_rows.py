@@ -5,8 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from attacks.attack import Known
-from attacks.registry import ATTACKS
+from attacks.attack import ATTACKS, Known
 from attacks.statistics.rows import (
     LatticeRows,
     NonNegativeRows,

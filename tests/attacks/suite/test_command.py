@@ -1,11 +1,12 @@
 """`secure-afl attack` as a person meets it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from attacks.registry import ATTACKS
+from attacks.attack import ATTACKS
 from attacks.suite.cells import CELLS
 from tests.kit.commands import Command
 from tests.kit.tiny import TINY, Counts
@@ -17,11 +18,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.fixture(autouse=True)
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SECURE_AFL_CACHE", str(tmp_path / "features.sqlite"))
     monkeypatch.setenv("COLUMNS", "140")
-    for name, attack in TINY.items():
-        monkeypatch.setitem(ATTACKS, name, attack)
+    for attack in TINY.values():
+        ATTACKS.register(attack)
+    yield
+    for name in TINY:
+        ATTACKS.forget(name)
 
 
 NAMED = ("--attacks", ",".join(TINY))
@@ -79,7 +83,7 @@ def test_list_says_what_attacks_want_and_assume(command: Command) -> None:
     [
         ((), "--out is missing"),
         (("--attacks", "magic"), "--attacks 'magic'; allowed: "),
-        (("--protocols", "plain,telepathy"), "--protocols 'telepathy'; allowed: plain, additive"),
+        (("--protocols", "plain,telepathy"), "--protocols 'telepathy'; allowed: additive, bfv"),
         (("--adversaries", "server,fate"), "--adversaries 'fate'; allowed: outsider"),
         (("--methods", "magic"), "--methods 'magic'; allowed: afl"),
         (("--rows", "forty"), "--rows: 'forty' is no number"),

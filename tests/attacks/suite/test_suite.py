@@ -10,7 +10,7 @@ import pytest
 from attacks.attack import Attack, Known
 from attacks.measures.metrics import gaussian_auc
 from attacks.statistics.membership import LeverageMembership
-from attacks.suite.cells import CELLS, Cell, CellFile, above_chance, averaged, success
+from attacks.suite.cells import CELLS, Cell, above_chance, averaged, is_done, success
 from attacks.suite.config import AttackConfig, make_config
 from attacks.suite.pool import available, draw, load_pool, sequel
 from attacks.suite.results import Results
@@ -18,6 +18,7 @@ from attacks.suite.run import Interrupted, run
 from attacks.views.run import RunView
 from protocols.layout import Integers
 from secure_afl.errors import ConfigError
+from secure_afl.journal import Journal
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import load
 from tests.kit.tiny import TINY, Counts, Leverage, Stumbling
@@ -110,7 +111,7 @@ def test_other_settings_or_data_are_other_cells(
         (
             small,
             changed(small, run=msgspec.structs.replace(DATA, seed=1)),
-            changed(small, run=msgspec.structs.replace(DATA, ridge=0.5)),
+            changed(small, run=DATA.replaced(ridge=0.5)),
             changed(small, rows=(41,)),
             changed(small, candidates=50),
         ),
@@ -158,14 +159,16 @@ def test_what_goes_wrong_in_one_attack_is_written_into_its_cells_and_tried_again
     assert cells["counts", "plain", "server"].error is None
     wanting = cells["wanting", "plain", "server"]
     assert (wanting.error, wanting.refused) == ("no decoder; train one", True)
-    file = CellFile(tmp_path)
-    assert file.find(failed.key, 0.5) is None
-    assert file.find(cells["counts", "plain", "server"].key, 0.5) is not None
+    journal = Journal(tmp_path / CELLS, Cell)
+    assert not is_done(journal.find(failed.key), 0.5)
+    done = journal.find(cells["counts", "plain", "server"].key)
+    assert is_done(done, 0.5)
+    assert not is_done(done, 0.999999)
 
 
 def test_a_run_that_cannot_be_fails_in_its_own_cells_alone(tmp_path: Path) -> None:
     # A lying server cannot be withstood by four clients of which two may be corrupt.
-    unable = msgspec.structs.replace(DATA, corrupt_fraction=0.5)
+    unable = DATA.replaced(corrupt_fraction=0.5)
     config = changed(SMALL, run=unable, protocols=("plain", "pairwise"))
     cells = run(config, {"counts": Counts}, tmp_path).cells
     assert {cell.error is None for cell in cells if cell.protocol == "plain"} == {True}
@@ -249,7 +252,7 @@ def test_gradient_methods_are_attacked_over_one_round_unless_more_are_asked_for(
     cells = run(config, {"rounds": Rounds}, tmp_path).cells
     assert [cell.error for cell in cells] == [None, None]
     assert not any(cell.claimed for cell in cells), "an update holds no counts"
-    three = msgspec.structs.replace(DATA, rounds=3)
+    three = DATA.replaced(rounds=3)
     run(changed(config, run=three, methods=("fedsgd",)), {"rounds": Rounds}, tmp_path)
     assert found == [("fedsgd", 1), ("fedavg", 1), ("fedsgd", 3)]
 
@@ -278,8 +281,8 @@ def test_fedhip_is_attacked_where_it_differs_from_afl(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"attacks": ("nothing",)}, "--attacks 'nothing'; allowed: counts"),
-        ({"methods": ("fedprox",)}, "--methods 'fedprox'; allowed: afl, fedhip"),
-        ({"protocols": ("none",)}, "--protocols 'none'; allowed: plain"),
+        ({"methods": ("fedprox",)}, "--methods 'fedprox'; allowed: afl, fedavg"),
+        ({"protocols": ("none",)}, "--protocols 'none'; allowed: additive, bfv"),
         ({"adversaries": ("nobody",)}, "--adversaries 'nobody'; allowed: outsider"),
         ({"rows": (3,)}, "--rows 3: allowed for this data: 4 "),
         ({"sweep": (100_000,)}, "--sweep 100000: allowed for this data"),
@@ -329,7 +332,7 @@ def test_epsilons_that_are_no_numbers_are_refused() -> None:
 
 def test_a_file_of_something_else_is_not_taken_for_cells(tmp_path: Path) -> None:
     (tmp_path / CELLS).write_text('{"key": 1}\n', encoding="utf-8")
-    with pytest.raises(ConfigError, match="line 1, is no cell"):
+    with pytest.raises(ConfigError, match="line 1, is no finished work"):
         run(SMALL, TINY, tmp_path)
 
 

@@ -146,7 +146,7 @@ def test_a_part_of_a_sum_may_be_out_of_the_sums_bounds() -> None:
 def test_colluders_around_a_client_open_it_beyond_subtraction() -> None:
     """In a sparse graph a victim's neighbours are enough, if nobody else masks with it."""
     clients = relu_clients([2] * 60, dim=3)
-    protocol = Pairwise(corrupt_fraction=0.05, dropout_fraction=0.0, server="curious")
+    protocol = Pairwise(corrupt_fraction=0.05, dropout_fraction=0.0, server_trust="curious")
     run = record(clients, protocol)
     names = [data.name for data in clients]
     server = run.view(["server"]).rounds[0]

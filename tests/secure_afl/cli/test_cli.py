@@ -14,6 +14,7 @@ from secure_afl.methods import AFL, FedHiP
 from secure_afl.methods.model import LinearModel
 from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
+from secure_afl.runs.settings import make_config
 from tests.kit.commands import Command
 
 CLASSES = ("circle", "square")
@@ -245,9 +246,9 @@ def test_the_seed_governs_who_is_dropped(command: Command, tmp_path: Path) -> No
 
 
 def test_the_method_has_the_parameters_that_were_given() -> None:
-    given = RunConfig(method="fedhip", alpha=4.0, ridge=0.7, reading="proximal")
+    given = make_config({"method": "fedhip", "alpha": 4, "ridge": 0.7, "reading": "proximal"})
     assert make_method(given) == FedHiP(alpha=4.0, ridge=0.7, reading="proximal")
-    assert make_method(RunConfig(ridge=0.7)) == AFL(ridge=0.7)
+    assert make_method(make_config({"ridge": 0.7})) == AFL(ridge=0.7)
     assert make_method(RunConfig()) == AFL()
 
 

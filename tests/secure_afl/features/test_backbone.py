@@ -231,7 +231,7 @@ def test_what_is_cached_is_not_computed_again(
     cache = FeatureCache(tmp_path / "features.sqlite")
     site = noise_images(70)
     seen: list[tuple[int, int]] = []
-    rows = tiny.extract(site, cache, lambda done, total: seen.append((done, total)))
+    rows = tiny.extract(site, cache, lambda _, done, total: seen.append((done, total)))
     assert seen == [(0, 70), (64, 70), (70, 70)]
 
     def fail(self: object, images: object) -> None:
@@ -240,7 +240,7 @@ def test_what_is_cached_is_not_computed_again(
     monkeypatch.setattr("secure_afl.features.timm.TimmNetwork._forward", fail)
     order = np.array([69, 3, 3, 0])
     seen.clear()
-    again = tiny.extract(site.take(order), cache, lambda done, total: seen.append((done, total)))
+    again = tiny.extract(site.take(order), cache, lambda _, done, total: seen.append((done, total)))
     np.testing.assert_array_equal(again, rows[order])
     assert seen == [(4, 4)]
     with pytest.raises(AssertionError, match="the network ran"):
@@ -250,14 +250,14 @@ def test_what_is_cached_is_not_computed_again(
 def test_an_interrupted_extraction_keeps_its_batches(tiny: Backbone, tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "features.sqlite")
 
-    def stop(done: int, total: int) -> None:
+    def stop(what: str, done: int, total: int) -> None:
         if done == 64:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         tiny.extract(noise_images(70), cache, stop)
     seen: list[int] = []
-    tiny.extract(noise_images(70), cache, lambda done, total: seen.append(done))
+    tiny.extract(noise_images(70), cache, lambda _, done, total: seen.append(done))
     assert seen == [64, 70]
 
 

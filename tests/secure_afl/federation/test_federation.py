@@ -26,6 +26,7 @@ from secure_afl.federation.client import FederationClient
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.sums import context
+from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedHiP, PublicState
 from secure_afl.methods.afl import AFLPublic
 from tests.kit.samples import Miscounting, NotAdditive, make_client, make_clients, make_task
@@ -39,7 +40,7 @@ class Halves:
     def __init__(self, method: AnyMethod, max_rows: int = 32) -> None:
         self.clients = make_clients((20, 30))
         self.task = make_task(self.clients, max_rows=max_rows)
-        self.server = FederationServer(method, Plain(), self.task)
+        self.server = FederationServer(Terms(method, Plain()), self.task)
         self.nonce = new_nonce()
         identities = {c.name: Identity.generate(c.name) for c in self.clients}
         self.enrolments = enrol(Plain(), identities, self.nonce)
@@ -54,7 +55,7 @@ class Halves:
         public: PublicState | None = None,
         max_rows: int = 32,
     ) -> Any:
-        client = FederationClient(method, Plain(), self.clients[0], max_rows)
+        client = FederationClient(Terms(method, Plain()), self.clients[0], max_rows)
         return client.join(
             session or self.session, self.enrolments["c0"], public or self.server.public
         )
@@ -119,7 +120,7 @@ def test_a_client_refuses_a_session_that_is_not_its_rounds(
 def test_a_client_refuses_another_bound_though_the_layout_is_the_same() -> None:
     halves = Halves(AFL())
     shifted = msgspec.structs.replace(halves.task, max_rows=(("c0", 31), ("c1", 33)))
-    server = FederationServer(AFL(), Plain(), shifted)
+    server = FederationServer(Terms(AFL(), Plain()), shifted)
     session = server.form(halves.enrolments, halves.nonce, 2, 0)
     assert session is not None
     assert session.layout == halves.session.layout
@@ -130,7 +131,7 @@ def test_a_client_refuses_another_bound_though_the_layout_is_the_same() -> None:
 def test_a_client_that_the_task_does_not_list_refuses() -> None:
     halves = Halves(AFL())
     alone = msgspec.structs.replace(halves.task, max_rows=(("c1", 64),))
-    server = FederationServer(AFL(), Plain(), alone)
+    server = FederationServer(Terms(AFL(), Plain()), alone)
     session = server.form(halves.enrolments, halves.nonce, 2, 0)
     with pytest.raises(InvalidSession, match="another bound on this client's rows"):
         halves.join(AFL(), session, server.public)
@@ -138,14 +139,14 @@ def test_a_client_that_the_task_does_not_list_refuses() -> None:
 
 def test_a_client_with_more_rows_than_it_declares_is_refused() -> None:
     with pytest.raises(DataError, match=r"client 'c0' has more rows than 19.*--max-rows"):
-        FederationClient(AFL(), Plain(), make_client("c0", 20), 19)
-    FederationClient(AFL(), Plain(), make_client("c0", 20), 20)
+        FederationClient(Terms(AFL(), Plain()), make_client("c0", 20), 19)
+    FederationClient(Terms(AFL(), Plain()), make_client("c0", 20), 20)
 
 
 def test_a_session_for_another_width_of_features_sends_nothing() -> None:
     halves = Halves(AFL())
     wider = make_task(make_clients((20, 30), dim=7), max_rows=32)
-    server = FederationServer(AFL(), Plain(), wider)
+    server = FederationServer(Terms(AFL(), Plain()), wider)
     session = server.form(halves.enrolments, halves.nonce, 2, 0)
     party = halves.join(AFL(), session, server.public)
     with pytest.raises(InvalidVector, match="c0"):
@@ -155,7 +156,7 @@ def test_a_session_for_another_width_of_features_sends_nothing() -> None:
 def test_there_is_no_session_after_the_last_round() -> None:
     halves = Halves(AFL())
     total = sum(
-        FederationClient(AFL(), Plain(), client, 32).contribute(halves.server.public, b"")
+        FederationClient(Terms(AFL(), Plain()), client, 32).contribute(halves.server.public, b"")
         for client in halves.clients
     )
     halves.server.public = AFL().absorb(halves.server.public, np.asarray(total), ("c0", "c1"))

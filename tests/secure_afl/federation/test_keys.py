@@ -16,6 +16,7 @@ from secure_afl.federation.client import FederationClient
 from secure_afl.federation.keys import ROSTER, Keys, generate, load_keys, load_roster
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import context
+from secure_afl.federation.task import Terms
 from secure_afl.methods import Task
 
 
@@ -76,16 +77,16 @@ def test_a_client_joins_no_session_with_strangers(keys: Keys) -> None:
     method, protocol = AFL(), Additive()
     bounds = (("north", 8), ("sybil_0", 8), ("sybil_1", 8))
     task = Task(4, ("0", "1"), Quantiser(8), bounds, bytes(32))
-    server = FederationServer(method, protocol, task)
+    server = FederationServer(Terms(method, protocol), task)
     nonce = new_nonce()
     cohort = {"north": keys.identities["north"]}
     cohort |= {name: Identity.generate(name) for name in ("sybil_0", "sybil_1")}
     enrolments = enrol(protocol, cohort, nonce, keys.coordinators(protocol))
     session = server.form(enrolments, nonce, min_cohort=3, corrupt=0)
     assert session is not None
-    trusting = FederationClient(method, protocol, victim, 8)
+    trusting = FederationClient(Terms(method, protocol), victim, 8)
     assert trusting.join(session, enrolments["north"], server.public).start()
-    careful = FederationClient(method, protocol, victim, 8, keys.roster.known)
+    careful = FederationClient(Terms(method, protocol), victim, 8, keys.roster.known)
     with pytest.raises(InvalidSession, match="'sybil_0' is not known"):
         careful.join(session, enrolments["north"], server.public)
 
@@ -155,9 +156,9 @@ def test_a_client_in_an_aggregators_place_is_refused(keys: Keys) -> None:
 def test_a_client_joins_no_smaller_cohort_and_no_second_session_of_a_round(keys: Keys) -> None:
     protocol, method = Additive(), AFL()
     task = Task(4, ("0", "1"), Quantiser(8), (("north", 8), ("south", 8), ("west", 8)), bytes(32))
-    server = FederationServer(method, protocol, task)
+    server = FederationServer(Terms(method, protocol), task)
     (data,) = clients("north")
-    north = FederationClient(method, protocol, data, 8, keys.roster.known, min_cohort=3)
+    north = FederationClient(Terms(method, protocol), data, 8, keys.roster.known, min_cohort=3)
 
     def join(names: list[str], min_cohort: int) -> None:
         nonce = new_nonce()

@@ -8,7 +8,7 @@ import pytest
 
 from protocols import Pairwise
 from secure_afl.runs.choose import make_protocol
-from secure_afl.runs.config import make_config
+from secure_afl.runs.settings import make_config
 from tests.kit.commands import Command
 
 

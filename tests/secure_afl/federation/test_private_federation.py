@@ -18,9 +18,10 @@ from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError, LedgerRefusal
-from secure_afl.federation.oracle import Watched
+from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.simulation import Federation, Result
+from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.privacy.mechanism import Mechanism, Privacy
@@ -174,14 +175,16 @@ class World:
     """One server and clients, whose terms a test may bend."""
 
     def __init__(self, min_cohort: int = 4, corrupt: int = 0) -> None:
-        federation = Federation(AFL(), Additive(), privacy=Privacy(1.0), min_cohort=4)
-        self.task = federation._task(CLIENTS, ("0", "1", "2"), 16, 4)
+        bounds = tuple((data.name, 16) for data in CLIENTS)
+        dim = CLIENTS[0].features.shape[1]
+        declared = Declared(dim, ("0", "1", "2"), bounds, bytes(32), min_cohort=4)
+        self.task = plan_task(Terms(AFL(), Additive(), Privacy(1.0)), declared)
         self.min_cohort, self.corrupt = min_cohort, corrupt
-        self.client = Watched(AFL(), Additive(), CLIENTS[0], 16, privacy=Privacy(1.0))
+        self.client = RecordingClient(Terms(AFL(), Additive(), Privacy(1.0)), CLIENTS[0], 16)
 
     def join(self, mechanism: Mechanism | None) -> None:
         task = msgspec.structs.replace(self.task, mechanism=mechanism)
-        server = FederationServer(AFL(), Additive(), task)
+        server = FederationServer(Terms(AFL(), Additive()), task)
         nonce = new_nonce()
         identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
         enrolments = enrol(Additive(), identities, nonce)
@@ -260,9 +263,9 @@ def test_a_server_that_sees_vectors_sees_each_with_all_of_the_noise() -> None:
         report = run(protocol).report.privacy
         assert report is not None
         assert f"at least {shares} of" in report.trusts
-    client = Watched(AFL(), Plain(), CLIENTS[0], 16, privacy=Privacy(1.0))
+    client = RecordingClient(Terms(AFL(), Plain(), Privacy(1.0)), CLIENTS[0], 16)
     world = World()
-    server = FederationServer(AFL(), Plain(), world.task)
+    server = FederationServer(Terms(AFL(), Plain()), world.task)
     nonce = new_nonce()
     identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
     enrolments = enrol(Plain(), identities, nonce)
@@ -333,14 +336,15 @@ def test_a_budget_lets_no_exact_sum_pass(tmp_path: Path) -> None:
 
 def test_a_restarted_client_adds_the_same_noise_again() -> None:
     world = World()
-    server = FederationServer(AFL(), Additive(), world.task)
+    server = FederationServer(Terms(AFL(), Additive()), world.task)
     nonce = new_nonce()
     identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
     enrolments = enrol(Additive(), identities, nonce)
     session = server.form(enrolments, nonce, 4, 0)
     assert session is not None
     members = {
-        data.name: Watched(AFL(), Additive(), data, 16, privacy=Privacy(1.0)) for data in CLIENTS
+        data.name: RecordingClient(Terms(AFL(), Additive(), Privacy(1.0)), data, 16)
+        for data in CLIENTS
     }
     parties = {
         name: member.join(session, enrolments[name], server.public)

@@ -17,6 +17,7 @@ from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import SecureAflError
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.simulation import Federation, Result
+from secure_afl.federation.task import Terms
 from secure_afl.methods import FedHiP
 from tests.kit.samples import make_clients
 
@@ -64,7 +65,7 @@ def everything_shown(result: Result, clients: list[ClientData]) -> list[str]:
     for client in clients:
         record = transcript[client.name]
         enrolment = Enrolment.load(record.keys)
-        half = FederationClient(method, Plain(), client, 32)
+        half = FederationClient(Terms(method, Plain()), client, 32)
         party = Plain().client(session, enrolment, lambda _: np.zeros(1, np.int64))
         shown += [enrolment, enrolment.identity, half, party]
         shown.append(Statistics.of(client.features, client.labels, 3, Quantiser(BITS)))

@@ -9,6 +9,7 @@ from protocols.schemes.encrypted.protocol import Ckks
 from protocols.schemes.plain import Plain
 from secure_afl.analytic.rows import ClientData
 from secure_afl.federation.simulation import Federation
+from secure_afl.federation.task import Terms
 from secure_afl.federation.warnings import warnings
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP
 from secure_afl.privacy.mechanism import Mechanism, Privacy
@@ -16,7 +17,7 @@ from tests.kit.samples import make_clients, make_task
 
 
 def warned(method: AnyMethod, protocol: Protocol, clients: Sequence[ClientData]) -> str:
-    return "\n".join(warnings(method, protocol, make_task(clients), clients))
+    return "\n".join(warnings(Terms(method, protocol), make_task(clients), clients))
 
 
 def rows_of(name: str, labels: Sequence[int]) -> ClientData:
@@ -68,10 +69,10 @@ def test_with_privacy_nothing_is_said_that_depends_on_the_rows() -> None:
     for method in (AFL(), FedHiP()):
         exact = make_task(dangerous)
         noisy = replace(exact, mechanism=Mechanism(Privacy(1.0), 1, 2, 0, 1))
-        said = [warnings(method, Plain(), noisy, rows) for rows in (dangerous, safe)]
+        said = [warnings(Terms(method, Plain()), noisy, rows) for rows in (dangerous, safe)]
         assert said[0] == said[1] != ()
         assert "nothing" in said[0][0]
-        assert warnings(method, Plain(), exact, dangerous) != said[0]
+        assert warnings(Terms(method, Plain()), exact, dangerous) != said[0]
 
 
 def test_a_run_reports_its_advice() -> None:

@@ -38,7 +38,7 @@ every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.
 METHODS: tuple[Averaging, ...] = (
     FedAvg(rounds=3),
     FedAvg(rounds=3, rounding="nearest", weighted=False, error_feedback=True, update_bits=6),
-    FedAvg(rounds=3, clip=0.2, proximal=0.1),
+    FedAvg(rounds=3, update_clip=0.2, proximal=0.1),
     FedSGD(rounds=3),
     FedSGD(rounds=3, rounding="nearest", weighted=False),
 )
@@ -328,7 +328,7 @@ def test_clipping_shortens_and_does_not_turn(update: Floats, clip: float) -> Non
 
 
 def test_a_client_moves_the_model_by_the_clip_at_most() -> None:
-    method = FedAvg(rounds=1, clip=0.01)
+    method = FedAvg(rounds=1, update_clip=0.01)
     public = trained(method, blobs())
     assert 0 < np.linalg.norm(public.parameters) <= 0.01 * (1 + 1e-3)
 
@@ -474,7 +474,7 @@ def test_error_feedback_loses_nothing_but_the_last_residual() -> None:
         vector = method.contribute(public, client, memory, b"")
         sent += step * vector[:-1]
         intended += method.update(public, client)
-        assert np.linalg.norm(intended) < method.clip * (number + 1)
+        assert np.linalg.norm(intended) < method.update_clip * (number + 1)
         residual = np.asarray(memory[f"residual/{number + 1}"], dtype=np.float64)
         np.testing.assert_allclose(sent + residual, intended, atol=1e-9)
         assert np.abs(residual).max() <= step / 2 + 1e-9
@@ -485,7 +485,7 @@ def test_error_feedback_learns_what_coarse_rounding_drops() -> None:
     dropping = FedSGD(
         rounds=40,
         learning_rate=1.0,
-        clip=6.0,
+        update_clip=6.0,
         update_bits=2,
         rounding="nearest",
         weighted=False,
@@ -648,10 +648,10 @@ def test_a_convnet_is_saved_and_loaded(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "setting"),
     [
-        *((FedAvg, {name: 0}) for name in ("rounds", "local_epochs", "batch_size", "clip")),
+        *((FedAvg, {name: 0}) for name in ("rounds", "local_epochs", "batch_size", "update_clip")),
         *((FedAvg, {name: -1}) for name in ("seed", "proximal", "learning_rate")),
         (FedSGD, {"learning_rate": float("nan")}),
-        (FedSGD, {"clip": 0.0}),
+        (FedSGD, {"update_clip": 0.0}),
     ],
 )
 def test_settings_out_of_range_are_refused(kind: type[Averaging], setting: dict[str, Any]) -> None:
@@ -661,8 +661,15 @@ def test_settings_out_of_range_are_refused(kind: type[Averaging], setting: dict[
 
 
 def test_the_configuration_reaches_the_method() -> None:
-    given_settings = RunConfig(
-        method="fedavg",
+    given_settings = RunConfig(method="fedavg", seed=3).replaced(
+        rounds=7,
+        learning_rate=0.5,
+        update_clip=2.0,
+        local_epochs=2,
+        batch_size=9,
+        proximal=0.1,
+    )
+    assert runs_choose.make_method(given_settings) == FedAvg(
         rounds=7,
         learning_rate=0.5,
         update_clip=2.0,
@@ -671,35 +678,26 @@ def test_the_configuration_reaches_the_method() -> None:
         proximal=0.1,
         seed=3,
     )
-    assert runs_choose.make_method(given_settings) == FedAvg(
-        rounds=7,
-        learning_rate=0.5,
-        clip=2.0,
-        local_epochs=2,
-        batch_size=9,
-        proximal=0.1,
-        seed=3,
-    )
     assert runs_choose.make_method(RunConfig(method="fedavg")) == FedAvg()
     assert runs_choose.make_method(RunConfig(method="fedsgd")) == FedSGD()
-    convnet = RunConfig(method="fedsgd", architecture="convnet")
+    convnet = RunConfig(method="fedsgd").replaced(architecture="convnet")
     assert runs_choose.make_method(convnet) == FedSGD(architecture=ConvNet())
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_a_configured_run_trains_on_features_or_on_pixels(tmp_path: Path) -> None:
-    result = runs.run(RunConfig(method="fedsgd", rounds=4, out=str(tmp_path)))
+    result = runs.run(RunConfig(method="fedsgd", out=str(tmp_path)).replaced(rounds=4))
     assert result.report.exact
     assert isinstance(result.model, LinearModel)
     assert LinearModel.load(tmp_path / "model.safetensors")[1]["method"] == "fedsgd"
-    convnet = RunConfig(
-        method="fedavg", architecture="convnet", rounds=1, local_epochs=1, learning_rate=0.1
+    convnet = RunConfig(method="fedavg").replaced(
+        architecture="convnet", rounds=1, local_epochs=1, learning_rate=0.1
     )
     result = runs.run(convnet)
     assert result.report.exact
     assert isinstance(result.model, ConvNetModel)
     assert result.model.architecture.image_shape == (8, 8, 1)
-    with pytest.raises(ConfigError, match=r"a convnet trains on pixels, .* allowed: identity"):
+    with pytest.raises(ConfigError, match=r"fedavg, .*, learns from pixels, .* allowed: identity"):
         runs.run(msgspec.structs.replace(convnet, backbone="projection:64"))
 
 

@@ -13,7 +13,7 @@ from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import statistics_layout
 from secure_afl.errors import ConfigError
 from secure_afl.privacy import accounting
-from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.privacy.mechanism import Mechanism, NoisySum, Privacy
 from secure_afl.privacy.sensitivity import statistics_sensitivity
 
 BITS = 12
@@ -21,11 +21,11 @@ LAYOUT = statistics_layout(8, 3, Quantiser(BITS), 1000, counts=False)
 SENSITIVITY = statistics_sensitivity(1 << BITS, "example", "add-remove", 100, 0.8)
 
 
-def mechanism(
+def noisy_sum(
     clients: int = 10, dropouts: int = 2, colluders: int = 1, rounds: int = 1, epsilon: float = 1.0
-) -> Mechanism:
+) -> NoisySum:
     plain = Mechanism(Privacy(epsilon), rounds, clients, dropouts, colluders)
-    return plain.calibrate(LAYOUT, SENSITIVITY)
+    return NoisySum(plain, LAYOUT, SENSITIVITY).calibrated()
 
 
 @settings(max_examples=40, deadline=None)
@@ -39,17 +39,19 @@ def test_calibration_keeps_the_promise_and_wastes_little(
     epsilon: float, rounds: int, clients: int, data: st.DataObject
 ) -> None:
     dropouts = data.draw(st.integers(0, clients - 2))
-    found = mechanism(clients, dropouts, 1, rounds, epsilon)
-    mu = math.sqrt(rounds) / found.noise_multiplier
-    assert accounting.delta_of(epsilon, mu) <= 1e-5
-    less = replace(found, noise_multiplier=found.noise_multiplier * 0.999)
+    found = noisy_sum(clients, dropouts, 1, rounds, epsilon)
+    z = found.mechanism.noise_multiplier
+    assert accounting.delta_of(epsilon, math.sqrt(rounds) / z) <= 1e-5
+    less = replace(found.mechanism, noise_multiplier=z * 0.999)
     with pytest.raises(ConfigError, match="does not give"):
-        less.check(LAYOUT, SENSITIVITY)
+        NoisySum(less, LAYOUT, SENSITIVITY).check()
 
 
 def test_the_multiplier_is_that_of_the_literature() -> None:
     for epsilon, expected in ((0.1, 30.75), (0.5, 7.03), (1.0, 3.73), (2.0, 1.99), (8.0, 0.600)):
-        assert mechanism(epsilon=epsilon).noise_multiplier == pytest.approx(expected, rel=2e-3)
+        assert noisy_sum(epsilon=epsilon).mechanism.noise_multiplier == pytest.approx(
+            expected, rel=2e-3
+        )
 
 
 @pytest.mark.parametrize(
@@ -58,28 +60,28 @@ def test_the_multiplier_is_that_of_the_literature() -> None:
 def test_honest_shares_of_the_worst_cohort_have_the_calibrated_variance(
     clients: int, dropouts: int, colluders: int
 ) -> None:
-    found = mechanism(clients, dropouts, colluders)
+    found = noisy_sum(clients, dropouts, colluders)
     honest = clients - dropouts - colluders
-    wanted, share = found.stds(LAYOUT, SENSITIVITY), found.share_stds(LAYOUT, SENSITIVITY)
+    wanted, share = found.stds, found.share_stds
     for block in LAYOUT.blocks:
         assert honest * share[block.name] ** 2 == pytest.approx(wanted[block.name] ** 2)
     assert wanted["gram_upper"] == pytest.approx(wanted["gram_diagonal"] / math.sqrt(2))
 
 
 def test_the_variance_of_what_is_drawn_is_never_below_the_calibrated_one() -> None:
-    found = mechanism()
+    found = noisy_sum()
     wide = Layout(tuple(replace(block, length=20_000) for block in LAYOUT.blocks))
-    shares = [found.share(wide, SENSITIVITY, bytes([i]) * 32) for i in range(7)]
+    shares = [NoisySum(found.mechanism, wide, SENSITIVITY).share(bytes([i]) * 32) for i in range(7)]
     total = wide.split(np.sum(shares, axis=0))
-    for name, std in found.stds(LAYOUT, SENSITIVITY).items():
+    for name, std in found.stds.items():
         # 20,000 draws: the variance is known to 1 %, one standard deviation.
         assert total[name].var() == pytest.approx(std**2, rel=0.05)
 
 
 def test_a_share_depends_on_its_entropy_alone_and_blocks_differ() -> None:
-    found = mechanism()
-    once, again = (found.share(LAYOUT, SENSITIVITY, bytes(32)) for _ in range(2))
-    other = found.share(LAYOUT, SENSITIVITY, bytes([1]) * 32)
+    found = noisy_sum()
+    once, again = (found.share(bytes(32)) for _ in range(2))
+    other = found.share(bytes([1]) * 32)
     assert np.array_equal(once, again)
     assert not np.array_equal(once, other)
     blocks = LAYOUT.split(once)
@@ -87,9 +89,9 @@ def test_a_share_depends_on_its_entropy_alone_and_blocks_differ() -> None:
 
 
 def test_the_ring_has_room_for_all_shares() -> None:
-    found = mechanism(clients=50, dropouts=20)
-    widened = found.widen(LAYOUT, SENSITIVITY)
-    all_shares = {n: s * math.sqrt(50) for n, s in found.share_stds(LAYOUT, SENSITIVITY).items()}
+    found = noisy_sum(clients=50, dropouts=20)
+    widened = found.widened()
+    all_shares = {n: s * math.sqrt(50) for n, s in found.share_stds.items()}
     for before, after in zip(LAYOUT.blocks, widened.blocks, strict=True):
         room = before.low - after.low
         assert room == after.high - before.high
@@ -100,9 +102,9 @@ def test_the_ring_has_room_for_all_shares() -> None:
 def test_public_constants_get_neither_noise_nor_room() -> None:
     layout = Layout((Block("update", 5, -100, 100), Block("weight", 1, 1, 10)))
     sensitivity = SENSITIVITY.__class__(2.0**16, (("update", 1.0), ("weight", 0.0)))
-    found = Mechanism(Privacy(1.0), 3, 10, 1, 1).calibrate(layout, sensitivity)
-    assert found.share(layout, sensitivity, bytes(32))[-1] == 0
-    assert found.widen(layout, sensitivity).blocks[1] == layout.blocks[1]
+    found = NoisySum(Mechanism(Privacy(1.0), 3, 10, 1, 1), layout, sensitivity).calibrated()
+    assert found.share(bytes(32))[-1] == 0
+    assert found.widened().blocks[1] == layout.blocks[1]
 
 
 def test_noise_too_small_for_the_grid_is_refused() -> None:
@@ -110,7 +112,7 @@ def test_noise_too_small_for_the_grid_is_refused() -> None:
     layout = statistics_layout(8, 3, Quantiser(bits), 1000, counts=False)
     sensitivity = statistics_sensitivity(1 << bits, "example", "add-remove", 100, 0.8)
     with pytest.raises(ConfigError, match="--feature-bits"):
-        Mechanism(Privacy(8.0), 1, 100, 0, 1).calibrate(layout, sensitivity)
+        NoisySum(Mechanism(Privacy(8.0), 1, 100, 0, 1), layout, sensitivity).calibrated()
 
 
 @pytest.mark.parametrize("cohort", [(3, 2, 1), (3, 0, 3), (3, -1, 1), (3, 0, 0)], ids=repr)

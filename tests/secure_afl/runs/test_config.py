@@ -1,3 +1,4 @@
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -6,17 +7,37 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from secure_afl.errors import ConfigError
-from secure_afl.runs.config import RunConfig, description, json_schema, make_config
+from secure_afl.methods.method import METHODS
+from secure_afl.runs.config import FIELDS, RunConfig
+from secure_afl.runs.settings import (
+    check_ranges,
+    declared_options,
+    json_schema,
+    make_config,
+    setting,
+)
 from tests.kit.commands import run_flags
 
 GOOD: list[dict[str, Any]] = [
     {},
     {"clients": "sites/*", "test": "test", "holdout": 0.2, "method": "fedhip"},
     {"partition": "iid:3", "backbone": "projection:64", "feature_bits": 12, "max_rows": 1},
-    {"holdout": 0, "ridge": 1, "alpha": 0, "image_size": 8, "min_cohort": 2},
-    {"reading": "proximal", "protocol": "plain", "aggregators": 16, "drop": 0, "corrupt": 3},
+    {"holdout": 0, "ridge": 1, "image_size": 8, "min_cohort": 2},
+    {"method": "fedhip", "ridge": 1, "alpha": 0, "reading": "proximal"},
+    {"protocol": "additive", "aggregators": 16, "drop": 0, "corrupt": 3},
+    {"protocol": "ckks", "verify": False},
+    {"protocol": "pairwise", "server_trust": "curious", "corrupt_fraction": 0.2},
+    {"method": "fedavg", "architecture": "convnet", "rounds": 3, "update_clip": 2},
+    {"epsilon": 1, "delta": 1e-6, "unit": "client", "noise": "central", "cross_weight": 1},
+    {"ledger": "book", "budget": 2, "delta": 1e-6, "public": "p.npz", "whiten": 0.25},
     {"seed": 0, "out": "results", "checkpoint": "weights.pth", "image_size": 4096},
 ]
+
+# Settings that something else has to be set for, to have an effect.
+BESIDE: dict[str, dict[str, Any]] = {
+    "alpha": {"method": "fedhip"},
+    "reading": {"method": "fedhip"},
+}
 
 BAD: list[tuple[str, Any, str]] = [
     ("clients", 3, "string"),
@@ -59,9 +80,9 @@ def write(tmp_path: Path, text: str | bytes) -> Path:
 
 @pytest.mark.parametrize("settings", GOOD)
 def test_good_settings_are_taken_and_fit_the_schema(settings: dict[str, Any]) -> None:
-    config = make_config(settings)
+    config = make_config(settings).flat()
     for name, value in settings.items():
-        assert getattr(config, name) == value
+        assert config[name] == value
     jsonschema.validate(settings, json_schema(), jsonschema.Draft202012Validator)
 
 
@@ -70,7 +91,7 @@ def test_a_bad_value_is_refused_with_its_field_and_what_is_allowed(
     field: str, value: Any, allowed: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        make_config({"seed": 3, field: value})
+        make_config({"seed": 3, **BESIDE.get(field, {}), field: value})
     message = str(caught.value)
     assert f"'{field}'" in message
     assert repr(value) in message
@@ -83,7 +104,7 @@ def test_a_bad_value_is_refused_with_its_field_and_what_is_allowed(
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_numbers_that_are_none_are_refused(field: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"'{field}'.*allowed: number"):
-        make_config({field: value})
+        make_config({**BESIDE.get(field, {}), field: value})
 
 
 def test_an_unknown_field_is_refused_with_those_that_are_known() -> None:
@@ -100,11 +121,9 @@ def test_the_schema_is_a_schema() -> None:
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = write(tmp_path, 'method = "fedhip"\nridge = 2\nseed = 7\nclients = "Zürich/*"\n')
     config = make_config({"seed": 9, "alpha": 3.0}, file)
-    expected = RunConfig(method="fedhip", ridge=2.0, seed=9, clients="Zürich/*", alpha=3.0)
-    assert config == expected
-    assert make_config({}, file) == RunConfig(
-        method="fedhip", ridge=2.0, seed=7, clients="Zürich/*"
-    )
+    expected = RunConfig(method="fedhip", seed=9, clients="Zürich/*")
+    assert config == expected.replaced(ridge=2.0, alpha=3.0)
+    assert make_config({}, file) == expected.replaced(ridge=2.0, seed=7)
 
 
 def test_a_flag_can_mend_a_file(tmp_path: Path) -> None:
@@ -133,18 +152,69 @@ def test_keys_may_have_dashes_like_the_flags(tmp_path: Path) -> None:
     assert make_config({}, write(tmp_path, "max_rows = 3\n")).max_rows == 3
 
 
-def test_every_field_is_a_flag_of_run() -> None:
+def test_every_setting_is_a_flag_of_run() -> None:
     flags = run_flags()
-    for field in RunConfig.__struct_fields__:
-        assert flags.pop("--" + field.replace("_", "-")) == (field, description(field))
+    for name in (*FIELDS, *declared_options()):
+        found, text = flags.pop("--" + name.replace("_", "-"))
+        assert (found, text) == (name, setting(name).description)
+        flags.pop("--no-" + name, None)
     assert set(flags) == {"--config", "--json", "--help"} or set(flags) == {"--config", "--json"}
 
 
-def test_every_field_is_described() -> None:
-    for field in RunConfig.__struct_fields__:
-        text = description(field)
+def test_every_setting_is_described() -> None:
+    for name in (*FIELDS, *declared_options()):
+        text = setting(name).description
         assert text.endswith(".")
-        assert len(text) > 20
+        assert len(text) > 15
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"alpha": 2.0}, "--alpha has no effect with afl and additive; .* choose fedhip"),
+        ({"method": "fedavg", "ridge": 1.0}, "--ridge has no effect with fedavg .* afl or fedhip"),
+        ({"method": "fedsgd", "local_epochs": 2}, "--local-epochs has no effect .* fedavg"),
+        ({"rounds": 3}, "--rounds has no effect .* fed(avg|sgd) or fed(avg|sgd)"),
+        ({"protocol": "plain", "aggregators": 3}, "--aggregators has no effect .* additive"),
+        ({"verify": True}, "--verify has no effect .* ckks or bfv"),
+        ({"server_trust": "lying"}, "--server-trust has no effect .* pairwise"),
+        ({"whiten": 0.25}, "--whiten has no effect without --public"),
+        ({"delta": 1e-6}, "--delta has no effect without --epsilon or --budget"),
+        ({"unit": "client"}, "--unit has no effect without --epsilon or --budget"),
+        ({"neighbours": "add-remove"}, "--neighbours has no effect without --epsilon"),
+        ({"noise": "distributed"}, "--noise has no effect without --epsilon"),
+        ({"cross_weight": 0.8}, "--cross-weight has no effect without --epsilon"),
+        ({"budget": 3.0}, "--budget has no effect without --ledger"),
+        ({"method": "fedavg", "feature_bits": 8}, "--feature-bits has no effect with fedavg"),
+    ],
+)
+def test_a_setting_without_effect_is_refused_by_its_name(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_config(settings)
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in settings.items()]
+    with pytest.raises(ConfigError, match=said):
+        make_config({}, write(tmp_path, "".join(lines)))
+
+
+def test_what_the_caller_supplies_counts_as_set() -> None:
+    assert make_config({"delta": 1e-6}, supplied=["epsilon"]).delta == 1e-6
+    config = make_config({"alpha": 2.0, "rounds": 4}, methods=["afl", "fedhip", "fedsgd"])
+    assert (config.option("alpha"), config.option("rounds")) == (2.0, 4)
+    with pytest.raises(ConfigError, match="no effect with afl and fedhip and additive"):
+        make_config({"rounds": 4}, methods=["afl", "fedhip"])
+
+
+def test_options_are_for_those_that_declare_them() -> None:
+    config = make_config({"method": "fedhip", "alpha": 2, "ridge": 3})
+    assert config.given_to(METHODS["fedhip"]) == {"alpha": 2.0, "ridge": 3.0}
+    assert config.given_to(METHODS["afl"]) == {"ridge": 3.0}
+    assert config.replaced(alpha=None).options == (("ridge", 3.0),)
+    with pytest.raises(ConfigError, match="'ridge': -1"):
+        check_ranges(config.replaced(ridge=-1.0))
+    with pytest.raises(ConfigError, match="'holdout': 2"):
+        check_ranges(config.replaced(holdout=2.0))
 
 
 def test_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:

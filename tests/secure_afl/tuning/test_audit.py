@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from protocols.layout import Integers, Layout
+from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.errors import ConfigError
-from secure_afl.federation.oracle import Watched
+from secure_afl.federation.oracle import RecordingClient
+from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.methods import AFL, PublicState, Task
-from secure_afl.privacy.mechanism import Mechanism, Privacy
+from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 from secure_afl.tuning.audit import Audit, Cohort, audit
 
@@ -20,15 +21,18 @@ TESTS = 10_000
 THREE = Cohort(clients=3, dropouts=0, colluders=1)
 
 
-class HalvedNoise(Mechanism, frozen=True):
-    """Draws with half the standard deviation that it is calibrated to."""
+class HalvedNoise(RecordingClient):
+    """Draws with half the standard deviation that the task is calibrated to."""
 
-    def share(self, layout: Layout, sensitivity: Sensitivity, entropy: bytes) -> Integers:
-        less = replace(self, noise_multiplier=self.noise_multiplier / 2)
-        return Mechanism.share(less, layout, sensitivity, entropy)
+    def noise(self, public: PublicState, entropy: bytes) -> Integers:
+        noisy = this_noisy_sum(self.method, public)
+        z = noisy.mechanism.noise_multiplier
+        less = replace(noisy.mechanism, noise_multiplier=z / 2)
+        self.added_noise = NoisySum(less, noisy.layout, noisy.sensitivity).share(entropy)
+        return self.added_noise
 
 
-class OneWithout(Watched):
+class OneWithout(RecordingClient):
     """One client, who is neither the victim nor colludes, adds no noise."""
 
     def noise(self, public: PublicState, entropy: bytes) -> Integers:
@@ -52,12 +56,6 @@ class WrongRelation(AFL, frozen=True, tag="wrong-relation"):
         return super().sensitivity(task, replace(privacy, neighbours="add-remove"))
 
 
-def halve_noise(task: Task) -> Task:
-    assert task.mechanism is not None
-    fields = {name: getattr(task.mechanism, name) for name in Mechanism.__struct_fields__}
-    return replace(task, mechanism=HalvedNoise(**fields))
-
-
 def skip_clip(task: Task) -> Task:
     return replace(task, quantiser=Unclipped(task.quantiser.bits))
 
@@ -73,7 +71,7 @@ def test_an_honest_pipeline_comes_close_and_stays_below(
 
 
 def test_noise_halved_is_flagged() -> None:
-    assert not audit(Privacy(2.0), tests=TESTS, change=halve_noise).holds
+    assert not audit(Privacy(2.0), tests=TESTS, member=HalvedNoise).holds
 
 
 def test_a_missing_share_is_flagged() -> None:

@@ -291,7 +291,7 @@ def test_what_is_not_installed_is_named(missing: str, monkeypatch: pytest.Monkey
 
 def test_importing_the_module_imports_neither_torch_nor_opacus() -> None:
     code = (
-        "import sys; import secure_afl.privacy.dpsgd; "
+        "import sys; import secure_afl.tuning.dpsgd; "
         "sys.exit(any(name in sys.modules for name in ('torch', 'opacus', 'dp_accounting')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,9 +11,9 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from secure_afl.cli import main as cli
-from secure_afl.cli import tables as cli_tables
+from secure_afl.cli import console as cli_console
 from secure_afl.errors import ConfigError
+from secure_afl.journal import Journal
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import prepare
 from secure_afl.tuning import outcomes as tuning_outcomes
@@ -21,7 +21,8 @@ from secure_afl.tuning import points as tuning_points
 from secure_afl.tuning import sweep as tuning
 from secure_afl.tuning.audit import Cohort, audit
 from secure_afl.tuning.outcomes import Outcome, summarise
-from secure_afl.tuning.points import Point, Sweep, check_data, check_settings, points
+from secure_afl.tuning.points import Point, check_data, check_settings, points
+from secure_afl.tuning.settings import Sweep
 from tests.kit.commands import Command
 
 CONFIG = RunConfig(backbone="identity", partition="iid:5", max_rows=512)
@@ -75,7 +76,7 @@ def test_units_without_a_baseline_or_an_audit_leave_them_out() -> None:
 )
 def test_what_the_audit_is_not_of_is_not_audited(changes: dict[str, Any]) -> None:
     assert "audit" in {point.kind for point in points(CONFIG, SWEEP)}
-    kinds = {point.kind for point in points(replace(CONFIG, **changes), SWEEP)}
+    kinds = {point.kind for point in points(CONFIG.replaced(**changes), SWEEP)}
     assert kinds == {"exact", "private", "dp-sgd"}
 
 
@@ -97,7 +98,9 @@ def test_the_audit_is_of_the_run_that_is_tuned(
     assert "of 4 clients 1 may drop out and 1 may tell" in said
     assert "AFL's sums over pairwise" in said
     # What was read back is what was written.
-    assert tuning_outcomes.load_outcomes(tmp_path / "out" / "points.jsonl") == outcomes
+    journal = Journal(tmp_path / "out" / tuning.POINTS, Outcome)
+    assert len(journal) == len(outcomes)
+    assert all(journal.find(o.point.key(o.data)) == o for o in outcomes)
 
 
 def test_the_least_cohort_can_be_audited(tmp_path: Path, sites: RunConfig) -> None:
@@ -136,7 +139,7 @@ def test_a_sweep_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize("changes", [{"ledger": "ledger.json"}, {"budget": 3.0}])
 def test_a_ledger_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="ledger and budget"):
-        points(replace(CONFIG, **changes), SWEEP)
+        points(CONFIG.replaced(**changes), SWEEP)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_a_ledger_is_refused(changes: dict[str, Any]) -> None:
         ({}, {"epsilons": (1.0, 0.005)}, r"DP-SGD; allowed: 0.01..20"),
         ({"delta": 1e-13}, {}, "delta 1e-13 of DP-SGD"),
         ({"seed": 2**32 - 1}, {}, "seed"),
-        ({}, {"feature_bits": (10, 13)}, "feature_bits.*≤ 12"),
+        ({}, {"bits": (10, 13)}, "feature_bits.*≤ 12"),
         ({}, {"ridges": (float("nan"),)}, "ridge"),
         ({}, {"cross_weights": (0.0,)}, "cross_weight"),
         ({}, {"dimensions": (-1,)}, "dimension"),
@@ -166,7 +169,7 @@ def test_every_point_is_checked_before_the_first(
         raise AssertionError(what)
 
     with pytest.raises(ConfigError, match=problem):
-        tuning.tune(replace(CONFIG, **changes), replace(SWEEP, **sweep), tmp_path, nothing_begins)
+        tuning.tune(CONFIG.replaced(**changes), replace(SWEEP, **sweep), tmp_path, nothing_begins)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,7 +199,7 @@ def test_what_needs_data_is_checked_before_the_first_point(
 ) -> None:
     check_data(points(sites, SMALL), prepare(sites))
     with pytest.raises(ConfigError, match=problem):
-        tuning.tune(replace(sites, **changes), replace(SMALL, **sweep), tmp_path / "out")
+        tuning.tune(sites.replaced(**changes), replace(SMALL, **sweep), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -228,7 +231,7 @@ def test_changed_data_are_run_again(sites: RunConfig, tmp_path: Path) -> None:
 def test_the_statement_is_of_the_run(
     changes: dict[str, Any], said: tuple[str, ...], unsaid: tuple[str, ...]
 ) -> None:
-    config = replace(CONFIG, **changes)
+    config = CONFIG.replaced(**changes)
     outcomes = [
         Outcome(point, 0.5, 1.0, 8, None, 1.0, "", Cohort(5, 0, 1))
         for point in points(config, SWEEP)
@@ -252,12 +255,12 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     with pytest.raises(Stopped):
         tuning.tune(CONFIG, SWEEP, tmp_path, stop_early)
     file = tmp_path / "points.jsonl"
-    first = tuning_outcomes.load_outcomes(file)
+    first = Journal(file, Outcome)
     assert len(first) == 4
     # Cut off in the middle of a line.
-    file.write_bytes(file.read_bytes() + b'\n{"point": {"ki')
+    file.write_bytes(file.read_bytes() + b'{"key": "3f", "resu')
     outcomes = tuning.tune(CONFIG, SWEEP, tmp_path)
-    assert [outcome.seconds for outcome in outcomes[:4]] == [o.seconds for o in first]
+    assert all(first.find(o.point.key(o.data)) == o for o in outcomes[:4])
     again = tuning.tune(CONFIG, SWEEP, tmp_path)
     assert [outcome.seconds for outcome in again] == [outcome.seconds for outcome in outcomes]
 
@@ -337,8 +340,9 @@ def test_a_stopped_sweep_says_how_to_go_on(
 
 def test_progress_counts_points_and_cells_but_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
-    monkeypatch.setattr(cli_tables, "_errors", Console(file=screen, force_terminal=True, width=120))
-    with cli_tables._progress() as advance:
+    console = Console(file=screen, force_terminal=True, width=120)
+    monkeypatch.setattr(cli_console, "errors", lambda: console)
+    with cli_console.progress() as advance:
         advance("features", 900, 1797)
         advance("points", 3, 11)
         advance("cells", 4, 13)

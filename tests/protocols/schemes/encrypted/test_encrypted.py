@@ -301,7 +301,7 @@ def bad_ciphertexts(room: Room, honest: bytes) -> dict[str, bytes]:
     bad["three components"] = ring.save(loaded)
     # Words at or above q, and the transparent one, by hand.
     bad["a public key"] = ring.save(KeyPair(ring, bytes(64), bytes(64)).public_key)
-    from attacks.encryption.words import Pair, put_together
+    from attacks.encryption.polynomials import Pair, put_together
 
     degree = ring.parameters.degree
     bad["transparent"] = put_together(ring, Pair([1] * degree, [0] * degree))
@@ -328,12 +328,12 @@ def test_a_bad_ciphertext_leaves_out_its_client_only(room: Room) -> None:
 
 
 def test_an_uncompressed_spelling_of_an_honest_ciphertext_is_not_canonical(room: Room) -> None:
-    from attacks.encryption import words
+    from attacks.encryption import polynomials
 
     honest = room.content(room.said["client1"][SERVER], Ciphertexts).chunks[0]
-    pair = words.take_apart(room.ring, honest)
-    assert words.put_together(room.ring, pair) == honest
-    loose = words.spelt_out(room.ring, pair)
+    pair = polynomials.take_apart(room.ring, honest)
+    assert polynomials.put_together(room.ring, pair) == honest
+    loose = polynomials.uncompressed(room.ring, pair)
     assert room.ring.save(load_unchecked(room.ring, loose)) == honest != loose
     with pytest.raises(Malformed):
         room.ring.load(loose)

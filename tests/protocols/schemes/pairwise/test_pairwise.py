@@ -38,7 +38,7 @@ from protocols.protocol import form_session
 from protocols.schemes.pairwise import keys as wire_keys
 from protocols.schemes.pairwise import messages as wire
 from protocols.schemes.pairwise.client import Advertised
-from protocols.schemes.pairwise.parameters import Parameters, Server, find_parameters
+from protocols.schemes.pairwise.parameters import Parameters, ServerTrust, find_parameters
 from protocols.schemes.pairwise.server import PairwiseServer
 from tests.kit.protocols import ProtocolSuite
 from tests.kit.worlds import World, addends, for_all, make_world, run
@@ -63,7 +63,7 @@ LOW_ORDER = [
 class TestLying(ProtocolSuite):
     """Few clients, so everybody masks with everybody; the server may lie in every step."""
 
-    protocol = Pairwise(corrupt_fraction=0.2, dropout_fraction=0.2, server="lying")
+    protocol = Pairwise(corrupt_fraction=0.2, dropout_fraction=0.2, server_trust="lying")
     min_cohort = 4
     examples = 12
     max_routes = 6
@@ -86,7 +86,7 @@ def small_world(
 
 
 def parameters(clients: int, protocol: Pairwise, min_cohort: int | None = None) -> Parameters:
-    terms = (protocol.corrupt_fraction, protocol.dropout_fraction, protocol.server)
+    terms = (protocol.corrupt_fraction, protocol.dropout_fraction, protocol.server_trust)
     return find_parameters(clients, *terms, min_cohort)
 
 
@@ -116,7 +116,12 @@ def test_sums_are_exact_for_every_promised_dropout() -> None:
         shuffle=st.none() | st.integers(0, 2**32),
     )
     def check(
-        clients: int, corrupt: float, dropout: float, server: Server, seed: int, shuffle: int | None
+        clients: int,
+        corrupt: float,
+        dropout: float,
+        server: ServerTrust,
+        seed: int,
+        shuffle: int | None,
     ) -> None:
         check_promised_dropouts(clients, Pairwise(corrupt, dropout, server), seed, shuffle)
 
@@ -128,7 +133,7 @@ def test_sums_are_exact_for_every_promised_dropout_of_larger_cohorts() -> None:
         server=st.sampled_from(["curious", "lying_in_unmasking", "lying"]),
         seed=st.integers(0, 2**32),
     )
-    def check(clients: int, server: Server, seed: int) -> None:
+    def check(clients: int, server: ServerTrust, seed: int) -> None:
         check_promised_dropouts(clients, Pairwise(0.05, 0.1, server), seed)
 
 
@@ -136,7 +141,7 @@ def test_sums_are_exact_for_every_promised_dropout_of_larger_cohorts() -> None:
     ("clients", "server"),
     [(55, "lying"), (60, "lying_in_unmasking"), (80, "curious"), (100, "lying"), (100, "curious")],
 )
-def test_sums_are_exact_on_sparse_graphs(clients: int, server: Server) -> None:
+def test_sums_are_exact_on_sparse_graphs(clients: int, server: ServerTrust) -> None:
     protocol = Pairwise(0.05, 0.1, server)
     assert not parameters(clients, protocol, parameters(clients, protocol).corrupt + 2).complete
     # Restarts between all steps, where that is quick.
@@ -152,7 +157,7 @@ def test_beyond_the_promise_there_is_a_sum_or_a_typed_refusal() -> None:
         server=st.sampled_from(["curious", "lying"]),
         seed=st.integers(0, 2**32),
     )
-    def check(clients: int, server: Server, seed: int) -> None:
+    def check(clients: int, server: ServerTrust, seed: int) -> None:
         nonlocal refused
         rng = random.Random(seed)
         protocol = Pairwise(0.1, 0.2, server)
@@ -337,7 +342,7 @@ def test_two_sets_of_survivors_open_a_client_whose_threshold_is_at_most_half() -
 
 
 @pytest.mark.parametrize("server", ["lying_in_unmasking", "lying"])
-def test_two_sets_of_survivors_open_nothing(server: Server) -> None:
+def test_two_sets_of_survivors_open_nothing(server: ServerTrust) -> None:
     world = small_world(6, Pairwise(0.2, 0.0, server), min_cohort=3)
     with pytest.raises(InconsistentSurvivors, match="signatures, wanted 4"):
         open_first_client(world)
@@ -766,7 +771,7 @@ def test_a_sum_out_of_bounds_is_not_released() -> None:
 # Neighbourhoods
 
 
-def surrounded(server: Server) -> tuple[World, Puppeteer, tuple[str, ...]]:
+def surrounded(server: ServerTrust) -> tuple[World, Puppeteer, tuple[str, ...]]:
     """300 clients, of which 30 work with the server; it starts client 0, and makes up the rest."""
     protocol = Pairwise(0.1, 0.1, server)
     names = [f"client{index}" for index in range(300)]

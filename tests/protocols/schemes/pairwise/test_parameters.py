@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from protocols.errors import InvalidSession
-from protocols.schemes.pairwise.parameters import SERVERS, Server, describe, find_parameters
+from protocols.schemes.pairwise.parameters import SERVERS, ServerTrust, describe, find_parameters
 
 CASES = [
     (n, corrupt, dropout, server)
@@ -31,14 +31,16 @@ CASES = [
     ],
 )
 def test_cross_check_of_another_implementation(
-    n: int, corrupt: float, dropout: float, server: Server, expected: tuple[int, int]
+    n: int, corrupt: float, dropout: float, server: ServerTrust, expected: tuple[int, int]
 ) -> None:
     found = find_parameters(n, corrupt, dropout, server)
     assert (found.neighbours, found.threshold) == expected
 
 
 @pytest.mark.parametrize(("n", "corrupt", "dropout", "server"), CASES)
-def test_promises_hold_by_scipy(n: int, corrupt: float, dropout: float, server: Server) -> None:
+def test_promises_hold_by_scipy(
+    n: int, corrupt: float, dropout: float, server: ServerTrust
+) -> None:
     p = find_parameters(n, corrupt, dropout, server)
     assert p.corrupt == int(corrupt * n + 1e-9)
     assert p.dropouts == int(dropout * n + 1e-9)
@@ -109,10 +111,10 @@ def test_fractions_are_the_decimals_that_were_written() -> None:
         ({"corrupt_fraction": -0.1}, "corrupt"),
         ({"dropout_fraction": 1.5}, "drop-out"),
         ({"dropout_fraction": float("nan")}, "drop-out"),
-        ({"server": "honest"}, "curious, lying_in_unmasking, lying"),
+        ({"server_trust": "honest"}, "curious, lying_in_unmasking, lying"),
         ({"clients": 1}, "≥ 2"),
         ({"corrupt_fraction": 0.5, "dropout_fraction": 0.4}, "threshold"),
-        ({"corrupt_fraction": 0.4, "dropout_fraction": 0.4, "server": "curious"}, None),
+        ({"corrupt_fraction": 0.4, "dropout_fraction": 0.4, "server_trust": "curious"}, None),
     ],
 )
 def test_impossible_promises_are_refused(changes: dict[str, Any], what: str | None) -> None:
@@ -120,7 +122,7 @@ def test_impossible_promises_are_refused(changes: dict[str, Any], what: str | No
         "clients": 10,
         "corrupt_fraction": 0.1,
         "dropout_fraction": 0.1,
-        "server": "lying",
+        "server_trust": "lying",
     }
     if what is None:
         assert find_parameters(**(terms | changes)).threshold == 5

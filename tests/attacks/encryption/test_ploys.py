@@ -5,16 +5,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from attacks import stage
-from attacks.encryption.attacks import (
-    Attack,
+from attacks.encryption.naive_key_holder import NaiveKeyHolder
+from attacks.encryption.ploys import (
+    Ploy,
     chosen_ciphertext,
     key_recovery,
     malicious_addend,
     relabelled_upload,
     rushing_client,
 )
-from attacks.encryption.naive_key_holder import NaiveKeyHolder
+from attacks.views.lies import stage
 from protocols import Block, Layout, Party, Session
 from protocols.errors import InexactDecoding, UnverifiedSum
 from protocols.schemes.encrypted.messages import KEY_HOLDER
@@ -25,22 +25,22 @@ LENGTH = 2048
 LAYOUT = Layout((Block("values", LENGTH, -(2**24), 2**24),))
 VICTIM, RUSHING = "client1", "client3"
 
-Make = Callable[[Session], Attack]
+Make = Callable[[Session], Ploy]
 
 
-def relabelled(session: Session) -> Attack:
+def relabelled(session: Session) -> Ploy:
     return relabelled_upload(session, VICTIM)
 
 
-def chosen(session: Session) -> Attack:
+def chosen(session: Session) -> Ploy:
     return chosen_ciphertext(session, VICTIM)
 
 
-def addend(session: Session) -> Attack:
+def addend(session: Session) -> Ploy:
     return malicious_addend(session, RUSHING, VICTIM)
 
 
-def rushing(session: Session) -> Attack:
+def rushing(session: Session) -> Ploy:
     return rushing_client(session, RUSHING, VICTIM)
 
 

@@ -96,7 +96,7 @@ def key_from_real_parts(pairs: Sequence[Pair], messages: Sequence[Words], q: int
     return key
 
 
-def spelt_out(ring: Ring, pair: Pair) -> bytes:
+def uncompressed(ring: Ring, pair: Pair) -> bytes:
     """SEAL 4's uncompressed encoding of a ciphertext with these components."""
     words = np.array([*pair.first, *pair.second], dtype="<u8")
     # Magic, header size and version are those of anything that this SEAL writes.
@@ -112,7 +112,7 @@ def spelt_out(ring: Ring, pair: Pair) -> bytes:
 
 
 def _ciphertext(ring: Ring, pair: Pair) -> Any:
-    return load_unchecked(ring, spelt_out(ring, pair))
+    return load_unchecked(ring, uncompressed(ring, pair))
 
 
 def _header(sample: bytes, body: bytes) -> bytes:

@@ -1,0 +1,213 @@
+"""One run of a suite, its second sessions, and the cells of those who attack it."""
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import msgspec
+import numpy as np
+
+from attacks.attack import Known, Measure
+from attacks.measures.metrics import simultaneous
+from attacks.suite.adversaries import Adversary
+from attacks.suite.cells import Cell, gallery
+from attacks.suite.config import AttackConfig
+from attacks.suite.plan import AnyAttack, Setting, run_config_of
+from attacks.suite.pool import Draw, Pool, draw, sequel, with_extra
+from attacks.suite.results import version_of
+from attacks.views.lies import stage
+from attacks.views.run import Record, RunView
+from protocols.protocol import PROTOCOLS
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.rows import ClientData
+from secure_afl.errors import ConfigError
+from secure_afl.journal import key_of
+from secure_afl.methods.method import METHODS
+from secure_afl.runs.config import RunConfig
+from secure_afl.runs.run import make_federation
+
+# Kept of a curve of true against false positives.
+ROC_POINTS = 60
+
+log = logging.getLogger("secure_afl")
+
+
+class Stage:
+    """One run, made when its first view is wanted, and the second sessions that go with it."""
+
+    def __init__(self, config: AttackConfig, setting: Setting, pool: Pool) -> None:
+        self.config = config
+        self.setting = setting
+        self.pool = pool
+        self.run_config = run_config_of(config, setting)
+        self._given: dict[str, tuple[RunView, Known]] = {}
+        self._failed: str | None = None
+
+    def key(self, adversary: Adversary, attack: type[AnyAttack]) -> str:
+        """SHA-256 of all that a cell depends on, but the confidence of its intervals."""
+        config, run = self.config, self.run_config
+        things = (METHODS[run.method], PROTOCOLS[run.protocol], attack)
+        return key_of(
+            version_of("secure-afl"),
+            msgspec.to_builtins(run),
+            self.pool.digest,
+            self.setting.rows,
+            self.setting.repeat,
+            config.colluders,
+            config.candidates,
+            adversary.name,
+            attack.name,
+            code=(__name__, *(thing.__module__ for thing in things)),
+        )
+
+    def cell(
+        self, key: str, adversary: Adversary, attack: type[AnyAttack], confidence: float
+    ) -> Cell:
+        """Attack, and judge; what goes wrong becomes the cell's error."""
+        setting = self.setting
+        cell = Cell(
+            key=key,
+            attack=attack.name,
+            method=setting.method,
+            protocol=setting.protocol,
+            adversary=adversary.name,
+            epsilon=setting.epsilon,
+            rows=setting.rows,
+            repeat=setting.repeat,
+            wants=attack.wants,
+            assumes=attack.assumes,
+            confidence=confidence,
+        )
+        begin = time.perf_counter()
+        try:
+            view, known = self._view(adversary)
+            instance = attack()
+            if attack.lies:
+                view = self._lied_to(instance, view)
+            rng = np.random.default_rng([self.config.run.seed, setting.repeat, int(key[:16], 16)])
+            begin = time.perf_counter()
+            try:
+                claim = instance.claim(view, known, rng)
+            except ConfigError as error:
+                return msgspec.structs.replace(cell, refused=True, error=str(error))
+            seconds = time.perf_counter() - begin
+            truth = self._draw.truth
+            # Twice: the first time tells how many intervals have to share the cell's confidence.
+            shared = len(instance.judge(claim, truth, confidence))
+            measures = instance.judge(claim, truth, simultaneous(confidence, max(1, shared)))
+            measures = [_bounded(measure) for measure in measures]
+            pictures = instance.pictures(claim, truth)
+        except Exception as error:
+            # Whatever an attack stumbles over, the other cells are still to be had.
+            log.debug("%s failed", attack.name, exc_info=True)
+            seconds = time.perf_counter() - begin
+            message = f"{type(error).__name__}: {error}"
+            return msgspec.structs.replace(cell, seconds=seconds, error=message)
+        return msgspec.structs.replace(
+            cell,
+            coalition=view.coalition,
+            claimed=claim is not None,
+            measures=tuple(measures),
+            roc=_thinned(instance.roc(claim, truth)),
+            seconds=seconds,
+            images=tuple(gallery(picture) for picture in pictures),
+            mu=_mu(self._record, adversary),
+        )
+
+    @cached_property
+    def _draw(self) -> Draw:
+        setting = self.setting
+        return draw(
+            self.pool, setting.rows, self.config.run.seed, setting.repeat, self.config.candidates
+        )
+
+    @cached_property
+    def _record(self) -> Record:
+        return self._run(self._draw.clients, self.run_config)
+
+    def _view(self, adversary: Adversary) -> tuple[RunView, Known]:
+        if self._failed is not None:
+            raise ConfigError(self._failed)
+        try:
+            record = self._record
+        except Exception as error:
+            # A run that cannot be is not tried again for every adversary and attack.
+            self._failed = f"the run failed: {error}"
+            raise
+        if adversary.name not in self._given:
+            # One view for all attacks, so that what one of them opens can be kept for the next;
+            # and of one adversary at a time, for it may be large.
+            self._given = {adversary.name: self._give(adversary, record)}
+        return self._given[adversary.name]
+
+    def _give(self, adversary: Adversary, record: Record) -> tuple[RunView, Known]:
+        names = [client.name for client in self._draw.clients]
+        coalition = adversary.parties(record.protocol, names, self.config.colluders)
+        assert coalition is not None, "the plan has existing adversaries only"
+        known = self._draw.known
+        if adversary.sequel is not None:
+            # The same integers for the same rows: bits are otherwise chosen by their number.
+            bits = record.result.report.feature_bits
+            config = self.run_config.replaced(feature_bits=bits)
+            second = self._run(sequel(self._draw, adversary.sequel), config).view(coalition)
+            known = with_extra(known, "other", second)
+        return record.view(coalition), known
+
+    def _run(self, clients: Sequence[ClientData], config: RunConfig) -> Record:
+        federation = make_federation(config, self.pool.backbone.digest)
+        result = federation.run(
+            clients, classes=self.pool.classes, max_rows=self._max_rows, record=True
+        )
+        return Record(federation.terms.method, federation.terms.protocol, result)
+
+    def _lied_to(self, attack: AnyAttack, view: RunView) -> RunView:
+        """The view of a session over the same rows in which the coalition lies."""
+        federation = make_federation(self.run_config, self.pool.backbone.digest)
+        session, parties = federation.first_session(
+            self._draw.clients, classes=self.pool.classes, max_rows=self._max_rows
+        )
+        ploy = attack.ploy(session, view.coalition)
+        if ploy is None:
+            return replace(view, rounds=())
+        staged = stage(session, parties, view.coalition, ploy)
+        return replace(view, rounds=(staged.view,))
+
+    @property
+    def _max_rows(self) -> int | None:
+        if self.run_config.epsilon is None or self.run_config.max_rows is not None:
+            return self.run_config.max_rows
+        # A bound that everybody could have declared.
+        return 1 << (max(len(client) for client in self._draw.clients) - 1).bit_length()
+
+
+def _mu(record: Record, adversary: Adversary) -> float | None:
+    """μ of all sums of a run together, if they have noise and the adversary sees no more of it.
+
+    Coalitions that open single vectors, or know more shares than was declared, have less noise
+    before them than the promise is about.
+    """
+    privacy = record.result.report.privacy
+    if privacy is None or not adversary.promised(record.protocol):
+        return None
+    return math.sqrt(privacy.rounds) / privacy.noise_multiplier
+
+
+def _thinned(curve: tuple[Floats, Floats] | None) -> tuple[tuple[float, float], ...]:
+    """At most `ROC_POINTS` points of a ROC curve, spread over the logarithm of the FPR."""
+    if curve is None:
+        return ()
+    fpr, tpr = curve
+    at = np.append(0.0, np.geomspace(1e-3, 1.0, ROC_POINTS - 1))
+    kept = np.unique(np.searchsorted(fpr, at, "right") - 1)
+    return tuple((float(fpr[i]), float(tpr[i])) for i in kept)
+
+
+def _bounded(measure: Measure) -> Measure:
+    """The same with numbers that JSON has: a bound that is nowhere is as far out as floats go."""
+    if not np.isfinite([measure.value, measure.chance, measure.best]).all():
+        raise ValueError(f"the measure {measure.metric!r} is no number: {measure}")
+    low, high = np.nan_to_num([measure.low, measure.high])
+    return msgspec.structs.replace(measure, low=float(low), high=float(high))

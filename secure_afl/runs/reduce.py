@@ -1,0 +1,62 @@
+"""Fewer dimensions for a run's features, chosen by what is public alone."""
+
+from collections.abc import Sequence
+
+from secure_afl.analytic.rows import ClientData
+from secure_afl.errors import ConfigError
+from secure_afl.features.reduction import (
+    Reduction,
+    choose_dimension,
+    public_reduction,
+    random_reduction,
+)
+from secure_afl.federation.task import Terms
+from secure_afl.methods.model import LinearModel, Model
+from secure_afl.privacy import accounting
+from secure_afl.privacy.sensitivity import statistics_sensitivity
+from secure_afl.runs.config import RunConfig
+from secure_afl.runs.prepare import Prepared
+
+
+def choose_reduction(config: RunConfig, terms: Terms, prepared: Prepared) -> Reduction | None:
+    """Choose how features are brought to fewer dimensions; None leaves them as they are.
+
+    Raises:
+        ConfigError: more dimensions than the features have.
+    """
+    dim = prepared.clients[0].features.shape[1]
+    wanted = config.dimension
+    if wanted is not None and wanted > dim:
+        raise ConfigError(f"--dimension {wanted} of features with {dim}; allowed: ≤ {dim}")
+    if wanted is None and terms.method.prefers_fewer_dimensions:
+        wanted = _suggested_dimension(config, terms, prepared.clients)
+    if prepared.public is not None:
+        # Rows span no more axes than there are of them, less one for their mean.
+        kept = min(wanted or dim, len(prepared.public) - 1)
+        return public_reduction(prepared.public, kept, whiten=config.whiten)
+    return random_reduction(dim, wanted, config.seed) if wanted not in (None, 0, dim) else None
+
+
+def unfold(reduction: Reduction | None, model: Model) -> Model:
+    """Turn a model of reduced rows into one of the backbone's features."""
+    if reduction is None:
+        return model
+    assert isinstance(model, LinearModel), "only linear models see reduced rows"
+    weights, offset = reduction.fold(model.weights)
+    return LinearModel(weights, model.classes, offset)
+
+
+def _suggested_dimension(
+    config: RunConfig, terms: Terms, clients: Sequence[ClientData]
+) -> int | None:
+    """The dimension that the public bound on rows and the noise suggest; None without noise."""
+    privacy = terms.privacy
+    if privacy is None:
+        return None
+    bounds = terms.declared_rows(clients, config.max_rows)
+    sensitivity = statistics_sensitivity(
+        1, privacy.unit, privacy.neighbours, max(bounds), privacy.cross_weight
+    )
+    z = accounting.noise_multiplier(privacy.epsilon, privacy.delta, terms.method.sums)
+    dim = clients[0].features.shape[1]
+    return choose_dimension(sum(bounds), z * sensitivity.joint, dim)

@@ -1,0 +1,229 @@
+"""Settings from flags and TOML to a checked `RunConfig`, and what people are told of them.
+
+Which settings there are follows from `RunConfig` and from the classes of the registered methods
+and protocols. A setting that would have no effect is refused by its name.
+"""
+
+import re
+import tomllib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from protocols.errors import BrokenExtension
+from protocols.protocol import PROTOCOLS, Protocol
+from protocols.registry import Option, Registry, option, options_of, settings_of
+from secure_afl.errors import ConfigError
+from secure_afl.methods.method import METHODS, AnyMethod
+from secure_afl.runs.config import FIELDS, RunConfig
+
+Declaring = type[AnyMethod] | type[Protocol]
+
+
+def make_config(
+    settings: Mapping[str, Any],
+    file: Path | None = None,
+    *,
+    supplied: Collection[str] = (),
+    methods: Sequence[str] = (),
+    protocols: Sequence[str] = (),
+) -> RunConfig:
+    """Make the configuration of a TOML file, if given, with `settings` over it.
+
+    Args:
+        settings: values by name, of `RunConfig` and of options of methods and protocols.
+        file: keys may have dashes.
+        supplied: settings that the caller adds later; what needs them has an effect.
+        methods, protocols: those that the caller runs; by default the one that is set.
+
+    Raises:
+        ConfigError: an unreadable file, an unknown setting, a value out of range, or a setting
+            without effect, naming the setting and what it may be.
+    """
+    given = (_read(file) if file else {}) | dict(settings)
+    declared = declared_options()
+    unknown = sorted(given.keys() - FIELDS.keys() - declared.keys())
+    if unknown:
+        known = ", ".join([*FIELDS, *declared])
+        raise ConfigError(f"unknown field '{unknown[0]}'; allowed: {known}")
+    for registry in (METHODS, PROTOCOLS):
+        if registry.kind in given:
+            _chosen(registry, [given[registry.kind]])
+    own = {name: value for name, value in given.items() if name in FIELDS}
+    config: RunConfig = _converted(RunConfig, own)
+    learning = _chosen(METHODS, methods or [config.method])
+    running = [*learning, *_chosen(PROTOCOLS, protocols or [config.protocol])]
+    options = {}
+    for name in [name for name in given if name not in FIELDS]:
+        takers = [thing for thing in running if name in options_of(thing)]
+        if not takers:
+            owners = " or ".join(thing.name for thing in declared[name])
+            names = " and ".join(thing.name for thing in running)
+            raise ConfigError(
+                f"{flag(name)} has no effect with {names}; leave it out, or choose {owners}"
+            )
+        if given[name] is None:
+            continue
+        for thing in takers:
+            options[name] = getattr(_converted(settings_of(thing), {name: given[name]}), name)
+    _check_effect(config, given, supplied, learning)
+    return config.replaced(**options)
+
+
+def check_ranges(config: RunConfig) -> None:
+    """Raise ConfigError for a setting out of its range, in a configuration made by `replaced`."""
+    _converted(RunConfig, msgspec.to_builtins(config))
+    for thing in (METHODS[config.method], PROTOCOLS[config.protocol]):
+        own = {name: value for name, value in config.options if name in options_of(thing)}
+        _converted(settings_of(thing), own)
+
+
+def flag(name: str) -> str:
+    """Write a setting as its flag."""
+    return "--" + name.replace("_", "-")
+
+
+@lru_cache(maxsize=1)
+def declared_options() -> Mapping[str, list[Declaring]]:
+    """List the options of all methods and protocols by name, with those who declare them.
+
+    Raises:
+        BrokenExtension: one name for two things, of which one must be another's extension.
+    """
+    found: dict[str, list[Declaring]] = {}
+    things: list[Declaring] = [*METHODS.values(), *PROTOCOLS.values()]
+    for thing in things:
+        for name, own in options_of(thing).items():
+            others = found.setdefault(name, [])
+            if name in FIELDS or any(options_of(t)[name].type != own.type for t in others):
+                raise BrokenExtension(
+                    f"{thing.__module__}.{thing.__qualname__} declares the option '{name}', which "
+                    "means something else already",
+                    fix="rename the option",
+                )
+            others.append(thing)
+    return found
+
+
+def setting(name: str) -> Option:
+    """Describe a setting as its flag and its key do; options say whose they are.
+
+    Raises:
+        KeyError: there is no such setting.
+    """
+    if name == "method":
+        return _choice(METHODS)
+    if name == "protocol":
+        return _choice(PROTOCOLS)
+    if name in FIELDS:
+        return option(FIELDS[name])
+    owners: dict[str, list[str]] = {}
+    for thing in declared_options()[name]:
+        owners.setdefault(options_of(thing)[name].description, []).append(thing.name)
+    words = [f"{', '.join(names)}: {description}" for description, names in owners.items()]
+    first = declared_options()[name][0]
+    return options_of(first)[name]._replace(description=" ".join(words))
+
+
+def json_schema() -> dict[str, Any]:
+    """Make the JSON Schema (2020-12) of run.toml."""
+    schema: dict[str, Any] = msgspec.json.schema(RunConfig)
+    properties = _properties(RunConfig)
+    del properties["options"]
+    for name, registry in (("method", METHODS), ("protocol", PROTOCOLS)):
+        properties[name] |= {"enum": sorted(registry), "description": setting(name).description}
+    for name, things in declared_options().items():
+        own = dict(_properties(settings_of(things[0]))[name])
+        if len({options_of(thing)[name].default for thing in things}) > 1:
+            own.pop("default", None)
+        properties[name] = own | {"description": setting(name).description}
+    schema["$defs"]["RunConfig"]["properties"] = properties
+    return schema
+
+
+def _choice(registry: Registry[Any]) -> Option:
+    """The setting that chooses among registered things."""
+    summaries: dict[str, list[str]] = {}
+    for name, thing in sorted(registry.items()):
+        summaries.setdefault(thing.summary, []).append(name)
+    words = [f"{', '.join(names)}: {summary}." for summary, names in summaries.items()]
+    own = option(FIELDS[registry.kind])
+    description = " ".join([own.description, *words])
+    return own._replace(description=description, metavar="|".join(sorted(registry)))
+
+
+def _chosen(registry: Registry[Any], names: Iterable[Any]) -> list[Any]:
+    for name in names:
+        if not isinstance(name, str) or name not in registry:
+            raise ConfigError(
+                f"field '{registry.kind}': {name!r} is not allowed; allowed: "
+                f"{', '.join(sorted(registry))}"
+            )
+    return [registry[name] for name in names]
+
+
+def _check_effect(
+    config: RunConfig,
+    given: Collection[str],
+    supplied: Collection[str],
+    methods: Sequence[type[AnyMethod]],
+) -> None:
+    """Refuse given settings of the run that nothing in this run looks at."""
+    for name in given:
+        if name not in FIELDS or getattr(config, name) is None:
+            continue
+        needs = option(FIELDS[name]).needs
+        if needs and not any(n in supplied or getattr(config, n) is not None for n in needs):
+            wanted = " or ".join(flag(need) for need in needs)
+            raise ConfigError(
+                f"{flag(name)} has no effect without {wanted}; leave it out, or add it"
+            )
+        if all(name in method.ignores for method in methods):
+            names = " and ".join(method.name for method in methods)
+            raise ConfigError(f"{flag(name)} has no effect with {names}; leave it out")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{file} is not readable TOML: {error}") from None
+    # Flags have dashes, Python's names have not; a file may use either.
+    return {name.replace("-", "_"): value for name, value in settings.items()}
+
+
+def _converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:
+    try:
+        return msgspec.convert(settings, kind)
+    except msgspec.ValidationError as error:
+        at = re.search(r"\$\.(\w+)", str(error))
+        if at is None:
+            raise ConfigError(str(error)) from None
+        field = at[1]
+        raise ConfigError(
+            f"field '{field}': {settings[field]!r} is not allowed; allowed: "
+            f"{_allowed(_properties(kind)[field])}"
+        ) from None
+
+
+def _properties(kind: type[Any]) -> dict[str, dict[str, Any]]:
+    (definition,) = msgspec.json.schema(kind)["$defs"].values()
+    return dict(definition["properties"])
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    branches = schema.get("anyOf", [schema])
+    return " or ".join(_allowed_by(branch) for branch in branches if branch.get("type") != "null")
+
+
+def _allowed_by(schema: Mapping[str, Any]) -> str:
+    if "minLength" in schema:
+        return "a non-empty string"
+    if "enum" in schema:
+        return ", ".join(schema["enum"])
+    names = {"minimum": "≥", "maximum": "≤", "exclusiveMinimum": ">", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]:g}" for key, sign in names.items() if key in schema]
+    return " and ".join([str(schema["type"]), *bounds])
