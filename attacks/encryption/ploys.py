@@ -35,7 +35,7 @@ from protocols.schemes.encrypted.messages import (
     Ciphertexts,
     Key,
     Total,
-    Upload,
+    VouchedUpload,
     Voucher,
     ciphertext_digest,
 )
@@ -229,9 +229,9 @@ def _uploaded(view: View) -> dict[str, tuple[bytes, ...]]:
     return {client: upload.chunks for client, upload in uploads.items()}
 
 
-def _listed(view: View) -> tuple[Upload, ...]:
+def _listed(view: View) -> tuple[VouchedUpload, ...]:
     """The list that an honest server would give."""
     return tuple(
-        Upload(client, ciphertext_digest(view.session, client, chunks))
+        VouchedUpload(client, ciphertext_digest(view.session, client, chunks))
         for client, chunks in sorted(_uploaded(view).items())
     )

@@ -52,7 +52,7 @@ def draw_membership(results: Results, conditions: Conditions) -> Chart | None:
         measure = claimed_measure(cells)
         if not _is_swept(results, condition) or measure is None or measure.metric != "AUC":
             continue
-        by_rows = best[_say_what_it_had(condition, results)]
+        by_rows = best[_setting_label(condition, results)]
         held = by_rows.get(condition.rows)
         if held is None or measure.value > held.value:
             by_rows[condition.rows] = measure
@@ -141,7 +141,7 @@ def _draw_against_rows(found: ByLabel, name: Callable[[str], str]) -> Chart | No
     return lay_out(name(metric), x, y, lines, measures[0].chance)
 
 
-def _say_what_it_had(condition: Condition, results: Results) -> str:
+def _setting_label(condition: Condition, results: Results) -> str:
     """Say what an adversary of the curves had, in a few words."""
     titles = {card.name: card.title for card in results.adversaries}
     if condition.adversary == "outsider":
@@ -165,7 +165,7 @@ def _draw_roc(results: Results, attack: str, panel: Panel, conditions: Condition
         if condition.attack != attack or condition.panel != panel:
             continue
         if _is_swept(results, condition) and cells[0].roc:
-            label = _say_what_it_had(condition, results)
+            label = _setting_label(condition, results)
             curves.setdefault(label, _resample(cells[0].roc, grid))
             mu = mu if cells[0].mu is None else cells[0].mu
     if not curves:

@@ -29,7 +29,7 @@ def open_pairwise(view: View) -> Openings:
         if state is None:
             continue
         states[name] = state
-        said = view.said(name, pairwise_wire.UPLOAD, pairwise_wire.Upload, [state.channel])
+        said = view.said(name, pairwise_wire.UPLOAD, pairwise_wire.MaskedVector, [state.channel])
         for upload in said.values():
             vector = layout.unpack(upload.vector).copy()
             keys = pairwise_wire_keys.keyring(view.session, name, state.secret)
@@ -62,7 +62,7 @@ def _open_pairwise_server(
     state = view.held(server, PairwiseServer, CollectingUploads)
     if state is None:
         return
-    uploads = view.contents(server, pairwise_wire.UPLOAD, pairwise_wire.Upload)
+    uploads = view.contents(server, pairwise_wire.UPLOAD, pairwise_wire.MaskedVector)
     adverts = {node.advert.name: node.advert for node in state.nodes}
     opened = _opened_secrets(view, server, adverts)
     maskers: dict[str, set[str]] = {name: set() for name in adverts}

@@ -13,11 +13,11 @@ def open_plain(view: View) -> Openings:
     for name in colluders(view):
         state = view.held(name, plain.PlainClient, plain.Uploading)
         if state is not None:
-            said = view.said(name, plain.UPLOAD, plain.Upload, [state.channel])
+            said = view.said(name, plain.UPLOAD, plain.ClearVector, [state.channel])
             for upload in said.values():
                 found.own[name] = centred(layout, layout.unpack(upload.vector))
     for server in coordinators(view, plain.SERVER):
-        for name, upload in view.contents(server, plain.UPLOAD, plain.Upload).items():
+        for name, upload in view.contents(server, plain.UPLOAD, plain.ClearVector).items():
             found.left[name] = upload.vector
             found.sums[frozenset({name})] = centred(layout, layout.unpack(upload.vector))
     return found

@@ -18,7 +18,7 @@ SERVER = "server"
 UPLOAD = "upload"
 
 
-class Upload(Secret, frozen=True):
+class ClearVector(Secret, frozen=True):
     """A client's vector, packed in the ring."""
 
     vector: bytes
@@ -61,7 +61,7 @@ class PlainClient(Party):
             return []
         layout = self.session.layout
         vector = layout.embed(self._contribution(state.secret, state.fingerprint))
-        return [self._seal(state.channel, UPLOAD, Upload(layout.pack(vector)))]
+        return [self._seal(state.channel, UPLOAD, ClearVector(layout.pack(vector)))]
 
 
 class PlainServer(Party):
@@ -69,7 +69,7 @@ class PlainServer(Party):
 
     role = SERVER
     states = Fresh | Collecting | Finished | Aborted
-    steps: ClassVar[dict[str, Step]] = {UPLOAD: Step(CLIENT, Upload)}
+    steps: ClassVar[dict[str, Step]] = {UPLOAD: Step(CLIENT, ClearVector)}
 
     def _begin(self, secret: bytes) -> Collecting:
         return Collecting(bytes(self.session.layout.packed_bytes), ())
@@ -90,7 +90,7 @@ class PlainServer(Party):
             raise UnexpectedStep("uploads are closed", party=self.name, step=UPLOAD)
         if sender in state.included:
             raise Replayed(f"'{sender}' has uploaded before", party=self.name, step=UPLOAD)
-        assert isinstance(content, Upload)
+        assert isinstance(content, ClearVector)
         layout = self.session.layout
         try:
             addend = layout.unpack(content.vector)

@@ -29,7 +29,7 @@ from protocols.message import Header, Message
 from protocols.primitives.masks import add_mask
 from protocols.schemes.additive.messages import PARTIAL, Partial, Share, mask_key
 from protocols.schemes.additive.protocol import Additive
-from protocols.schemes.plain import Upload as PlainUpload
+from protocols.schemes.plain import ClearVector
 from tests.kit.worlds import Route, World, addends, byte_strings, make_world, messages_of, run
 
 PROTOCOLS: tuple[Protocol, ...] = (Plain(), Additive(), Additive(aggregators=3))
@@ -245,7 +245,7 @@ class Target:
 
     def _note_plain(self, client: str, said: bytes) -> None:
         try:
-            vector = decode(said, PlainUpload).vector
+            vector = decode(said, ClearVector).vector
             self.addends.setdefault(client, []).append(LAYOUT.unpack(vector))
         except (Malformed, Refused):
             pass

@@ -31,7 +31,7 @@ from protocols.schemes.additive.messages import (
     Agree,
     Partial,
     Share,
-    Upload,
+    UploadDigest,
     Verified,
     mask_key,
 )
@@ -43,9 +43,9 @@ class Collecting(State, frozen=True):
     """The aggregator takes uploads; others may have closed theirs already."""
 
     channels: tuple[Channel, ...]
-    uploads: tuple[Upload, ...] = ()
+    uploads: tuple[UploadDigest, ...] = ()
     left_out: tuple[str, ...] = ()
-    lists: tuple[tuple[str, tuple[Upload, ...]], ...] = ()
+    lists: tuple[tuple[str, tuple[UploadDigest, ...]], ...] = ()
 
 
 class Comparing(State, frozen=True):
@@ -55,8 +55,8 @@ class Comparing(State, frozen=True):
     """
 
     channels: tuple[Channel, ...]
-    uploads: tuple[Upload, ...]
-    lists: tuple[tuple[str, tuple[Upload, ...]], ...]
+    uploads: tuple[UploadDigest, ...]
+    lists: tuple[tuple[str, tuple[UploadDigest, ...]], ...]
     early: bool
     signatures: tuple[tuple[str, bytes], ...] = ()
 
@@ -65,8 +65,8 @@ class Agreeing(State, frozen=True):
     """The aggregator has signed the one set that it will ever sign, and awaits the others."""
 
     channels: tuple[Channel, ...]
-    uploads: tuple[Upload, ...]
-    agreed: tuple[Upload, ...]
+    uploads: tuple[UploadDigest, ...]
+    agreed: tuple[UploadDigest, ...]
     signatures: tuple[tuple[str, bytes], ...]
     partials: tuple[tuple[str, Partial], ...] = ()
 
@@ -75,8 +75,8 @@ class Releasing(State, frozen=True):
     """All have signed: the partial sum may leave. The first aggregator awaits the others'."""
 
     channels: tuple[Channel, ...]
-    uploads: tuple[Upload, ...]
-    agreed: tuple[Upload, ...]
+    uploads: tuple[UploadDigest, ...]
+    agreed: tuple[UploadDigest, ...]
     signatures: tuple[bytes, ...]
     partials: tuple[tuple[str, Partial], ...] = ()
 
@@ -198,7 +198,7 @@ class Aggregator(Party):
         if sender in state.left_out:
             raise self._replayed(received)
         self._check_share(share, received)
-        upload = Upload(sender, _upload_digest(self.session, received.header))
+        upload = UploadDigest(sender, _upload_digest(self.session, received.header))
         earlier = next((known for known in state.uploads if known.client == sender), None)
         if earlier == upload:
             raise self._replayed(received)
@@ -311,7 +311,7 @@ class Aggregator(Party):
         decoded = layout.decode(total, party=self.name, step=PARTIAL)
         return Finished(Sum(decoded, tuple(upload.client for upload in state.agreed)))
 
-    def _sum_shares(self, agreed: tuple[Upload, ...]) -> RingVector:
+    def _sum_shares(self, agreed: tuple[UploadDigest, ...]) -> RingVector:
         layout = self.session.layout
         total = layout.zeros()
         for upload in agreed:
@@ -322,7 +322,7 @@ class Aggregator(Party):
                 add_mask(total, mask_key(self.session, share.seed, upload.client, self.name))
         return total
 
-    def _spooled(self, upload: Upload) -> Share:
+    def _spooled(self, upload: UploadDigest) -> Share:
         return self._open_spooled(
             upload.client,
             Share,
@@ -330,7 +330,7 @@ class Aggregator(Party):
         )
 
     def _check_signature(
-        self, agreed: tuple[Upload, ...], name: str, signature: bytes, step: str
+        self, agreed: tuple[UploadDigest, ...], name: str, signature: bytes, step: str
     ) -> None:
         try:
             self.session.member(name).verify(signature, _agreed_set(self.session, agreed))
@@ -359,7 +359,7 @@ def _upload_digest(session: Session, header: Header) -> bytes:
     return hashlib.sha256(encode(upload)).digest()
 
 
-def _agreed_set(session: Session, agreed: tuple[Upload, ...]) -> bytes:
+def _agreed_set(session: Session, agreed: tuple[UploadDigest, ...]) -> bytes:
     """What every aggregator signs, once."""
     digest = hashlib.sha256(encode((session.id, agreed))).digest()
     return domain_tag("agreed set").encode() + digest

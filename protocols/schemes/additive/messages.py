@@ -19,7 +19,7 @@ class Share(Secret, frozen=True):
     seed: bytes
 
 
-class Upload(Wire, frozen=True):
+class UploadDigest(Wire, frozen=True):
     """What an aggregator has verified: a client, and the digest of all its sealed shares."""
 
     client: str
@@ -29,7 +29,7 @@ class Upload(Wire, frozen=True):
 class Verified(Wire, frozen=True):
     """An aggregator's list of uploads, sorted by client."""
 
-    uploads: tuple[Upload, ...]
+    uploads: tuple[UploadDigest, ...]
 
 
 class Agree(Wire, frozen=True):

@@ -33,7 +33,7 @@ from protocols.schemes.encrypted.messages import (
     Confirmed,
     Key,
     Total,
-    Upload,
+    VouchedUpload,
     Voucher,
 )
 from protocols.schemes.encrypted.parameters import tolerance
@@ -222,8 +222,8 @@ class KeyHolder(EncryptedParty):
         return session_keys(self.session, self._ring, secret, self.name)
 
 
-def _uploads(vouchers: tuple[tuple[str, Voucher], ...]) -> tuple[Upload, ...]:
-    return tuple(Upload(client, voucher.digest) for client, voucher in vouchers)
+def _uploads(vouchers: tuple[tuple[str, Voucher], ...]) -> tuple[VouchedUpload, ...]:
+    return tuple(VouchedUpload(client, voucher.digest) for client, voucher in vouchers)
 
 
 def _name(entry: tuple[str, Voucher]) -> str:

@@ -37,7 +37,7 @@ class Voucher(Secret, frozen=True):
     seed: bytes
 
 
-class Upload(Wire, frozen=True):
+class VouchedUpload(Wire, frozen=True):
     """A client, and the digest of its ciphertexts."""
 
     client: str
@@ -47,13 +47,13 @@ class Upload(Wire, frozen=True):
 class Confirmed(Wire, frozen=True):
     """What clients have vouched for at the key holder, sorted by client."""
 
-    uploads: tuple[Upload, ...]
+    uploads: tuple[VouchedUpload, ...]
 
 
 class Total(Secret, frozen=True):
     """The sum of these uploads' ciphertexts, chunk by chunk."""
 
-    uploads: tuple[Upload, ...]
+    uploads: tuple[VouchedUpload, ...]
     chunks: tuple[bytes, ...]
 
 

@@ -14,7 +14,7 @@ from protocols.errors import (
 from protocols.identity import Enrolment
 from protocols.party import Entropy, Party, Received, Vector
 from protocols.schemes.encrypted.chunks import ChunkMap
-from protocols.schemes.encrypted.messages import UPLOAD, Upload
+from protocols.schemes.encrypted.messages import UPLOAD, VouchedUpload
 from protocols.schemes.encrypted.parameters import CKKS, find_parameters
 from protocols.schemes.encrypted.seal import (
     Ring,
@@ -71,7 +71,7 @@ class EncryptedParty(Party):
     def _replayed(self, sender: str, step: str) -> Replayed:
         return Replayed(f"'{sender}' has been heard on this before", party=self.name, step=step)
 
-    def _check_list(self, received: Received, uploads: tuple[Upload, ...]) -> None:
+    def _check_list(self, received: Received, uploads: tuple[VouchedUpload, ...]) -> None:
         names = [upload.client for upload in uploads]
         if names != sorted(set(names)) or not set(names) <= set(self.session.clients):
             raise Malformed("not a sorted list of clients", party=self.name, step=UPLOAD)

@@ -20,7 +20,7 @@ from protocols.schemes.encrypted.messages import (
     Ciphertexts,
     Confirmed,
     Total,
-    Upload,
+    VouchedUpload,
     ciphertext_digest,
 )
 from protocols.schemes.encrypted.party import EncryptedParty
@@ -31,22 +31,22 @@ class Collecting(State, frozen=True):
     """The server takes uploads; the key holder may have closed its list already."""
 
     key_holder: Channel
-    uploads: tuple[Upload, ...] = ()
-    confirmed: tuple[Upload, ...] | None = None
+    uploads: tuple[VouchedUpload, ...] = ()
+    confirmed: tuple[VouchedUpload, ...] | None = None
 
 
 class Closed(State, frozen=True):
     """The server takes no more uploads, and awaits the key holder's list."""
 
     key_holder: Channel
-    uploads: tuple[Upload, ...]
+    uploads: tuple[VouchedUpload, ...]
 
 
 class Adding(State, frozen=True):
     """The server adds up the one set of ciphertexts that it ever will."""
 
     key_holder: Channel
-    agreed: tuple[Upload, ...]
+    agreed: tuple[VouchedUpload, ...]
 
 
 class Server(EncryptedParty):
@@ -115,7 +115,9 @@ class Server(EncryptedParty):
             pass  # all are well-formed, or none is taken
         digest = ciphertext_digest(self.session, sender, content.chunks)
         self._spool.put(sender, encode(received.message))
-        return msgspec.structs.replace(state, uploads=(*state.uploads, Upload(sender, digest)))
+        return msgspec.structs.replace(
+            state, uploads=(*state.uploads, VouchedUpload(sender, digest))
+        )
 
     def _settle(self, state: Collecting) -> State:
         """Close once everything that was confirmed is here; before that others may be late."""
@@ -124,14 +126,17 @@ class Server(EncryptedParty):
         return self._agree(state.key_holder, state.uploads, state.confirmed)
 
     def _agree(
-        self, key_holder: Channel, uploads: tuple[Upload, ...], confirmed: tuple[Upload, ...]
+        self,
+        key_holder: Channel,
+        uploads: tuple[VouchedUpload, ...],
+        confirmed: tuple[VouchedUpload, ...],
     ) -> Adding:
         held = set(uploads)
         agreed = tuple(upload for upload in confirmed if upload in held)
         self._check_cohort(len(agreed), CONFIRMED)
         return Adding(key_holder, agreed)
 
-    def _add(self, agreed: tuple[Upload, ...]) -> tuple[bytes, ...]:
+    def _add(self, agreed: tuple[VouchedUpload, ...]) -> tuple[bytes, ...]:
         """One client's ciphertexts in memory at a time, beside the sum."""
         totals: list[Any] = []
         for upload in agreed:
@@ -143,7 +148,7 @@ class Server(EncryptedParty):
                 self._ring.add(total, addend)
         return tuple(self._ring.save(total) for total in totals)
 
-    def _spooled(self, upload: Upload) -> tuple[bytes, ...]:
+    def _spooled(self, upload: VouchedUpload) -> tuple[bytes, ...]:
         def is_same(header: Header, content: Ciphertexts) -> bool:
             digest = ciphertext_digest(self.session, header.sender, content.chunks)
             return digest == upload.digest

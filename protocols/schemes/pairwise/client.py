@@ -271,7 +271,7 @@ class PairwiseClient(Party):
             )
         )
 
-    def _masked(self, state: Uploaded) -> wire.Upload:
+    def _masked(self, state: Uploaded) -> wire.MaskedVector:
         keys = wire_keys.keyring(self.session, self.name, state.secret)
         masks = [Mask(wire_keys.self_mask(self.session, self.name, keys.self_mask_seed), False)]
         own = self._place[self.name]
@@ -279,7 +279,7 @@ class PairwiseClient(Party):
         layout = self.session.layout
         vector = layout.embed(self._contribution(state.secret, state.fingerprint))
         add_masks(vector, masks)
-        return wire.Upload(layout.pack(vector))
+        return wire.MaskedVector(layout.pack(vector))
 
     def _shares_for(self, state: Signed) -> tuple[tuple[str, bytes], ...]:
         survivors = set(state.survivors)

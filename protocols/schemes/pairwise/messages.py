@@ -72,7 +72,7 @@ class Shares(Secret, frozen=True):
     sealed: tuple[tuple[str, bytes], ...]
 
 
-class Upload(Secret, frozen=True):
+class MaskedVector(Secret, frozen=True):
     """A client's masked vector, packed in the ring."""
 
     vector: bytes

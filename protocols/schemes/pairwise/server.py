@@ -137,7 +137,7 @@ class PairwiseServer(Party):
     steps: ClassVar[dict[str, Step]] = {
         ADVERTISE: Step(CLIENT, wire.Advertise),
         SHARE: Step(CLIENT, wire.Share),
-        UPLOAD: Step(CLIENT, wire.Upload),
+        UPLOAD: Step(CLIENT, wire.MaskedVector),
         SIGN: Step(CLIENT, wire.Sign),
         UNMASK: Step(CLIENT, wire.Unmask),
     }
@@ -164,7 +164,7 @@ class PairwiseServer(Party):
                 return self._take_keys(self._expect(state, CollectingKeys), sender, content)
             case wire.Share():
                 return self._take_shares(self._expect(state, CollectingShares), sender, content)
-            case wire.Upload():
+            case wire.MaskedVector():
                 return self._take_upload(self._expect(state, CollectingUploads), sender, content)
             case wire.Sign():
                 closed = self._expect(state, CollectingSignatures)
@@ -301,7 +301,9 @@ class PairwiseServer(Party):
 
     # Uploads
 
-    def _take_upload(self, state: CollectingUploads, sender: str, content: wire.Upload) -> State:
+    def _take_upload(
+        self, state: CollectingUploads, sender: str, content: wire.MaskedVector
+    ) -> State:
         if all(node.advert.name != sender for node in state.nodes):
             raise UnexpectedStep(f"'{sender}' has not shared", party=self.name, step=UPLOAD)
         self._expect_first(sender, state.included, UPLOAD)

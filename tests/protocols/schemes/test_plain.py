@@ -6,7 +6,7 @@ import pytest
 from protocols import Block, Fault, FaultPlan, Layout, Plain
 from protocols.codec import decode, encode
 from protocols.errors import BelowThreshold, Malformed, Replayed, SumOutOfBounds, UnexpectedStep
-from protocols.schemes.plain import Upload
+from protocols.schemes.plain import ClearVector
 from tests.kit.protocols import ProtocolSuite
 from tests.kit.worlds import World, make_world, run
 
@@ -71,7 +71,7 @@ def test_a_second_upload_of_one_client_is_replayed_even_with_new_content(world: 
     server.start()
     server.receive(client.start()[0])
     before = server.save()
-    other = encode(Upload(bytes(LAYOUT.packed_bytes)))
+    other = encode(ClearVector(bytes(LAYOUT.packed_bytes)))
     forged = world.forge(world.enrolments["client0"], "server", "upload", other)
     with pytest.raises(Replayed, match="'client0' has uploaded before"):
         server.receive(forged)
@@ -81,7 +81,7 @@ def test_a_second_upload_of_one_client_is_replayed_even_with_new_content(world: 
 @pytest.mark.parametrize("length", [0, 1, 11, 13, 24])
 def test_an_upload_of_another_length_is_malformed(world: World, length: int) -> None:
     forged = world.forge(
-        world.enrolments["client1"], "server", "upload", encode(Upload(bytes(length)))
+        world.enrolments["client1"], "server", "upload", encode(ClearVector(bytes(length)))
     )
     fault = Fault("tamper", sender="client1", tamper=lambda _: encode(forged))
     outcome = run(world, FaultPlan((fault,)))
@@ -95,7 +95,7 @@ def test_a_liar_beyond_the_bounds_ends_the_session(world: World) -> None:
     """In the ring nobody can tell who it was; the sum is not released."""
     for lie in ([0, 11 + 3, 0], [0, 0, -11 - 3], [0, 2**30, 0], [0, -(2**31), 0]):
         vector = np.array(lie, dtype=np.int64).astype(np.uint32)
-        said = encode(Upload(LAYOUT.pack(vector)))
+        said = encode(ClearVector(LAYOUT.pack(vector)))
         forged = world.forge(world.enrolments["client1"], "server", "upload", said)
         fault = Fault("tamper", sender="client1", tamper=lambda _, f=forged: encode(f))  # type: ignore[misc]
         outcome = run(world, FaultPlan((fault,)), exact=False)
@@ -107,6 +107,8 @@ def test_the_server_sees_every_vector(world: World) -> None:
     """What `protects` says: nothing. The baseline of leakage has to leak."""
     assert Plain.protects.startswith("nothing")
     outcome = run(world)
-    seen = [decode(world.content(data), Upload) for data in outcome.transcript["server"].received]
+    seen = [
+        decode(world.content(data), ClearVector) for data in outcome.transcript["server"].received
+    ]
     for upload, name in zip(seen, world.session.clients, strict=True):
         assert np.array_equal(LAYOUT.decode(LAYOUT.unpack(upload.vector)), world.vectors[name])

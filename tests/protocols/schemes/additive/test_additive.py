@@ -60,7 +60,7 @@ from protocols.schemes.additive.messages import (
     Agree,
     Partial,
     Share,
-    Upload,
+    UploadDigest,
     Verified,
 )
 from protocols.schemes.additive.protocol import Additive
@@ -146,13 +146,13 @@ class Room:
         enrolment = self.world.enrolments[self.names[sender]]
         return self.world.forge(enrolment, self.names[recipient], step, encode(content))
 
-    def entry(self, client: str, said: Message | None = None) -> Upload:
+    def entry(self, client: str, said: Message | None = None) -> UploadDigest:
         """The pair that an aggregator lists for this client's upload."""
         header = (said or self.uploads[client][self.names[0]]).header
         (listed,) = listed_after(self.world, said or self.uploads[client][header.recipient])
         return listed
 
-    def signature(self, signer: int, uploads: Iterable[Upload]) -> Agree:
+    def signature(self, signer: int, uploads: Iterable[UploadDigest]) -> Agree:
         ordered = tuple(sorted(uploads, key=lambda upload: upload.client))
         identity = self.world.enrolments[self.names[signer]].identity
         return Agree(identity.sign(_agreed_set(self.world.session, ordered)))
@@ -176,7 +176,7 @@ def steps(said: Iterable[Message]) -> list[str]:
     return [message.header.step for message in said]
 
 
-def listed_after(world: World, upload: Message) -> tuple[Upload, ...]:
+def listed_after(world: World, upload: Message) -> tuple[UploadDigest, ...]:
     """What an aggregator lists that has heard this one upload, and then closes."""
     name = upload.header.recipient
     witness = world.protocol.coordinator(world.session, world.enrolments[name])
@@ -644,7 +644,10 @@ def test_invented_clients_around_one_victim_are_refused_by_pinned_keys() -> None
 
 
 def relist(
-    world: World, liar: str, change: Callable[[tuple[Upload, ...]], tuple[Upload, ...]], to: str
+    world: World,
+    liar: str,
+    change: Callable[[tuple[UploadDigest, ...]], tuple[UploadDigest, ...]],
+    to: str,
 ) -> Fault:
     """The liar's list to `to` is another than the one that it goes by itself."""
 
@@ -684,18 +687,18 @@ def test_an_aggregator_can_shut_a_client_out_but_not_silently(pair: Room) -> Non
 @pytest.mark.parametrize(
     "change",
     [
-        lambda us: (*us, Upload("client9", us[0].digest)),
-        lambda us: (*us, Upload("aggregator_0", bytes(32))),
-        lambda us: (*us, Upload(us[0].client, bytes(32))),
+        lambda us: (*us, UploadDigest("client9", us[0].digest)),
+        lambda us: (*us, UploadDigest("aggregator_0", bytes(32))),
+        lambda us: (*us, UploadDigest(us[0].client, bytes(32))),
         lambda us: (*us, *us),
         lambda us: us[::-1],
-        lambda us: (Upload("", b""), *us, Upload("client0 ", us[0].digest)),
-        lambda us: (*us, *(Upload(f"invented{i}", bytes(32)) for i in range(100))),
+        lambda us: (UploadDigest("", b""), *us, UploadDigest("client0 ", us[0].digest)),
+        lambda us: (*us, *(UploadDigest(f"invented{i}", bytes(32)) for i in range(100))),
     ],
     ids=["unknown", "aggregator", "other digest", "twice", "unsorted", "odd", "many"],
 )
 def test_listing_what_nobody_else_holds_adds_nothing(
-    liar: int, change: Callable[[tuple[Upload, ...]], tuple[Upload, ...]]
+    liar: int, change: Callable[[tuple[UploadDigest, ...]], tuple[UploadDigest, ...]]
 ) -> None:
     world = new_world(2)
     names = list(world.protocol.coordinators())

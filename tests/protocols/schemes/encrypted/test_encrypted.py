@@ -40,7 +40,7 @@ from protocols.schemes.encrypted.messages import (
     Confirmed,
     Key,
     Total,
-    Upload,
+    VouchedUpload,
     Voucher,
 )
 from protocols.schemes.encrypted.parameters import BFV, CANDIDATES, CKKS, find_parameters, tolerance
@@ -460,7 +460,7 @@ def test_a_shift_by_what_the_ring_does_not_see_is_out_of_bounds(bits: int) -> No
 def test_a_list_that_clients_have_not_vouched_for_ends_the_session(room: Room) -> None:
     room.upload()
     honest = room.total()
-    other = Upload("client1", bytes(32))
+    other = VouchedUpload("client1", bytes(32))
     uploads = tuple(other if u.client == "client1" else u for u in honest.uploads)
     with pytest.raises(InconsistentSurvivors):
         room.holder.receive(room.lie(SERVER, KEY_HOLDER, TOTAL, Total(uploads, honest.chunks)))
@@ -482,7 +482,7 @@ def test_a_list_that_is_none_is_malformed_at_both(room: Room, shape: str) -> Non
     lists = {
         "twice": (honest.uploads[0], *honest.uploads),
         "unsorted": honest.uploads[::-1],
-        "stranger": (*honest.uploads, Upload("zzz", bytes(32))),
+        "stranger": (*honest.uploads, VouchedUpload("zzz", bytes(32))),
     }
     with pytest.raises(Malformed):
         room.holder.receive(room.lie(SERVER, KEY_HOLDER, TOTAL, Total(lists[shape], honest.chunks)))

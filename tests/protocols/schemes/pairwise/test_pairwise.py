@@ -255,11 +255,13 @@ class Puppeteer:
         self.start()
         sealed = self.exchange_keys()
         return {
-            name: self.unpack(self.tell(name, "shares", self.shares_for(name, sealed), wire.Upload))
+            name: self.unpack(
+                self.tell(name, "shares", self.shares_for(name, sealed), wire.MaskedVector)
+            )
             for name in self.parties
         }
 
-    def unpack(self, upload: wire.Upload) -> RingVector:
+    def unpack(self, upload: wire.MaskedVector) -> RingVector:
         return self.session.layout.unpack(upload.vector)
 
     def ask(self, groups: Mapping[tuple[str, ...], Sequence[str]]) -> dict[str, dict[str, bytes]]:
@@ -451,7 +453,7 @@ def test_a_survivor_that_was_withheld_is_noticed() -> None:
     server.start()
     sealed = server.exchange_keys()
     hidden = {owner: shares for owner, shares in sealed.items() if owner != "client4"}
-    server.tell("client0", "shares", server.shares_for("client0", hidden), wire.Upload)
+    server.tell("client0", "shares", server.shares_for("client0", hidden), wire.MaskedVector)
     with pytest.raises(InconsistentSurvivors, match="withheld"):
         server.tell("client0", "survivors", wire.Survivors(world.session.clients), wire.Sign)
 
@@ -635,7 +637,7 @@ def test_redirected_shares_are_not_opened_by_another() -> None:
     victim = sealed["client0"]
     victim["client1"], victim["client2"] = victim["client2"], victim["client1"]
     for name in world.session.clients:
-        server.tell(name, "shares", server.shares_for(name, sealed), wire.Upload)
+        server.tell(name, "shares", server.shares_for(name, sealed), wire.MaskedVector)
     shares = server.ask({world.session.clients: world.session.clients})
     holders = {name for name, held in shares.items() if "client0" in held}
     assert holders == {"client0", "client3", "client4"}
@@ -760,8 +762,8 @@ def test_a_sum_out_of_bounds_is_not_released() -> None:
     shift = np.full(6, 2**20, dtype=np.uint32)
 
     def lie(data: bytes) -> bytes:
-        upload = decode(world.content(data), wire.Upload)
-        lied = wire.Upload(layout.pack(layout.unpack(upload.vector) + shift))
+        upload = decode(world.content(data), wire.MaskedVector)
+        lied = wire.MaskedVector(layout.pack(layout.unpack(upload.vector) + shift))
         return encode(world.forge(world.enrolments["client0"], "server", "upload", encode(lied)))
 
     outcome = run(world, FaultPlan((Fault("tamper", "client0", "server", "upload", lie),)))
@@ -800,7 +802,9 @@ def test_a_graph_that_the_server_biases_opens_its_victim() -> None:
         server.adverts[name] = wire.Advertise(advert, ())
     answer = server.tell("client0", "keys", server.keys_for("client0", sybils), wire.Share)
     shares = tuple((name, bytes(wire.SEALED_BYTES)) for name in sybils)
-    ring = server.unpack(server.tell("client0", "shares", wire.Shares(shares), wire.Upload)).copy()
+    ring = server.unpack(
+        server.tell("client0", "shares", wire.Shares(shares), wire.MaskedVector)
+    ).copy()
     advert = server.adverts["client0"].advert
     held, masks = {}, []
     place = wire.indices(world.session)
@@ -922,6 +926,6 @@ def test_a_neighbour_withheld_after_the_keys_is_noticed_on_a_servers_graph() -> 
     near = others[: p.neighbours]
     server.tell(client, "keys", server.keys_for(client, near), wire.Share)
     shown = wire.Shares(tuple((name, b"") for name in near[: p.threshold]))
-    server.tell(client, "shares", shown, wire.Upload)
+    server.tell(client, "shares", shown, wire.MaskedVector)
     with pytest.raises(InconsistentSurvivors, match="withheld"):
         server.tell(client, "survivors", wire.Survivors(world.session.clients), wire.Sign)
