@@ -1,10 +1,10 @@
 """Blind sums of integer vectors: parties, messages, sessions, and a network to move them.
 
-Knows vectors, parties and messages, and nothing of what the vectors mean. Read in this order:
-`layout` (what is summed), `identity` and `session` (who agrees on what), `message` (how it moves),
-`party` (who does what), `protocol` (what a scheme offers), `plain` (the shortest scheme),
-`additive` (with `masks` and `spool`), `pairwise`, `ckks` (and `bfv`), `network` (the in-process
-driver).
+It must not know what the vectors mean. Read in this order: `layout` (what is summed), `identity`
+and `session` (who agrees on what), `message` (how it moves), `party` (who does what), `protocol`
+(what a scheme declares), `registry` (who finds it), `schemes.plain` (the shortest scheme),
+`schemes.additive` (with `primitives.masks` and `spool`), `schemes.pairwise`, `schemes.encrypted`,
+`network` (the in-process driver).
 """
 
 from typing import TYPE_CHECKING

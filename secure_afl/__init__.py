@@ -3,9 +3,10 @@
     result = Federation(method=AFL(), protocol=Additive()).run(clients)
     result.model.predict(features)
 
-A row's way, module by module: `data` (folders to images), `features` (images to features), then
-`simulation`, which joins the two halves in `federation`: `quantise` and `statistics` (features to
-one integer vector), the blind sum in `protocols`, `ridge` and `model` (sum to model), `report`.
+A row's way, room by room: `data` (folders to images), `features` (images to features), `analytic`
+(features to one integer vector), `methods` (what is summed), `federation` (the two halves, and the
+simulation that joins them over `protocols`), `analytic` again (sum to weights), `runs` (settings to
+files). It must not know the attacks.
 """
 
 from typing import TYPE_CHECKING

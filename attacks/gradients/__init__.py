@@ -1,1 +1,4 @@
-"""From a client's gradient, or the mean of several, back to the pictures that it is of."""
+"""Gradient inversion: from an update of training back to rows and pictures.
+
+It must not know more than a view and what its attacks declare to assume.
+"""

@@ -1,4 +1,8 @@
-"""Learning methods, each a sequence of blind sums."""
+"""Learning methods, each a sequence of blind sums, found by the registry in `method`.
+
+A module in here that defines a `Method` is a method of the project: nothing else has to name it. It
+must not know which protocol carries a sum, nor where rows come from.
+"""
 
 from secure_afl.methods.afl import AFL
 from secure_afl.methods.fedavg import FedAvg, FedSGD

@@ -7,7 +7,6 @@ and protocols. A setting that would have no effect is refused by its name.
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,6 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-@lru_cache(maxsize=1)
 def declared_options() -> Mapping[str, list[Declaring]]:
     """List the options of all methods and protocols by name, with those who declare them.
 
