@@ -4,18 +4,31 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Test workers take a core each; BLAS threads on top of them only get in each other's way.
+BENCHMARKS := gram additive pairwise ckks noise federation privacy tune fedavg inversion gradient_prior leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test check fuzz clean
+.PHONY: demo test slow nightly bench fuzz check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
 
+# Under five minutes on two cores.
 test: $(INSTALLED)
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow"
+
+# Real processes, many clients, statistics of many runs; then all tests again for their coverage.
+slow: $(INSTALLED)
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m slow
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow" --cov --cov-report term:skip-covered
+
+nightly: $(INSTALLED) fuzz slow
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.protocols.fuzz --messages 100000
+
+# Figures into benchmarks/results, for the tables of the documents: hours on two cores.
+bench: $(INSTALLED)
+	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

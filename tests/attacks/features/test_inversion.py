@@ -282,6 +282,7 @@ def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
 # The decoder
 
 
+@pytest.mark.slow
 def test_a_decoder_beats_the_mean_image_and_is_repeatable(tmp_path: Path) -> None:
     trained = decoder()
     images = trained.decode(clients()[0].features)
@@ -488,6 +489,7 @@ def test_the_training_command_saves_a_decoder(
 # Real data
 
 
+@pytest.mark.slow
 def test_hand_signs_of_one_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = os.environ.get("SECURE_AFL_DATA")
     if not folder:

@@ -195,6 +195,7 @@ class TestProjection:
 
 
 class TestSearch:
+    @pytest.mark.slow
     def test_beats_pixels_on_a_noisy_gradient(self, generator: Generator) -> None:
         images = discs(3, seed=99)
         victim = DenseVictim.random((3, SIDE, SIDE), 4, (6,), seed=1)
@@ -254,6 +255,7 @@ class TestAttack:
         ]
         return clients, images[100:600]
 
+    @pytest.mark.slow
     def test_rebuilds_images(self) -> None:
         clients, public = self.digits()
         method = FedSGD(rounds=1, update_clip=1e3, architecture=ConvNet())

@@ -297,6 +297,7 @@ def test_the_last_layer_of_an_upload_gives_what_went_into_it() -> None:
 BRIEF = MatchSettings(steps=250)
 
 
+@pytest.mark.slow
 def test_the_cosine_finds_images_in_plain_and_not_in_a_blind_sum() -> None:
     attack = GradientCosine(BRIEF, most=3)
     plain = measured(attack, run(CONVNET))

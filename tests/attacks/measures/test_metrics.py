@@ -34,6 +34,7 @@ def test_auc_counts_pairs(draws: list[tuple[int, bool]]) -> None:
     assert measure.value - 1e-12 <= measure.high <= 1
 
 
+@pytest.mark.slow
 def test_auc_interval_covers() -> None:
     truth = metrics.gaussian_auc(1.0)
     inside = 0

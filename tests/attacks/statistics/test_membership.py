@@ -216,6 +216,7 @@ def test_strangers_of_the_same_client_are_not_told_from_its_members_by_style() -
     assert area.low < 0.5 < area.high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("members", [1, 2, 4, 40])
 def test_intervals_hold_with_few_members(members: int) -> None:
     missed = 0

@@ -60,6 +60,7 @@ def skip_clip(task: Task) -> Task:
     return replace(task, quantiser=Unclipped(task.quantiser.bits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", ["add-remove", "replace-one"])
 def test_an_honest_pipeline_comes_close_and_stays_below(
     neighbours: Literal["add-remove", "replace-one"],
@@ -74,20 +75,24 @@ def test_noise_halved_is_flagged() -> None:
     assert not audit(Privacy(2.0), tests=TESTS, member=HalvedNoise).holds
 
 
+@pytest.mark.slow
 def test_a_missing_share_is_flagged() -> None:
     assert not audit(Privacy(4.0), tests=TESTS, cohort=THREE, member=OneWithout).holds
     assert audit(Privacy(4.0), tests=TESTS, cohort=THREE).holds
 
 
+@pytest.mark.slow
 def test_a_skipped_clip_is_flagged() -> None:
     assert not audit(Privacy(2.0), tests=TESTS, change=skip_clip).holds
 
 
+@pytest.mark.slow
 def test_the_sensitivity_of_another_relation_is_flagged() -> None:
     promise = Privacy(4.0, neighbours="replace-one")
     assert not audit(promise, tests=TESTS, method=WrongRelation()).holds
 
 
+@pytest.mark.slow
 def test_without_drop_outs_the_noise_is_more_than_promised() -> None:
     """The share of those who may drop out is there as well, and hides some of ε."""
 

@@ -65,6 +65,7 @@ def test_it_learns_what_can_be_learned_and_reports_what_that_cost(
     assert result.seconds > 0
 
 
+@pytest.mark.slow
 def test_less_privacy_loss_takes_more_noise_and_teaches_less() -> None:
     data, test = separable(), separable(seed=1)
     results = [train(data, epsilon) for epsilon in (0.1, 1.0, 8.0)]

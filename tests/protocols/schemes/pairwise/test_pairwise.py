@@ -126,6 +126,7 @@ def test_sums_are_exact_for_every_promised_dropout() -> None:
         check_promised_dropouts(clients, Pairwise(corrupt, dropout, server), seed, shuffle)
 
 
+@pytest.mark.slow
 def test_sums_are_exact_for_every_promised_dropout_of_larger_cohorts() -> None:
     @for_all(
         4,

@@ -37,6 +37,7 @@ def test_cross_check_of_another_implementation(
     assert (found.neighbours, found.threshold) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "corrupt", "dropout", "server"), CASES)
 def test_promises_hold_by_scipy(
     n: int, corrupt: float, dropout: float, server: ServerTrust
