@@ -32,6 +32,7 @@ from secure_afl.data import files as datasets_files
 from secure_afl.data.dataset import Dataset
 from secure_afl.methods import AnyMethod, Task
 from secure_afl.runs import prepare
+from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 
 WORKERS = 3
@@ -145,7 +146,8 @@ def load(case: Case, seed: int) -> tuple[list[ClientData], ClientData, tuple[str
 
 def features(config: RunConfig, parts: Sequence[Dataset]) -> list[ClientData]:
     """Features of data sets, from the cache if they were computed before."""
-    return prepare.extract(prepare.choose_backbone(config, parts[0]), parts, None)
+    backbone = prepare.choose_backbone(config, make_method(config), parts[0])
+    return prepare.extract(backbone, parts, None)
 
 
 def validation(

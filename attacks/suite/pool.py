@@ -15,6 +15,7 @@ from secure_afl.analytic.rows import ClientData, digest_rows
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
+from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import choose_backbone, extract
@@ -60,10 +61,13 @@ class Draw:
 
 
 def load_pool(
-    config: RunConfig, datasets: Sequence[Dataset], progress: Progress | None = None
+    config: RunConfig,
+    method: AnyMethod,
+    datasets: Sequence[Dataset],
+    progress: Progress | None = None,
 ) -> Pool:
     """The features that the settings' method learns from, of the clients' examples."""
-    backbone = choose_backbone(config, datasets[0])
+    backbone = choose_backbone(config, method, datasets[0])
     rows = extract(backbone, datasets, progress)
     side = config.image_size or DEFAULT_IMAGE_SIDE
     return Pool(datasets, rows, datasets[0].classes, backbone, side)

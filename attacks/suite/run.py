@@ -103,11 +103,11 @@ def _load_pools(
     """The pool of each method: they share it, unless one of them learns from pixels."""
     pools: dict[str, Pool] = {}
     by_backbone: dict[bytes, Pool] = {}
-    for method in config.methods:
-        run_config = config.run.replaced(method=method)
-        make_method(run_config)  # refuses what it cannot use, before features are made
-        digest = choose_backbone(run_config, datasets[0]).digest
+    for name in config.methods:
+        run_config = config.run.replaced(method=name)
+        method = make_method(run_config)  # refuses what it cannot use, before features are made
+        digest = choose_backbone(run_config, method, datasets[0]).digest
         if digest not in by_backbone:
-            by_backbone[digest] = load_pool(run_config, datasets, progress)
-        pools[method] = by_backbone[digest]
+            by_backbone[digest] = load_pool(run_config, method, datasets, progress)
+        pools[name] = by_backbone[digest]
     return pools

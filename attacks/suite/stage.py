@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -26,6 +27,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
 from secure_afl.journal import key_of
 from secure_afl.methods.method import METHODS
+from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.run import make_federation
 
@@ -48,19 +50,24 @@ class Stage:
 
     def key(self, adversary: Adversary, attack: type[AnyAttack]) -> str:
         """SHA-256 of all that a cell depends on, but the confidence of its intervals."""
-        config, run = self.config, self.run_config
+        run = self.run_config
         things = (METHODS[run.method], PROTOCOLS[run.protocol], attack)
         return key_of(
             version_of("secure-afl"),
-            msgspec.to_builtins(run),
+            *self._depends(adversary, attack),
+            code=(__name__, *(thing.__module__ for thing in things)),
+        )
+
+    def _depends(self, adversary: Adversary, attack: type[AnyAttack]) -> tuple[Any, ...]:
+        return (
+            msgspec.to_builtins(self.run_config),
             self.pool.digest,
             self.setting.rows,
             self.setting.repeat,
-            config.colluders,
-            config.candidates,
+            self.config.colluders,
+            self.config.candidates,
             adversary.name,
             attack.name,
-            code=(__name__, *(thing.__module__ for thing in things)),
         )
 
     def cell(
@@ -87,7 +94,9 @@ class Stage:
             instance = attack()
             if attack.lies:
                 view = self._lied_to(instance, view)
-            rng = np.random.default_rng([self.config.run.seed, setting.repeat, int(key[:16], 16)])
+            # Not the cell's key, which knows the code: an edit would draw other numbers.
+            drawn = int(key_of(*self._depends(adversary, attack))[:16], 16)
+            rng = np.random.default_rng([self.config.run.seed, setting.repeat, drawn])
             begin = time.perf_counter()
             try:
                 claim = instance.claim(view, known, rng)
@@ -157,7 +166,7 @@ class Stage:
         return record.view(coalition), known
 
     def _run(self, clients: Sequence[ClientData], config: RunConfig) -> Record:
-        federation = make_federation(config, self.pool.backbone.digest)
+        federation = make_federation(config, make_terms(config), self.pool.backbone.digest)
         result = federation.run(
             clients, classes=self.pool.classes, max_rows=self._max_rows, record=True
         )
@@ -165,7 +174,8 @@ class Stage:
 
     def _lied_to(self, attack: AnyAttack, view: RunView) -> RunView:
         """The view of a session over the same rows in which the coalition lies."""
-        federation = make_federation(self.run_config, self.pool.backbone.digest)
+        config = self.run_config
+        federation = make_federation(config, make_terms(config), self.pool.backbone.digest)
         session, parties = federation.first_session(
             self._draw.clients, classes=self.pool.classes, max_rows=self._max_rows
         )

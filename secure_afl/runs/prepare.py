@@ -18,8 +18,9 @@ from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.federation.task import Terms
+from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
-from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 
 # Independent streams of one seed.
@@ -55,6 +56,7 @@ class Prepared:
 
 def prepare(
     config: RunConfig,
+    terms: Terms,
     progress: Progress | None = None,
     check: Callable[[Sequence[Dataset]], None] = lambda clients: None,
 ) -> Prepared:
@@ -77,7 +79,7 @@ def prepare(
         [data_files.load_unlabelled(config.public, "train")] if config.public is not None else []
     )
     data.check_alike([clients[0], *public])
-    backbone = choose_backbone(config, clients[0])
+    backbone = choose_backbone(config, terms.method, clients[0])
     begin = perf_counter()
     features = extract(backbone, [*clients, *holdout, *test, *public], progress)
     seconds = perf_counter() - begin
@@ -170,10 +172,10 @@ def hold_out(clients: Sequence[Dataset], config: RunConfig) -> tuple[list[Datase
     return [train for train, _ in pairs], [held for _, held in pairs if held is not None]
 
 
-def choose_backbone(config: RunConfig, example: Dataset) -> Backbone:
+def choose_backbone(config: RunConfig, method: AnyMethod, example: Dataset) -> Backbone:
     """The configured backbone, or the default for this kind of data."""
     spec = config.backbone
-    if make_method(config).images:
+    if method.images:
         if spec not in (None, "identity"):
             raise ConfigError(
                 f"{config.method}, as it is set, learns from pixels, not from features of "

@@ -43,8 +43,8 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
     terms = make_terms(config)
     keys = load_keys(Path(config.keys)) if config.keys else None
     ledger = open_ledger(config)
-    prepared = prepare(config, progress, lambda data: check_terms(config, terms, len(data)))
-    result = federate(config, prepared, keys=keys, ledger=ledger)
+    prepared = prepare(config, terms, progress, lambda data: check_terms(config, terms, len(data)))
+    result = federate(config, terms, prepared, keys=keys, ledger=ledger)
     if config.out is not None:
         save(result, prepared.backbone, config, Path(config.out))
     return result
@@ -52,13 +52,13 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
 
 def federate(
     config: RunConfig,
+    terms: Terms,
     prepared: Prepared,
     *,
     keys: Keys | None = None,
     ledger: Ledger | None = None,
 ) -> Result:
     """Run a federation over prepared rows."""
-    terms = make_terms(config)
     reduction = choose_reduction(config, terms, prepared)
 
     def rows(data: ClientData) -> ClientData:
@@ -67,7 +67,7 @@ def federate(
         return replace(data, features=reduction.apply(data.features))
 
     federation = make_federation(
-        config, _digest(prepared.backbone, reduction), keys, ledger, prepared.lineages
+        config, terms, _digest(prepared.backbone, reduction), keys, ledger, prepared.lineages
     )
     result = federation.run(
         [rows(data) for data in prepared.clients],
@@ -91,13 +91,13 @@ def federate(
 
 def make_federation(
     config: RunConfig,
+    terms: Terms,
     backbone: bytes,
     keys: Keys | None = None,
     ledger: Ledger | None = None,
     lineages: Mapping[str, str] | None = None,
 ) -> Federation:
     """Make the configured federation, over features of a backbone with this digest."""
-    terms = make_terms(config)
     return Federation(
         terms.method,
         terms.protocol,

@@ -57,7 +57,8 @@ def tune(
             check_terms(point.config, make_terms(point.config), len(clients))
 
     for seed in range(config.seed, config.seed + sweep.seeds):
-        prepared[seed] = prepare(config.replaced(seed=seed), progress, check)
+        seeded = config.replaced(seed=seed)
+        prepared[seed] = prepare(seeded, make_terms(seeded), progress, check)
         if seed == config.seed:
             check_data(wanted, prepared[seed])
     data = {seed: data_digest(rows) for seed, rows in prepared.items()}
@@ -96,7 +97,7 @@ def run_point(
     if point.kind == "exact":
         # Without noise there is nothing that fewer dimensions would help against.
         prepared = dataclasses.replace(prepared, public=None)
-    report = federate(config, prepared).report
+    report = federate(config, make_terms(config), prepared).report
     spent = report.seconds
     return Outcome(
         point,

@@ -19,6 +19,7 @@ from attacks.views.run import RunView
 from protocols.layout import Integers
 from secure_afl.errors import ConfigError
 from secure_afl.journal import Journal
+from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import load
 from tests.kit.tiny import TINY, Counts, Leverage, Stumbling
@@ -178,7 +179,7 @@ def test_a_run_that_cannot_be_fails_in_its_own_cells_alone(tmp_path: Path) -> No
 
 def test_rows_out_of_the_sum_are_not_in_it_and_public_ones_in_neither() -> None:
     datasets, _ = load(DATA)
-    pool = load_pool(DATA, datasets)
+    pool = load_pool(DATA, make_method(DATA), datasets)
     chosen = draw(pool, 100, seed=3, repeat=0, most=60)
     known, truth = chosen.known, chosen.truth
     assert sum(len(client) for client in chosen.clients) == 100

@@ -14,6 +14,7 @@ from rich.console import Console
 from secure_afl.cli import console as cli_console
 from secure_afl.errors import ConfigError
 from secure_afl.journal import Journal
+from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import prepare
 from secure_afl.tuning import outcomes as tuning_outcomes
@@ -197,7 +198,7 @@ def test_what_is_not_installed_is_said_at_once(
 def test_what_needs_data_is_checked_before_the_first_point(
     changes: dict[str, Any], sweep: dict[str, Any], problem: str, sites: RunConfig, tmp_path: Path
 ) -> None:
-    check_data(points(sites, SMALL), prepare(sites))
+    check_data(points(sites, SMALL), prepare(sites, make_terms(sites)))
     with pytest.raises(ConfigError, match=problem):
         tuning.tune(sites.replaced(**changes), replace(SMALL, **sweep), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,44 @@
+"""The attacks on encrypted sums in the suite: verified sums withstand them all."""
+
+from pathlib import Path
+
+import pytest
+
+from attacks.attack import ATTACKS
+from attacks.suite.cells import Cell
+from attacks.suite.config import make_config
+from attacks.suite.run import run
+
+ALONE = ("relabelled-upload", "chosen-ciphertext", "key-recovery")
+WITH_CLIENT = ("malicious-addend", "rushing-client")
+SUITE = {
+    "methods": "afl",
+    "protocols": "ckks",
+    "adversaries": "server,server-and-client,client",
+    "attacks": ",".join((*ALONE, *WITH_CLIENT)),
+    "rows": "16",
+    "sweep": "none",
+}
+DATA = {"backbone": "identity", "partition": "iid:4"}
+
+
+def cells(folder: Path, verify: bool) -> dict[tuple[str, str], Cell]:
+    config = make_config({**DATA, "verify": verify}, SUITE)
+    found = run(config, ATTACKS, folder).cells
+    assert not [cell.error for cell in found if cell.error]
+    return {(cell.attack, cell.adversary): cell for cell in found}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_who_has_a_clients_vector_in_the_end(tmp_path: Path, verify: bool) -> None:
+    found = cells(tmp_path, verify)
+    succeed = set() if verify else {"relabelled-upload", "rushing-client"}
+    for names, adversary in ((ALONE, "server"), (WITH_CLIENT, "server-and-client")):
+        for name in names:
+            cell = found[name, adversary]
+            assert cell.claimed
+            assert cell.measures[0].metric == "exact vector of a client"
+            assert (cell.measures[0].value, cell.measures[0].trials) == (name in succeed, 1)
+    for names, adversary in ((WITH_CLIENT, "server"), (ALONE, "server-and-client")):
+        assert not any(found[name, adversary].claimed for name in names)
+    assert not any(found[name, "client"].claimed for name in (*ALONE, *WITH_CLIENT))
