@@ -1,6 +1,8 @@
 """Imports point left only, from room to room; no file is excepted."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +110,25 @@ def test_the_order_names_every_room() -> None:
     folders = {name_of(path.parent) for path in FILES if path.name == "__init__.py"}
     tops = {folder for folder in folders if folder.count(".") == 1}
     assert tops <= set(ROOMS)
+
+
+def test_declarations_import_neither_scipy_nor_torch_nor_tenseal() -> None:
+    """All options of all methods and protocols are there before anything heavy is."""
+    code = (
+        "import sys; from secure_afl.runs.settings import json_schema; json_schema(); "
+        "print(sorted({'scipy', 'torch', 'tenseal', 'sklearn', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_imports_not_even_numpy() -> None:
+    code = (
+        "import sys; sys.argv = ['secure-afl', '--help']\n"
+        "from secure_afl.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'numpy', 'cryptography', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "Federate scikit-learn's handwritten digits" in done.stdout

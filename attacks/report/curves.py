@@ -18,6 +18,7 @@ from attacks.report.matrix import (
     panels_of,
 )
 from attacks.suite.results import Results
+from protocols.protocol import PROTOCOLS
 from secure_afl.analytic.quantise import Floats
 
 # Where the axis of false positives begins.
@@ -146,10 +147,10 @@ def _setting_label(condition: Condition, results: Results) -> str:
     titles = {card.name: card.title for card in results.adversaries}
     if condition.adversary == "outsider":
         what = "the model W alone"
-    elif condition.protocol == "plain":
-        what = "every client's (G, Q): plain, server"
     else:
-        what = f"the sum (G, Q): {condition.protocol}, {titles[condition.adversary]}"
+        hidden = PROTOCOLS[condition.protocol].hides_vectors
+        seen = "the sum (G, Q)" if hidden else "every client's (G, Q)"
+        what = f"{seen}: {condition.protocol}, {titles[condition.adversary]}"
     return _add_privacy(what, condition.epsilon)
 
 

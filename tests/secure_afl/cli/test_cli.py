@@ -1,5 +1,6 @@
 import json
 import re
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -419,6 +420,10 @@ def test_help_names_every_command_and_where_to_start(command: Command) -> None:
         assert re.search(rf"^\W*{name} ", text, re.MULTILINE)
     assert "secure-afl demo" in text
     assert "--partition" in command.well("run", "--help").out
+
+
+def test_the_version_is_that_of_the_package(command: Command) -> None:
+    assert command.well("--version").out == f"secure-afl {version('secure-afl')}\n"
 
 
 @pytest.mark.parametrize(
