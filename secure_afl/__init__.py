@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from secure_afl.analytic.rows import ClientData
     from secure_afl.analytic.statistics import Statistics
     from secure_afl.errors import ConfigError, DataError, SecureAflError
-    from secure_afl.federation.simulation import Federation, Result
+    from secure_afl.federation.result import Result
+    from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
@@ -77,10 +78,8 @@ __getattr__ = lazily(
             "DataError",
             "SecureAflError",
         ),
-        "secure_afl.federation.simulation": (
-            "Federation",
-            "Result",
-        ),
+        "secure_afl.federation.result": ("Result",),
+        "secure_afl.federation.simulation": ("Federation",),
         "secure_afl.methods.afl": ("AFL",),
         "secure_afl.methods.fedavg": (
             "FedAvg",

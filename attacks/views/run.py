@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from attacks.views.view import View
 from protocols.protocol import Protocol
 from secure_afl.errors import ConfigError
-from secure_afl.federation.simulation import Result
+from secure_afl.federation.result import Result
 from secure_afl.methods import AnyMethod, PublicState
 from secure_afl.methods.model import Model
 

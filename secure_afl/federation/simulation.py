@@ -3,29 +3,24 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import mean
+from dataclasses import replace
 
 from protocols.identity import Enrolment, Identity
-from protocols.layout import Integers
-from protocols.network import FaultPlan, Network, Transcript
-from protocols.party import Party, Sum
+from protocols.network import FaultPlan, Network
+from protocols.party import Party
 from protocols.protocol import Protocol, enrol, new_nonce
 from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
-from secure_afl.analytic.statistics import Statistics
 from secure_afl.data.dataset import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.client import FederationClient
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
-from secure_afl.federation.report import Accuracy, Bytes, Clients, PrivacyReport, Report, Seconds
+from secure_afl.federation.report import Accuracy
+from secure_afl.federation.result import Result, Round, measure_seconds, report_run
 from secure_afl.federation.scores import check_scored, score, score_private
 from secure_afl.federation.server import FederationServer
-from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task
-from secure_afl.federation.warnings import warnings
 from secure_afl.methods.afl import DEFAULT_RIDGE
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.model import Model
@@ -33,61 +28,6 @@ from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.mechanism import Privacy
 
 log = logging.getLogger("secure_afl")
-
-
-@dataclass(frozen=True, eq=False)
-class Round:
-    """One blind sum, as the driver saw it.
-
-    Attributes:
-        session: its terms.
-        public: the state that it began with, which everybody saw.
-        released: the sum; without the noise where one party adds that afterwards (central).
-        receivers: names of the parties that received it.
-        exact: equal, bit for bit, to the included clients' vectors and noise added in the clear
-            and, for row-additive methods, to the vector of their pooled rows and that noise.
-        sent_bytes, seconds: of each party.
-        transcript: of all parties, if asked for.
-        noise: each client's share of it, by name, if a transcript was asked for.
-    """
-
-    session: Session
-    public: PublicState
-    released: Sum
-    receivers: tuple[str, ...]
-    exact: bool
-    sent_bytes: Mapping[str, int]
-    seconds: Mapping[str, float]
-    transcript: Transcript | None
-    noise: Mapping[str, Integers]
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """What a federation yields.
-
-    Attributes:
-        model: the global model.
-        personal: each client's own model, by name.
-        rounds: every blind sum, in order.
-        public: the state after the last, which everybody is given.
-        report: what the run says about itself.
-    """
-
-    model: Model
-    personal: Mapping[str, Model]
-    rounds: Sequence[Round]
-    public: PublicState
-    report: Report
-
-    def __repr__(self) -> str:
-        return f"<Result {self.report.method} over {self.report.protocol}>"
-
-    @property
-    def statistics(self) -> Statistics:
-        """The last sum as Gram, cross term and counts, for methods that sum those."""
-        last = self.rounds[-1]
-        return Statistics.unpack(last.released.total, last.session.layout)
 
 
 class Federation:
@@ -192,8 +132,8 @@ class Federation:
 
         included = [members[name].data for name in rounds[-1].released.included]
         accuracy = self._score(task, model, personal, included, test, holdout)
-        seconds = _seconds(rounds, members, solve_seconds)
-        report = self._report(declared, task, rounds, included, accuracy, seconds)
+        seconds = measure_seconds(rounds, members, solve_seconds)
+        report = report_run(self.terms, declared, task, rounds, included, accuracy, seconds)
         return Result(model, personal, rounds, server.public, report)
 
     def first_session(
@@ -365,49 +305,6 @@ class Federation:
             {name: member.added_noise for name, member in members.items()} if record else {},
         )
 
-    def _report(
-        self,
-        declared: Declared,
-        task: Task,
-        rounds: Sequence[Round],
-        included: Sequence[ClientData],
-        accuracy: Accuracy,
-        seconds: Seconds,
-    ) -> Report:
-        method, protocol, privacy = self.terms.method, self.terms.protocol, self.terms.privacy
-        last = rounds[-1]
-        enrolled = len(task.max_rows)
-        hides_rows = privacy is not None and not privacy.rows_are_public
-        return Report(
-            method=method.name,
-            protocol=protocol.name,
-            protects=protocol.protects,
-            session=last.session.id.hex(),
-            rounds=len(rounds),
-            clients=Clients(enrolled, len(included), enrolled - len(included)),
-            examples=None if hides_rows else sum(len(data) for data in included),
-            feature_dim=task.feature_dim,
-            classes=len(task.classes),
-            feature_bits=task.quantiser.bits,
-            ring_bits=last.session.layout.ring_bits,
-            max_rows=task.total_rows,
-            min_cohort=declared.min_cohort,
-            ridge=method.regularisation(task),
-            exact=all(round_.exact for round_ in rounds),
-            accuracy=accuracy,
-            bytes=Bytes(
-                upload_per_client=_upload_per_client(rounds),
-                plain_float64_per_client=8
-                * task.feature_dim
-                * (task.feature_dim + len(task.classes)),
-            ),
-            seconds=seconds,
-            privacy=(
-                None if privacy is None else PrivacyReport.of(this_noisy_sum(method, last.public))
-            ),
-            warnings=warnings(self.terms, task, included),
-        )
-
     def _score(
         self,
         task: Task,
@@ -447,23 +344,3 @@ class Federation:
         if greatest >= MAX_CLASSES:
             raise DataError(f"label {greatest} is out of range; allowed: 0..{MAX_CLASSES - 1}")
         return tuple(str(label) for label in range(greatest + 1))
-
-
-def _upload_per_client(rounds: Sequence[Round]) -> float:
-    included = rounds[-1].released.included
-    return mean(sum(round_.sent_bytes[name] for round_ in rounds) for name in included)
-
-
-def _seconds(
-    rounds: Sequence[Round], members: Mapping[str, FederationClient], solve: float
-) -> Seconds:
-    statistics = sum(member.statistics_seconds for member in members.values())
-    clients = sum(round_.seconds[name] for round_ in rounds for name in members)
-    everybody = sum(sum(round_.seconds.values()) for round_ in rounds)
-    return Seconds(
-        features=0.0,
-        statistics=statistics,
-        protect=clients - statistics,
-        aggregate=everybody - clients,
-        solve=solve,
-    )

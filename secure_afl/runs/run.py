@@ -13,7 +13,8 @@ from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
 from secure_afl.features.reduction import Reduction
 from secure_afl.federation.keys import Keys, load_keys
-from secure_afl.federation.simulation import Federation, Result
+from secure_afl.federation.result import Result
+from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.progress import Progress

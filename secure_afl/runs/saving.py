@@ -10,7 +10,7 @@ import msgspec
 
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
-from secure_afl.federation.simulation import Result
+from secure_afl.federation.result import Result
 from secure_afl.methods.method import METHODS
 from secure_afl.runs.config import RunConfig
 

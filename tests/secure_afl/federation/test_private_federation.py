@@ -19,8 +19,9 @@ from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError, LedgerRefusal
 from secure_afl.federation.oracle import RecordingClient
+from secure_afl.federation.result import Result
 from secure_afl.federation.server import FederationServer
-from secure_afl.federation.simulation import Federation, Result
+from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD
 from secure_afl.privacy.ledger import Budget, Ledger

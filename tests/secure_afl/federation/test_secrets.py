@@ -16,7 +16,8 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import SecureAflError
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.simulation import Federation, Result
+from secure_afl.federation.result import Result
+from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.methods import FedHiP
 from tests.kit.samples import make_clients

@@ -19,7 +19,8 @@ from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.simulation import Federation, Result
+from secure_afl.federation.result import Result
+from secure_afl.federation.simulation import Federation
 from secure_afl.methods import ConvNet, FedAvg, FedSGD, Linear, Memory, Task
 from secure_afl.methods.fedavg import Averaging, AveragingPublic
 from secure_afl.methods.model import LinearModel, Model

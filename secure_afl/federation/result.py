@@ -1,0 +1,145 @@
+"""What a simulated federation yields: its rounds, its models, and its report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from protocols.layout import Integers
+from protocols.network import Transcript
+from protocols.party import Sum
+from protocols.session import Session
+from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.federation.client import FederationClient
+from secure_afl.federation.report import Accuracy, Bytes, Clients, PrivacyReport, Report, Seconds
+from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.task import Declared, Terms
+from secure_afl.federation.warnings import warnings
+from secure_afl.methods.method import PublicState, Task
+from secure_afl.methods.model import Model
+
+
+@dataclass(frozen=True, eq=False)
+class Round:
+    """One blind sum, as the driver saw it.
+
+    Attributes:
+        session: its terms.
+        public: the state that it began with, which everybody saw.
+        released: the sum; without the noise where one party adds that afterwards (central).
+        receivers: names of the parties that received it.
+        exact: equal, bit for bit, to the included clients' vectors and noise added in the clear
+            and, for row-additive methods, to the vector of their pooled rows and that noise.
+        sent_bytes, seconds: of each party.
+        transcript: of all parties, if asked for.
+        noise: each client's share of it, by name, if a transcript was asked for.
+    """
+
+    session: Session
+    public: PublicState
+    released: Sum
+    receivers: tuple[str, ...]
+    exact: bool
+    sent_bytes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    transcript: Transcript | None
+    noise: Mapping[str, Integers]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a federation yields.
+
+    Attributes:
+        model: the global model.
+        personal: each client's own model, by name.
+        rounds: every blind sum, in order.
+        public: the state after the last, which everybody is given.
+        report: what the run says about itself.
+    """
+
+    model: Model
+    personal: Mapping[str, Model]
+    rounds: Sequence[Round]
+    public: PublicState
+    report: Report
+
+    def __repr__(self) -> str:
+        return f"<Result {self.report.method} over {self.report.protocol}>"
+
+    @property
+    def statistics(self) -> Statistics:
+        """The last sum as Gram, cross term and counts, for methods that sum those."""
+        last = self.rounds[-1]
+        return Statistics.unpack(last.released.total, last.session.layout)
+
+
+def report_run(
+    terms: Terms,
+    declared: Declared,
+    task: Task,
+    rounds: Sequence[Round],
+    included: Sequence[ClientData],
+    accuracy: Accuracy,
+    seconds: Seconds,
+) -> Report:
+    """Report on a run.
+
+    Args:
+        terms, declared, task: what the run was planned from.
+        rounds: all of them.
+        included: the clients in the last sum, with their rows.
+        accuracy, seconds: measured before.
+    """
+    method, protocol, privacy = terms.method, terms.protocol, terms.privacy
+    last = rounds[-1]
+    enrolled = len(task.max_rows)
+    hides_rows = privacy is not None and not privacy.rows_are_public
+    return Report(
+        method=method.name,
+        protocol=protocol.name,
+        protects=protocol.protects,
+        session=last.session.id.hex(),
+        rounds=len(rounds),
+        clients=Clients(enrolled, len(included), enrolled - len(included)),
+        examples=None if hides_rows else sum(len(data) for data in included),
+        feature_dim=task.feature_dim,
+        classes=len(task.classes),
+        feature_bits=task.quantiser.bits,
+        ring_bits=last.session.layout.ring_bits,
+        max_rows=task.total_rows,
+        min_cohort=declared.min_cohort,
+        ridge=method.regularisation(task),
+        exact=all(round_.exact for round_ in rounds),
+        accuracy=accuracy,
+        bytes=Bytes(
+            upload_per_client=_upload_per_client(rounds),
+            plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(task.classes)),
+        ),
+        seconds=seconds,
+        privacy=(
+            None if privacy is None else PrivacyReport.of(this_noisy_sum(method, last.public))
+        ),
+        warnings=warnings(terms, task, included),
+    )
+
+
+def _upload_per_client(rounds: Sequence[Round]) -> float:
+    included = rounds[-1].released.included
+    return mean(sum(round_.sent_bytes[name] for round_ in rounds) for name in included)
+
+
+def measure_seconds(
+    rounds: Sequence[Round], members: Mapping[str, FederationClient], solve: float
+) -> Seconds:
+    """Sum up where a run's time went; `solve` was measured, features are not the run's."""
+    statistics = sum(member.statistics_seconds for member in members.values())
+    clients = sum(round_.seconds[name] for round_ in rounds for name in members)
+    everybody = sum(sum(round_.seconds.values()) for round_ in rounds)
+    return Seconds(
+        features=0.0,
+        statistics=statistics,
+        protect=clients - statistics,
+        aggregate=everybody - clients,
+        solve=solve,
+    )
