@@ -3,27 +3,18 @@
 import secrets
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from protocols.codec import decode
-from protocols.errors import (
-    BelowThreshold,
-    Malformed,
-    Replayed,
-)
+from protocols.errors import BelowThreshold, Malformed, Replayed
 from protocols.identity import Enrolment
 from protocols.party import Entropy, Party, Received, Vector
 from protocols.schemes.encrypted.chunks import ChunkMap
 from protocols.schemes.encrypted.messages import UPLOAD, VouchedUpload
-from protocols.schemes.encrypted.parameters import CKKS, find_parameters
-from protocols.schemes.encrypted.seal import (
-    Ring,
-)
+from protocols.schemes.encrypted.parameters import find_parameters
+from protocols.schemes.encrypted.seal import Ring
 from protocols.session import Session
 from protocols.spool import Spool
-
-if TYPE_CHECKING:
-    from protocols.schemes.encrypted.protocol import EncryptedSum
 
 
 class EncryptedParty(Party):
@@ -43,10 +34,10 @@ class EncryptedParty(Party):
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
         super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
-        terms = _terms(session)
-        self._verify = terms.verify
+        # The parameters of `Ckks` and `Bfv`: their tag, and whether sums are verified.
+        scheme, self._verify = decode(session.parameters, tuple[str, bool])
         self.chunk_map: ChunkMap = map
-        self.parameters = find_parameters(session.layout, len(session.clients), terms.name)
+        self.parameters = find_parameters(session.layout, len(session.clients), scheme)
         self._chunks = self.parameters.chunks(session.layout.length)
 
     @cached_property
@@ -84,10 +75,3 @@ class EncryptedParty(Party):
                 step=step,
                 fix="run again with more clients, or a smaller minimum cohort",
             )
-
-
-def _terms(session: Session) -> "EncryptedSum":
-    from protocols.schemes.encrypted.protocol import Bfv, Ckks
-
-    scheme: type[EncryptedSum] = Ckks if session.protocol == CKKS else Bfv
-    return decode(session.parameters, scheme)
