@@ -1,6 +1,6 @@
 """Attacks on sums under CKKS, each for one client's vector, the victim's.
 
-Every attack is against a session of `protocols.ckks` with its real parties; `lies` is what the
+Every ploy is against a session of `ckks` with its real parties; `lies` is what the
 coalition says instead of what it should, `read` what it makes of its view afterwards. Against a
 naive key holder each yields the victim's vector to the last bit. With `verify=False` two of them
 still do: rounding stops key recovery, and the refusal of what is not integers the other two. In a

@@ -37,7 +37,7 @@ class Differentiable:
 
 
 def differentiable(backbone: Backbone, image_shape: ImageShape | None = None) -> Differentiable:
-    """A backbone as `secure_afl.features.Backbone.extract` applies it to a resized image.
+    """A backbone as `secure_afl.features.backbone.Backbone.extract` applies it to a resized image.
 
     Resizing is left out, for it is not an image of the original size that an attack looks for but
     one of the backbone's.

@@ -67,7 +67,7 @@ class LinearModel(Model):
         weights: (d, C) float64.
         classes: names of the C classes.
         offset: (C,) float64, subtracted from the scores of rows of norm 1; None for none. A model
-            that was learned on reduced rows has one (`secure_afl.privacy.reduction`).
+            that was learned on reduced rows has one (`secure_afl.features.reduction`).
     """
 
     weights: Floats
