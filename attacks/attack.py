@@ -123,7 +123,7 @@ class Attack(ABC, Generic[ClaimT]):
 
     @abstractmethod
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> ClaimT | None:
-        """What the attacker makes of its view; None where there is nothing to begin with.
+        """Make a claim from a view; None where there is nothing to begin with.
 
         Raises:
             ConfigError: it is not given what it assumes, or something is not installed.
@@ -131,7 +131,7 @@ class Attack(ABC, Generic[ClaimT]):
 
     @abstractmethod
     def judge(self, claim: ClaimT | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """How much of it is true; of None, what guessing gives. Intervals of this confidence."""
+        """Measure how much of a claim is true; for None, what guessing gives."""
 
     def pictures(self, claim: ClaimT | None, truth: Truth) -> list[Picture]:
         """Rebuilt images beside the true ones, for attacks that rebuild images."""

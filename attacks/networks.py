@@ -64,7 +64,7 @@ def load(
     what: str,
     remedy: str,
 ) -> Loaded:
-    """What `build` makes of a saved card and its weights.
+    """Read a saved card and its weights, and return what `build` makes of them.
 
     Args:
         kind: what the card's own `kind` has to be.

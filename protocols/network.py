@@ -21,7 +21,7 @@ from protocols.party import Party, Sum
 
 
 def flip_a_bit(data: bytes) -> bytes:
-    """The same bytes with one bit changed, in the middle."""
+    """Change one bit, in the middle of the bytes."""
     at = len(data) // 2
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 

@@ -173,7 +173,7 @@ class Party(ABC):
         return self._move(lambda: self._deadline(self._state))
 
     def pending(self) -> list[Message]:
-        """What others may still need: a restarted party sends it again, byte for byte."""
+        """Return what others may still need: a restarted party says it again, byte for byte."""
         return self._outbox(self._state)
 
     @property
@@ -235,7 +235,7 @@ class Party(ABC):
         return self._news(before)
 
     def _news(self, before: State) -> list[Message]:
-        """What the party says now and did not say before.
+        """Return what the party says now and did not say before.
 
         A party whose states never repeat an earlier state's messages overrides this to be spared
         from making those again.

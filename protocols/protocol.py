@@ -83,7 +83,7 @@ class Protocol(Wire, frozen=True):
         return next(name for name, role in roles if role == self.receiver_role)
 
     def colluders(self, clients: int) -> int:
-        """How many of so many clients may tell a coordinator what they know, by its parameters."""
+        """Return how many clients may tell a coordinator what they know, by the parameters."""
         return 0
 
     def advice(self, clients: int) -> tuple[str, ...]:

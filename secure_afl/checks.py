@@ -21,7 +21,7 @@ def settle_float(owner: Any, field: str, low: float, high: float) -> None:
 
 
 def settle_int(owner: Any, field: str, low: int, high: int) -> None:
-    """The same for whole numbers."""
+    """Make a frozen struct's field a plain int, so that equal settings encode alike."""
     value = getattr(owner, field)
     if isinstance(value, bool | str) or int(value) != value or not low <= value <= high:
         raise ConfigError(f"{field} is {value!r}, allowed: whole numbers {low}..{high}")

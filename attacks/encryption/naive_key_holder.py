@@ -1,6 +1,6 @@
 """The key holder of a naive deployment, which decrypts what it is given and publishes the result.
 
-It differs from `protocols.schemes.encrypted.key_holder.KeyHolder` without verification in one thing: it refuses nothing.
+It differs from `KeyHolder` without verification in one thing: it refuses nothing.
 """
 
 import numpy as np

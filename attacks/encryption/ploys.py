@@ -211,7 +211,7 @@ def _lying_client(client: str, say: Callable[[View], Ciphertexts]) -> tuple[Lie,
 
 
 def _seeds(session: Session, client: str) -> list[bytes]:
-    """What its own seed would have a client encrypt its chunks with."""
+    """Derive the seeds that a client's own seed would have its chunks encrypted with."""
     chunks = _ring(session).parameters.chunks(session.layout.length)
     return [chunk_seed(session, _SEED, client, index) for index in range(chunks)]
 

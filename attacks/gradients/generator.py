@@ -110,7 +110,7 @@ class Generator:
         return list(self.network)
 
     def run(self, value: "torch.Tensor", first: int = 0, last: int | None = None) -> "torch.Tensor":
-        """What stages `first` … `last` − 1 make of the input of stage `first`.
+        """Run stages `first` … `last` − 1 on the input of stage `first`.
 
         Stage 0 wants a latent (n, l). By default `last` is the number of stages: images in 0..1.
         """

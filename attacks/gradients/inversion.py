@@ -120,7 +120,7 @@ class GradientAttack(Attack[GradientClaim]):
         self.most = most
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> GradientClaim | None:
-        """What is found in each sum.
+        """Find what each sum gives away.
 
         Raises:
             ConfigError: torch is missing.
@@ -141,7 +141,7 @@ class GradientAttack(Attack[GradientClaim]):
 
     @abstractmethod
     def find(self, subset: SubsetSum, view: RunView, rng: np.random.Generator) -> Found:
-        """What one sum gives away."""
+        """Find what one sum gives away."""
 
     def judge(
         self, claim: GradientClaim | None, truth: Truth, confidence: float = 0.95
@@ -295,10 +295,10 @@ class GradientMatching(RowAttack):
 
     @abstractmethod
     def objective(self, view: RunView, subset: SubsetSum) -> Objective:
-        """What is minimised."""
+        """Return what is minimised."""
 
     def prior(self) -> Prior | None:
-        """What images are taken to be like."""
+        """Return what images are taken to be like."""
         return None
 
     def takes(self, view: RunView) -> bool:
@@ -426,7 +426,7 @@ def _labels(view: RunView, gradient: Floats, rows: int) -> Integers:
 
 
 def _image_shape(view: RunView, known: Known) -> ImageShape | None:
-    """Of the pixels that the model saw, None where it saw features."""
+    """Return the shape of the pixels that the model saw; None where it saw features."""
     method, public = averaging_of(view)
     if isinstance(method.architecture, ConvNet):
         return method.architecture.shape(public.task.feature_dim)
@@ -454,7 +454,7 @@ def _overlap(claimed: Integers, true: Integers, classes: int) -> int:
 
 
 def _chance_overlap(number: int, true: Integers, classes: int) -> float:
-    """How many of so many labels are right if each is drawn from all classes alike."""
+    """Return how many labels are right if each is drawn from all classes alike."""
     drawn = stats.binom(number, 1 / classes)
     # E min(B, k) is the sum over j < k of P(B > j).
     counts = np.bincount(true, minlength=classes)
@@ -493,7 +493,7 @@ def _as_images(rows: Images, shape: ImageShape) -> Images:
 
 
 def _snr(true: Images, row: Images) -> float:
-    """Of rows brought to norm 1, as the model was given them; nothing has a direction of 0."""
+    """Compare rows brought to norm 1, as the model was given them; nothing has a direction of 0."""
     error = float(np.linalg.norm(_unit(true) - _unit(row)))
     return min(_MAX_SNR, -20 * np.log10(error)) if error > 0 else _MAX_SNR
 
@@ -537,7 +537,7 @@ def _judge_images(pairs: Sequence[_Pair], stack: Images, confidence: float) -> l
 
 
 def _nothing(confidence: float) -> list[Measure]:
-    """What is said of images that nobody rebuilt."""
+    """Return what is said of images that nobody rebuilt."""
     return [
         mean_of([], 0.0, _GOOD_PSNR, confidence, PSNR_OVER_MEAN),
         mean_of([], 0.0, 1.0, confidence, SSIM, (-1.0, 1.0)),

@@ -87,7 +87,7 @@ class RgapNetwork(msgspec.Struct, frozen=True):
 
     @property
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Of the input of every layer, and of the last one's output."""
+        """Shapes of the input of every layer, and of the last one's output."""
         shapes = [self.shape]
         for layer in self.layers:
             sides = [
@@ -120,7 +120,7 @@ class RgapNetwork(msgspec.Struct, frozen=True):
     def gradient(
         self, weights: Sequence[Floats], image: NDArray[np.floating], label: int
     ) -> list[Floats]:
-        """What the victim uploads: of the loss by every weight, float64, shaped like the weights.
+        """Return the victim's upload, the gradient of the loss: float64, shaped like the weights.
 
         Args:
             weights: as `initial` makes them.

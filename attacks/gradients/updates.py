@@ -61,7 +61,7 @@ def has_gradients(view: RunView) -> bool:
 
 
 def rows_of(view: RunView, subset: SubsetSum, round: int = 0) -> int:
-    """How many rows a sum is of: exact where updates are weighted by rows, else the public bound.
+    """Count a sum's rows: exact where updates are weighted by rows, else the public bound.
 
     Clients that nobody weighs are taken to have as many rows as they declared at most.
     """
@@ -73,6 +73,6 @@ def rows_of(view: RunView, subset: SubsetSum, round: int = 0) -> int:
 
 
 def _local_steps(method: FedAvg, public: AveragingPublic, subset: SubsetSum, rows: int) -> int:
-    """Of an average client of the sum."""
+    """Count the local steps of an average client of the sum."""
     each = max(1, math.ceil(rows / len(subset.clients)))
     return method.local_epochs * math.ceil(each / method.batch_size)

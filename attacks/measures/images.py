@@ -61,7 +61,7 @@ def fitted(true: Image, rebuilt: Image) -> Floats:
 
 
 def correlations(left: Image, right: Image) -> Floats:
-    """Of every image of one stack (n, h, w, c) with every one of another (m, …): (n, m), −1..1.
+    """Correlate every image of one stack (n, h, w, c) with every one of another: (n, m), −1..1.
 
     They do not depend on brightness and contrast. A flat image correlates with nothing.
     """
@@ -85,7 +85,7 @@ def mean_of_others(images: Image) -> Floats:
 
 
 def ranks(rebuilt: Image, candidates: Image, true: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How many candidates are more like each rebuilt image than the true one is; 0 is best.
+    """Count candidates more like each rebuilt image than the true one is; 0 is best.
 
     Args:
         rebuilt: (n, h, w, c).

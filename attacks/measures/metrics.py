@@ -161,7 +161,7 @@ def membership(scores: Floats, members: Bools, confidence: float = 0.95) -> list
 
 
 def membership_at_chance(confidence: float = 0.95) -> list[Measure]:
-    """The same three of an attack that had nothing to go on."""
+    """Return the three measures of an attack that had nothing to go on."""
     chances = (("AUC", 0.5), ("TPR at 1 % FPR", 0.01), ("TPR at 0.1 % FPR", 0.001))
     return [Measure(metric, c, 0.0, 1.0, c, 1.0, 0, confidence) for metric, c in chances]
 

@@ -57,7 +57,7 @@ class ClassCounts(Attack[Counts]):
         return [(target.clients, _counts(target)) for target in found] or None
 
     def judge(self, claim: Counts | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """Of all sums, and of all clients in them, the share of classes counted exactly.
+        """Measure the share of classes counted exactly, over all sums and their clients.
 
         Chance is what a guess of as many rows in every class as in every other would get.
         """

@@ -74,7 +74,7 @@ class InformedRidge(Attack[Missing]):
 def _solve(
     rows: ClientData, weights: Floats, ridge: float, quantiser: Quantiser
 ) -> tuple[float, Missing]:
-    """What is left beside rank one, relative to it; and the row."""
+    """Return what is left beside rank one, relative to it; and the row."""
     known = quantiser.integers(rows.features) / quantiser.scale
     cross = known.T @ one_hot(rows.labels, weights.shape[1])
     left = known.T @ (known @ weights) + ridge * weights - cross

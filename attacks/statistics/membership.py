@@ -250,7 +250,7 @@ class ModelMembership(MembershipAttack):
 
 
 def _log_likelihood(residuals: Floats, shadows: list[Floats]) -> Floats:
-    """Of residuals (m, C), under a Gaussian of each candidate's shadow residuals (S, m, C)."""
+    """Return log-likelihoods of residuals (m, C) under Gaussians of shadow ones (S, m, C)."""
     stacked = np.array(shadows)
     # Of 16 shadows the variance of one candidate is mostly chance; all candidates' together is not.
     variance = np.maximum(stacked.var(axis=0, ddof=1).mean(axis=0), 1e-300)

@@ -219,7 +219,7 @@ class SingleRows(RowAttack):
     def judge(
         self, claim: list[Recovery] | None, truth: Truth, confidence: float = 0.95
     ) -> list[Measure]:
-        """Besides: of the classes with one example, how many are exactly right."""
+        """Measure also how many of the classes with one example are exactly right."""
         right = trials = 0
         for clients, recovered, quantiser in claim or []:
             rows, labels = true_rows(truth, clients, quantiser)

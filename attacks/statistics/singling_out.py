@@ -81,7 +81,7 @@ class FedHiPSubtraction(ClientStatistics):
         return Singled(targets(view), len(session.clients) - len(clients))
 
     def judge(self, claim: Singled | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """Besides: share of the sums over others that are right to the last bit."""
+        """Measure also the share of the sums over others that are right to the last bit."""
         sums = claim.found if claim else []
         right = sum(
             _same(target.statistics, _statistics(truth, tuple(target.clients), target))

@@ -46,7 +46,7 @@ def known_adversaries() -> dict[str, Adversary]:
 
 
 def _declared() -> Iterator[tuple[Adversary, bool]]:
-    """What protocols declare, once for each name, and whether it breaks one that hides vectors."""
+    """List declared adversaries once a name, and whether each breaks a hiding protocol."""
     found: dict[str, list[tuple[type[Protocol], Coalition]]] = {}
     for protocol in PROTOCOLS.values():
         for coalition in protocol().coalitions():

@@ -69,7 +69,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def success(measure: Measure) -> float:
-    """Where a measure lies between guessing, 0, and complete success, 1; clipped to 0..1."""
+    """Place a measure between guessing, 0, and complete success, 1; clipped to 0..1."""
     span = measure.best - measure.chance
     if span == 0:
         return 0.0

@@ -160,7 +160,7 @@ def sequel(chosen: Draw, kind: str) -> list[ClientData]:
 
 
 def with_extra(known: Known, name: str, value: object) -> Known:
-    """The same and one thing more, without making what is not yet made."""
+    """Add one thing to what is known, without making what is not yet made."""
     makers = {already: partial(known.extra.__getitem__, already) for already in known.extra}
     return replace(known, extra=Lazy({**makers, name: lambda: value}))
 
@@ -240,7 +240,7 @@ def _features(by_name: Mapping[str, ClientData], pairs: Sequence[tuple[str, int]
 
 
 def _all_but_one(clients: Sequence[ClientData]) -> ClientData:
-    """What an informed adversary knows: every row of the sum but the first client's first."""
+    """Return what an informed adversary knows: every row but the first client's first."""
     features = np.concatenate([client.features for client in clients])
     labels = np.concatenate([client.labels for client in clients])
     return ClientData("known", np.asarray(features[1:], dtype=np.float64), labels[1:])

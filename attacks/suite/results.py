@@ -81,7 +81,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def describe(attack: type[AnyAttack]) -> AttackCard:
-    """What a report and `--list` say of an attack."""
+    """Describe an attack as a report and `--list` do."""
     return AttackCard(
         attack.name, getdoc(attack) or "", attack.wants, attack.assumes, attack.costly
     )

@@ -59,7 +59,7 @@ def subset_sums(view: RunView, round: int = 0) -> list[SubsetSum]:
 
 
 def finest(sums: list[SubsetSum]) -> list[SubsetSum]:
-    """Of sums in order, finest first, those that share no client with a finer one."""
+    """Keep the sums, in order, that share no client with a finer one."""
     kept: list[SubsetSum] = []
     for subset_sum in sums:
         if all(subset_sum.clients.isdisjoint(finer.clients) for finer in kept):
@@ -68,7 +68,7 @@ def finest(sums: list[SubsetSum]) -> list[SubsetSum]:
 
 
 def masked_uploads(view: RunView, round: int = 0) -> list[tuple[str, bytes]]:
-    """What is left of each upload that the coalition saw once it has taken off all that it can.
+    """Return what is left of each upload once the coalition has taken off all it can.
 
     While protection holds these bytes are uniform: packed ring vectors, seeds of masks, or the low
     four bytes of ciphertexts' words. Where it does not hold, as at a server in plain, they are the
@@ -79,7 +79,7 @@ def masked_uploads(view: RunView, round: int = 0) -> list[tuple[str, bytes]]:
 
 
 def task_of(view: RunView) -> Task:
-    """What was learned, as every party of the run knows it.
+    """Return the task, as every party of the run knows it.
 
     Raises:
         ConfigError: an outsider's view, which has no public state.
@@ -123,7 +123,7 @@ def _given(view: RunView, round: int) -> list[tuple[frozenset[str], Integers]]:
 
 
 def _included(view: RunView, round: int) -> frozenset[str]:
-    """Who is in a sum that was not released to the coalition, as far as it was told."""
+    """Return who is in a sum that the coalition did not receive, as far as it was told."""
     seen = view.rounds[round]
     told = openings(seen).told
     return frozenset(seen.session.clients) if told is None else told

@@ -47,7 +47,7 @@ def open_pairwise(view: View) -> Openings:
 
 
 def _told(view: View) -> frozenset[str] | None:
-    """Who is in the sum, as the server told the coalition's clients."""
+    """Return who is in the sum, as the server told the coalition's clients."""
     for name in view.records:
         told = view.contents(name, pairwise_wire.SURVIVORS, pairwise_wire.Survivors)
         for survivors in told.values():
@@ -136,7 +136,7 @@ def _opened_secrets(
 
 
 def _pair_mask_off(view: View, name: str, other: str, key: bytes) -> Mask:
-    """What takes the mask with `other` off the upload of `name`: the first on the roster adds."""
+    """Make what takes the mask with `other` off an upload: the first on the roster adds."""
     place = pairwise_wire.indices(view.session)
     return Mask(key, negative=place[name] < place[other])
 

@@ -45,7 +45,7 @@ class Record:
     result: Result
 
     def view(self, coalition: Iterable[str]) -> RunView:
-        """What the named parties had together.
+        """Cut out what the named parties had together.
 
         Raises:
             ConfigError: the run kept no transcripts, or had no such party.

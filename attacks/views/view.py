@@ -53,7 +53,7 @@ class View:
         return Enrolment.load(self.records[name].keys)
 
     def received(self, name: str) -> Iterator[Opened]:
-        """What a party of the coalition was sent, in order, opened; not what was damaged."""
+        """Open what a party of the coalition was sent, in order, but for what was damaged."""
         enrolment = self.enrolment(name)
         for data in self.records[name].received:
             try:
@@ -64,7 +64,7 @@ class View:
                 continue
 
     def contents(self, name: str, step: str, kind: type[Content]) -> dict[str, Content]:
-        """What a party was sent at a step, by sender; the first where there are several."""
+        """Open what a party was sent at a step, by sender; the first of several."""
         found: dict[str, Content] = {}
         for header, content in self.received(name):
             if header.step == step and header.sender not in found:
@@ -77,7 +77,7 @@ class View:
     def said(
         self, name: str, step: str, kind: type[Content], channels: Sequence[Channel]
     ) -> dict[str, Content]:
-        """What a party of the coalition sent at a step, by recipient, opened with its channels."""
+        """Open what a party of the coalition sent at a step, by recipient."""
         keys = {channel.recipient: channel.key for channel in channels}
         found: dict[str, Content] = {}
         for data in self.records[name].sent:

@@ -63,7 +63,7 @@ def add_masks(vector: RingVector, masks: Iterable[Mask]) -> None:
 
 
 def add_masks_in_threads(vector: RingVector, masks: Sequence[Mask], threads: int) -> None:
-    """The same by several threads, each with a partial sum of its own."""
+    """Add masks by several threads, each with a partial sum of its own."""
     threads = max(1, min(threads, len(masks)))
 
     def add_part(first: int) -> RingVector:

@@ -40,7 +40,7 @@ def split(secret: bytes, coefficients: Sequence[bytes], points: Sequence[int]) -
 
 
 def weights(points: Sequence[int]) -> list[int]:
-    """What each share counts in the secret (RFC 9591, derive_interpolating_value).
+    """Return what each share counts in the secret (RFC 9591, derive_interpolating_value).
 
     The same for every secret that the same holders open: worth keeping.
     """

@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def _found(name: str) -> Any:
-    """What a command's name stands for; None for nothing."""
+    """Find what a command's name stands for; None for nothing."""
     if name in OWN:
         return getattr(importlib.import_module(OWN[name]), name)
     for entry in entry_points(group=GROUP, name=name):

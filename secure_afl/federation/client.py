@@ -132,7 +132,7 @@ class FederationClient:
         return self.method.personalise(public, self.data, self.memory)
 
     def charge(self, public: PublicState) -> Charge:
-        """What a sum of the round of `public` costs this client's data."""
+        """Return what a sum of the round of `public` costs this client's data."""
         task, mechanism = public.task, public.task.mechanism
         terms = Charge(
             run=task.run,

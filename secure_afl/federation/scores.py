@@ -81,7 +81,7 @@ def score(
 
 
 def score_private(model: Model, test: ClientData | None) -> Accuracy:
-    """What may be told of a private model: its accuracy on test rows, which are not the clients'.
+    """Score a private model on test rows, which are not the clients'.
 
     Baselines on the clients' rows, and scores on rows that they held out, would be releases of
     their own.

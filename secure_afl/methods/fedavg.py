@@ -201,7 +201,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
         return self.architecture.model(public.task, public.parameters)
 
     def quantiser(self, task: Task) -> UpdateQuantiser:
-        """How updates become integers, for the clients of a task."""
+        """Return how updates become integers, for the clients of a task."""
         total = self._total_weight(task)
         return UpdateQuantiser.fitting(self.update_clip, self.update_bits, self.rounding, total)
 

@@ -155,7 +155,7 @@ class Method(Wire, Generic[Public], frozen=True):
 
     @abstractmethod
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
-        """How far a unit of privacy can move a sum of `layout`, and how noise is spread over it.
+        """Bound how far a unit of privacy can move a sum, and say how noise is spread.
 
         Raises:
             ConfigError: the method, as it is set, cannot bound that.

@@ -84,7 +84,7 @@ def discrete_gaussian(sigma: float, count: int, entropy: bytes) -> Integers:
 
 
 def tail(sigma: float, shares: int, entries: int, security_bits: int = 64) -> int:
-    """How far sums of draws stay from zero, for the proof that a ring is wide enough.
+    """Bound how far sums of draws stay from zero, to prove that a ring is wide enough.
 
     A draw is subgaussian with variance proxy σ² (Canonne, Kamath, Steinke 2020), so that a sum S of
     n independent ones has P(|S| > t) ≤ 2 exp(−t²/2nσ²), and with a union bound over m coordinates

@@ -21,7 +21,7 @@ MAX_UPDATE_BITS = 30
 
 
 class Sensitivity(Wire, frozen=True):
-    """Of a sum that is released with Gaussian noise.
+    """Sensitivity of a sum that is released with Gaussian noise.
 
     Attributes:
         joint: Δ, the greatest norm of a difference between neighbours in which every block is
@@ -55,7 +55,7 @@ def statistics_sensitivity(
     counts_weight: float | None = None,
     non_negative: bool = False,
 ) -> Sensitivity:
-    """Of Gram matrix, cross term and, if asked for, class counts of integer rows.
+    """Bound the sensitivity of Gram matrix, cross term and, if asked for, class counts.
 
     With B = `bound`, w = `cross_weight` and v = `counts_weight` (0 for none), one example has
     add-remove:               B²·√(1 + w² + v²)
@@ -108,7 +108,7 @@ def statistics_sensitivity(
 
 
 def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensitivity:
-    """Of a sum of updates of integer norm ≤ 2^bits, each of weight 1.
+    """Bound the sensitivity of a sum of updates of norm ≤ 2^bits, each of weight 1.
 
     A client that is removed stays on the roster and contributes zeros: 2^bits. One that is
     replaced moves its update by at most twice as much; and so does one example in either relation,

@@ -210,7 +210,7 @@ def extract(
 
 
 def lineages(config: RunConfig, clients: Sequence[Dataset]) -> dict[str, str]:
-    """What ledgers know the clients' data by: the file or folder that they come from.
+    """Return what ledgers know the clients' data by: the file or folder of each.
 
     Clients cut out of one data set share its lineage: another cut is no new data.
     """

@@ -229,8 +229,12 @@ class _Trial:
         )
 
     def templates(self, canaries: list[_Canary]) -> tuple[Floats, Floats, Floats]:
-        """What each canary, there or not, adds to a sum: two of (tests, entries), and where the
-        likelihoods of the two are equal (tests,)."""
+        """Return what canaries add to a sum, and where the likelihoods are equal.
+
+        Returns:
+            Of each canary that is there, and of each that is not: (tests, entries) twice; and the
+            scores at which both are equally likely, (tests,).
+        """
         present = np.array([self._contribution(canary.present) for canary in canaries])
         absent = np.array([self._contribution(canary.absent) for canary in canaries])
         present, absent = present * self._weights, absent * self._weights

@@ -90,7 +90,7 @@ class DpSgdSettings(msgspec.Struct, frozen=True):
         settle_float(self, "momentum", 0.0, 0.999)
 
     def steps_per_epoch(self, rows: int) -> int:
-        """How many batches an epoch over so many rows has."""
+        """Count the batches of an epoch over so many rows."""
         return -(-rows // self.batch_size)
 
 

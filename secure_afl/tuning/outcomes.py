@@ -108,7 +108,7 @@ def label(point: Point) -> str:
 
 
 def statement(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
-    """What a reader of the figures has to know."""
+    """Say what a reader of the figures has to know."""
     kinds = {outcome.point.kind for outcome in outcomes}
     lines = [
         f"Unit: {config.unit}; neighbours: {config.neighbours}; δ = {config.delta:g}.",

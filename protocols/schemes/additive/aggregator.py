@@ -360,6 +360,6 @@ def _upload_digest(session: Session, header: Header) -> bytes:
 
 
 def _agreed_set(session: Session, agreed: tuple[UploadDigest, ...]) -> bytes:
-    """What every aggregator signs, once."""
+    """Make what every aggregator signs, once."""
     digest = hashlib.sha256(encode((session.id, agreed))).digest()
     return domain_tag("agreed set").encode() + digest

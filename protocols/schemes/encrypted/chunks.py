@@ -49,7 +49,7 @@ def session_keys(session: Session, ring: Ring, secret: bytes, key_holder: str) -
 
 
 def encryption_seed(session: Session, secret: bytes, client: str) -> bytes:
-    """What a client encrypts with, 32 bytes, from the secret that it drew."""
+    """Derive the seed that a client encrypts with, 32 bytes, from its secret."""
     return derive(secret, session.id, "encryption", client)
 
 

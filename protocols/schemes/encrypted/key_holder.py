@@ -165,7 +165,7 @@ class KeyHolder(EncryptedParty):
         return np.concatenate(slots)[: self.session.layout.length * self.parameters.limbs]
 
     def _noise(self, key_pair: KeyPair, totals: list[Any], seeds: dict[str, bytes]) -> list[Slots]:
-        """What the clients' seeds add to each chunk of the sum.
+        """Return what the clients' seeds add to each chunk of the sum.
 
         Raises:
             UnverifiedSum: their second components do not add up to the sum's.

@@ -100,7 +100,7 @@ def find_parameters(layout: Layout, clients: int, scheme: str = CKKS) -> Paramet
 
 
 def tolerance(verify: bool) -> float:
-    """How far an honest decrypted entry may be from an integer."""
+    """Return how far an honest decrypted entry may be from an integer."""
     shares = _ROUNDING_SHARE + _FLOAT_SHARE
     return shares if verify else shares + _NOISE_SHARE
 

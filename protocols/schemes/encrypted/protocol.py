@@ -59,7 +59,7 @@ class EncryptedSum(Protocol, frozen=True):
 
     @property
     def protects(self) -> str:  # type: ignore[override]
-        """As in `Protocol`, which it does for both of them."""
+        """Sentence for reports; it says where sums are not verified."""
         hidden = (
             "each client's vector from the server and from the key holder, unless they work "
             "together; the key holder receives the sum"

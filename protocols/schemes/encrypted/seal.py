@@ -168,7 +168,7 @@ class KeyPair:
 
 
 def to_entries(parameters: Parameters, layout: Layout, vector: Integers) -> Integers:
-    """What is encrypted for a vector: the vector, or the limbs of its residues, limb by limb."""
+    """Return what is encrypted: the vector, or the limbs of its residues, limb by limb."""
     if parameters.limb_bits == 0:
         return vector
     residues = layout.embed(vector).astype(np.uint64)

@@ -371,6 +371,6 @@ class PairwiseClient(Party):
 
 
 def _either(share: bytes, *, survived: bool) -> bytes:
-    """Of a survivor the share of its self-mask seed, else that of its mask key; never both."""
+    """Choose a survivor's share of its self-mask seed, else of its mask key; never both."""
     half = len(share) // 2
     return share[:half] if survived else share[half:]

@@ -98,7 +98,7 @@ def check_order(advert: Advert) -> None:
 
 
 def commitment(session: Session, name: str, self_mask_seed: bytes) -> bytes:
-    """What a client says of its seed in advance: hides it, for the seed is random, and binds."""
+    """Commit to a client's seed: the commitment hides it, for the seed is random, and binds."""
     return derive(self_mask_seed, session.id, "pairwise", "self-mask commitment", name)
 
 
@@ -143,7 +143,7 @@ def open_share(session: Session, agreed: bytes, owner: str, holder: str, sealed:
 
 
 def survivors_statement(session: Session, names: tuple[str, ...]) -> bytes:
-    """What a client signs: one set of survivors of one session."""
+    """Make what a client signs: one set of survivors of one session."""
     tag = domain_tag("pairwise survivors")
     return tag.encode() + hashlib.sha256(encode((tag, session.id, names))).digest()
 

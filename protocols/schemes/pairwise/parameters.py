@@ -127,7 +127,7 @@ def find_parameters(
 
 
 def describe(parameters: Parameters, min_cohort: int | None = None) -> dict[str, str]:
-    """What the parameters are and what they promise, as lines for people."""
+    """Say what the parameters are and what they promise, as lines for people."""
     p = parameters
     cohort = p.clients // 2 + 1 if min_cohort is None else min_cohort
     if p.complete:

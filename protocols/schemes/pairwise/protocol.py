@@ -111,7 +111,7 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
         )
 
     def check(self, session: Session) -> None:
-        """As everywhere, and the session's terms are ones that the parameters bear.
+        """Check the session, and that its terms are ones that the parameters bear.
 
         Raises:
             InvalidSession: also for more declared corrupt clients than `corrupt_fraction`, a

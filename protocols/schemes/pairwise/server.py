@@ -432,7 +432,7 @@ class PairwiseServer(Party):
             )
 
     def _masks_left(self, state: CollectingOpenings, secrets: Mapping[str, bytes]) -> list[Mask]:
-        """What stands between the total and the sum, each with the sign that removes it."""
+        """List the masks between the total and the sum, each with the sign that removes it."""
         place = wire.indices(self.session)
         keys = {node.advert.name: node.advert.mask_key for node in state.nodes}
         masks = [

@@ -161,7 +161,7 @@ class ConvNetModel(Model):
         return np.concatenate(parts).astype(np.float64)
 
     def save(self, path: Path, card: dict[str, Any]) -> None:
-        """As `Model.save`; the card gains `architecture` as well."""
+        """Write the model and its card, which gains `architecture`."""
         architecture = {
             "image_shape": self.architecture.image_shape,
             "widths": self.architecture.widths,
