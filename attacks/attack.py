@@ -20,7 +20,7 @@ ClaimT = TypeVar("ClaimT")
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """How well an attack did, by one metric.
+    """The success of an attack, by one metric.
 
     Attributes:
         metric: "AUC", "TPR at 1 % FPR", "exact rows", "attribution", …
@@ -44,7 +44,9 @@ class Measure(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Known:
-    """What an attacker is assumed to know beside its view; an attack says which of it it uses.
+    """The knowledge that an attacker is assumed to have beside its view.
+
+    An attack says which of it it uses.
 
     Attributes:
         candidates: rows (m, d) float of which some are in the sum, for membership.
@@ -66,7 +68,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Truth:
-    """What really was there: for judging only, never for an attack.
+    """The true data: for judging only, never for an attack.
 
     Attributes:
         clients: every client's rows as they went into the run.
@@ -95,7 +97,7 @@ class Picture(NamedTuple):
 
 
 class Attack(ABC, Generic[ClaimT]):
-    """One attack. Its docstring says what it does, by which formula, and what it must know.
+    """One attack, whose docstring says its action, its formula, and what it must know.
 
     Attributes:
         name: as on the command line and in reports.
@@ -134,11 +136,14 @@ class Attack(ABC, Generic[ClaimT]):
         """Measure how much of a claim is true; for None, what guessing gives."""
 
     def pictures(self, claim: ClaimT | None, truth: Truth) -> list[Picture]:
-        """Rebuilt images beside the true ones, for attacks that rebuild images."""
+        """Return rebuilt images beside the true ones, for attacks that rebuild images."""
         return []
 
     def roc(self, claim: ClaimT | None, truth: Truth) -> tuple[Floats, Floats] | None:
-        """False and true positive rates at every threshold, for attacks that score candidates."""
+        """Return false and true positive rates at every threshold.
+
+        They are for attacks that score candidates.
+        """
         return None
 
 

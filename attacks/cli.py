@@ -125,7 +125,7 @@ def _show(results: Any) -> None:
 
 
 def _show_matrix(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Attacks are columns under numbers, for their names are long."""
+    """Show a matrix in which attacks are columns under numbers, for their names are long."""
     console = Console()
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(header[0], no_wrap=True)

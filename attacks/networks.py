@@ -22,7 +22,10 @@ Tensors = dict[str, NDArray[Any]]
 
 
 def tensors_of(network: "torch.nn.Module") -> Tensors:
-    """A network's weights by name; contiguous, for safetensors writes the memory as it lies."""
+    """Return a network's weights by name.
+
+    They are contiguous, for safetensors writes the memory as it lies.
+    """
     return {name: tensor.contiguous().numpy() for name, tensor in network.state_dict().items()}
 
 
@@ -38,7 +41,7 @@ def put_into(network: "torch.nn.Module", tensors: Tensors) -> None:
 
 
 def digest(tensors: Tensors, card: msgspec.Struct) -> bytes:
-    """SHA-256 (32 bytes) over the weights and the card."""
+    """Hash the weights and the card with SHA-256 (32 bytes)."""
     hashed = hashlib.sha256(msgspec.json.encode(card))
     for name, tensor in sorted(tensors.items()):
         header = json.dumps([name, str(tensor.dtype), list(tensor.shape)])

@@ -38,17 +38,17 @@ class Secret(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 
 
 def domain_tag(purpose: str) -> str:
-    """Make the tag that tells what is hashed or signed for one purpose from all else."""
+    """Make the tag that separates hashes and signatures of one purpose from all others."""
     return f"secure-afl/{WIRE_VERSION} {purpose}"
 
 
 def encode(value: object) -> bytes:
-    """The canonical bytes of a struct, or of a tuple of structs and plain values."""
+    """Return the canonical bytes of a struct, or of a tuple of structs and plain values."""
     return _encoder.encode(value)
 
 
 def decode(data: bytes, kind: type[T], *, party: str = "", step: str = "") -> T:
-    """The value of type `kind` whose canonical encoding is `data`.
+    """Return the value of type `kind` whose canonical encoding is `data`.
 
     Raises:
         Malformed: for any other bytes, naming `party` and `step`.

@@ -38,7 +38,10 @@ class InvalidLayout(Refused):
 
 
 class WouldOverflow(Refused):
-    """A sum or an addend that the ring or its block's bounds cannot hold; the message names it."""
+    """A sum or an addend that the ring or its block's bounds cannot hold.
+
+    The message names it.
+    """
 
 
 class InvalidVector(Refused):
@@ -82,7 +85,7 @@ class WrongRecipient(MessageRejected):
 
 
 class UnknownSender(MessageRejected):
-    """The sender is not on the roster, or not in a role that may send this step."""
+    """A sender not on the roster, or not in a role that may send this step."""
 
 
 class BadSignature(MessageRejected):

@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file for its owner alone: after a crash it is the old one or the new one, whole.
+    """Write a file for its owner alone, whole even after a crash.
+
+    After a crash the file is the old one or the new one.
 
     Written aside, flushed to the disk, then renamed. Callers see to it that no two of them write
     one path at a time.

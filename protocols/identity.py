@@ -64,7 +64,10 @@ class Member(Wire, frozen=True):
             raise BadSignature(f"not signed by '{self.name}'") from None
 
     def seal(self, secret: bytes, info: bytes) -> bytes:
-        """HPKE single-shot seal to this member: 1120 + len(secret) + 16 bytes, fresh each time."""
+        """Seal a secret to this member: HPKE single-shot, 1120 + len(secret) + 16 bytes.
+
+        The sealed bytes are fresh each time.
+        """
         try:
             public = hpke.MLKEM768X25519PublicKey(
                 MLKEM768PublicKey.from_public_bytes(self.seal_key[:MLKEM_PUBLIC_BYTES]),
@@ -84,7 +87,7 @@ class Identity:
 
     @classmethod
     def generate(cls, name: str) -> "Identity":
-        """A new identity from the operating system's randomness."""
+        """Make a new identity from the operating system's randomness."""
         return cls(name, Ed25519PrivateKey.generate())
 
     @property
@@ -93,17 +96,17 @@ class Identity:
         return self._signing_key.public_key().public_bytes_raw()
 
     def sign(self, data: bytes) -> bytes:
-        """Ed25519 signature, 64 bytes, the same each time."""
+        """Sign `data` with Ed25519: a signature of 64 bytes, the same each time."""
         return self._signing_key.sign(data)
 
     def enrol(self, role: str, nonce: bytes) -> "Enrolment":
-        """Take part in the session that will be formed under `nonce`, with a fresh sealing key."""
+        """Enrol in the session that will be formed under `nonce`, with a fresh sealing key."""
         return Enrolment(
             self, role, nonce, MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
         )
 
     def save(self) -> bytes:
-        """The whole identity, private key included."""
+        """Return the whole identity as bytes, private key included."""
         return encode(_SavedIdentity(self.name, self._signing_key.private_bytes_raw()))
 
     @classmethod
@@ -124,7 +127,7 @@ class Identity:
 
 
 class Enrolment:
-    """An identity in one session: what it needs to sign, and to open what is sealed to it."""
+    """An identity in one session: the keys to sign, and to open sealed messages."""
 
     def __init__(
         self,
@@ -170,7 +173,10 @@ class Enrolment:
         return secret
 
     def save(self) -> bytes:
-        """Everything, private keys included, so that a party can restart within its session."""
+        """Return everything as bytes, private keys included.
+
+        With these bytes a party can restart within its session.
+        """
         return encode(
             _SavedEnrolment(
                 self.identity.save(),

@@ -88,7 +88,7 @@ class Layout(Wire, frozen=True, dict=True):
 
     @cached_property
     def ring_bits(self) -> int:
-        """The narrowest ring with `high − low < 2^b` for every block: 32, 40, 48 or 64."""
+        """Bits of the narrowest ring with `high − low < 2^b` for every block: 32, 40, 48 or 64."""
         widest = max(block.high - block.low for block in self.blocks)
         return next(bits for bits in RING_BITS if widest < 2**bits)
 
@@ -123,11 +123,13 @@ class Layout(Wire, frozen=True, dict=True):
                 )
 
     def split(self, vector: Integers) -> dict[str, Integers]:
-        """Views of a vector's blocks, by name."""
+        """Split a vector into views of its blocks, by name."""
         return {b.name: p for b, p in zip(self.blocks, self._parts(vector), strict=True)}
 
     def embed(self, vector: Integers) -> RingVector:
-        """The vector modulo 2^b: uint32 for 32 bits, else uint64 whose upper bits carry no meaning.
+        """Return the vector modulo 2^b.
+
+        The words are uint32 for 32 bits, else uint64 whose upper bits carry no meaning.
 
         2^b divides 2^32 or 2^64, so that machine arithmetic on the result is ring arithmetic.
         The result is a copy, to be masked in place.
@@ -135,18 +137,20 @@ class Layout(Wire, frozen=True, dict=True):
         return vector.astype(np.uint32) if self.ring_bits == 32 else vector.astype(np.uint64)
 
     def zeros(self) -> RingVector:
-        """The sum of nothing, to be added to in place."""
+        """Make a vector of zeros, to which vectors are added in place."""
         return self.embed(np.zeros(self.length, dtype=np.int64))
 
     def pack(self, vector: RingVector) -> bytes:
-        """b/8 little-endian bytes an entry."""
+        """Pack a vector into b/8 little-endian bytes an entry."""
         if self.ring_bits in (32, 64):
             return vector.astype(f"<u{self.ring_bits // 8}", copy=False).tobytes()
         words = np.ascontiguousarray(vector, dtype="<u8").view(np.uint8).reshape(-1, 8)
         return words[:, : self.ring_bits // 8].tobytes()
 
     def unpack(self, data: bytes) -> RingVector:
-        """The inverse of `pack`; a read-only view where the ring is a machine word.
+        """Unpack a vector that `pack` packed.
+
+        The vector is a read-only view where the ring is a machine word.
 
         Raises:
             InvalidVector: `data` is not `packed_bytes` long.
@@ -162,7 +166,7 @@ class Layout(Wire, frozen=True, dict=True):
         return words.view("<u8").reshape(self.length)
 
     def decode(self, total: RingVector, *, party: str = "", step: str = "") -> Integers:
-        """The one integer in `[low, low + 2^b)` that each entry of the sum stands for.
+        """Return, for each entry of the sum, its one integer in `[low, low + 2^b)`.
 
         Raises:
             SumOutOfBounds: an entry above its block's `high`.

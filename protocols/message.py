@@ -31,7 +31,7 @@ _ZERO_NONCE = bytes(12)
 
 
 class Header(Wire, frozen=True):
-    """What the sender signs.
+    """The fields that the sender signs.
 
     Attributes:
         version, session: wire version and session id.
@@ -87,7 +87,7 @@ class Channel(Secret, frozen=True):
 
 
 def derive(key: bytes, session_id: bytes, *purpose: str, length: int = 32) -> bytes:
-    """HKDF-SHA256 (RFC 5869): a key bound to the session and to a purpose."""
+    """Derive a key bound to the session and to a purpose, by HKDF-SHA256 (RFC 5869)."""
     return HKDF(hashes.SHA256(), length, salt=session_id, info=encode(purpose)).derive(key)
 
 
@@ -102,7 +102,7 @@ def open_channel(session: Session, enrolment: Enrolment, recipient: str, secret:
 def seal(
     session: Session, enrolment: Enrolment, channel: Channel, step: str, content: bytes
 ) -> Message:
-    """The one message of this step on this channel; the same bytes each time."""
+    """Make the one message of this step on this channel; the same bytes each time."""
     body = _encrypt(session, enrolment, channel, step, content)
     return _sign(session, enrolment, channel, step, body, ())
 
@@ -113,7 +113,10 @@ def seal_together(
     step: str,
     contents: Sequence[tuple[Channel, bytes]],
 ) -> list[Message]:
-    """One message of this step on each channel; each is signed over the tags of all."""
+    """Make one message of this step on each channel.
+
+    Each message is signed over the tags of all.
+    """
     bodies = [_encrypt(session, enrolment, channel, step, data) for channel, data in contents]
     batch = tuple(body[-_TAG_BYTES:] for body in bodies)
     return [
@@ -123,7 +126,7 @@ def seal_together(
 
 
 def check(session: Session, recipient: str, message: Message) -> Header:
-    """The header, once session, recipient, sender and signature are right.
+    """Return the header, once session, recipient, sender and signature are right.
 
     Raises:
         Malformed, SessionMismatch, WrongRecipient, UnknownSender, BadSignature: in that order.

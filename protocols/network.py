@@ -28,7 +28,7 @@ def flip_a_bit(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Fault:
-    """What befalls the messages that match; None matches any.
+    """The fault that strikes the messages that match; None matches any.
 
     A lost message never arrives, a delayed one arrives after the next deadline, a duplicate arrives
     twice, and a tampered one arrives as `tamper` makes it.
@@ -41,7 +41,7 @@ class Fault:
     tamper: Callable[[bytes], bytes] = flip_a_bit
 
     def matches(self, sender: str, recipient: str, step: str) -> bool:
-        """Whether a message of these attributes is struck."""
+        """Say whether a message of these attributes is struck."""
         wanted = (self.sender, self.recipient, self.step)
         return all(
             want in (None, have)
@@ -102,7 +102,7 @@ class _Parcel(NamedTuple):
 
 
 class Network:
-    """Runs the parties of one session to its end.
+    """The network that runs the parties of one session to its end.
 
     Args:
         parties: in the order in which they start; coordinators first.

@@ -65,17 +65,17 @@ class State(Secret, frozen=True, tag=True):
 
 
 class Fresh(State, frozen=True):
-    """Before the start."""
+    """The state before the start."""
 
 
 class Aborted(State, frozen=True):
-    """Over without a sum."""
+    """The state of a party whose session is over without a sum."""
 
     reason: str
 
 
 class Sum(Wire, frozen=True, eq=False):
-    """What a session releases, once.
+    """The sum that a session releases, once.
 
     Attributes:
         total: int64 vector of the layout's length, the exact sum over `included`.
@@ -163,7 +163,9 @@ class Party(ABC):
         return self._move(lambda: self._transition(self._state, received))
 
     def deadline(self, step: str) -> list[Message]:
-        """Wait no longer for `step`; ignored by a party that does not await it (any more).
+        """Stop waiting for `step`.
+
+        A party that does not, or no longer, await the step ignores the deadline.
 
         Raises:
             SessionAborted: what has arrived is not enough.
@@ -187,7 +189,10 @@ class Party(ABC):
         return None
 
     def save(self) -> bytes:
-        """The party's state, secrets included; the vector, session and keys are kept elsewhere."""
+        """Return the party's state as bytes, secrets included.
+
+        The vector, session and keys are kept elsewhere.
+        """
         saved = encode((self.session.id, self.name, encode(self._state)))
         return hashlib.sha256(saved).digest() + saved
 
@@ -215,11 +220,11 @@ class Party(ABC):
         return self
 
     def save_keys(self) -> bytes:
-        """The party's saved enrolment, private keys included."""
+        """Return the party's saved enrolment, private keys included."""
         return self._enrolment.save()
 
     def reload(self) -> Self:
-        """This party as a fresh process would have it, from its saved state."""
+        """Return this party as a fresh process would have it, from its saved state."""
         return copy.copy(self).restore(self.save())
 
     def _move(self, next_state: Callable[[], State]) -> list[Message]:
@@ -268,7 +273,7 @@ class Party(ABC):
     def _open_spooled(
         self, sender: str, kind: type[_Content], is_same: Callable[[Header, _Content], bool]
     ) -> _Content:
-        """The content of a message that this party took earlier and spooled.
+        """Return the content of a message that this party took earlier and spooled.
 
         Raises:
             BadSavedState: it is not there, damaged, or not the one that `is_same` knows.
@@ -300,7 +305,7 @@ class Party(ABC):
         return self._fingerprint(secret, self._prepared)
 
     def _contribution(self, secret: bytes, fingerprint: bytes) -> Integers:
-        """This client's vector, the one that it began with.
+        """Return this client's vector, the one that it began with.
 
         Raises:
             InvalidVector: the data have changed since.

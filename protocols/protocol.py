@@ -39,7 +39,9 @@ class Coalition:
 
 
 class Protocol(Wire, frozen=True):
-    """A way to sum vectors; its fields are the parameters that all parties must agree on.
+    """A way to sum vectors, with the parameters that all parties must agree on.
+
+    The parameters are the fields.
 
     A field that has a description is a setting: it is a flag, a key of run.toml and a property of
     the JSON Schema. Modules of protocols import neither scipy nor tenseal when they are imported.
@@ -70,7 +72,10 @@ class Protocol(Wire, frozen=True):
 
     @abstractmethod
     def coordinators(self) -> Mapping[str, str]:
-        """Default name to role of every party that is not a client, in the order they start."""
+        """Return the default name and the role of every coordinator, in starting order.
+
+        A coordinator is a party that is not a client.
+        """
 
     @abstractmethod
     def coalitions(self) -> tuple[Coalition, ...]:
@@ -87,7 +92,10 @@ class Protocol(Wire, frozen=True):
         return 0
 
     def advice(self, clients: int) -> tuple[str, ...]:
-        """List what the reader of a report should know of these parameters for so many clients."""
+        """List what a report's reader should know of these parameters.
+
+        The advice is for so many clients.
+        """
         return ()
 
     def client(
@@ -114,7 +122,7 @@ class Protocol(Wire, frozen=True):
         spool: Spool | None = None,
         entropy: Entropy = secrets.token_bytes,
     ) -> Party:
-        """A coordinator of the session, in the role that the roster gives it.
+        """Make a coordinator of the session, in the role that the roster gives it.
 
         `spool` is where it may keep bulky messages; by default in memory, which a restart loses.
 
@@ -161,7 +169,7 @@ def roles() -> tuple[str, ...]:
 
 
 def new_nonce() -> bytes:
-    """A nonce for a session that is about to be formed."""
+    """Make a nonce for a session that is about to be formed."""
     return secrets.token_bytes(NONCE_BYTES)
 
 

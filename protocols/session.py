@@ -93,7 +93,7 @@ class Session(Wire, frozen=True, dict=True):
         return self.of_role(CLIENT)
 
     def of_role(self, role: str) -> tuple[str, ...]:
-        """Names of the parties in `role`, in roster order."""
+        """Return the names of the parties in `role`, in roster order."""
         return tuple(member.name for member in self.roster if member.role == role)
 
     def member(self, name: str) -> Member:

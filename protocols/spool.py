@@ -49,7 +49,9 @@ class MemorySpool:
 
 
 class FileSpool:
-    """A spool in a folder of its own, one file a sender, readable by its owner only.
+    """A spool in a folder of its own, one file a sender.
+
+    Only the folder's owner can read it.
 
     The files hold sealed messages, which nobody without the party's sealing key can open.
     """

@@ -6,7 +6,10 @@ __all__ = ["ConfigError", "DataError", "LedgerRefusal", "SecureAflError"]
 
 
 class DataError(SecureAflError, ValueError):
-    """Input data that cannot be used; the message names the value, the range and the fix."""
+    """Input data that cannot be used.
+
+    The message names the value, the range and the fix.
+    """
 
 
 class ConfigError(SecureAflError, ValueError):
@@ -14,4 +17,7 @@ class ConfigError(SecureAflError, ValueError):
 
 
 class LedgerRefusal(SecureAflError):
-    """A ledger does not allow another release about these data; the message says what is left."""
+    """A ledger's refusal of another release about these data.
+
+    The message says what is left.
+    """

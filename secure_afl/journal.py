@@ -79,12 +79,14 @@ class Journal(Generic[Result]):
         self._results[key] = result
 
     def __len__(self) -> int:
-        """Number of results."""
+        """Return the number of results."""
         return len(self._results)
 
 
 def key_of(*depends: Any, code: Sequence[str] = ()) -> str:
-    """Make the key of a piece of work: SHA-256, hex, of all that it depends on.
+    """Make the key of a piece of work from all that it depends on.
+
+    The key is SHA-256, hex.
 
     Args:
         depends: values that JSON holds, in any nesting.
@@ -97,7 +99,10 @@ def key_of(*depends: Any, code: Sequence[str] = ()) -> str:
 
 @cache
 def code_digest(module: str) -> bytes:
-    """Hash the source of a module and of all that it imports of its own project, 32 bytes."""
+    """Hash the source of a module and of its imports, 32 bytes.
+
+    The imports are those of the module's own project.
+    """
     hashed = hashlib.sha256()
     for name in sorted(_reached(module)):
         source, _ = _read(name)
@@ -106,7 +111,7 @@ def code_digest(module: str) -> bytes:
 
 
 def _reached(module: str) -> set[str]:
-    """The modules that one imports, directly or not, of its own project."""
+    """Return the modules that one imports, directly or not, of its own project."""
     own = {*_OWN, module.split(".")[0]}
     found: set[str] = set()
     waiting = [module]
@@ -121,7 +126,10 @@ def _reached(module: str) -> set[str]:
 
 @cache
 def _read(module: str) -> tuple[bytes, tuple[str, ...]]:
-    """A module's source, and what may be names of modules that it imports; empty for none."""
+    """Read a module's source, and what may be names of modules that it imports.
+
+    Both are empty for no module.
+    """
     try:
         spec = importlib.util.find_spec(module)
     except (ModuleNotFoundError, ValueError):

@@ -28,7 +28,7 @@ from secure_afl.methods.method import AnyMethod, PublicState
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Opened:
-    """What a ploy made of the victim's upload.
+    """The result that a ploy got from the victim's upload.
 
     Attributes:
         victim: the client's name.
@@ -58,7 +58,10 @@ class EncryptedSumAttack(Attack[Opened]):
 
     @abstractmethod
     def made(self, session: Session, victim: str, ally: str) -> Ploy:
-        """Make the ploy against a victim, with the client that works with the server, if any."""
+        """Make the ploy against a victim.
+
+        The client that works with the server takes part, if there is any.
+        """
 
     def ploy(self, session: Session, coalition: Sequence[str]) -> Sequence[Lie] | None:
         """Return the ploy's lies; None for another protocol or coalition."""

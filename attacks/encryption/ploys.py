@@ -66,7 +66,7 @@ class Ploy:
 
 
 def relabelled_upload(session: Session, victim: str) -> Ploy:
-    """The server passes one upload off as the sum of all."""
+    """Make the ploy in which the server passes one upload off as the sum of all."""
 
     def say(view: View) -> Total:
         return Total(_listed(view), _uploaded(view)[victim])
@@ -75,7 +75,9 @@ def relabelled_upload(session: Session, victim: str) -> Ploy:
 
 
 def chosen_ciphertext(session: Session, victim: str) -> Ploy:
-    """The server asks for the decryption of (0, w): w·s, which tells the key; w = 2^10·scale.
+    """Make the ploy in which the server asks for the decryption of (0, w).
+
+    The decryption is w·s, which tells the key; w = 2^10·scale.
 
     Wants a layout whose bounds hold ± 2^20 and at least N entries.
     """
@@ -95,7 +97,9 @@ def chosen_ciphertext(session: Session, victim: str) -> Ploy:
 
 
 def malicious_addend(session: Session, client: str, victim: str) -> Ploy:
-    """A client adds (0, w) to its own upload, and the released sum carries w·s.
+    """Make the ploy in which a client adds (0, w) to its own upload.
+
+    The released sum then carries w·s.
 
     The server does its work, and shares what it has seen. Wants N entries, and sums that are small
     beside w = 2^14 and bounds that hold 2^14 times the key's largest slot, about 2^8.
@@ -121,7 +125,10 @@ def malicious_addend(session: Session, client: str, victim: str) -> Ploy:
 
 
 def rushing_client(session: Session, client: str, victim: str) -> Ploy:
-    """A client that speaks last, and is shown the others' uploads, cancels all but the victim's."""
+    """Make the ploy of a client that speaks last and cancels others' uploads.
+
+    The client is shown the others' uploads, and cancels all but the victim's.
+    """
 
     def say_ciphertexts(view: View) -> Ciphertexts:
         ring = _ring(session)
@@ -143,7 +150,9 @@ def rushing_client(session: Session, client: str, victim: str) -> Ploy:
 def key_recovery(
     session: Session, victim: str, published: Callable[[], Slots] | None = None
 ) -> Ploy:
-    """The server, which follows the protocol, solves c0 + c1·s = m for s (Li and Micciancio 2021).
+    """Make the ploy in which the server solves c0 + c1·s = m for s.
+
+    The server follows the protocol (Li and Micciancio 2021).
 
     Args:
         published: the sum as a naive deployment publishes it, not rounded; without it, the sum that
@@ -179,7 +188,7 @@ def _released(view: View) -> Integers | None:
 
 
 def _open_with_key_image(view: View, victim: str, weight: int) -> Integers | None:
-    """The key is the integer polynomial nearest to the released slots over the weight."""
+    """Open with the integer polynomial nearest to the released slots over the weight as key."""
     if view.released is None:
         return None
     ring = _ring(view.session)
@@ -199,7 +208,7 @@ def _lying_server(say: Callable[[View], Total]) -> Lie:
 
 
 def _lying_client(client: str, say: Callable[[View], Ciphertexts]) -> tuple[Lie, Lie]:
-    """Both messages of a client's step: the ciphertexts, and a voucher that fits them."""
+    """Make both messages of a client's step: the ciphertexts, and a voucher that fits them."""
 
     def vouch(view: View) -> Voucher:
         # The same ciphertexts again: they are made of what was there before this client spoke.
@@ -230,7 +239,7 @@ def _uploaded(view: View) -> dict[str, tuple[bytes, ...]]:
 
 
 def _listed(view: View) -> tuple[VouchedUpload, ...]:
-    """The list that an honest server would give."""
+    """Return the list that an honest server would give."""
     return tuple(
         VouchedUpload(client, ciphertext_digest(view.session, client, chunks))
         for client, chunks in sorted(_uploaded(view).items())

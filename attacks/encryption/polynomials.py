@@ -25,13 +25,13 @@ class Pair:
 
 
 def modulus(ring: Ring) -> int:
-    """The prime q."""
+    """Return the prime q."""
     (prime,) = ring.context.first_context_data().parms().coeff_modulus()
     return int(prime.value())
 
 
 def take_apart(ring: Ring, data: bytes) -> Pair:
-    """The components of a ciphertext in SEAL's encoding."""
+    """Return the components of a ciphertext in SEAL's encoding."""
     ciphertext = ring.load(data)
     degree = ring.parameters.degree
     first = [ciphertext[i] for i in range(degree)]
@@ -39,19 +39,19 @@ def take_apart(ring: Ring, data: bytes) -> Pair:
 
 
 def put_together(ring: Ring, pair: Pair) -> bytes:
-    """SEAL 4's encoding of a ciphertext with these components, whatever they are."""
+    """Return SEAL 4's encoding of a ciphertext with these components, whatever they are."""
     return ring.save(_ciphertext(ring, pair))
 
 
 def decode(ring: Ring, words: Words) -> Slots:
-    """The entries of a plaintext polynomial."""
+    """Return the entries of a plaintext polynomial."""
     # As a ciphertext (m, 0), which any secret key decrypts to m.
     key_pair = KeyPair(ring, bytes(64), bytes(64))
     return ring.decrypt(key_pair.secret_key, _ciphertext(ring, Pair(words, [0] * len(words))))
 
 
 def decrypt(ring: Ring, key: Words, data: bytes) -> Slots:
-    """The entries of a ciphertext, with a secret key's words."""
+    """Decrypt the entries of a ciphertext, with a secret key's words."""
     pair, q = take_apart(ring, data), modulus(ring)
     return decode(
         ring, [(a + b * s) % q for a, b, s in zip(pair.first, pair.second, key, strict=True)]
@@ -59,13 +59,19 @@ def decrypt(ring: Ring, key: Words, data: bytes) -> Slots:
 
 
 def polynomial(ring: Ring, entries: Slots, scale: float) -> Words:
-    """The words of the integer polynomial nearest to entries, as the encoder rounds it."""
+    """Return the words of the integer polynomial nearest to entries.
+
+    It is rounded as the encoder rounds it.
+    """
     plaintext = ring.encode_slots(entries, scale)
     return [plaintext[i] for i in range(ring.parameters.degree)]
 
 
 def key_from_sum(pair: Pair, message: Words, q: int) -> Words | None:
-    """s = (m − c0)/c1, where m = c0 + c1·s is known exactly; None if c1 has no inverse."""
+    """Return s = (m − c0)/c1, where m = c0 + c1·s is known exactly.
+
+    None if c1 has no inverse.
+    """
     if 0 in pair.second:
         return None
     return [
@@ -75,7 +81,9 @@ def key_from_sum(pair: Pair, message: Words, q: int) -> Words | None:
 
 
 def key_from_real_parts(pairs: Sequence[Pair], messages: Sequence[Words], q: int) -> Words | None:
-    """s from two sums of which only real parts are known, and so m + m̄ at every place.
+    """Return s from two sums of which only real parts are known.
+
+    So m + m̄ is known at every place.
 
     At a place and its conjugate the two sums are two equations in the two words of s there:
     m + m̄ = c0 + c̄0 + c1·s + c̄1·s̄.
@@ -97,7 +105,7 @@ def key_from_real_parts(pairs: Sequence[Pair], messages: Sequence[Words], q: int
 
 
 def uncompressed(ring: Ring, pair: Pair) -> bytes:
-    """SEAL 4's uncompressed encoding of a ciphertext with these components."""
+    """Return SEAL 4's uncompressed encoding of a ciphertext with these components."""
     words = np.array([*pair.first, *pair.second], dtype="<u8")
     # Magic, header size and version are those of anything that this SEAL writes.
     sample = ring.save(ring.encrypt(KeyPair(ring, bytes(64), bytes(64)).public_key, bytes(64)))
@@ -116,5 +124,8 @@ def _ciphertext(ring: Ring, pair: Pair) -> Any:
 
 
 def _header(sample: bytes, body: bytes) -> bytes:
-    """SEAL's header of an uncompressed object: magic, sizes, and the version of the sample."""
+    """Return SEAL's header of an uncompressed object.
+
+    It holds magic, sizes, and the version of the sample.
+    """
     return struct.pack("<HBBBBHQ", 0xA15E, 16, sample[3], sample[4], 0, 0, 16 + len(body))

@@ -15,7 +15,7 @@ _MAGIC = bytes.fromhex("5ea110")
 
 
 class Vectors:
-    """TenSEAL's context at N = 8192, [60, 40, 40], scale 2^40, and what its vectors are made of."""
+    """TenSEAL's context at N = 8192, [60, 40, 40], scale 2^40, and its vectors' parts."""
 
     def __init__(self) -> None:
         import tenseal
@@ -30,11 +30,11 @@ class Vectors:
         self._seal_context = _context_of_all_primes()
 
     def encrypt(self, values: Slots) -> Any:
-        """A `ckks_vector` of at most N/2 reals."""
+        """Encrypt at most N/2 reals as a `ckks_vector`."""
         return self.tenseal.ckks_vector(self.context, values.tolist())
 
     def pair(self, vector: Any) -> Pair:
-        """The components of a vector's ciphertext modulo the first prime."""
+        """Return the components of a vector's ciphertext modulo the first prime."""
         data = vector.serialize()
         ciphertext = load_unchecked(self.ring, data[data.index(_MAGIC) :], self._seal_context)
         words = [[ciphertext[at + i] for i in range(DEGREE)] for at in (0, 2 * DEGREE)]
@@ -42,7 +42,10 @@ class Vectors:
 
 
 def recover_key(vectors: Vectors, sums: Sequence[Any], published: Sequence[Slots]) -> Words | None:
-    """The secret key's words, from two sums and their decryptions as TenSEAL returns them."""
+    """Return the secret key's words, from two sums and their decryptions.
+
+    The decryptions are those that TenSEAL returns.
+    """
     ring = vectors.ring
     messages = []
     for values in published:
@@ -54,7 +57,7 @@ def recover_key(vectors: Vectors, sums: Sequence[Any], published: Sequence[Slots
 
 
 def decrypt_reals(vectors: Vectors, key: Words, vector: Any) -> Slots:
-    """The N/2 real parts of a vector, with a recovered key."""
+    """Return the N/2 real parts of a vector, with a recovered key."""
     pair, q = vectors.pair(vector), modulus(vectors.ring)
     words = [(a + b * s) % q for a, b, s in zip(pair.first, pair.second, key, strict=True)]
     return decode(vectors.ring, words)[::2]

@@ -41,7 +41,7 @@ Progress = Callable[[int, int], None]
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """How a decoder is trained.
+    """The recipe by which a decoder is trained.
 
     Attributes:
         side: pixels of its images each way, one of 16, 32, 64, 128.
@@ -75,7 +75,7 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 class Card(msgspec.Struct, frozen=True):
-    """What a saved decoder says about itself.
+    """The description that a saved decoder gives of itself.
 
     Attributes:
         backbone: hex digest of the backbone whose features it reads.
@@ -138,7 +138,7 @@ class Decoder:
 
     @classmethod
     def load(cls, path: Path) -> "Decoder":
-        """A saved decoder.
+        """Load a saved decoder.
 
         Raises:
             ConfigError: torch is missing.
@@ -220,7 +220,10 @@ def train_decoder(
 
 
 def _network(feature_dim: int, recipe: Recipe, mean: NDArray[np.floating]) -> "torch.nn.Module":
-    """Transposed convolutions that double the side; before training it gives the mean image."""
+    """Make transposed convolutions that double the side.
+
+    Before training the network gives the mean image.
+    """
     import torch
     from torch import nn
 
@@ -248,7 +251,10 @@ def _network(feature_dim: int, recipe: Recipe, mean: NDArray[np.floating]) -> "t
 
 
 def _mean_image(logits: "torch.Tensor", side: int) -> "torch.nn.Module":
-    """A layer that adds what is common to all images and brings pixels into 0..1."""
+    """Make a layer that adds what is common to all images.
+
+    The layer brings pixels into 0..1.
+    """
     import torch
     from torch import nn
 
@@ -267,7 +273,7 @@ def _mean_image(logits: "torch.Tensor", side: int) -> "torch.nn.Module":
 
 
 def _copies(public: Dataset, recipe: Recipe) -> list[Dataset]:
-    """The data set itself, and altered copies of it."""
+    """Return the data set itself, and altered copies of it."""
     rng = np.random.default_rng(recipe.seed)
     sets = [public]
     pictures = [
@@ -309,7 +315,10 @@ def _altered(picture: Image.Image, rng: np.random.Generator) -> NDArray[np.uint8
 
 
 def _border_colour(picture: Image.Image) -> tuple[int, ...]:
-    """The median colour of the top row: what a shifted image shows beyond its border."""
+    """Return the median colour of the top row.
+
+    A shifted image shows it beyond its border.
+    """
     top = np.asarray(picture)[0].reshape(-1, 3)
     return tuple(int(value) for value in np.median(top, axis=0))
 

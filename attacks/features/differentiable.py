@@ -23,7 +23,7 @@ _PROBE = 8
 
 @dataclass(frozen=True)
 class Differentiable:
-    """What a backbone does to an image, from its pixels on.
+    """A backbone's action on an image, from its pixels on.
 
     Attributes:
         shape: (h, w, channels) of an image once it is resized for the backbone.

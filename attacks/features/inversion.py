@@ -36,7 +36,7 @@ _RETRIEVED = (1, 5)
 
 @dataclass(frozen=True, eq=False)
 class Rebuilt:
-    """What an attack made of a view.
+    """Images that an attack made of a view.
 
     Attributes:
         leaks: the features that it began with.
@@ -67,7 +67,7 @@ class ImageAttack(Attack[Rebuilt]):
         self.most = most
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Rebuilt | None:
-        """Images of the features.
+        """Return images of the features.
 
         Raises:
             ConfigError: torch is missing, or something that the attack assumes is not known.
@@ -81,7 +81,7 @@ class ImageAttack(Attack[Rebuilt]):
 
     @abstractmethod
     def rebuild(self, leaks: Sequence[Leak], view: RunView, known: Known) -> Rebuilt:
-        """An image of each leak."""
+        """Make an image of each leak."""
 
     def judge(self, claim: Rebuilt | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
         """Against one true image for each rebuilt one.
@@ -276,7 +276,7 @@ def _backbone(known: Known, attack: str) -> Backbone:
 
 
 def _first_image(public: Images, shape: ImageShape) -> Images:
-    """The mean image, as the backbone takes images."""
+    """Return the mean image, as the backbone takes images."""
     mean = np.asarray(public, dtype=np.float64).mean(axis=0, keepdims=True)
     if mean.shape[3] != shape[2]:
         mean = np.repeat(mean.mean(axis=3, keepdims=True), shape[2], axis=3)
@@ -331,7 +331,10 @@ def _unit(rows: NDArray[np.floating]) -> Floats:
 
 
 def _true_images(truth: Truth) -> tuple[Images, dict[tuple[str, int], int]]:
-    """All true images at the side of judging, and where each client's rows are among them."""
+    """Return all true images at the side of judging, and where rows are.
+
+    The places are those of each client's rows among the images.
+    """
     names = sorted(truth.images)
     sides = [min(truth.images[name].shape[1:3]) for name in names]
     if not names:
@@ -343,7 +346,7 @@ def _true_images(truth: Truth) -> tuple[Images, dict[tuple[str, int], int]]:
 
 
 def _alike(images: Images, stack: Images) -> Images:
-    """Rebuilt images at the size of the true ones, and grey where those are."""
+    """Return rebuilt images at the size of the true ones, and grey where those are."""
     if images.shape[3] != stack.shape[3]:
         grey = images.mean(axis=3, keepdims=True)
         images = np.repeat(grey, stack.shape[3], axis=3)

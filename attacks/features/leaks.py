@@ -44,7 +44,7 @@ class Leak:
 
 
 def find_leaks(view: RunView, rng: np.random.Generator) -> list[Leak]:
-    """The features in the finest sums that the coalition has.
+    """Find the features in the finest sums that the coalition has.
 
     Of statistics: all rows where there are few of them, by `small_classes` or, up to `MAX_ROWS`
     rows, by `non_negative_rows`; elsewhere the columns of the cross term Q = FᵀY, each the sum of
@@ -69,7 +69,9 @@ def find_leaks(view: RunView, rng: np.random.Generator) -> list[Leak]:
 
 
 def cross_of_gradient(gradient: Floats) -> Floats:
-    """Q = FᵀY, (d, C), of rows F ≥ 0 from the gradient (d, C) of a softmax head at zero.
+    """Return Q = FᵀY, (d, C), of rows F ≥ 0 from a gradient (d, C).
+
+    The gradient is that of a softmax head at zero.
 
     There the shares are 1/C each, and the gradient summed over rows is S/C − Q, with S the sum of
     all rows. Where a feature is 0 in all rows of at least one class, Q is 0 there, and the largest
@@ -99,7 +101,7 @@ def _of_statistics(target: Target, rng: np.random.Generator) -> list[Leak]:
 
 
 def _rows(statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
-    """All rows where they can be told apart, else those of classes with one."""
+    """Return all rows where they can be told apart, else those of classes with one."""
     alone = small_classes(statistics)
     if alone is not None and len(alone.rows) == statistics.rows:
         return alone
@@ -130,7 +132,10 @@ def _of_gradient(
 
 
 def _leaks_of(cross: Floats, counts: Integers | None, clients: frozenset[str]) -> list[Leak]:
-    """Columns that hold rows. Without counts, a column no longer than one row is taken for one."""
+    """Return the columns that hold rows.
+
+    Without counts, a column no longer than one row is taken for one.
+    """
     lengths: NDArray[np.float64] = np.linalg.norm(cross, axis=0)
     single = counts == 1 if counts is not None else lengths < _SINGLE_NORM
     return [

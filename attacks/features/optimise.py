@@ -28,7 +28,7 @@ _START = 0.02
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How an image is looked for.
+    """Settings of the search for an image.
 
     Attributes:
         steps: of Adam, ≥ 1, shared out evenly among the stages.
@@ -58,7 +58,10 @@ class Settings(msgspec.Struct, frozen=True):
 
 
 class Inverted(NamedTuple):
-    """Images (n, h, w, channels) float32 in 0..1, and each one's cosine to its target (n,)."""
+    """Images (n, h, w, channels) float32 in 0..1, and their cosines to their targets.
+
+    The cosines are (n,).
+    """
 
     images: NDArray[np.float32]
     cosines: Floats
@@ -70,7 +73,7 @@ def invert(
     settings: Settings | None = None,
     begin: NDArray[np.floating] | None = None,
 ) -> Inverted:
-    """Images whose features point where the targets do, as smooth as `smoothness` asks.
+    """Find images whose features point where the targets do, as smooth as `smoothness` asks.
 
     min over δ of 1 − cos(φ(x), target) + λ·mean (δ − its neighbour)², where x = begin + δ within
     0..1, by Adam; one image for each target, all in one batch. δ is found at a low resolution
@@ -133,7 +136,7 @@ def _stage(
     settings: Settings,
     random: "torch.Generator",
 ) -> "torch.Tensor":
-    """The differences from `base`, (n, channels, h', w'), after one resolution's steps."""
+    """Return the differences from `base`, (n, channels, h', w'), after one resolution's steps."""
     import torch
 
     difference = begin.clone().requires_grad_(True)
@@ -176,7 +179,7 @@ def _cosines(
 
 
 def _roughness(images: "torch.Tensor") -> "torch.Tensor":
-    """Mean squared difference between neighbouring pixels, (n,)."""
+    """Return the mean squared difference between neighbouring pixels, (n,)."""
     down = (images[:, :, 1:, :] - images[:, :, :-1, :]).square().mean(dim=(1, 2, 3))
     right = (images[:, :, :, 1:] - images[:, :, :, :-1]).square().mean(dim=(1, 2, 3))
     return down + right

@@ -9,7 +9,9 @@ from secure_afl.errors import DataError
 
 
 def load_stack(dataset: Dataset, side: int) -> NDArray[np.float32]:
-    """Load all images of a data set at one size, float32 (n, side, side, 3) in 0..1.
+    """Load all images of a data set at one size, (n, side, side, 3).
+
+    They are float32 in 0..1.
 
     Grey is replicated to three channels.
 
@@ -28,7 +30,7 @@ def load_stack(dataset: Dataset, side: int) -> NDArray[np.float32]:
 
 
 def resize_stack(stack: NDArray[np.floating], side: int) -> NDArray[np.float32]:
-    """Images (n, h, w, channels) at another size, float32 (n, side, side, channels) in 0..1."""
+    """Resize images (n, h, w, channels), to float32 (n, side, side, channels) in 0..1."""
     n, height, width, channels = stack.shape
     if (height, width) == (side, side):
         return np.asarray(stack, dtype=np.float32)

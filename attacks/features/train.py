@@ -23,7 +23,9 @@ from secure_afl.runs.saving import check_folder
 
 
 def public_images(patterns: Sequence[str]) -> Dataset:
-    """All images that the patterns match, as one data set; their labels are not used.
+    """Return all images that the patterns match, as one data set.
+
+    Their labels are not used.
 
     Args:
         patterns: globs of image folders (<class>/*.jpg|png) or .npz files.

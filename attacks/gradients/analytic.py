@@ -20,7 +20,9 @@ class Row(NamedTuple):
 
 
 def labels_of_head(bias_gradient: Floats, rows: int, shares: Floats | None = None) -> Integers:
-    """The classes of the rows behind the gradient of a softmax head's bias, (n,) int64 in order.
+    """Return the classes of the rows behind the gradient of a softmax head's bias.
+
+    They are (n,) int64 in order.
 
     That gradient is the mean of p − y. Of one row its only negative entry is the row's class, for
     no share p exceeds 1 (iDLG, Zhao et al. 2020): exact. Of n rows a class occurs about
@@ -47,7 +49,9 @@ def labels_of_head(bias_gradient: Floats, rows: int, shares: Floats | None = Non
 
 
 def labels_of_weights(weight_gradient: Floats, rows: int) -> Integers:
-    """The classes behind the gradient (d, C) of a softmax head without bias, rows being ≥ 0.
+    """Return the classes behind the gradient (d, C) of a softmax head without bias.
+
+    The rows must be ≥ 0.
 
     The sum of a column is the mean of (p − y) times the sum of the row, which is positive: the same
     signs as those of a bias (Zhao et al. 2020). How much a row sums to is told by a class
@@ -63,7 +67,9 @@ def labels_of_weights(weight_gradient: Floats, rows: int) -> Integers:
 
 
 def row_of_head(gradient: Floats, weights: Floats, label: int | None = None) -> Row:
-    """The one row behind the gradient of a softmax head without bias, with its length.
+    """Return the one row behind the gradient of a softmax head without bias.
+
+    The row comes with its length.
 
     The gradient f(p − y)ᵀ has rank one: its leading left singular vector is ±f/‖f‖, and the sign is
     the one that makes the label's column negative. The length s is where the norm of the gradient
@@ -95,7 +101,7 @@ def row_of_head(gradient: Floats, weights: Floats, label: int | None = None) -> 
 
 
 def columns_of_head(gradient: Floats, labels: Integers) -> Floats:
-    """For each label the direction of its column in the gradient of a head, (n, d), of norm 1.
+    """Return each label's column direction in the gradient of a head, (n, d), of norm 1.
 
     The column of class c is the mean of f·(p_c − y_c): minus that is mostly the rows of c, less a
     little of all others. Of many rows of a class it is a blend, and rows of one class look alike.
@@ -111,7 +117,9 @@ def columns_of_head(gradient: Floats, labels: Integers) -> Floats:
 
 
 def class_sums_of_head(gradient: Floats, rows: int) -> Floats:
-    """The sums Q = FᵀY (d, C) of each class's rows, from a softmax head's gradient at zero.
+    """Return the sums Q = FᵀY (d, C) of each class's rows.
+
+    They come from a softmax head's gradient at zero.
 
     At zero every share is 1/C, so that the column of class c is f̄/C − Q_c/n, with f̄ the mean row.
     Of rows ≥ 0 every Q_c is ≥ 0: C times the greatest column, entry by entry, is f̄ wherever some
@@ -130,7 +138,7 @@ def class_sums_of_head(gradient: Floats, rows: int) -> Floats:
 
 
 def dense_input(weight_gradient: Floats, bias_gradient: Floats) -> Floats:
-    """The one input (k,) of a linear layer with bias, from its gradient.
+    """Return the one input (k,) of a linear layer with bias, from its gradient.
 
     ∂L/∂W_i = ∂L/∂b_i · x for every output i, so that x is their ratio (Phong et al. 2018),
     taken by least squares over all outputs. Exact for one input; of several, their mean with the
@@ -149,7 +157,7 @@ def dense_input(weight_gradient: Floats, bias_gradient: Floats) -> Floats:
 
 
 def neuron_inputs(weight_gradient: Floats, bias_gradient: Floats) -> NDArray[np.float64]:
-    """∂L/∂W_i over ∂L/∂b_i of every output i that has a derivative, (≤ m, k).
+    """Return ∂L/∂W_i over ∂L/∂b_i of every output i that has a derivative, (≤ m, k).
 
     Of several inputs, an output that only one of them activates gives that one (Boenisch et al.
     2023); others give mixtures.

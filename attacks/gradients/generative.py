@@ -34,7 +34,7 @@ _WIDEST = 3.0
 
 
 class GenerativeSettings(msgspec.Struct, frozen=True):
-    """How the latent and the maps are looked for.
+    """Settings of the search for the latent and the maps.
 
     Attributes:
         latent: the search for the latent; each of its restarts is a search from a random one, and
@@ -96,7 +96,7 @@ class Latent:
 
 
 class FeatureMap:
-    """The input of a later stage, kept within an ℓ1 ball around what it begins with.
+    """Input of a later stage, kept in an ℓ1 ball around its start.
 
     Args:
         generator: whose.
@@ -140,7 +140,9 @@ class FeatureMap:
 
 
 def project_l1(rows: "torch.Tensor", radii: "torch.Tensor") -> "torch.Tensor":
-    """Each row's nearest point in an ℓ1 ball around 0 (Duchi et al., ICML 2008, figure 1).
+    """Project each row onto an ℓ1 ball around 0.
+
+    Duchi et al., ICML 2008, figure 1.
 
     Args:
         rows: (n, d).
@@ -159,7 +161,7 @@ def project_l1(rows: "torch.Tensor", radii: "torch.Tensor") -> "torch.Tensor":
 
 @dataclass(frozen=True, eq=False)
 class Generated:
-    """What the search found.
+    """The images that the search found.
 
     Attributes:
         images: (n, channels, h, w) in 0..1, those that match best of all stages.
@@ -179,7 +181,7 @@ def invert_with_generator(
     generator: Generator,
     settings: GenerativeSettings | None = None,
 ) -> Generated:
-    """Images of which the victim's gradient points where the wanted one does.
+    """Find images of which the victim's gradient points where the wanted one does.
 
     1 − cos and the total variation, as Inverting Gradients, over what the generator can make.
 
@@ -277,7 +279,7 @@ class GradientGenerative(RowAttack):
         return isinstance(averaging_of(view)[0].architecture, ConvNet)
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> GradientClaim | None:
-        """Images of the sums.
+        """Return images of the sums.
 
         Raises:
             ConfigError: torch is missing, there is neither a generator nor public images, or they

@@ -37,7 +37,7 @@ Progress = Callable[[int, int], None]
 
 
 class GeneratorRecipe(msgspec.Struct, frozen=True):
-    """How a generator is trained.
+    """The recipe by which a generator is trained.
 
     Attributes:
         latent: entries of the latent, ≥ 1.
@@ -75,7 +75,7 @@ class GeneratorRecipe(msgspec.Struct, frozen=True):
 
 
 class GeneratorCard(msgspec.Struct, frozen=True):
-    """What a saved generator says about itself.
+    """The description that a saved generator gives of itself.
 
     Attributes:
         side: pixels of its images each way.
@@ -93,7 +93,9 @@ class GeneratorCard(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, eq=False)
 class Generator:
-    """A trained generator: latent (n, l) → stage 0 → map → stage 1 → map → … → images.
+    """A trained generator: latent (n, l) → stages and maps in turn → images.
+
+    The order is stage 0 → map → stage 1 → map → ….
 
     Attributes:
         card: what it is.
@@ -106,7 +108,7 @@ class Generator:
 
     @property
     def stages(self) -> "Sequence[nn.Module]":
-        """What follows one another; the output of each but the last can be looked for."""
+        """Stages that follow one another; the output of each but the last is open to search."""
         return list(self.network)
 
     def run(self, value: "torch.Tensor", first: int = 0, last: int | None = None) -> "torch.Tensor":
@@ -129,7 +131,7 @@ class Generator:
 
     @classmethod
     def load(cls, path: Path) -> "Generator":
-        """A saved generator.
+        """Load a saved generator.
 
         Raises:
             ConfigError: torch is missing.
@@ -250,7 +252,7 @@ def _decoder(side: int, channels: int, recipe: GeneratorRecipe) -> "nn.Sequentia
 
 
 def _encoder(side: int, channels: int, recipe: GeneratorRecipe) -> "nn.Module":
-    """Images to means and log variances of the latent, (n, 2l)."""
+    """Map images to means and log variances of the latent, (n, 2l)."""
     from torch import nn
 
     widths = _widths(side, recipe)
@@ -267,7 +269,7 @@ def _encoder(side: int, channels: int, recipe: GeneratorRecipe) -> "nn.Module":
 
 
 def _altered(images: "torch.Tensor") -> "torch.Tensor":
-    """Each image turned, zoomed, mirrored, shifted, and in another light."""
+    """Return each image turned, zoomed, mirrored, shifted, and in another light."""
     import torch
     from torch.nn.functional import affine_grid, grid_sample
 

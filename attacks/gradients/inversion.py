@@ -60,7 +60,7 @@ _OTHER_LABEL = 10.0
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was rebuilt of one sum.
+    """The images and rows rebuilt of one sum.
 
     Attributes:
         clients: whose gradients are in it.
@@ -79,7 +79,7 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class GradientClaim:
-    """What an attack made of a view.
+    """The claim that an attack made of a view.
 
     Attributes:
         found: one for each sum, no client in two.
@@ -96,7 +96,9 @@ class GradientClaim:
 
 
 class _Pair(NamedTuple):
-    """A rebuilt row and the place, among all clients' rows, of the one it is judged against.
+    """A rebuilt row and the place of the one it is judged against.
+
+    The place is among all clients' rows.
 
     Attributes:
         alone: the sum was of this row only, so that there was nothing to choose.
@@ -146,7 +148,9 @@ class GradientAttack(Attack[GradientClaim]):
     def judge(
         self, claim: GradientClaim | None, truth: Truth, confidence: float = 0.95
     ) -> list[Measure]:
-        """Labels by how many of a sum's are right, rows and images against the likest true ones.
+        """Judge labels by the number right, rows and images against the likest true ones.
+
+        The number is of a sum's labels.
 
         Rows of one sum are matched to the true ones, by label first and then by correlation. Images
         are compared at the brightness and contrast that fit best, for a gradient may tell neither;
@@ -291,7 +295,7 @@ class GradientMatching(RowAttack):
     @classmethod
     @abstractmethod
     def default(cls) -> MatchSettings:
-        """Settings where none are given."""
+        """Return settings where none are given."""
 
     @abstractmethod
     def objective(self, view: RunView, subset: SubsetSum) -> Objective:
@@ -398,7 +402,7 @@ class GradientCosine(GradientMatching):
 
 
 def victim_of(view: RunView) -> Victim:
-    """The ConvNet of a run at the parameters of its first round.
+    """Return the ConvNet of a run at the parameters of its first round.
 
     Raises:
         ConfigError: torch is missing, or the run trained something else.
@@ -409,7 +413,10 @@ def victim_of(view: RunView) -> Victim:
 
 
 def clipped_error(clip: float) -> Objective:
-    """`squared_error` of found gradients that are shortened to norm `clip`, as clients do."""
+    """Return `squared_error` of found gradients that are shortened to norm `clip`.
+
+    Clients shorten theirs in the same way.
+    """
 
     def objective(found: Any, wanted: Any) -> Any:
         return squared_error(found * (clip / found.norm().clamp(min=clip)), wanted)
@@ -462,7 +469,7 @@ def _chance_overlap(number: int, true: Integers, classes: int) -> float:
 
 
 def _pairs(claim: GradientClaim, truth: Truth) -> list[_Pair]:
-    """Which true row each rebuilt one is judged against."""
+    """Pair each rebuilt row with the true row that it is judged against."""
     places: dict[str, range] = {}
     begin = 0
     for name, data in truth.clients.items():
@@ -484,7 +491,7 @@ def _pairs(claim: GradientClaim, truth: Truth) -> list[_Pair]:
 
 
 def _likeness(rows: Images, true: Images) -> Floats:
-    """(n, m) correlations."""
+    """Return (n, m) correlations."""
     return correlations(rows[:, :, None, None], true[:, :, None, None])
 
 

@@ -24,13 +24,13 @@ Optimiser = Literal["adam", "lbfgs"]
 
 
 class Variables(Protocol):
-    """What is varied, and the images that it stands for."""
+    """The tensors that are varied, and the images that they stand for."""
 
     def tensors(self) -> list["torch.Tensor"]:
-        """Leaves that require a gradient."""
+        """Return leaves that require a gradient."""
 
     def images(self) -> "torch.Tensor":
-        """(n, channels, h, w), differentiable by the tensors."""
+        """Return (n, channels, h, w), differentiable by the tensors."""
 
     def project(self) -> None:
         """Bring the tensors back to where they may be; called after every step."""
@@ -50,7 +50,7 @@ Prior = Callable[["torch.Tensor"], "torch.Tensor"]
 
 
 class MatchSettings(msgspec.Struct, frozen=True):
-    """How images are looked for.
+    """Settings of the search for images.
 
     Attributes:
         steps: ≥ 1; each of L-BFGS is up to 20 of its iterations.
@@ -132,19 +132,19 @@ class Pixels:
 
 
 def squared_error(found: "torch.Tensor", wanted: "torch.Tensor") -> "torch.Tensor":
-    """‖found − wanted‖² over ‖wanted‖²: DLG's (Zhu et al. 2019), free of scale."""
+    """Return ‖found − wanted‖² over ‖wanted‖²: DLG's (Zhu et al. 2019), free of scale."""
     return (found - wanted).square().sum() / wanted.square().sum()
 
 
 def cosine_distance(found: "torch.Tensor", wanted: "torch.Tensor") -> "torch.Tensor":
-    """1 − cos(found, wanted) (Geiping et al. 2020, eq. 4)."""
+    """Return 1 − cos(found, wanted) (Geiping et al. 2020, eq. 4)."""
     import torch
 
     return 1 - torch.nn.functional.cosine_similarity(found, wanted, dim=0)
 
 
 def total_variation(weight: float) -> Prior:
-    """`weight` times the mean difference of neighbouring pixels, down and to the right."""
+    """Return `weight` times the mean difference of neighbouring pixels, down and to the right."""
 
     def prior(images: "torch.Tensor") -> "torch.Tensor":
         down = (images[:, :, 1:, :] - images[:, :, :-1, :]).abs().mean()
@@ -163,7 +163,7 @@ def match(
     prior: Prior | None,
     settings: MatchSettings,
 ) -> "torch.Tensor":
-    """Images of which the victim's gradient is most like the wanted one.
+    """Find images of which the victim's gradient is most like the wanted one.
 
     min objective(∇L(images), wanted) + prior(images), by the variables. Of everything on the way,
     over all restarts, what makes this least is returned.

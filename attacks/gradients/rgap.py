@@ -108,7 +108,10 @@ class RgapNetwork(msgspec.Struct, frozen=True):
         ]
 
     def initial(self, rng: np.random.Generator) -> list[Floats]:
-        """Normal weights of variance 2 / fan-in: kernels (out, in, k, k), and the logit's (d,)."""
+        """Draw normal weights of variance 2 / fan-in.
+
+        They are kernels (out, in, k, k), and the logit's (d,).
+        """
         kernels = [
             rng.standard_normal((layer.width, before[0], layer.kernel, layer.kernel))
             * math.sqrt(2 / (before[0] * layer.kernel**2))
@@ -149,7 +152,7 @@ class RgapNetwork(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, eq=False)
 class Undone:
-    """What R-GAP found.
+    """The result that R-GAP found.
 
     Attributes:
         image: (channels, height, width) float64, as it came out of the equations.
@@ -166,7 +169,7 @@ class Undone:
 def undo(
     network: RgapNetwork, weights: Sequence[Floats], gradient: Sequence[NDArray[np.floating]]
 ) -> Undone:
-    """The image and label that a gradient was computed from.
+    """Return the image and label that a gradient was computed from.
 
     Of the last layer, w·∂L/∂w = −μ/(1 + e^μ) gives μ = y·f (one solution below 0, up to two above;
     the paper's section 3.1), and ∂L/∂w = −y·x/(1 + e^μ) then gives x. From there on backwards, z
@@ -201,7 +204,10 @@ def undo(
 
 
 def _plausible(images: Sequence[Floats]) -> Floats:
-    """The brightest image that keeps within 0..1; if none does, the one that is least outside."""
+    """Return the brightest image that keeps within 0..1.
+
+    If none does, it is the one that is least outside.
+    """
     outside = [float(np.sqrt(np.mean((image - image.clip(0, 1)) ** 2))) for image in images]
     within = [image for image, rms in zip(images, outside, strict=True) if rms < _OUTSIDE]
     if within:
@@ -210,7 +216,9 @@ def _plausible(images: Sequence[Floats]) -> Floats:
 
 
 def margins(product: float) -> list[float]:
-    """All μ with −μ/(1 + e^μ) = product: one for a product ≥ 0, else two below the turn, or one.
+    """Find all μ with −μ/(1 + e^μ) = product.
+
+    There is one for a product ≥ 0, else two below the turn, or one.
 
     Noise may ask for less than the least value; the nearest, at the turn, is given then.
     """
@@ -234,7 +242,7 @@ def _undo_with(
     label: int,
     margin: float,
 ) -> Undone:
-    """With this label and this μ, right or wrong."""
+    """Undo with this label and this μ, right or wrong."""
     shapes = network.shapes
     weight = -label * float(expit(-margin))
     value = (gradient[-1] / weight).reshape(shapes[-1])
@@ -261,7 +269,7 @@ def _undo_with(
 
 
 def _solve(systems: Sequence[tuple[Floats, Floats]]) -> Floats:
-    """Least squares of all systems at once, each brought to the same scale."""
+    """Solve all systems at once by least squares, each brought to the same scale."""
     scales = [float(np.linalg.norm(matrix)) or 1.0 for matrix, _ in systems]
     matrix = np.concatenate(
         [part / scale for (part, _), scale in zip(systems, scales, strict=True)]
@@ -274,7 +282,10 @@ def _solve(systems: Sequence[tuple[Floats, Floats]]) -> Floats:
 
 
 def _patches(shape: tuple[int, int, int], layer: Convolution) -> NDArray[np.int64]:
-    """Which input each entry of each patch reads, (channels·k², positions); −1 in the padding."""
+    """Return the input that each entry of each patch reads, (channels·k², positions).
+
+    It is −1 in the padding.
+    """
     around = (layer.padding, layer.padding)
     places = np.arange(math.prod(shape)).reshape(shape)
     places = np.pad(places, ((0, 0), around, around), constant_values=-1)
@@ -287,7 +298,9 @@ def _patches(shape: tuple[int, int, int], layer: Convolution) -> NDArray[np.int6
 
 
 def _scatter(values: Floats, places: NDArray[Any], size: int) -> Floats:
-    """A matrix with `values` (broadcast against `places`) in each row's columns `places`.
+    """Make a matrix with `values` in each row's columns `places`.
+
+    `values` are broadcast against `places`.
 
     Places −1 are left out. The last axis runs along a row; all others count the rows.
     """

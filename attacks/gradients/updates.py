@@ -13,7 +13,7 @@ from secure_afl.methods.update import WEIGHT
 
 
 def gradient_of(view: RunView, subset: SubsetSum, round: int = 0) -> Floats:
-    """The mean gradient behind the sum of some clients' updates, (p,) float64.
+    """Return the mean gradient behind the sum of some clients' updates, (p,) float64.
 
     FedSGD's clients upload the negative gradient, clipped and rounded: −mean is the gradient itself
     but for these two. FedAvg's upload how far they moved in several steps of their own; −mean over
@@ -39,7 +39,7 @@ def gradient_of(view: RunView, subset: SubsetSum, round: int = 0) -> Floats:
 
 
 def averaging_of(view: RunView, round: int = 0) -> tuple[FedSGD | FedAvg, AveragingPublic]:
-    """The method and what it made public before a round.
+    """Return the method and what it made public before a round.
 
     Raises:
         ConfigError: it is neither FedSGD nor FedAvg, or the view is an outsider's.

@@ -45,7 +45,7 @@ class Victim(ABC):
     def gradients(
         self, images: "torch.Tensor", labels: "torch.Tensor", graph: bool = False
     ) -> "torch.Tensor":
-        """The gradient of the mean cross-entropy by the parameters, (p,).
+        """Return the gradient of the mean cross-entropy by the parameters, (p,).
 
         Args:
             images: (n, channels, h, w) in 0..1.
@@ -61,14 +61,14 @@ class Victim(ABC):
 
     @abstractmethod
     def scores(self, vector: "torch.Tensor", images: "torch.Tensor") -> "torch.Tensor":
-        """Parameters (p,) and images (n, channels, h, w) in 0..1 to scores (n, C)."""
+        """Map parameters (p,) and images (n, channels, h, w) in 0..1 to scores (n, C)."""
 
     @abstractmethod
     def sizes(self) -> list[tuple[int, ...]]:
-        """Shapes of the weights and biases, in the order in which they lie in the vector."""
+        """Return shapes of the weights and biases, in their order in the vector."""
 
     def parts(self, vector: "torch.Tensor") -> list["torch.Tensor"]:
-        """A vector (p,) cut into weights and biases.
+        """Cut a vector (p,) into weights and biases.
 
         Raises:
             ConfigError: it has another length.
@@ -94,7 +94,7 @@ class ConvNetVictim(Victim):
 
     @classmethod
     def of(cls, architecture: ConvNet, task: Task, parameters: Floats) -> "ConvNetVictim":
-        """At a round's parameters, (p,) float64.
+        """Make the victim at a round's parameters, (p,) float64.
 
         Raises:
             ConfigError: torch is missing, or the task's rows are no images for the architecture.
@@ -138,7 +138,9 @@ class ConvNetVictim(Victim):
 
 
 class LeNetVictim(Victim):
-    """The network of Zhu et al. 2019 and its published code: sigmoids, strides in place of pooling.
+    """Network of Zhu et al. 2019 and its published code.
+
+    It has sigmoids, and strides in place of pooling.
 
     Three 5 × 5 convolutions of 12 channels with strides 2, 2 and 1, and a linear layer. All
     parameters are uniform in ±0.5, as there.
@@ -150,7 +152,7 @@ class LeNetVictim(Victim):
 
     @classmethod
     def random(cls, shape: Shape, classes: int, seed: int) -> "LeNetVictim":
-        """Untrained, in float64."""
+        """Make an untrained victim, in float64."""
         require_torch()
         import torch
 
@@ -199,7 +201,8 @@ class DenseVictim(Victim):
 
     @classmethod
     def random(cls, shape: Shape, classes: int, hidden: Sequence[int], seed: int) -> "DenseVictim":
-        """Untrained, in float64: normal weights of variance 2 / fan-in, biases of 0."""
+        """Make an untrained victim, in float64: normal weights of variance 2 / fan-in, biases of 0.
+        """
         require_torch()
         import torch
 

@@ -19,13 +19,15 @@ _K1, _K2 = 0.01, 0.03
 
 
 def psnr(true: Image, rebuilt: Image) -> float:
-    """Peak signal-to-noise ratio in dB, the peak being 1; at most `MAX_PSNR`."""
+    """Return the peak signal-to-noise ratio in dB, the peak being 1; at most `MAX_PSNR`."""
     error = float(np.mean(np.square(np.subtract(true, rebuilt, dtype=np.float64))))
     return min(MAX_PSNR, -10 * math.log10(error)) if error > 0 else MAX_PSNR
 
 
 def ssim(true: Image, rebuilt: Image) -> float:
-    """Structural similarity, −1..1 (Wang et al., IEEE TIP 13(4), 2004, eq. 13), over all channels.
+    """Return the structural similarity, −1..1, over all channels.
+
+    Wang et al., IEEE TIP 13(4), 2004, eq. 13.
 
     Windows that reach over the border are left out; images smaller than a window are mirrored.
     """
@@ -47,7 +49,7 @@ def ssim(true: Image, rebuilt: Image) -> float:
 
 
 def fitted(true: Image, rebuilt: Image) -> Floats:
-    """The rebuilt image with the brightness and contrast that fit the true one best.
+    """Return the rebuilt image at the brightness and contrast that fit the true one best.
 
     For models that see neither, such as those that standardise their images or bring rows to norm
     1: what they throw away is in no gradient and no feature. One factor and one offset for all
@@ -78,7 +80,10 @@ def correlations(left: Image, right: Image) -> Floats:
 
 
 def mean_of_others(images: Image) -> Floats:
-    """For each of n ≥ 2 images (n, h, w, c) the mean of all others: what a guess would show."""
+    """Return, for each of n ≥ 2 images (n, h, w, c), the mean of all others.
+
+    A guess would show that mean.
+    """
     stack = np.asarray(images, dtype=np.float64)
     means: Floats = (stack.sum(axis=0) - stack) / (len(stack) - 1)
     return means

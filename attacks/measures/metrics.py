@@ -23,7 +23,9 @@ FEWEST_BYTES = 5 * _BYTE_VALUES
 
 
 def simultaneous(confidence: float, cells: int) -> float:
-    """The confidence of each of `cells` intervals for all to hold together with `confidence`.
+    """Return the confidence of each of `cells` intervals.
+
+    All of them hold together with `confidence`.
 
     Bonferroni's 1 − (1 − confidence)/cells: the cells of a matrix share runs, and Šidák's slightly
     narrower intervals want independent ones.
@@ -45,7 +47,7 @@ def share(
     confidence: float = 0.95,
     metric: str = "share",
 ) -> Measure:
-    """Successes among independent trials, with Clopper and Pearson's exact interval (1934).
+    """Return successes among independent trials, with Clopper and Pearson's exact interval (1934).
 
     Without trials the value is that of chance, and anything is possible.
     """
@@ -67,7 +69,9 @@ def mean_of(
     metric: str = "mean",
     bounds: tuple[float, float] = (-np.inf, np.inf),
 ) -> Measure:
-    """The mean of independent values, with Student's interval, cut to the metric's bounds.
+    """Return the mean of independent values, with Student's interval.
+
+    The interval is cut to the metric's bounds.
 
     Of one value, or none, the interval is `bounds`: there is nothing to tell the spread from.
     """
@@ -84,7 +88,9 @@ def mean_of(
 
 
 def auc(scores: Floats, members: Bools, confidence: float = 0.95, metric: str = "AUC") -> Measure:
-    """Area under the ROC curve: the chance that a member scores above a non-member, ties half.
+    """Return the area under the ROC curve, with ties half.
+
+    It is the chance that a member scores above a non-member.
 
     DeLong's variance (DeLong, DeLong and Clarke-Pearson 1988), the interval formed on the logit
     scale. With few members, or where almost every one is above every non-member, that variance says
@@ -130,7 +136,7 @@ def tpr_at_fpr(scores: Floats, members: Bools, fpr: float, confidence: float = 0
     descending, n = np.sort(outside)[::-1], len(outside)
 
     def caught(place: int) -> int:
-        """Members above the highest but `place` of the others."""
+        """Count members above the highest but `place` of the others."""
         return int((inside > descending[place]).sum()) if place < n else len(inside)
 
     miss = (1 - confidence) / 4
@@ -152,7 +158,10 @@ def tpr_at_fpr(scores: Floats, members: Bools, fpr: float, confidence: float = 0
 
 
 def membership(scores: Floats, members: Bools, confidence: float = 0.95) -> list[Measure]:
-    """The usual three: AUC, and TPR at 1 % and at 0.1 % FPR (Carlini et al. 2022)."""
+    """Return the usual three: AUC, and TPR at 1 % and at 0.1 % FPR.
+
+    Carlini et al. 2022.
+    """
     return [
         auc(scores, members, confidence),
         tpr_at_fpr(scores, members, 0.01, confidence),
@@ -167,7 +176,7 @@ def membership_at_chance(confidence: float = 0.95) -> list[Measure]:
 
 
 def gaussian_tradeoff(mu: float, fpr: Floats) -> Floats:
-    """Greatest TPR at each FPR against a μ-Gaussian-DP release: Φ(Φ⁻¹(FPR) + μ).
+    """Return the greatest TPR at each FPR against a μ-Gaussian-DP release: Φ(Φ⁻¹(FPR) + μ).
 
     Dong, Roth and Su 2022, definition 2.6.
     """
@@ -175,12 +184,12 @@ def gaussian_tradeoff(mu: float, fpr: Floats) -> Floats:
 
 
 def gaussian_auc(mu: float) -> float:
-    """The area under that curve, Φ(μ/√2)."""
+    """Return the area under the curve of `gaussian_tradeoff`, Φ(μ/√2)."""
     return float(stats.norm.cdf(mu / np.sqrt(2)))
 
 
 def roc(scores: Floats, members: Bools) -> tuple[Floats, Floats]:
-    """FPR and TPR at every threshold, from (0, 0) to (1, 1), to draw."""
+    """Return FPR and TPR at every threshold, from (0, 0) to (1, 1), to draw."""
     inside, outside = _split(scores, members)
     thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
     tpr = (len(inside) - np.searchsorted(np.sort(inside), thresholds)) / len(inside)
@@ -189,7 +198,9 @@ def roc(scores: Floats, members: Bools) -> tuple[Floats, Floats]:
 
 
 def centred_cosine(claimed: Floats, true: Floats) -> Floats:
-    """Cosine (n,) of each claimed row with the true row in its place, less the true rows' mean.
+    """Return the cosine (n,) of each claimed row with the true row in its place.
+
+    The true rows' mean is taken off both.
 
     Features of one backbone have much in common, which a guess of the mean would be credited for.
     A row without direction after that counts 0.
@@ -202,7 +213,7 @@ def centred_cosine(claimed: Floats, true: Floats) -> Floats:
 
 
 def match_rows(claimed: Floats, true: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which claimed row is meant for which true one: pairs of indices of least squared distance.
+    """Match claimed rows to true ones: pairs of indices of least squared distance.
 
     The order of recovered rows is unknown; each is used once (Hungarian assignment).
     """
@@ -214,7 +225,7 @@ def match_rows(claimed: Floats, true: Floats) -> tuple[NDArray[np.int64], NDArra
 def attribution(
     claims: Mapping[int, str], owners: Sequence[str], clients: int, confidence: float = 0.95
 ) -> Measure:
-    """Share of rows for which the client that they were claimed to be of is the right one.
+    """Return the share of rows for which the claimed client is the right one.
 
     Args:
         claims: from the index of a row to a client's name.
@@ -227,7 +238,7 @@ def attribution(
 
 
 def uniformity(data: bytes) -> float:
-    """p-value of Pearson's χ² test that the values of these bytes are uniform.
+    """Return the p-value of Pearson's χ² test that the values of these bytes are uniform.
 
     Raises:
         ConfigError: fewer than 1280 bytes, five for each value.

@@ -31,7 +31,7 @@ ByLabel = Mapping[str, ByRows]
 
 @dataclass(frozen=True)
 class AttackCurves:
-    """These are the curves of one attack, against the rows in the sum."""
+    """The curves of one attack, against the rows in the sum."""
 
     attack: str
     chart: Chart

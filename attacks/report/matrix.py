@@ -44,7 +44,7 @@ class Condition(msgspec.Struct, frozen=True):
 
     @property
     def panel(self) -> Panel:
-        """Return the panel that it belongs to."""
+        """The panel that the condition belongs to."""
         return Panel(self.method, self.epsilon, self.rows)
 
 

@@ -44,7 +44,7 @@ _HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """These pictures are what one attack rebuilt in one panel.
+    """The pictures that one attack rebuilt in one panel.
 
     Attributes:
         views: adversaries from whose views they were rebuilt, by protocol.
@@ -66,7 +66,7 @@ class Coalition:
 
 @dataclass(frozen=True)
 class Findings:
-    """These are all measures of one panel."""
+    """All measures of one panel."""
 
     panel: Panel
     found: Sequence[tuple[Condition, Summary]]

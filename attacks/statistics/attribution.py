@@ -27,7 +27,10 @@ _NOT_UNIFORM = 1e-6
 
 
 class Owners(NamedTuple):
-    """The client that each candidate is claimed to be of, out of `others`, of `clients` in all."""
+    """The client that each candidate is claimed to be of.
+
+    It is out of `others`, of `clients` in all.
+    """
 
     names: list[str]
     others: frozenset[str]
@@ -91,7 +94,7 @@ class Attribution(Attack[Owners]):
 
 @ATTACKS.register
 class Uniformity(Attack[list[float]]):
-    """Whether the masked uploads that the coalition saw are told from random bytes.
+    """Test of whether the masked uploads that the coalition saw are told from random bytes.
 
     Pearson's χ² test of the values of the bytes of what is left of every upload once all masks
     are off that the coalition can take off (`knowledge.masked_uploads`), at the level of 1 %.
@@ -130,7 +133,10 @@ class Uniformity(Attack[list[float]]):
 
 
 def _unmasked(view: RunView) -> list[Target]:
-    """Uploads as long as a vector that are not uniform, as their clients' statistics."""
+    """Return uploads as long as a vector that are not uniform.
+
+    They are taken as their clients' statistics.
+    """
     layout = view.rounds[0].session.layout
     if not has_statistics(view):
         return []
@@ -147,7 +153,7 @@ def _unmasked(view: RunView) -> list[Target]:
 
 
 def _within(found: list[Target], candidates: Floats) -> list[frozenset[str]]:
-    """The clients of the sum that each candidate fits best."""
+    """Return the clients of the sum that each candidate fits best."""
     if len(found) == 1:
         return [found[0].clients] * len(candidates)
     residual = np.array([outside(target, candidates) for target in found])

@@ -87,7 +87,10 @@ def _solve(
 
 
 def _length_and_label(w: Floats, image: Floats) -> tuple[float, int]:
-    """a and c of a(e_c − a·w) = image: a quadratic in place c, and the rest must agree."""
+    """Solve a(e_c − a·w) = image for a and c.
+
+    It is a quadratic in place c, and the rest must agree.
+    """
     best, least = (0.0, 0), np.inf
     for label in range(len(w)):
         unit = np.zeros(len(w))

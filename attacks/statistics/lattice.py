@@ -22,14 +22,14 @@ _SPARE = (12, 24, 48)
 
 
 class Factor(NamedTuple):
-    """Distinct integer rows (r, d), each up to its sign, and how often each occurs (r,)."""
+    """Distinct integer rows (r, d), each up to its sign, and their multiplicities (r,)."""
 
     rows: Integers
     times: Integers
 
 
 def factor_gram(gram: Integers, rng: np.random.Generator) -> Factor | None:
-    """F with FᵀF = G, up to the order and the signs of its rows.
+    """Return F with FᵀF = G, up to the order and the signs of its rows.
 
     Two reductions (Lenstra, Lenstra and Lovász 1982). The first turns generators into a basis: the
     rows of G between the generators S span the lattice of F_S, whose reduction B = U·F_S has a
@@ -65,7 +65,9 @@ def factor_gram(gram: Integers, rng: np.random.Generator) -> Factor | None:
 
 
 def _unit_vectors(gram: Integers, rank: int) -> tuple[Any, Any]:
-    """Short vectors as combinations of the generators, (r, generators), and their squared lengths.
+    """Return short vectors as combinations of the generators, and their squared lengths.
+
+    The combinations are (r, generators).
 
     Both of Python's integers. Lengths of 0 say that the reduction failed.
     """
@@ -91,7 +93,10 @@ def _unit_vectors(gram: Integers, rank: int) -> tuple[Any, Any]:
 
 
 def _objects(matrix: Any) -> Any:
-    """An integer matrix of any size of entries, as an array of Python's own integers."""
+    """Return an integer matrix as an array of Python's own integers.
+
+    Its entries may have any size.
+    """
     rows = [[int(entry) for entry in row] for row in matrix]
     return np.array(rows, dtype=object)
 

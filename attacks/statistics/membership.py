@@ -29,7 +29,7 @@ _FEWEST_PUBLIC = 3
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """A score (m,) for each candidate, and the clients among whose rows it was looked for.
+    """Scores (m,) of the candidates, and the clients among whose rows they were sought.
 
     `clients` is None where that is all of them.
     """
@@ -47,7 +47,7 @@ class MembershipAttack(Attack[Scores]):
     assumes: ClassVar[tuple[str, ...]] = ("candidate rows, of which some are in the sum",)
 
     def judge(self, claim: Scores | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """AUC, and TPR at 1 % and at 0.1 % FPR.
+        """Return AUC, and TPR at 1 % and at 0.1 % FPR.
 
         Members that are rows of clients outside the sums, such as the coalition's own, are not
         scored.
@@ -74,7 +74,10 @@ class MembershipAttack(Attack[Scores]):
 
 
 def scored_members(claim: Scores | None, truth: Truth) -> tuple[Floats, metrics.Bools] | None:
-    """Scores and membership of the candidates that can be judged; None if none can."""
+    """Return scores and membership of the candidates that can be judged.
+
+    None if none can.
+    """
     if truth.members is None:
         raise ConfigError("membership is judged against Truth.members, which is missing")
     if claim is None:
@@ -165,7 +168,9 @@ class LeverageMembership(MembershipAttack):
 
 
 def leverage(gram: Floats, rows: Floats, relative_ridge: float) -> Floats:
-    """fᵀ(G + λI)⁻¹f of each row (m,), with λ relative to the mean eigenvalue of G.
+    """Return fᵀ(G + λI)⁻¹f of each row (m,).
+
+    λ is relative to the mean eigenvalue of G.
 
     A noisy G is brought to positive semidefinite, and λ raised to its most negative eigenvalue,
     which is as large as the noise.

@@ -49,7 +49,9 @@ class Recovery(NamedTuple):
 
 
 def small_classes(statistics: Statistics) -> Recovered | None:
-    """The rows of classes with one example, and of one with two if all others have one.
+    """Return the rows of classes with one example, or of one with two.
+
+    The rows of a class with two are found if all others have one.
 
     Q_c = Σ_{y=c} f is the row itself where class c has one. Without these rows, of two rows g, h
     the Gram matrix is ggᵀ + hhᵀ and the cross term q = g + h, so that
@@ -75,7 +77,7 @@ def small_classes(statistics: Statistics) -> Recovered | None:
 
 
 def non_negative_rows(statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
-    """All n ≤ d rows of non-negative features, by their labels and their signs.
+    """Recover all n ≤ d rows of non-negative features, by their labels and their signs.
 
     G = VΛVᵀ leaves F = O·Λ^½Vᵀ with an orthogonal O. Labels are known up to an order within each
     class, so that FᵀY = Q fixes O on the span of Y; what remains is a rotation R of n − C
@@ -128,7 +130,7 @@ def non_negative_rows(statistics: Statistics, rng: np.random.Generator) -> Recov
 
 
 def lattice_rows(statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
-    """All n < d rows, exactly, because they are integers: see `lattice.factor_gram`.
+    """Recover all n < d rows, exactly, because they are integers: see `lattice.factor_gram`.
 
     Of F so found, up to signs, (FFᵀ)⁻¹FQ is Y up to the same signs, which are thereby known; where
     a row occurs several times it counts how often with each label.
@@ -161,7 +163,7 @@ class RowAttack(Attack[list[Recovery]]):
 
     @abstractmethod
     def recover(self, statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
-        """Rows and labels, or None."""
+        """Recover rows and labels, or None."""
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> list[Recovery] | None:
         """Recover rows from each of the first `most_sums` sums that the coalition has.
@@ -186,7 +188,9 @@ class RowAttack(Attack[list[Recovery]]):
     def judge(
         self, claim: list[Recovery] | None, truth: Truth, confidence: float = 0.95
     ) -> list[Measure]:
-        """Share of all rows in the sums that are exactly right, and their mean centred cosine.
+        """Return the share of rows that are exactly right, and their mean centred cosine.
+
+        The share is of all rows in the sums.
 
         Recovered rows are compared with true ones of the same label, in the order that fits best.
         A row that was not recovered counts as cosine 0.
@@ -275,7 +279,7 @@ class LatticeRows(RowAttack):
 def true_rows(
     truth: Truth, clients: frozenset[str], quantiser: Quantiser
 ) -> tuple[Floats, Integers]:
-    """The integer rows of these clients, and their labels."""
+    """Return the integer rows of these clients, and their labels."""
     data = [truth.clients[name] for name in sorted(clients)]
     rows = [quantiser.integers(client.features) for client in data]
     return np.concatenate(rows), np.concatenate([client.labels for client in data])
@@ -299,14 +303,17 @@ def compare(
 
 
 def _complement(basis: Floats, rng: np.random.Generator) -> Floats:
-    """An orthonormal basis of what is orthogonal to (n, C) orthonormal columns, (n, n − C)."""
+    """Return an orthonormal basis of the complement of (n, C) orthonormal columns.
+
+    The basis is (n, n − C).
+    """
     rows, columns = basis.shape
     filled = np.hstack([basis, rng.standard_normal((rows, rows - columns))])
     return np.linalg.qr(filled)[0][:, columns:]
 
 
 def _places(shape: tuple[int, ...]) -> tuple[Integers, Integers]:
-    """Row and column of every entry of a matrix, flat."""
+    """Return row and column of every entry of a matrix, flat."""
     rows, columns = np.indices(shape, dtype=np.int64)
     return rows.ravel(), columns.ravel()
 

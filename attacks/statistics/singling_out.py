@@ -102,7 +102,7 @@ class FedHiPSubtraction(ClientStatistics):
 
 
 class Difference(NamedTuple):
-    """What two releases differ by, and how rows became integers."""
+    """The difference of two releases, and the way rows became integers."""
 
     statistics: Statistics
     quantiser: Quantiser

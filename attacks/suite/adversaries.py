@@ -66,7 +66,7 @@ def _declared() -> Iterator[tuple[Adversary, bool]]:
 
 
 def _meaning(uses: Sequence[tuple[type[Protocol], Coalition]]) -> str:
-    """One sentence for all protocols, or one for those that it is true of."""
+    """Return one sentence for all protocols, or one for those that it is true of."""
     names: dict[str, list[str]] = {}
     for protocol, coalition in uses:
         names.setdefault(coalition.meaning, []).append(protocol.name)
@@ -78,7 +78,10 @@ def _meaning(uses: Sequence[tuple[type[Protocol], Coalition]]) -> str:
 def _members(
     name: str, protocol: Protocol, clients: Sequence[str], colluders: int
 ) -> Members | None:
-    """The coalition's parties; None where they are those of another one that comes first."""
+    """Return the coalition's parties.
+
+    None where they are those of another one that comes first.
+    """
     seen = set()
     for coalition in protocol.coalitions():
         key = (coalition.parties, coalition.clients)

@@ -84,7 +84,7 @@ def above_chance(measure: Measure) -> bool:
 
 
 def averaged(measures: Iterable[Measure]) -> Measure:
-    """One measure over repeats: the mean, between the means of the bounds.
+    """Average one measure over repeats: the mean, between the means of the bounds.
 
     Where every interval covers its own true value, the mean of the intervals covers the mean of
     those; it is wider than an interval for the mean would have to be.
@@ -104,7 +104,7 @@ def averaged(measures: Iterable[Measure]) -> Measure:
 
 
 def gallery(picture: Picture) -> Gallery:
-    """A picture as it is kept in a cell."""
+    """Make a picture as it is kept in a cell."""
     return Gallery(picture.caption, _png(picture.true), _png(picture.rebuilt))
 
 

@@ -30,7 +30,7 @@ def _about(description: str, metavar: str, **bounds: Any) -> Meta:
 
 
 class AttackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `secure-afl attack` does.
+    """Settings of `secure-afl attack`.
 
     Attributes:
         run: the data and the parameters of the runs; method, protocol and ε are those below.
@@ -88,7 +88,7 @@ class AttackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def make_config(
     run_settings: Mapping[str, Any], settings: Mapping[str, Any], quick: bool = False
 ) -> AttackConfig:
-    """The configuration of flags, whose lists are strings with commas.
+    """Make the configuration of flags, whose lists are strings with commas.
 
     Args:
         run_settings: fields of `RunConfig`.
@@ -117,7 +117,10 @@ def make_config(
 
 
 def _read(name: str, value: object) -> object:
-    """A flag's value: lists have commas, "all" rows are 0, and no sweep is an empty list."""
+    """Read a flag's value.
+
+    Lists have commas, "all" rows are 0, and no sweep is an empty list.
+    """
     if name not in LISTS or not isinstance(value, str):
         return value
     words = [word.strip() for word in value.split(",") if word.strip()]

@@ -35,7 +35,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done.
+    """The work that is to be done.
 
     Attributes:
         settings: of each run, which adversaries attack it.
@@ -50,17 +50,17 @@ class Plan:
 
     @property
     def cells(self) -> int:
-        """How many cells there are."""
+        """Number of cells."""
         return sum(len(self.of(who)) for found in self.settings.values() for who in found)
 
     def of(self, adversary: Adversary) -> list[type[AnyAttack]]:
-        """The attacks of an adversary."""
+        """Return the attacks of an adversary."""
         two = adversary.sequel is not None
         return [attack for attack in self.attacks if attack.two_sessions == two]
 
 
 def make_plan(config: AttackConfig, registry: Attacks, datasets: Sequence[Dataset]) -> Plan:
-    """All cells, a run's own together.
+    """Plan all cells, a run's own together.
 
     Raises:
         ConfigError: a name or number that cannot be used, with those that can.
@@ -107,7 +107,7 @@ def make_plan(config: AttackConfig, registry: Attacks, datasets: Sequence[Datase
 def _rows_in_sums(
     config: AttackConfig, datasets: Sequence[Dataset]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Rows in the sums of the matrices, and of the curves."""
+    """Return rows in the sums of the matrices, and of the curves."""
     most = available(datasets)
     few = max(FEW_ROWS, 2 * len(datasets))
     default = (few, 0) if few < most else (0,)

@@ -53,7 +53,7 @@ class Pool:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Draw:
-    """One choice of rows: the clients of the sum, and what attacks on it know and are judged by."""
+    """One choice of rows: clients of the sum, and attacks' knowledge and truth."""
 
     clients: list[ClientData]
     known: Known
@@ -66,7 +66,7 @@ def load_pool(
     datasets: Sequence[Dataset],
     progress: Progress | None = None,
 ) -> Pool:
-    """The features that the settings' method learns from, of the clients' examples."""
+    """Load the features that the settings' method learns from, of the clients' examples."""
     backbone = choose_backbone(config, method, datasets[0])
     rows = extract(backbone, datasets, progress)
     side = config.image_size or DEFAULT_IMAGE_SIDE
@@ -74,7 +74,10 @@ def load_pool(
 
 
 def available(datasets: Sequence[Dataset]) -> int:
-    """The most rows that a sum may have: half of each client's; the others are for comparison."""
+    """Return the most rows that a sum may have.
+
+    They are half of each client's; the others are for comparison.
+    """
     return sum(_half(len(dataset)) for dataset in datasets)
 
 
@@ -148,7 +151,10 @@ def draw(pool: Pool, rows: int, seed: int, repeat: int, most: int) -> Draw:
 
 
 def sequel(chosen: Draw, kind: str) -> list[ClientData]:
-    """The clients of a second session: less the last row of the largest client, or the first."""
+    """Return the clients of a second session.
+
+    They are less the last row of the largest client, or the first.
+    """
     if kind == "client":
         return chosen.clients[1:]
     largest = max(range(len(chosen.clients)), key=lambda i: len(chosen.clients[i]))
@@ -188,7 +194,10 @@ class Lazy(Mapping[str, Any]):
 
 
 def images_of(dataset: Dataset, indices: NDArray[np.int64], side: int) -> NDArray[np.floating[Any]]:
-    """Images as float32 (n, h, w, channels) in 0..1, of at most `side` × `side` pixels."""
+    """Return images as float32 (n, h, w, channels) in 0..1.
+
+    They have at most `side` × `side` pixels.
+    """
     pixels = []
     for index in indices:
         image = dataset.image(int(index))

@@ -17,7 +17,7 @@ from secure_afl.runs.choose import make_protocol
 
 
 class AttackCard(msgspec.Struct, frozen=True):
-    """What a report says of an attack: its docstring, and what it declares."""
+    """Description of an attack in a report: its docstring, and what it declares."""
 
     name: str
     summary: str
@@ -27,7 +27,7 @@ class AttackCard(msgspec.Struct, frozen=True):
 
 
 class AdversaryCard(msgspec.Struct, frozen=True):
-    """What a report says of an adversary; `swept` ones make the curves."""
+    """Description of an adversary in a report; `swept` ones make the curves."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class AdversaryCard(msgspec.Struct, frozen=True):
 
 
 class DataCard(msgspec.Struct, frozen=True):
-    """What a report says of the data.
+    """Description of the data in a report.
 
     Attributes:
         source: the path, as in the settings.

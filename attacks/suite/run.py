@@ -100,7 +100,10 @@ def run(
 def _load_pools(
     config: AttackConfig, datasets: Sequence[Dataset], progress: Progress | None
 ) -> dict[str, Pool]:
-    """The pool of each method: they share it, unless one of them learns from pixels."""
+    """Load the pool of each method.
+
+    Methods share it, unless one of them learns from pixels.
+    """
     pools: dict[str, Pool] = {}
     by_backbone: dict[bytes, Pool] = {}
     for name in config.methods:

@@ -38,7 +38,7 @@ log = logging.getLogger("secure_afl")
 
 
 class Stage:
-    """One run, made when its first view is wanted, and the second sessions that go with it."""
+    """One run, made when its first view is wanted, and its second sessions."""
 
     def __init__(self, config: AttackConfig, setting: Setting, pool: Pool) -> None:
         self.config = config
@@ -49,7 +49,7 @@ class Stage:
         self._failed: str | None = None
 
     def key(self, adversary: Adversary, attack: type[AnyAttack]) -> str:
-        """SHA-256 of all that a cell depends on, but the confidence of its intervals."""
+        """Return SHA-256 of all that a cell depends on, but the confidence of its intervals."""
         run = self.run_config
         things = (METHODS[run.method], PROTOCOLS[run.protocol], attack)
         return key_of(
@@ -173,7 +173,7 @@ class Stage:
         return Record(federation.terms.method, federation.terms.protocol, result)
 
     def _lied_to(self, attack: AnyAttack, view: RunView) -> RunView:
-        """The view of a session over the same rows in which the coalition lies."""
+        """Return the view of a session over the same rows in which the coalition lies."""
         config = self.run_config
         federation = make_federation(config, make_terms(config), self.pool.backbone.digest)
         session, parties = federation.first_session(
@@ -194,7 +194,9 @@ class Stage:
 
 
 def _mu(record: Record, adversary: Adversary) -> float | None:
-    """μ of all sums of a run together, if they have noise and the adversary sees no more of it.
+    """Return μ of all sums of a run together.
+
+    None if there is no noise, or the adversary sees more of it.
 
     Coalitions that open single vectors, or know more shares than was declared, have less noise
     before them than the promise is about.
@@ -206,7 +208,10 @@ def _mu(record: Record, adversary: Adversary) -> float | None:
 
 
 def _thinned(curve: tuple[Floats, Floats] | None) -> tuple[tuple[float, float], ...]:
-    """At most `ROC_POINTS` points of a ROC curve, spread over the logarithm of the FPR."""
+    """Return at most `ROC_POINTS` points of a ROC curve.
+
+    They are spread over the logarithm of the FPR.
+    """
     if curve is None:
         return ()
     fpr, tpr = curve

@@ -37,7 +37,9 @@ class SubsetSum:
 
 
 def subset_sums(view: RunView, round: int = 0) -> list[SubsetSum]:
-    """Every exact sum over others that the coalition's record of a round yields, finest first.
+    """List the exact sums over others in the coalition's record, finest first.
+
+    They are all that the record of a round yields.
 
     Where the coalition was not told who is in a sum that it was given, it takes all clients to be.
     Empty for an outsider, and for whoever has nothing but what the protocol promises.
@@ -96,7 +98,9 @@ def has_statistics(view: RunView, round: int = 0) -> bool:
 
 
 def statistics_of(view: RunView, subset_sum: SubsetSum, round: int = 0) -> Statistics:
-    """A sum as Gram matrix, cross term and counts; without counts in the layout they are zeros.
+    """Return a sum as Gram matrix, cross term and counts.
+
+    Without counts in the layout the counts are zeros.
 
     Raises:
         ConfigError: the round summed something else.
@@ -109,7 +113,10 @@ def statistics_of(view: RunView, subset_sum: SubsetSum, round: int = 0) -> Stati
 
 
 def _given(view: RunView, round: int) -> list[tuple[frozenset[str], Integers]]:
-    """Sums that the coalition was given as such: the session's, and a method's broadcast."""
+    """Return sums that the coalition was given as such.
+
+    They are the session's, and a method's broadcast.
+    """
     seen = view.rounds[round]
     given = []
     if seen.released is not None:
@@ -148,7 +155,9 @@ class Target:
 
 
 def targets(view: RunView) -> list[Target]:
-    """The finest statistics that the coalition has, no client twice; of the first round with any.
+    """List the finest statistics that the coalition has, no client twice.
+
+    They are of the first round with any.
 
     Empty for an outsider, for whoever has no sum, and where no round sums statistics.
     """

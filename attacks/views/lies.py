@@ -14,7 +14,9 @@ from protocols.session import Session
 
 @dataclass(frozen=True)
 class Lie:
-    """What one party of the coalition says instead, made of what the coalition knows by then.
+    """A lie that one party of the coalition says instead.
+
+    It is made of what the coalition knows by then.
 
     Attributes:
         liar, recipient, step: of the message that it replaces.
@@ -29,7 +31,7 @@ class Lie:
 
 @dataclass(frozen=True)
 class Staged:
-    """How it ended.
+    """The end of a staged session.
 
     Attributes:
         view: what the coalition has, with the sum if one was released.
@@ -75,7 +77,7 @@ def stage(
 
 
 class _Teller:
-    """Replaces a message by a lie."""
+    """The stand-in that replaces a message by a lie."""
 
     network: Network
 

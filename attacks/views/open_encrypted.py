@@ -67,14 +67,16 @@ def _decrypted(view: View, ring: Ring, keys: KeyPair, chunks: Iterable[Any]) -> 
 
 
 def _own_keys(ring: Ring) -> KeyPair:
-    """Any key pair will do to read what is no longer encrypted."""
+    """Make any key pair, to read what is no longer encrypted."""
     return KeyPair(ring, bytes(SEED_BYTES), bytes(SEED_BYTES))
 
 
 def _without_zeros(
     view: View, ring: Ring, client: str, state: ckks_client.Uploading, chunks: Iterable[bytes]
 ) -> Iterable[Any]:
-    """A client's ciphertexts less the encryptions of zero under their seeds: the plaintexts.
+    """Return a client's ciphertexts less the encryptions of zero: the plaintexts.
+
+    The zeros are those under the clients' seeds.
 
     SEAL refuses what is not encrypted, so that an encryption under keys of one's own goes on top.
     """
@@ -89,7 +91,10 @@ def _without_zeros(
 
 
 def _low_bytes(ring: Ring, chunks: Iterable[bytes]) -> bytes:
-    """The words' low four bytes: of words modulo a prime of 54 bits or more they are uniform."""
+    """Return the words' low four bytes.
+
+    Of words modulo a prime of 54 bits or more they are uniform.
+    """
     low = []
     for chunk in chunks:
         ciphertext = ring.load(chunk)

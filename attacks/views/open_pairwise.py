@@ -112,7 +112,10 @@ def _open_pairwise_server(
 def _opened_secrets(
     view: View, server: str, adverts: dict[str, pairwise_wire.Advert]
 ) -> dict[str, bytes]:
-    """By client what its holders opened: its self-mask seed, or its mask key if it vanished."""
+    """Return by client the secret that its holders opened.
+
+    It is the client's self-mask seed, or its mask key if it vanished.
+    """
     session = view.session
     place = pairwise_wire.indices(session)
     threshold = pairwise_wire.parameters_of(session).threshold

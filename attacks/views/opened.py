@@ -13,7 +13,7 @@ from protocols.session import CLIENT
 
 @dataclass(repr=False)
 class Openings:
-    """What a coalition makes of one session's uploads.
+    """A coalition's openings of one session's uploads.
 
     Attributes:
         own: the vectors of the clients that belong to it, int64 of the layout's length.
@@ -49,7 +49,7 @@ def opens(*protocols: str) -> Callable[[Opener], Opener]:
 
 
 def centred(layout: Layout, vector: RingVector) -> Integers:
-    """The integers that a sum over some of the clients stands for.
+    """Return the integers that a sum over some of the clients stands for.
 
     A part of a sum lies within the sum's own bounds widened to hold 0.
     """

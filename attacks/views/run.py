@@ -38,7 +38,10 @@ class RunView:
 
 @dataclass(frozen=True, repr=False)
 class Record:
-    """A run with all its transcripts: what no party has, and what views are cut from."""
+    """A run with all its transcripts, which no party has.
+
+    Views are cut from it.
+    """
 
     method: AnyMethod
     protocol: Protocol

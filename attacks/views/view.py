@@ -45,11 +45,11 @@ class View:
         coalition: Iterable[str],
         released: Sum | None = None,
     ) -> "View":
-        """The coalition's part of a transcript."""
+        """Cut the coalition's part out of a transcript."""
         return cls(session, {name: transcript[name] for name in coalition}, released)
 
     def enrolment(self, name: str) -> Enrolment:
-        """The keys of a party of the coalition."""
+        """Return the keys of a party of the coalition."""
         return Enrolment.load(self.records[name].keys)
 
     def received(self, name: str) -> Iterator[Opened]:
@@ -89,7 +89,10 @@ class View:
         return found
 
     def held(self, name: str, party: type[Party], kind: type[Held]) -> Held | None:
-        """The last state of this kind that a party of the coalition was in, if any."""
+        """Return the last state of this kind that a party of the coalition was in.
+
+        None if there is none.
+        """
         for saved in reversed(self.records[name].held):
             # As `Party.save` writes it, after its digest.
             _, _, encoded = decode(saved[32:], tuple[bytes, str, bytes])

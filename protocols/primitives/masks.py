@@ -33,7 +33,9 @@ class Mask(NamedTuple):
 
 
 def add_mask(vector: RingVector, key: bytes) -> None:
-    """Add the mask of `key` (16 or 32 bytes) to `vector` in place, modulo its word size.
+    """Add the mask of `key` (16 or 32 bytes) to `vector` in place.
+
+    The addition is modulo the vector's word size.
 
     Each entry gets the next 4 (uint32) or 8 (uint64) bytes of the key stream, little-endian; modulo
     any 2^b of at most that width the mask is uniform.
@@ -42,7 +44,7 @@ def add_mask(vector: RingVector, key: bytes) -> None:
 
 
 def subtract_mask(vector: RingVector, key: bytes) -> None:
-    """The inverse of `add_mask`."""
+    """Subtract the mask that `add_mask` adds."""
     add_masks(vector, [Mask(key, negative=True)])
 
 
@@ -77,6 +79,9 @@ def add_masks_in_threads(vector: RingVector, masks: Sequence[Mask], threads: int
 
 
 def key_stream(key: bytes, length: int) -> bytes:
-    """The first bytes of the key stream of a 32-byte key: for drawing many values from one."""
+    """Return the first bytes of the key stream of a 32-byte key.
+
+    It serves to draw many values from one key.
+    """
     cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(_BLOCK_BYTES)))
     return cipher.encryptor().update(bytes(length))

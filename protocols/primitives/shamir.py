@@ -15,7 +15,9 @@ SHARE_BYTES = 32
 
 
 def split(secret: bytes, coefficients: Sequence[bytes], points: Sequence[int]) -> list[bytes]:
-    """Shares of a secret at these points (RFC 9591, secret_share_shard and polynomial_evaluate).
+    """Split a secret into shares at these points.
+
+    RFC 9591, secret_share_shard and polynomial_evaluate.
 
     Args:
         secret: 32 bytes, big-endian, below the field's order.
@@ -56,7 +58,9 @@ def weights(points: Sequence[int]) -> list[int]:
 
 
 def combine(shares: Mapping[int, bytes], weights_of_points: Sequence[int] | None = None) -> bytes:
-    """The secret of at least threshold shares by point (RFC 9591, secret_share_combine).
+    """Return the secret of at least threshold shares, by point.
+
+    RFC 9591, secret_share_combine.
 
     With fewer, or with a wrong one, it is some other 32 bytes: whoever combines must check.
 
@@ -73,7 +77,10 @@ def combine(shares: Mapping[int, bytes], weights_of_points: Sequence[int] | None
 
 
 def is_share(data: bytes) -> bool:
-    """Whether these bytes are an element of the field, 32 bytes and below its order."""
+    """Say whether these bytes are an element of the field.
+
+    An element has 32 bytes and is below the field's order.
+    """
     return len(data) == SHARE_BYTES and int.from_bytes(data, "big") < ORDER
 
 

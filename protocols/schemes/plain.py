@@ -65,7 +65,10 @@ class PlainClient(Party):
 
 
 class PlainServer(Party):
-    """Adds up what arrives until every client is in, or its deadline for uploads passes."""
+    """The party that adds up arrivals until every client is in, or its deadline passes.
+
+    The deadline is that for uploads.
+    """
 
     role = SERVER
     states = Fresh | Collecting | Finished | Aborted

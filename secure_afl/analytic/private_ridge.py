@@ -12,7 +12,7 @@ _FLOOR = 0.7
 
 
 def noise_floor(gram_std: float, dim: int) -> float:
-    """τ = 0.7·σ_G·√d, below which an eigenvalue of a noisy Gram matrix says nothing.
+    """Return τ = 0.7·σ_G·√d, below which eigenvalues of a noisy Gram matrix say nothing.
 
     Off-diagonal noise of variance σ_G²/2 has a spectral norm of about √2·σ_G·√d; half of that
     is the floor. It looks at no data.
@@ -25,7 +25,9 @@ def noise_floor(gram_std: float, dim: int) -> float:
 
 
 def raise_eigenvalues(matrix: Floats, floor: float) -> Floats:
-    """The nearest symmetric matrix, in the Frobenius norm, with no eigenvalue below the floor.
+    """Return the nearest symmetric matrix with no eigenvalue below the floor.
+
+    Nearest is in the Frobenius norm.
 
     A = UΛUᵀ becomes U·max(Λ, τ)·Uᵀ; at τ = 0 that is the nearest positive semidefinite matrix
     (Higham 1988, Linear Algebra Appl. 103).
@@ -47,7 +49,7 @@ def raise_eigenvalues(matrix: Floats, floor: float) -> Floats:
 
 
 def private_ridge(gram: Floats, cross: Floats, floor: float) -> Floats:
-    """W = H⁻¹Q, where H is G with its eigenvalues raised to a floor τ.
+    """Return W = H⁻¹Q, where H is G with its eigenvalues raised to a floor τ.
 
     Noise makes a Gram matrix indefinite, and an inverse would blow up where an eigenvalue comes
     near zero. The usual remedy, a projection to the positive semidefinite matrices and then λ on
@@ -98,7 +100,7 @@ def _checked(floor: float) -> float:
 
 
 def _eigen(matrix: Floats) -> tuple[Floats, Floats]:
-    """Eigenvalues in ascending order, (d,), and their vectors as columns, (d, d)."""
+    """Return eigenvalues in ascending order, (d,), and their vectors as columns, (d, d)."""
     from scipy.linalg import eigh
 
     if matrix.ndim != 2 or len(matrix) == 0 or matrix.shape[0] != matrix.shape[1]:

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 class Quantiser(Wire, frozen=True):
-    """How a row becomes integers; part of what all clients agree on.
+    """The rule by which a row becomes integers; part of what all clients agree on.
 
     Attributes:
         bits: the integer norm bound is 2^bits, 1 to 12.
@@ -47,7 +47,7 @@ class Quantiser(Wire, frozen=True):
         return 1 << self.bits
 
     def scaled(self, features: NDArray[np.floating]) -> Floats:
-        """Rows of norm ≤ 1 as float64: what the integers approximate, for float baselines.
+        """Return rows of norm ≤ 1 as float64: what the integers approximate, for float baselines.
 
         Args:
             features: (n, d), any float dtype.
@@ -60,7 +60,9 @@ class Quantiser(Wire, frozen=True):
         return rows
 
     def integers(self, features: NDArray[np.floating], first_row: int = 0) -> Floats:
-        """Integer rows, as float64 so that BLAS can multiply them, of integer norm ≤ `scale`.
+        """Return integer rows of integer norm ≤ `scale`.
+
+        They are float64 so that BLAS can multiply them.
 
         Rows are scaled by 2^bits − 1 and rounded to nearest; the few whose rounded norm still
         exceeds 2^bits are truncated toward zero instead, which cannot lengthen them.
@@ -94,7 +96,7 @@ class Quantiser(Wire, frozen=True):
 
 
 def bad_row(row: int) -> DataError:
-    """The error for a row that is no row of numbers."""
+    """Make the error for a row that is no row of numbers."""
     return DataError(
         f"features of row {row} are NaN, infinite or too large; allowed: finite numbers below "
         f"{MAX_FEATURE:g}. Remove the row or repair the backbone that made it."

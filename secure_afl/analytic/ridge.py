@@ -7,7 +7,7 @@ from secure_afl.errors import ConfigError
 
 
 def ridge(gram: Floats, cross: Floats, regularisation: float) -> Floats:
-    """W = (G + λI)⁻¹Q by Cholesky.
+    """Return W = (G + λI)⁻¹Q by Cholesky.
 
     Args:
         gram: (d, d) symmetric, of rows of norm ≤ 1.

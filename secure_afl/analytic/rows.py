@@ -35,7 +35,7 @@ class ClientData:
 
 
 def pooled(clients: list[ClientData]) -> ClientData:
-    """All rows in one place: what a federation never has, and its oracle needs."""
+    """Pool all rows in one place: what a federation never has, and its oracle needs."""
     return ClientData(
         "pooled",
         np.concatenate([client.features for client in clients]),

@@ -86,19 +86,25 @@ class Statistics(Secret, frozen=True, eq=False):
         return int(self.counts.sum())
 
     def floats(self, quantiser: Quantiser) -> tuple[Floats, Floats]:
-        """Gram (d, d) and cross term (d, C) in units of the float features, rows of norm ≤ 1."""
+        """Return Gram (d, d) and cross term (d, C) in units of the float features.
+
+        The rows have norm ≤ 1.
+        """
         scale = float(quantiser.scale)
         return self.gram / scale**2, self.cross / scale
 
     def pack(self, *, counts: bool = True) -> Integers:
-        """One int64 vector: the Gram's diagonal, its strict upper triangle, cross, and counts."""
+        """Pack into one int64 vector.
+
+        It holds the Gram's diagonal, its strict upper triangle, cross, and counts.
+        """
         upper = np.triu_indices(len(self.gram), 1)
         parts = [self.gram.diagonal(), self.gram[upper], self.cross.ravel()]
         return np.concatenate([*parts, self.counts] if counts else parts)
 
     @classmethod
     def unpack(cls, vector: Integers, layout: Layout) -> "Statistics":
-        """The inverse of `pack`, for a vector of a layout made by `statistics_layout`.
+        """Unpack a packed vector of a layout made by `statistics_layout`: the inverse of `pack`.
 
         Counts that were not packed are zero.
         """
@@ -114,7 +120,7 @@ class Statistics(Secret, frozen=True, eq=False):
 
 
 def one_hot(labels: Integers, classes: int) -> Floats:
-    """(n,) labels to (n, C) rows of zeros with a one at the label."""
+    """Turn (n,) labels into (n, C) rows of zeros with a one at the label."""
     rows = np.zeros((len(labels), classes))
     rows[np.arange(len(labels)), labels] = 1.0
     return rows
@@ -123,7 +129,7 @@ def one_hot(labels: Integers, classes: int) -> Floats:
 def statistics_layout(
     dim: int, classes: int, quantiser: Quantiser, max_rows: int, *, counts: bool = True
 ) -> Layout:
-    """The layout of packed statistics, with or without counts, over at most `max_rows` rows.
+    """Lay out packed statistics, with or without counts, over at most `max_rows` rows.
 
     A row of integer norm ≤ s adds 0..s² to a diagonal entry, at most s²/2 in size to any other
     entry of the Gram, and at most s to an entry of the cross term.

@@ -36,7 +36,10 @@ def progress() -> Iterator[Progress]:
 
 
 class _Lines:
-    """Prints how far work is, every `LINE_EVERY` seconds and never for work that is quicker."""
+    """Lines on how far work is, printed every `LINE_EVERY` seconds.
+
+    Work that is quicker prints none.
+    """
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -81,5 +84,5 @@ def _bars() -> Iterator[Progress]:
 
 
 def _is_counted(what: str) -> bool:
-    """Whether the number may be shown: numbers of rows may be private."""
+    """Say whether the number may be shown: numbers of rows may be private."""
     return what in ("points", "canaries", "cells")

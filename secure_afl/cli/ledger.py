@@ -28,7 +28,7 @@ def ledger(
         ),
     ] = None,
 ) -> None:
-    """Print what was released about each lineage of data, and what is spent of the budget.
+    """Print what was released about each lineage of data, and the budget spent on it.
 
     A lineage is a folder or file and all that becomes of it. ε so far is that of all releases up
     to a line, at the budget's δ.

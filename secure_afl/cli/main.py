@@ -75,7 +75,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command that the arguments name; errors end in one line and exit code 2."""
+    """Run the command that the arguments name.
+
+    Errors end in one line and exit code 2.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show ≥ shows something else; the run is not lost for it.
@@ -130,7 +133,7 @@ def options(
 
 
 def _command(name: str, found: Any) -> Any:
-    """A command or a group of commands as click has them."""
+    """Return a command or a group of commands as click has them."""
     if isinstance(found, typer.Typer):
         command = typer.main.get_command(found)
     else:

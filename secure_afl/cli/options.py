@@ -100,7 +100,10 @@ def _parameter(option: "Option") -> inspect.Parameter:
 
 
 def _plain(annotation: Any) -> tuple[Any, tuple[str, ...]]:
-    """The type of a flag's value, and the words that it may be; lists are words with commas."""
+    """Return the type of a flag's value, and the words that it may be.
+
+    Lists are words with commas.
+    """
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):

@@ -135,7 +135,10 @@ def check_writable(json_file: str | None) -> None:
 
 
 def write_json(file: str | None, content: Any) -> None:
-    """Write content as JSON into a file, or for - to standard output; None writes nothing."""
+    """Write content as JSON into a file, or for - to standard output.
+
+    None writes nothing.
+    """
     if file is None:
         return
     text = msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"

@@ -55,7 +55,7 @@ class Dataset:
         _check_labels(self.name, self.labels, len(self), len(self.classes))
 
     def __len__(self) -> int:
-        """Number of examples, at least 1."""
+        """Return the number of examples, at least 1."""
         return len(self.examples)
 
     @property
@@ -180,7 +180,7 @@ def split_holdout(
 
 
 def sort_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The different names, sorted; numerically where all of them are whole numbers."""
+    """Sort the different names; numerically where all of them are whole numbers."""
     unique = set(names)
     if all(name.isascii() and name.isdigit() for name in unique):
         return tuple(sorted(unique, key=lambda name: (int(name), name)))

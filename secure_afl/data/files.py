@@ -112,7 +112,10 @@ def client_paths(pattern: str) -> list[Path]:
 
 
 def embedded_digits() -> Dataset:
-    """scikit-learn's handwritten digits: 1,797 uint8 images (8, 8) in 0..255, classes 0..9."""
+    """Return scikit-learn's handwritten digits.
+
+    They are 1,797 uint8 images (8, 8) in 0..255, classes 0..9.
+    """
     from sklearn.datasets import load_digits
 
     digits = load_digits()

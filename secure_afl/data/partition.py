@@ -20,7 +20,10 @@ _DIRICHLET_TRIES = 1000
 
 
 class Partition(ABC):
-    """A way to cut a dataset into clients; every row goes to at most one client."""
+    """A way to cut a dataset into clients.
+
+    Every row goes to at most one client.
+    """
 
     def split(self, dataset: Dataset, rng: np.random.Generator) -> list[Dataset]:
         """Cut a dataset into clients, named client_00, client_01, and so on.
@@ -54,7 +57,7 @@ class Partition(ABC):
 
 @dataclass(frozen=True)
 class Iid(Partition):
-    """Rows at random, as many for each client as for any other, give or take one."""
+    """Rows at random, as many for each client as for others, give or take one."""
 
     clients: int
 
@@ -107,7 +110,10 @@ class Dirichlet(Partition):
 
 @dataclass(frozen=True)
 class Shards(Partition):
-    """Rows sorted by label, cut into equal shards, dealt at random, as many to each client."""
+    """Rows sorted by label, cut into equal shards, dealt at random.
+
+    Every client gets as many shards as any other.
+    """
 
     clients: int
     shards_per_client: int
@@ -125,7 +131,10 @@ class Shards(Partition):
 
 @dataclass(frozen=True)
 class Sizes(Partition):
-    """Rows at random, a given number for each client; rows beyond the sum are not used."""
+    """Rows at random, a given number for each client.
+
+    Rows beyond the sum are not used.
+    """
 
     rows: tuple[int, ...]
 

@@ -106,7 +106,7 @@ def parse_backbone(
 
 
 def _parse_parts(spec: str, seed: int) -> tuple[str, Projection | None]:
-    """The front, `identity` or `timm:…`, and the projection."""
+    """Parse the front, `identity` or `timm:…`, and the projection."""
     front, plus, tail = spec.partition("+")
     if not plus and front.startswith("projection:"):
         front, plus, tail = "identity", "+", spec

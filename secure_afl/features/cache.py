@@ -26,7 +26,10 @@ CREATE TABLE IF NOT EXISTS features (
 
 
 def default_path() -> Path:
-    """The cache file of this user: `$SECURE_AFL_CACHE`, or one in the user's cache directory."""
+    """Return the path of this user's cache file.
+
+    It is `$SECURE_AFL_CACHE`, or a file in the user's cache directory.
+    """
     if chosen := os.environ.get("SECURE_AFL_CACHE"):
         return Path(chosen)
     return user_cache_path("secure-afl", appauthor=False) / "features.sqlite"
@@ -98,7 +101,7 @@ class FeatureCache:
 
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
-        """One transaction on a connection of its own."""
+        """Yield one transaction on a connection of its own."""
         try:
             with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
                 yield connection

@@ -22,7 +22,10 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images as rows of their pixels in [0, 1], resized if asked; features as they are."""
+    """Images as rows of their pixels in [0, 1], resized if asked.
+
+    Features stay as they are.
+    """
 
     image_size: int | None
 
@@ -75,7 +78,10 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Projection:
-    """A random ReLU layer: relu(x @ R) with R ~ N(0, 1 / d_in), the same for the same seed."""
+    """A random ReLU layer: relu(x @ R) with R ~ N(0, 1 / d_in).
+
+    It is the same for the same seed.
+    """
 
     dim: int
     seed: int
@@ -86,7 +92,7 @@ class Projection:
         return digest_of({"projection": self.dim, "seed": self.seed})
 
     def apply(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32 (n, d_in) to float32 (n, dim), not negative."""
+        """Map float32 (n, d_in) to float32 (n, dim), not negative."""
         d_in = rows.shape[1]
         matrix = np.random.default_rng(self.seed).standard_normal((d_in, self.dim), np.float32)
         matrix /= np.float32(math.sqrt(d_in))

@@ -62,7 +62,9 @@ class Reduction(Wire, frozen=True, eq=False):
         return hashlib.sha256(b"reduction" + encode(self)).digest()
 
     def apply(self, features: NDArray[np.floating]) -> Floats:
-        """(n, d) features of any float dtype to (n, k) float64, of no particular norm.
+        """Reduce (n, d) features of any float dtype to (n, k) float64.
+
+        The rows have no particular norm.
 
         Raises:
             DataError: another width, or a row that is not finite.
@@ -76,7 +78,7 @@ class Reduction(Wire, frozen=True, eq=False):
         return reduced
 
     def fold(self, weights: Floats) -> tuple[Floats, Floats]:
-        """A linear model of reduced rows as one of features: BW and mᵀBW.
+        """Fold a linear model of reduced rows into one of features: BW and mᵀBW.
 
         The scores (f/‖f‖)·BW − mᵀBW are those of the reduced row before it is brought to norm 1,
         which changes all scores of a row alike, and so no prediction.
@@ -92,7 +94,7 @@ class Reduction(Wire, frozen=True, eq=False):
 
 
 def random_reduction(dim: int, k: int, seed: int) -> Reduction:
-    """A random projection from `dim` to `k` dimensions, which looks at no data.
+    """Make a random projection from `dim` to `k` dimensions, which looks at no data.
 
     Every entry of the basis is a random sign, which keeps lengths and angles as well as a Gaussian
     draw does (Achlioptas 2003, J. Comput. Syst. Sci. 66), and is the same on every machine to the
@@ -116,7 +118,7 @@ def random_reduction(dim: int, k: int, seed: int) -> Reduction:
 def public_reduction(
     public: NDArray[np.floating], k: int, centre: bool = True, whiten: float = 0.0
 ) -> Reduction:
-    """The principal axes of features that the user declares public.
+    """Find the principal axes of features that the user declares public.
 
     Rows are normalised and, if asked, centred; the k eigenvectors of their covariance with the
     greatest eigenvalues v become the basis, each divided by v^whiten.
@@ -167,7 +169,7 @@ def public_reduction(
 
 
 def choose_dimension(total_rows: int, gram_noise: float, dim: int) -> int:
-    """The number of dimensions to keep under noise, from public numbers only.
+    """Choose the number of dimensions to keep under noise, from public numbers only.
 
     N rows of norm 1 leave about N/k in each of k directions, while the noise on a (k, k) Gram
     matrix has the spectral norm √2·σ_G·√k: it grows as the signal of a direction thins. They meet

@@ -135,7 +135,10 @@ def _create(name: str, keywords: dict[str, Any], checkpoint: Path | None) -> "to
 
 
 def _load_checkpoint(model: Any, name: str, checkpoint: Path) -> None:
-    """Load a state dict, with or without the classifier that was cut off; all else must match."""
+    """Load a state dict, with or without the classifier that was cut off.
+
+    All other weights must match.
+    """
     import timm
 
     if not checkpoint.is_file():
@@ -171,7 +174,10 @@ def _preprocessing(model: Any, overrides: dict[str, Any], image_size: int | None
 
 
 def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> None:
-    """One forward pass, so that a size the model does not take is known before any image."""
+    """Check by one forward pass that the model takes this size.
+
+    The check comes before any image.
+    """
     import torch
 
     try:
@@ -200,7 +206,7 @@ def _weights_digest(model: Any) -> bytes:
 
 
 def _parse_keys(settings: str, pairs: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Overrides of the preprocessing, and keywords for timm.create_model."""
+    """Parse overrides of the preprocessing, and keywords for timm.create_model."""
     overrides: dict[str, Any] = {}
     keywords: dict[str, Any] = {}
     for pair in pairs:

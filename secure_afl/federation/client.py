@@ -76,7 +76,7 @@ class FederationClient:
         self.statistics_seconds = 0.0
 
     def join(self, session: Session, enrolment: Enrolment, public: PublicState) -> Party:
-        """This client's party, once the session is for this round of this method.
+        """Return this client's party, once the session is for this round of this method.
 
         Raises:
             InvalidSession: the session's layout or context is not that of `public`, `public` has
@@ -112,7 +112,7 @@ class FederationClient:
         return party
 
     def contribute(self, public: PublicState, entropy: bytes) -> Integers:
-        """This client's vector for the round of `public`, with its share of the noise."""
+        """Return this client's vector for the round of `public`, with its share of the noise."""
         begin = time.perf_counter()
         # Rounding's generator is not one for secrets: its seed tells nothing of the noise.
         rounding = derive(entropy, b"", "rounding")
@@ -124,11 +124,11 @@ class FederationClient:
         return vector + self.noise(public, entropy)
 
     def noise(self, public: PublicState, entropy: bytes) -> Integers:
-        """This client's share of the noise in the round of `public`."""
+        """Draw this client's share of the noise in the round of `public`."""
         return this_noisy_sum(self.method, public).share(entropy)
 
     def personalise(self, public: PublicState) -> Model:
-        """This client's own model."""
+        """Return this client's own model."""
         return self.method.personalise(public, self.data, self.memory)
 
     def charge(self, public: PublicState) -> Charge:
@@ -160,7 +160,7 @@ class FederationClient:
         )
 
     def _count(self, session: Session, task: Task) -> None:
-        """Take part once in each of so many sums as the run has, all of one task."""
+        """Take part once in each of the run's sums, all of one task."""
         name = self.data.name
         if self._task is None:
             self._task = task

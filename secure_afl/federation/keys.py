@@ -58,7 +58,7 @@ class Keys:
         return {name: self._identity(name, CLIENT) for name in names}
 
     def coordinators(self, protocol: Protocol) -> dict[str, Identity]:
-        """Default name to identity of each coordinator, by role and in roster order."""
+        """Map default name to identity of each coordinator, by role and in roster order."""
         lines = [line for line in self.roster.members if line.role != CLIENT]
         found = {}
         for name, role in protocol.coordinators().items():

@@ -8,7 +8,7 @@ from secure_afl.privacy.mechanism import NoisySum
 
 
 class Clients(msgspec.Struct, frozen=True):
-    """How many clients were enrolled, are in the sum, and are not."""
+    """Numbers of clients that were enrolled, are in the sum, and are not."""
 
     total: int
     included: int
@@ -50,7 +50,7 @@ class Bytes(msgspec.Struct, frozen=True):
 
 
 class Seconds(msgspec.Struct, frozen=True):
-    """Where the time went, summed over clients and rounds.
+    """The times of the parts of a run, summed over clients and rounds.
 
     Attributes:
         features: backbone, cache included.

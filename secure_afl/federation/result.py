@@ -48,7 +48,7 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a federation yields.
+    """The result that a federation yields.
 
     Attributes:
         model: the global model.

@@ -35,7 +35,7 @@ def score(
     test: ClientData | None,
     holdout: Sequence[ClientData],
 ) -> Accuracy:
-    """Accuracy of a run's models beside centralised and local ridge on float features.
+    """Score a run's models by accuracy, beside centralised and local ridge on float features.
 
     Args:
         model, personal: the run's models.

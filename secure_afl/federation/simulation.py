@@ -242,7 +242,7 @@ class Federation:
         return rounds, seconds
 
     def _identities(self, names: Iterable[str]) -> tuple[dict[str, Identity], dict[str, Identity]]:
-        """Identities of the clients and of the coordinators, for all rounds of a run."""
+        """Return the identities of the clients and of the coordinators, for all rounds of a run."""
         protocol = self.terms.protocol
         if self.keys is not None:
             return self.keys.clients(list(names)), self.keys.coordinators(protocol)
@@ -270,7 +270,7 @@ class Federation:
         public: PublicState,
         members: Mapping[str, RecordingClient],
     ) -> list[Party]:
-        """The parties of a session, coordinators first."""
+        """Make the parties of a session, coordinators first."""
         coordinators = [
             self.terms.protocol.coordinator(session, enrolments[name])
             for name in enrolments

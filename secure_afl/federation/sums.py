@@ -11,12 +11,18 @@ from secure_afl.privacy.mechanism import NoisySum
 
 
 def context(method: AnyMethod, public: PublicState) -> bytes:
-    """SHA-256 of what a round's sum is for: method, its parameters, and the public state."""
+    """Hash what a round's sum is for: method, its parameters, and the public state.
+
+    The hash is SHA-256.
+    """
     return hashlib.sha256(encode((domain_tag("context"), method, public))).digest()
 
 
 def sum_layout(method: AnyMethod, public: PublicState) -> Layout | None:
-    """Lay out the next blind sum, with room for noise; None when there is no next."""
+    """Lay out the next blind sum, with room for noise.
+
+    None when there is no next.
+    """
     if public.task.mechanism is None:
         return method.layout(public)
     noisy = noisy_sum(method, public)
@@ -24,7 +30,10 @@ def sum_layout(method: AnyMethod, public: PublicState) -> Layout | None:
 
 
 def noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum | None:
-    """Describe the next blind sum of a task with noise; None when there is no next."""
+    """Describe the next blind sum of a task with noise.
+
+    None when there is no next.
+    """
     layout, mechanism = method.layout(public), public.task.mechanism
     assert mechanism is not None, "the task has noise"
     if layout is None:
@@ -33,7 +42,7 @@ def noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum | None:
 
 
 def this_noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum:
-    """Describe the blind sum that a session of a task with noise is about to form."""
+    """Describe the blind sum that a session of a noisy task is about to form."""
     noisy = noisy_sum(method, public)
     assert noisy is not None, "a session has a sum"
     return noisy

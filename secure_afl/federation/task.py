@@ -23,7 +23,7 @@ LEAST_DEFAULT_BITS = 8
 
 @dataclass(frozen=True)
 class Terms:
-    """What a federation agrees on before anybody looks at data.
+    """The terms that a federation agrees on before anybody looks at data.
 
     Attributes:
         method: what is learned.
@@ -69,7 +69,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Declared:
-    """What all parties declare about a federation's data, and how rows become integers.
+    """All parties' declarations about a federation's data, and how rows become integers.
 
     Attributes:
         dim: features of a row, d.
@@ -98,7 +98,9 @@ def majority(clients: int) -> int:
 
 
 def plan_task(terms: Terms, declared: Declared) -> Task:
-    """Plan the task, with the most bits that the narrowest ring holds and the noise calibrated.
+    """Plan the task, with the most bits that the ring holds and the noise calibrated.
+
+    The ring is the narrowest.
 
     Raises:
         ConfigError: no ring holds the rows, or no noise keeps the promise.

@@ -35,7 +35,9 @@ Ridge: TypeAlias = Annotated[
 
 
 class AFLPublic(PublicState, frozen=True, eq=False):
-    """Before the sum, the task; after it, the weights (d, C) as well, and nothing else of the sum.
+    """Public state: the task, and after the sum the weights (d, C) as well.
+
+    Nothing else of the sum is in it.
 
     The paper's clients upload `C_k = G_k + γI` and `W_k = C_k⁻¹Q_k`, which their server joins by a
     pairwise law and then frees from the excess Kγ; the result equals the solution from the summed
@@ -119,7 +121,7 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
 
 
 def task_layout(task: Task) -> Layout:
-    """The layout of the statistics of all clients of a task, without noise."""
+    """Lay out the statistics of all clients of a task, without noise."""
     return statistics_layout(
         task.feature_dim,
         len(task.classes),
@@ -130,7 +132,7 @@ def task_layout(task: Task) -> Layout:
 
 
 def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
-    """The sensitivity of the statistics of a task's clients."""
+    """Return the sensitivity of the statistics of a task's clients."""
     return statistics_sensitivity(
         task.quantiser.scale,
         privacy.unit,
@@ -142,7 +144,7 @@ def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
 
 
 def task_statistics(task: Task, data: ClientData) -> Statistics:
-    """The statistics of one client's rows."""
+    """Return the statistics of one client's rows."""
     return Statistics.of(data.features, data.labels, len(task.classes), task.quantiser)
 
 
@@ -153,19 +155,22 @@ def check_floor(regularisation: float | None) -> None:
 
 
 def task_vector(task: Task, data: ClientData) -> Integers:
-    """The vector of one client's statistics, of `task_layout`."""
+    """Return the vector of one client's statistics, of `task_layout`."""
     return task_statistics(task, data).pack(counts=_releases_counts(task))
 
 
 def default_ridge(task: Task) -> float:
-    """λ where none is set, or with noise τ; in squared norms of rows. Looks at no data."""
+    """Return λ where none is set, or with noise τ; in squared norms of rows.
+
+    The value looks at no data.
+    """
     if task.mechanism is None:
         return DEFAULT_RIDGE
     return noise_floor(_gram_std(task), task.feature_dim)
 
 
 def task_weights(task: Task, statistics: Statistics, regularisation: float | None) -> Floats:
-    """The ridge classifier (d, C) of summed statistics, noisy or not."""
+    """Return the ridge classifier (d, C) of summed statistics, noisy or not."""
     gram, cross = statistics.floats(task.quantiser)
     if regularisation is None:
         regularisation = default_ridge(task)
@@ -174,7 +179,7 @@ def task_weights(task: Task, statistics: Statistics, regularisation: float | Non
 
 
 def _gram_std(task: Task) -> float:
-    """σ_G of the noise in the Gram matrix, in squared norms of rows."""
+    """Return σ_G of the noise in the Gram matrix, in squared norms of rows."""
     mechanism = task.mechanism
     assert mechanism is not None, "without noise there is no deviation"
     noisy = NoisySum(mechanism, task_layout(task), task_sensitivity(task, mechanism.privacy))

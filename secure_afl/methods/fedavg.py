@@ -52,7 +52,7 @@ Clip: TypeAlias = Annotated[
 
 
 class AveragingPublic(PublicState, frozen=True, eq=False):
-    """What every client is given for a round.
+    """The state that every client is given for a round.
 
     Attributes:
         task: what is learned.
@@ -117,7 +117,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
 
     @property
     def clipping(self) -> str:
-        """What bounds a client's update."""
+        """Clause on what bounds a client's update."""
         return (
             f"every client's update has norm ≤ {self.update_clip:g} (--update-clip) before it is "
             "rounded"
@@ -207,11 +207,14 @@ class Averaging(Method[AveragingPublic], frozen=True):
 
     @abstractmethod
     def update(self, public: AveragingPublic, data: ClientData) -> Floats:
-        """A client's update before it is clipped, (p,) float64; a function of its arguments."""
+        """Return a client's update before it is clipped, (p,) float64.
+
+        The update is a function of its arguments.
+        """
 
     @property
     def _server_rate(self) -> float:
-        """What the server multiplies the mean update with."""
+        """Factor that the server multiplies the mean update with."""
         return 1.0
 
     def _total_weight(self, task: Task) -> int:
@@ -222,7 +225,10 @@ class Averaging(Method[AveragingPublic], frozen=True):
         return self.quantiser(task).layout(len(public.parameters), self._total_weight(task))
 
     def _recalled(self, public: AveragingPublic, data: ClientData, memory: Memory) -> Floats:
-        """This round's update, from memory if it is there; older rounds are forgotten."""
+        """Return this round's update, from memory if it is there.
+
+        Older rounds are forgotten.
+        """
         digest = hashlib.sha256(public.parameters.tobytes()).hexdigest()
         key = f"update/{public.round}/{digest}"
         if key not in memory:
@@ -235,7 +241,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
 
 @METHODS.register
 class FedSGD(Averaging, frozen=True, tag="fedsgd"):
-    """The server takes one gradient step a round, on the mean of the clients' whole gradients.
+    """Server steps, one a round, along the mean of the clients' whole gradients.
 
     Weighted by rows and without clipping it is gradient descent on all rows in one place. Rows of
     norm ≤ 1 give a linear head gradients of norm ≤ √2, which the default lets pass.

@@ -32,7 +32,7 @@ MAX_ALPHA = 1e12
 
 
 class FedHiPPublic(PublicState, frozen=True, eq=False):
-    """What the server gives to every client.
+    """The state that the server gives to every client.
 
     Attributes:
         task: what is learned.

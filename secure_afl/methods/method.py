@@ -23,7 +23,7 @@ Memory = MutableMapping[str, NDArray[np.generic]]
 
 
 class Task(Wire, frozen=True):
-    """What is to be learned, as all parties know it.
+    """The learning task, as all parties know it.
 
     Attributes:
         feature_dim: d.
@@ -129,11 +129,14 @@ class Method(Wire, Generic[Public], frozen=True):
 
     @property
     def clipping(self) -> str:
-        """What bounds a unit's part in a sum, as a clause for reports."""
+        """Clause on what bounds a unit's part in a sum, for reports."""
         return "every row has norm 1 before it is rounded, and 2^bits at most after"
 
     def regularisation(self, task: Task) -> float | None:
-        """Return λ of the ridge, in squared norms of rows; None for methods without a ridge."""
+        """Return λ of the ridge, in squared norms of rows.
+
+        None is for methods without a ridge.
+        """
         return None
 
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
@@ -147,11 +150,14 @@ class Method(Wire, Generic[Public], frozen=True):
 
     @abstractmethod
     def begin(self, task: Task) -> Public:
-        """The state that everybody may see, before the first round."""
+        """Return the state that everybody may see, before the first round."""
 
     @abstractmethod
     def layout(self, public: Public) -> Layout | None:
-        """The layout of the next blind sum, without noise; None when there is no next."""
+        """Return the layout of the next blind sum, without noise.
+
+        None when there is no next.
+        """
 
     @abstractmethod
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
@@ -165,18 +171,21 @@ class Method(Wire, Generic[Public], frozen=True):
     def contribute(
         self, public: Public, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
-        """A client's vector for the next sum; the same for the same arguments."""
+        """Return a client's vector for the next sum; the same for the same arguments."""
 
     @abstractmethod
     def absorb(self, public: Public, total: Integers, included: tuple[str, ...]) -> Public:
-        """The state after a sum over the clients in `included`."""
+        """Return the state after a sum over the clients in `included`."""
 
     @abstractmethod
     def model(self, public: Public) -> Model:
-        """The global model, when all rounds are done."""
+        """Return the global model, when all rounds are done."""
 
     def personalise(self, public: Public, data: ClientData, memory: Memory) -> Model:
-        """A client's own model, made at the client; the global one unless a method differs."""
+        """Make a client's own model at the client.
+
+        It is the global one unless a method differs.
+        """
         return self.model(public)
 
 

@@ -47,7 +47,7 @@ class Model(ABC):
         """
 
     def predict(self, features: NDArray[np.floating]) -> Integers:
-        """(n, d) features to (n,) class indices."""
+        """Map (n, d) features to (n,) class indices."""
         predicted: Integers = self.scores(features).argmax(axis=1).astype(np.int64)
         return predicted
 
@@ -138,7 +138,7 @@ def save_weights(
 def load_weights(
     path: Path, axes: int | None = None
 ) -> tuple[Floats, tuple[str, ...], dict[str, Any]]:
-    """The inverse of `save_weights`: weights, class names, card.
+    """Load weights, class names, card: the inverse of `save_weights`.
 
     Raises:
         DataError: damaged or foreign files, another format, or another number of axes than asked.

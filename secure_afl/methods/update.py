@@ -20,7 +20,9 @@ UPDATE, WEIGHT = "update", "weight"
 
 @dataclass(frozen=True)
 class UpdateQuantiser:
-    """Float updates of norm ≤ clip, times a whole weight, as integers of norm ≤ weight · 2^bits.
+    """Float updates of norm ≤ clip, times a whole weight, as integers.
+
+    The integers have norm ≤ weight · 2^bits.
 
     An update u of weight w becomes round(w·u / step): the weight goes in before the rounding, which
     therefore costs at most one step in w, and a sum needs nothing but integers. The mean is the sum
@@ -40,7 +42,9 @@ class UpdateQuantiser:
     def fitting(
         cls, clip: float, bits: int | None, rounding: Rounding, total_weight: int
     ) -> "UpdateQuantiser":
-        """With these bits, or by default the most whose sums fit a 32-bit ring.
+        """Make a quantiser with these bits, by default the most that fit.
+
+        The most are those whose sums fit a 32-bit ring.
 
         Args:
             total_weight: public bound on the sum of all clients' weights.
@@ -72,7 +76,9 @@ class UpdateQuantiser:
         return self.clip / ((1 << self.bits) - 1)
 
     def layout(self, length: int, total_weight: int) -> Layout:
-        """The layout of the sum of weighted updates (`length` entries) and of their weights.
+        """Return the layout of the sum of weighted updates (`length` entries) and weights.
+
+        The weights are those of the updates.
 
         No integer exceeds the norm of its vector, so that the entries of a client of weight w lie
         in ±w·2^bits, and those of the sum in ±total_weight·2^bits. A sum of weights is at least 1,
@@ -87,7 +93,7 @@ class UpdateQuantiser:
         )
 
     def clipped(self, update: Floats) -> Floats:
-        """The update (p,) float64, shortened to norm `clip` if it is longer.
+        """Return the update (p,) float64, shortened to norm `clip` if it is longer.
 
         Raises:
             ConfigError: NaN or infinity in it, or a norm that overflows.
@@ -102,7 +108,7 @@ class UpdateQuantiser:
         return update * (self.clip / norm) if norm > self.clip else update
 
     def integers(self, update: Floats, weight: int, entropy: bytes) -> Integers:
-        """round(weight · update / step), of integer norm ≤ weight · 2^bits.
+        """Return round(weight · update / step), of integer norm ≤ weight · 2^bits.
 
         Where rounding lengthens an update beyond that, all of it is rounded toward zero instead:
         only updates whose norm is almost `clip` are concerned, and hardly ever at the default bits.
@@ -125,7 +131,10 @@ class UpdateQuantiser:
         return integers
 
     def mean(self, total: Integers, layout: Layout) -> Floats:
-        """The weighted mean of the updates, (p,) float64, from a sum of vectors of `layout`."""
+        """Return the weighted mean of the updates, (p,) float64.
+
+        It is taken from a sum of vectors of `layout`.
+        """
         blocks = layout.split(total)
         mean: Floats = blocks[UPDATE].astype(np.float64) * (self.step / int(blocks[WEIGHT][0]))
         return mean

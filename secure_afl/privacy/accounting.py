@@ -22,7 +22,7 @@ _DISTANCE = 8.52e-4
 
 
 def delta_of(epsilon: float, mu: float) -> float:
-    """δ(ε) = Φ(−ε/μ + μ/2) − e^ε·Φ(−ε/μ − μ/2) of the Gaussian mechanism.
+    """Return δ(ε) = Φ(−ε/μ + μ/2) − e^ε·Φ(−ε/μ − μ/2) of the Gaussian mechanism.
 
     Balle and Wang (ICML 2018), Theorem 8. The error is below 1e-15, and where ε ≥ 0.01 and
     μ ≥ 0.001 relatively below 1e-9.
@@ -54,7 +54,7 @@ def delta_of(epsilon: float, mu: float) -> float:
 
 
 def epsilon_of(delta: float, mu: float) -> float:
-    """The least ε ≥ 0 with δ(ε) ≤ delta; infinite if there is none.
+    """Return the least ε ≥ 0 with δ(ε) ≤ delta; infinite if there is none.
 
     Args:
         delta: 0 to 1.
@@ -73,7 +73,7 @@ def epsilon_of(delta: float, mu: float) -> float:
 
 
 def mu_of(epsilon: float, delta: float) -> float:
-    """The greatest μ that is (epsilon, delta)-private, less a billionth for rounding.
+    """Return the greatest μ that is (epsilon, delta)-private, less a billionth for rounding.
 
     Args:
         epsilon: ≥ 0 and finite.
@@ -88,7 +88,9 @@ def mu_of(epsilon: float, delta: float) -> float:
 
 
 def noise_multiplier(epsilon: float, delta: float, releases: int = 1) -> float:
-    """The least σ/Δ of each of some releases that are (epsilon, delta)-private together.
+    """Return the least σ/Δ of each of some releases.
+
+    The releases are (epsilon, delta)-private together.
 
     Each may depend on those before it: they compose to √releases·Δ/σ.
 
@@ -108,7 +110,9 @@ def noise_multiplier(epsilon: float, delta: float, releases: int = 1) -> float:
 
 
 def compose(mus: Iterable[float]) -> float:
-    """√Σμ²: Gaussian mechanisms on the same data, each adapted to the results of those before it.
+    """Compose Gaussian mechanisms on the same data to √Σμ².
+
+    Each may be adapted to the results of those before it.
 
     Dong, Roth and Su (JRSS-B 2022), Corollary 3.3: as private as one of this μ, exactly.
     """
@@ -116,7 +120,9 @@ def compose(mus: Iterable[float]) -> float:
 
 
 def continuous(sigma: float) -> float:
-    """√(σ² − 1/12): the noise to account for where rounded or discrete noise of `sigma` is added.
+    """Return √(σ² − 1/12), the noise to account for in place of `sigma`.
+
+    It holds where rounded or discrete noise of `sigma` is added.
 
     A continuous Gaussian of this standard deviation, rounded to integers, has the variance σ², and
     rounding is post-processing. Discrete noise is that up to `discretisation_distance`. Where
@@ -153,7 +159,9 @@ def discretisation_distance(shares: Sequence[tuple[float, int]]) -> float:
 
 
 def distance_delta(epsilon: float, distance: float) -> float:
-    """(1 + e^ε)·distance: δ to add where releases are that far from the ones accounted for.
+    """Return (1 + e^ε)·distance, the δ to add for a distance of releases.
+
+    The releases are that far from the ones accounted for.
 
     Args:
         epsilon: ≥ 0, of the whole promise: that of all releases, where there are several.
@@ -177,7 +185,7 @@ def audited_epsilon(
     delta: float,
     confidence: float = 0.95,
 ) -> float:
-    """A lower bound on ε from an attack that tells the two neighbours apart.
+    """Return a lower bound on ε from an attack that tells the two neighbours apart.
 
     Both error rates are bounded from above by Clopper and Pearson, each with half of the error
     probability; the mechanism being Gaussian, μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) (Nasr et al., USENIX
@@ -216,7 +224,10 @@ def _upper(hits: int, trials: int, miss: float) -> float:
 
 
 def _least(holds: Callable[[float], bool]) -> float:
-    """The least number > 0 from which on a condition holds, rounded up to one where it does."""
+    """Find the least number > 0 from which on a condition holds.
+
+    It is rounded up to one where the condition holds.
+    """
     high = 1.0
     while not holds(high):
         high *= 2

@@ -53,7 +53,7 @@ _ZEROS = memoryview(bytes(2 * _CHUNK * _WORD_BYTES))
 
 
 def discrete_gaussian(sigma: float, count: int, entropy: bytes) -> Integers:
-    """Exact independent draws from N_Z(0, σ²): P(x) ∝ exp(−x²/2σ²).
+    """Draw exactly and independently from N_Z(0, σ²): P(x) ∝ exp(−x²/2σ²).
 
     The same arguments give the same draws, on every machine; fewer draws are the first of more.
     All bits come from the AES-256-CTR key stream of `entropy`. The time taken is not constant.
@@ -146,7 +146,7 @@ class Sampler:
         self._high[0] = -1
 
     def draw(self, count: int) -> Integers:
-        """The next draws, (count,) int64; what is left of the last chunk is lost."""
+        """Draw the next numbers, (count,) int64; what is left of the last chunk is lost."""
         drawn = np.empty(count, dtype=np.int64)
         filled = 0
         while filled < count:
@@ -161,7 +161,7 @@ class Sampler:
         return drawn
 
     def accepted(self, position: int, words: Words) -> Integers:
-        """The draws among proposals.
+        """Return the draws among proposals.
 
         Args:
             position: of the first proposal among all of this entropy.
@@ -181,7 +181,7 @@ class Sampler:
         return draws
 
     def _strips(self, position: int, words: Words) -> Integers:
-        """The strip of each word: how many cumulative probabilities do not exceed it."""
+        """Return the strip of each word: how many cumulative probabilities do not exceed it."""
         uniform = (words >> np.uint64(1)).astype(np.int64)
         strips = np.searchsorted(self._low, uniform, side="right").astype(np.int64)
         for index in np.flatnonzero(uniform <= self._high[strips]):
@@ -221,7 +221,7 @@ class Sampler:
 
 
 class _Uniform:
-    """A uniform number in [0, 1), known to lie in [value, value + 1) / 2^bits.
+    """Number in [0, 1), uniform, known to lie in [value, value + 1) / 2^bits.
 
     Its further bits come from a part of the key stream that belongs to its `name`. So the number
     is the same however many of its bits were looked at, and so are all other numbers.
@@ -253,7 +253,7 @@ def _exact_keep(number: _Uniform, exponent: Fraction) -> bool:
 
 @lru_cache(maxsize=32)
 def _cumulative(sigma: float, step: int, bits: int) -> tuple[list[int], list[int]]:
-    """Bounds on the cumulative probabilities of strips, at 2^bits.
+    """Bound the cumulative probabilities of strips, at 2^bits.
 
     Returns:
         low, high: with C_k = Σ_{j ≤ k} exp(−(jt)²/2σ²) / Σ_j exp(−(jt)²/2σ²), a number of which
@@ -284,7 +284,7 @@ def _cumulative(sigma: float, step: int, bits: int) -> tuple[list[int], list[int
 
 
 def _exp_bounds(exponent: Fraction, bits: int) -> tuple[int, int]:
-    """Integers low ≤ exp(−exponent)·2^bits ≤ high, at most 3 apart; exponent ≥ 0."""
+    """Return integers low ≤ exp(−exponent)·2^bits ≤ high, at most 3 apart; exponent ≥ 0."""
     # Decimal's division, exp and product are each rounded to the nearest. Together their relative
     # error is below (exponent + 2)·10^(1 − digits), which is far below 2^−bits.
     digits = bits // 3 + len(str(math.ceil(exponent))) + 5
@@ -295,7 +295,7 @@ def _exp_bounds(exponent: Fraction, bits: int) -> tuple[int, int]:
 
 
 def _key_stream(entropy: bytes, block: int) -> CipherContext:
-    """The AES-256-CTR key stream from a block on: its encryption of zeros."""
+    """Return the AES-256-CTR key stream from a block on: its encryption of zeros."""
     return Cipher(algorithms.AES256(entropy), modes.CTR(block.to_bytes(16, "big"))).encryptor()
 
 

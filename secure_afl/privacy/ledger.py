@@ -93,7 +93,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def terms(self) -> tuple[object, ...]:
-        """What may not change when the same session is authorised again."""
+        """The terms that may not change when the same session is authorised again."""
         return (self.run, self.rounds, self.mu, self.distance, self.unit, self.neighbours)
 
 
@@ -115,7 +115,7 @@ class _Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Spent(NamedTuple):
-    """What was released about a lineage.
+    """Everything that was released about a lineage.
 
     Attributes:
         epsilon: of all releases together, at the budget's delta; infinite after an exact one, or
@@ -128,7 +128,7 @@ class Spent(NamedTuple):
 
 
 class Charge(TypedDict):
-    """What a release costs a client's data.
+    """The cost of a release to a client's data.
 
     Attributes:
         run: id, 1 to 64 bytes.
@@ -150,7 +150,9 @@ class Charge(TypedDict):
 
 
 class Ledger:
-    """A JSON file of releases, for its owner alone (mode 0600), and the budget they keep to.
+    """A JSON file of releases, and the budget they keep to.
+
+    The file is for its owner alone (mode 0600).
 
     Several processes and threads may use one file: each looks and records under a lock (on POSIX;
     elsewhere only one process may use a ledger). Use `open`.
@@ -162,7 +164,7 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path, budget: Budget | None = None) -> "Ledger":
-        """The ledger of this file, which is made if it is missing.
+        """Open the ledger of this file, which is made if it is missing.
 
         Args:
             path: the file. A lock of the same name and `.lock` lies beside it.
@@ -214,7 +216,9 @@ class Ledger:
         return Spent(_epsilon(entries, self._effective(book)), len(entries))
 
     def authorise(self, lineage: str, *, session: bytes, **charge: Unpack[Charge]) -> None:
-        """Record a release and return, or refuse it; on return the record is on the disk.
+        """Record a release and return, or refuse it.
+
+        On return the record is on the disk.
 
         A session is charged once to a lineage: it may be asked for again after a restart, and by
         each of several disjoint pieces of the lineage, since what changes is in one of them only.
@@ -370,7 +374,7 @@ def _entry(lineage: str, session: bytes, charge: Charge) -> Entry:
 
 
 def _problem(new: Entry, earlier: list[Entry], budget: Budget | None) -> str:
-    """Why a release may not be made; empty if it may."""
+    """Say why a release may not be made; empty if it may."""
     same_run = [entry for entry in earlier if entry.run == new.run]
     declared = min((entry.rounds for entry in same_run), default=new.rounds)
     if new.rounds > declared:
@@ -400,7 +404,10 @@ def _affordable(entries: list[Entry], budget: Budget) -> bool:
 
 
 def _composed(entries: list[Entry], budget: Budget) -> tuple[float, float]:
-    """μ of all entries together, infinite where they do not compose, and their distances."""
+    """Return μ of all entries together, and their distances.
+
+    μ is infinite where the entries do not compose.
+    """
     kinds = {(entry.unit, entry.neighbours) for entry in entries}
     mus = [entry.mu for entry in entries if entry.mu is not None]
     composes = len(mus) == len(entries) and kinds <= {(budget.unit, budget.neighbours)}
@@ -409,7 +416,9 @@ def _composed(entries: list[Entry], budget: Budget) -> tuple[float, float]:
 
 
 def _least_epsilon(mu: float, distance: float, delta: float) -> float:
-    """An ε that holds at this δ, near the least; infinite if the distance takes too much of δ.
+    """Return an ε that holds at this δ, near the least.
+
+    It is infinite if the distance takes too much of δ.
 
     The distance costs more of δ the larger ε is: half of δ gives an ε, and what the distance really
     takes at that one a smaller, at which it takes no more.

@@ -25,7 +25,7 @@ DEFAULT_CROSS_WEIGHT = 0.8
 
 
 class Privacy(Wire, frozen=True):
-    """What a run promises about everything that it releases.
+    """The promise of a run about everything that it releases.
 
     Attributes:
         epsilon, delta: the guarantee, 0.001 to 20 and 1e-15 to 0.1.
@@ -106,7 +106,7 @@ class Mechanism(Wire, frozen=True):
         return 0 if self.privacy.placement == "central" else self.clients - self.dropouts
 
     def describe(self) -> str:
-        """One line for ledgers and reports."""
+        """Describe the mechanism in one line for ledgers and reports."""
         privacy = self.privacy
         return (
             f"discrete Gaussian, noise multiplier {self.noise_multiplier:.4g} in each of "
@@ -154,7 +154,7 @@ class NoisySum:
 
     @property
     def stds(self) -> dict[str, float]:
-        """σ_i of each block's noise, in integer steps, as the promise needs it; 0 where public."""
+        """σ_i of each block's noise, in integer steps, as the promise needs; 0 where public."""
         relative = dict(self.sensitivity.relative)
         sigma = self.mechanism.noise_multiplier * self.sensitivity.joint
         return {block.name: sigma * relative[block.name] for block in self.layout.blocks}
@@ -181,7 +181,7 @@ class NoisySum:
 
     @property
     def charge(self) -> float:
-        """What the grid adds to δ, in all sums of the run together."""
+        """The share of δ that the grid adds, in all sums of the run together."""
         distance = self.mechanism.rounds * self.distance
         return accounting.distance_delta(self.mechanism.privacy.epsilon, distance)
 
@@ -204,7 +204,9 @@ class NoisySum:
             )
 
     def widened(self) -> Layout:
-        """Make room in the layout for the noise of all K shares, but once in 2^64 sums.
+        """Make room in the layout for the noise of all K shares.
+
+        The room is too small once in 2^64 sums.
 
         Rounded up to a power of two, so that machines whose logarithms differ in a last bit agree.
         """
@@ -222,7 +224,9 @@ class NoisySum:
         return Layout(tuple(wider(block) for block in self.layout.blocks))
 
     def share(self, entropy: bytes) -> Integers:
-        """Draw one share of the noise, int64 of the layout's length; a function of the entropy.
+        """Draw one share of the noise, int64 of the layout's length.
+
+        The share is a function of the entropy.
 
         Args:
             entropy: 32 secret bytes.

@@ -135,7 +135,7 @@ def _unit_row(
     neighbours: Neighbours,
     non_negative: bool,
 ) -> float:
-    """One example's sensitivity, in units of B²."""
+    """Return one example's sensitivity, in units of B²."""
     w2, v2 = cross_weight**2, (counts_weight or 0.0) ** 2
     if neighbours == "add-remove":
         return math.sqrt(1 + w2 + v2)

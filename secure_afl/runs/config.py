@@ -36,7 +36,9 @@ def _about(
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `secure-afl run` does; every setting is a flag of the same name and a key of run.toml.
+    """Settings of `secure-afl run`.
+
+    Every setting is a flag of the same name and a key of run.toml.
 
     Attributes:
         options: the settings of the method and of the protocol that were given, by name, sorted.
@@ -240,7 +242,10 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     options: tuple[tuple[str, Any], ...] = ()
 
     def option(self, name: str) -> Any:
-        """Return a given setting of the method or the protocol; None where it was not given."""
+        """Return a given setting of the method or the protocol.
+
+        None where it was not given.
+        """
         return dict(self.options).get(name)
 
     def replaced(self, **settings: Any) -> "RunConfig":

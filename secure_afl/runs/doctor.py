@@ -34,7 +34,7 @@ class Check(NamedTuple):
 
 
 def checks() -> list[Check]:
-    """Every check; none needs the network."""
+    """Run every check; none needs the network."""
     return [
         Check("python", platform.python_version(), sys.version_info >= (3, 11)),
         *(Check(name, importlib.metadata.version(name)) for name in ("numpy", "cryptography")),

@@ -18,7 +18,7 @@ from secure_afl.progress import Progress
 
 
 class Evaluation(msgspec.Struct, frozen=True):
-    """How a model does on a labelled data set.
+    """The performance of a model on a labelled data set.
 
     Attributes:
         examples: rows scored.
@@ -33,7 +33,7 @@ class Evaluation(msgspec.Struct, frozen=True):
 
 
 class MadeBy(msgspec.Struct, frozen=True):
-    """What a card says of its backbone."""
+    """A card's description of its backbone."""
 
     spec: str
     digest: str
@@ -57,7 +57,7 @@ class SavedModel(NamedTuple):
 
 
 def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
-    """A saved model, and its backbone from the card; `checkpoint` as in training.
+    """Load a saved model, and its backbone from the card; `checkpoint` as in training.
 
     Raises:
         DataError: damaged files, or a backbone whose digest is not the card's.
@@ -97,7 +97,7 @@ def evaluate(saved: SavedModel, path: str, split: str, progress: Progress | None
 def predict(
     saved: SavedModel, path: str, split: str, progress: Progress | None
 ) -> Iterator[Prediction]:
-    """Predictions for an image, a folder of images, or an .npz, in order."""
+    """Yield predictions for an image, a folder of images, or an .npz, in order."""
     dataset = data_files.load_unlabelled(path, split)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
     scores = saved.model.scores(features)

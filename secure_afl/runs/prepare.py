@@ -29,7 +29,7 @@ _PARTITION, _HOLDOUT, _TEST = 0, 1, 3
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What a run begins with.
+    """The things that a run begins with.
 
     Attributes:
         classes: names.
@@ -101,7 +101,7 @@ def prepare(
 
 
 def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
-    """The clients' data sets and, in a list of one or none, the test set."""
+    """Load the clients' data sets and, in a list of one or none, the test set."""
     rng = np.random.default_rng([config.seed, _PARTITION])
     if config.clients is None:
         if config.test is not None:
@@ -166,14 +166,14 @@ def check_parties(clients: Sequence[Dataset]) -> None:
 
 
 def hold_out(clients: Sequence[Dataset], config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
-    """Each client's training rows, and held-out rows of those that have enough."""
+    """Return each client's training rows, and held-out rows of those that have enough."""
     rng = np.random.default_rng([config.seed, _HOLDOUT])
     pairs = [data.split_holdout(client, config.holdout, rng) for client in clients]
     return [train for train, _ in pairs], [held for _, held in pairs if held is not None]
 
 
 def choose_backbone(config: RunConfig, method: AnyMethod, example: Dataset) -> Backbone:
-    """The configured backbone, or the default for this kind of data."""
+    """Return the configured backbone, or the default for this kind of data."""
     spec = config.backbone
     if method.images:
         if spec not in (None, "identity"):
@@ -192,7 +192,7 @@ def choose_backbone(config: RunConfig, method: AnyMethod, example: Dataset) -> B
 def extract(
     backbone: Backbone, datasets: Sequence[Dataset], progress: Progress | None
 ) -> list[ClientData]:
-    """Features of every data set, from the cache where they are in it."""
+    """Return the features of every data set, from the cache where they are in it."""
     cache = FeatureCache(default_path())
     total = sum(len(dataset) for dataset in datasets)
     done = 0

@@ -49,7 +49,10 @@ def unfold(reduction: Reduction | None, model: Model) -> Model:
 def _suggested_dimension(
     config: RunConfig, terms: Terms, clients: Sequence[ClientData]
 ) -> int | None:
-    """The dimension that the public bound on rows and the noise suggest; None without noise."""
+    """Return the dimension that the public bound on rows and the noise suggest.
+
+    None without noise.
+    """
     privacy = terms.privacy
     if privacy is None:
         return None

@@ -18,7 +18,10 @@ log = logging.getLogger("secure_afl")
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ConfigError unless files can be written into a folder, which is made if need be."""
+    """Raise ConfigError unless files can be written into a folder.
+
+    The folder is made if need be.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

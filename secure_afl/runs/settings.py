@@ -143,7 +143,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _choice(registry: Registry[Any]) -> Option:
-    """The setting that chooses among registered things."""
+    """Make the setting that chooses among registered things."""
     summaries: dict[str, list[str]] = {}
     for name, thing in sorted(registry.items()):
         summaries.setdefault(thing.summary, []).append(name)

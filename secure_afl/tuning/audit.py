@@ -40,7 +40,7 @@ _VICTIM = "victim"
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found.
+    """The findings of an audit.
 
     Attributes:
         epsilon, delta: promised.
@@ -171,19 +171,25 @@ def audit(
 
 @dataclass(frozen=True)
 class _Canary:
-    """Rows (0 or 1, d) that a victim holds in one world and in the other."""
+    """Rows (0 or 1, d) of a victim in one world and in the other."""
 
     present: Floats
     absent: Floats
 
 
 def _axes() -> list[_Canary]:
-    """Rows along the axes, twice as long as allowed: whether they are clipped is audited too."""
+    """Make rows along the axes, twice as long as allowed.
+
+    Whether rows are clipped is thus audited too.
+    """
     return [_Canary(2 * row[None], np.empty((0, _DIM))) for row in np.eye(_DIM)]
 
 
 def _pairs(privacy: Privacy) -> list[_Canary]:
-    """The worst pairs for replace-one: equal labels, f·g = −w²/2, each in a plane of its own."""
+    """Make the worst pairs for replace-one: equal labels, f·g = −w²/2.
+
+    Each pair is in a plane of its own.
+    """
     cosine = -min(1.0, privacy.cross_weight**2 / 2)
     axes = np.eye(_DIM)
     pairs = []
@@ -241,7 +247,7 @@ class _Trial:
         return present, absent, 0.5 * ((present**2).sum(axis=1) - (absent**2).sum(axis=1))
 
     def release(self, rows: Floats) -> Floats:
-        """A sum less what the adversary knows, in units of the noise, (entries,)."""
+        """Return a sum less what the adversary knows, in units of the noise, (entries,)."""
         members = {name: self._join(name, rows) for name in self._cohort.names}
         nonce = new_nonce()
         enrolments = enrol(self._terms.protocol, self._identities, nonce, self._coordinators)

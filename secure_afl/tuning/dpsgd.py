@@ -57,7 +57,7 @@ _OPACUS_WARNINGS = (
 
 
 class DpSgdSettings(msgspec.Struct, frozen=True):
-    """How long, in what batches and how fast to train; the defaults look at no data.
+    """Length, batch size and speed of training; the defaults look at no data.
 
     They were found on chest X-rays, hand signs and digits, between epsilon 0.1 and 8. Fewer and
     larger batches need less noise for the same privacy; the default takes up to 8,192 rows at once.
@@ -199,7 +199,9 @@ def train_dpsgd(
 def epsilon_spent(
     noise_multiplier: float, delta: float, neighbours: Neighbours, sample_rate: float, steps: int
 ) -> float:
-    """The epsilon of so many steps, from their privacy loss distribution (Google's dp-accounting).
+    """Return the epsilon of so many steps, from their privacy loss distribution.
+
+    The distribution is of Google's dp-accounting.
 
     The accountant rounds towards a larger epsilon. Opacus' own ask for up to 2 % (PRV, set to be
     as exact) or 9 % (RDP) more noise, and do not know `replace-one`. For that relation a step is
@@ -250,7 +252,9 @@ def epsilon_spent(
 def find_noise_multiplier(
     epsilon: float, delta: float, neighbours: Neighbours, sample_rate: float, steps: int
 ) -> float:
-    """The least noise multiplier ≥ 0.2, up to a part in 10,000, that spends no more than epsilon.
+    """Find the least noise multiplier ≥ 0.2 that spends no more than epsilon.
+
+    It is the least up to a part in 10,000.
 
     `PrivacyEngine.make_private_with_epsilon` is not asked: it stops up to 0.01 below epsilon, which
     is a tenth of 0.1, warns or fails at such epsilons, and knows no `replace-one`.
@@ -309,7 +313,10 @@ def _train(
     batch: float,
     seed: int,
 ) -> Floats:
-    """(d, C) weights; `batch` is the public number of rows that a sum of gradients stands for."""
+    """Train (d, C) weights.
+
+    `batch` is the public number of rows that a sum of gradients stands for.
+    """
     import torch
     from opacus import PrivacyEngine
     from opacus.utils.uniform_sampler import UniformWithReplacementSampler
@@ -358,7 +365,7 @@ def _train(
 
 
 def _batches(loader: Any, steps: int) -> Iterator[Any]:
-    """So many batches; Opacus' loader begins anew whenever it ends."""
+    """Yield so many batches; Opacus' loader begins anew whenever it ends."""
     while steps:
         for batch in loader:
             yield batch

@@ -16,7 +16,7 @@ from secure_afl.tuning.points import Kind, Point
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came out of a point.
+    """The outcome of a point.
 
     Attributes:
         accuracy: on the test rows, 0 to 1; null for audits.
@@ -54,7 +54,7 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
-    """Means over seeds, in the order of the points."""
+    """Return means over seeds, in the order of the points."""
     summaries = []
     scored = [outcome for outcome in outcomes if outcome.accuracy is not None]
     keyed = sorted(enumerate(scored), key=lambda pair: _setting_key(pair[1].point))
@@ -83,7 +83,10 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
 
 
 def label(point: Point) -> str:
-    """A setting in words, without ε and seed; points of one label make one curve."""
+    """Put a setting into words, without ε and seed.
+
+    The points of one label make one curve.
+    """
     config = point.config
     if point.kind == "exact":
         return "without privacy"

@@ -8,7 +8,7 @@ from secure_afl.tuning.outcomes import Outcome, Summary, summarise
 
 
 def draw(outcomes: Sequence[Outcome], file: Path) -> None:
-    """The picture: accuracy against ε with 95 % bands, and the audited lower bounds.
+    """Draw accuracy against ε with 95 % bands, and the audited lower bounds.
 
     Raises:
         ConfigError: matplotlib is not installed.

@@ -57,7 +57,7 @@ class Point(msgspec.Struct, frozen=True):
 
 
 def points(config: RunConfig, sweep: Sweep) -> list[Point]:
-    """Everything that a sweep runs, cheapest to judge first: exact runs, then by ε.
+    """List all that a sweep runs, cheapest to judge first: exact runs, then by ε.
 
     Raises:
         ConfigError: settings that a sweep has no use for.
@@ -114,7 +114,9 @@ def check_settings(wanted: Sequence[Point]) -> None:
 
 
 def check_data(wanted: Sequence[Point], prepared: Prepared) -> None:
-    """Refuse what shows with the rows: no test set, too many dimensions, nobody to add noise.
+    """Refuse what shows with the rows.
+
+    That is: no test set, too many dimensions, nobody to add noise.
 
     Raises:
         ConfigError: naming the setting and what it may be.
@@ -147,7 +149,7 @@ def noise_cohort(config: RunConfig, clients: int) -> Cohort | None:
 
 
 def _settings(config: RunConfig, sweep: Sweep) -> Iterator[RunConfig]:
-    """The configured setting, and each other value of each thing that is varied."""
+    """Yield the configured setting, and each other value of each thing that is varied."""
     yield config
     for bits in sweep.bits:
         yield config.replaced(feature_bits=bits)

@@ -18,7 +18,10 @@ def _list(description: str, metavar: str) -> Meta:
 
 
 class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is varied; every field is a flag of the same name, whose lists have commas."""
+    """Varied settings; every field is a flag of the same name.
+
+    The flags' lists have commas.
+    """
 
     epsilons: Annotated[
         tuple[float, ...],

@@ -62,7 +62,10 @@ class Comparing(State, frozen=True):
 
 
 class Agreeing(State, frozen=True):
-    """The aggregator has signed the one set that it will ever sign, and awaits the others."""
+    """The state of an aggregator that has signed its one set and awaits the others.
+
+    It will never sign another set.
+    """
 
     channels: tuple[Channel, ...]
     uploads: tuple[UploadDigest, ...]
@@ -88,7 +91,9 @@ class Finished(State, frozen=True):
 
 
 class Aggregator(Party):
-    """Verifies and spools shares, agrees on a set, and releases one sum of shares over it.
+    """The party that spools shares, agrees on a set, and releases one sum of shares.
+
+    It verifies the shares, and the sum is over the agreed set.
 
     The first aggregator of the roster receives the others' partial sums, and so the sum.
     """

@@ -13,14 +13,17 @@ SEED_BYTES = 32
 
 
 class Share(Secret, frozen=True):
-    """One share of a vector: the packed ring vector, or the seed of a mask; the other is empty."""
+    """One share of a vector: the packed ring vector, or the seed of a mask.
+
+    The other of the two is empty.
+    """
 
     vector: bytes
     seed: bytes
 
 
 class UploadDigest(Wire, frozen=True):
-    """What an aggregator has verified: a client, and the digest of all its sealed shares."""
+    """A client that an aggregator has verified, and the digest of all its sealed shares."""
 
     client: str
     digest: bytes
@@ -46,5 +49,5 @@ class Partial(Secret, frozen=True):
 
 
 def mask_key(session: Session, seed: bytes, client: str, aggregator: str) -> bytes:
-    """Key, 32 bytes, of the mask that a client's seed for an aggregator stands for."""
+    """Return the key, 32 bytes, of the mask of a client's seed for an aggregator."""
     return derive(seed, session.id, "mask", client, aggregator)

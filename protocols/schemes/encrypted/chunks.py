@@ -18,13 +18,14 @@ ChunkMap = Callable[..., Iterable[bytes]]
 
 
 def encrypt_chunk(parameters: Parameters, public_key: bytes, seed: bytes, part: Integers) -> bytes:
-    """One ciphertext; a function of its arguments alone, for any process to compute."""
+    """Encrypt one chunk; the ciphertext depends on the arguments alone, for any process to compute.
+    """
     ring, loaded = _loaded(parameters, public_key)
     return ring.save(ring.encrypt(loaded, seed, ring.encode(part)))
 
 
 def encrypt_zeros(parameters: Parameters, public_key: bytes, seeds: Iterable[bytes]) -> bytes:
-    """The sum of the encryptions of zero under these seeds."""
+    """Return the sum of the encryptions of zero under these seeds."""
     ring, loaded = _loaded(parameters, public_key)
     first, *others = seeds
     total = ring.encrypt(loaded, first)
@@ -40,7 +41,7 @@ def _loaded(parameters: Parameters, public_key: bytes) -> tuple[Ring, Any]:
 
 
 def session_keys(session: Session, ring: Ring, secret: bytes, key_holder: str) -> KeyPair:
-    """The key pair of a session, from the secret that its key holder drew."""
+    """Make the key pair of a session, from the secret that its key holder drew."""
     seeds = (
         derive(secret, session.id, purpose, key_holder, length=SEED_BYTES)
         for purpose in ("secret key", "public key")
@@ -54,5 +55,5 @@ def encryption_seed(session: Session, secret: bytes, client: str) -> bytes:
 
 
 def chunk_seed(session: Session, seed: bytes, client: str, index: int) -> bytes:
-    """SEAL's seed, 64 bytes, of a client's ciphertext `index`."""
+    """Derive SEAL's seed, 64 bytes, of a client's ciphertext `index`."""
     return derive(seed, session.id, "chunk", client, str(index), length=SEED_BYTES)

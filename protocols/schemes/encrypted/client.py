@@ -45,7 +45,7 @@ class Uploading(State, frozen=True):
 
 
 class EncryptingClient(EncryptedParty):
-    """Encrypts under the key that it is sent, once; sends once."""
+    """The client that encrypts under the key that it is sent, once, and sends once."""
 
     role = CLIENT
     states = Fresh | Waiting | Uploading | Aborted

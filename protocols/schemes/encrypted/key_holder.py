@@ -52,7 +52,10 @@ class Vouching(State, frozen=True):
 
 
 class Holding(State, frozen=True):
-    """The key holder has closed its list, and awaits the one sum that it will open."""
+    """The state of a key holder that has closed its list and awaits one sum.
+
+    It will open that sum only.
+    """
 
     secret: bytes
     server: Channel
@@ -66,7 +69,10 @@ class Finished(State, frozen=True):
 
 
 class KeyHolder(EncryptedParty):
-    """Makes the session's key pair, takes vouchers, and opens one sum of what they vouch for."""
+    """The party that makes the session's key pair, takes vouchers, and opens one sum.
+
+    The sum is of the uploads that the clients vouch for.
+    """
 
     role = KEY_HOLDER
     states = Fresh | Vouching | Holding | Finished | Aborted

@@ -26,7 +26,7 @@ class Ciphertexts(Secret, frozen=True):
 
 
 class Voucher(Secret, frozen=True):
-    """What a client vouches for: the digest of its ciphertexts, and the seed that made them.
+    """The digest of a client's ciphertexts and the seed that made them, which it vouches for.
 
     Attributes:
         digest: SHA-256, 32 bytes.
@@ -45,7 +45,7 @@ class VouchedUpload(Wire, frozen=True):
 
 
 class Confirmed(Wire, frozen=True):
-    """What clients have vouched for at the key holder, sorted by client."""
+    """The uploads that clients have vouched for at the key holder, sorted by client."""
 
     uploads: tuple[VouchedUpload, ...]
 
@@ -58,7 +58,7 @@ class Total(Secret, frozen=True):
 
 
 def ciphertext_digest(session: Session, client: str, chunks: tuple[bytes, ...]) -> bytes:
-    """SHA-256, 32 bytes, of a client's ciphertexts in a session."""
+    """Return the SHA-256, 32 bytes, of a client's ciphertexts in a session."""
     sizes = tuple(map(len, chunks))
     digest = hashlib.sha256(encode((domain_tag("ciphertexts"), session.id, client, sizes)))
     for chunk in chunks:

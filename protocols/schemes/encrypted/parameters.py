@@ -33,7 +33,7 @@ _FLOAT_ERROR = 2.0**-46
 
 
 class Parameters(Wire, frozen=True):
-    """How vectors become ciphertexts.
+    """Parameters by which vectors become ciphertexts.
 
     Attributes:
         scheme: `ckks` or `bfv`.
@@ -58,12 +58,12 @@ class Parameters(Wire, frozen=True):
     noise: float
 
     def chunks(self, length: int) -> int:
-        """Ciphertexts for a vector of so many entries."""
+        """Return the number of ciphertexts for a vector of so many entries."""
         return -(-length * self.limbs // self.degree)
 
 
 def find_parameters(layout: Layout, clients: int, scheme: str = CKKS) -> Parameters:
-    """The admissible parameters with the smallest upload.
+    """Find the admissible parameters with the smallest upload.
 
     Entries are encrypted as they are where the largest sum fits, and otherwise in limbs of their
     residue modulo the layout's ring, whose sums are put together in the ring.
@@ -108,7 +108,7 @@ def tolerance(verify: bool) -> float:
 def _capacity(
     scheme: str, degree: int, bits: int, clients: int, entries: int
 ) -> tuple[float, float, int]:
-    """Noise bound in units, scale, and the greatest magnitude of a sum."""
+    """Return the noise bound in units, the scale, and the greatest magnitude of a sum."""
     if scheme == BFV:
         noise = _coefficient_noise(degree, clients, entries) + clients / 2 + 1
         # q/t > 2·noise; a batching prime t of b bits is anything above 2^(b-1).
@@ -125,7 +125,9 @@ def _capacity(
 
 
 def _slot_noise(degree: int, clients: int, entries: int) -> float:
-    """Greatest |Re| or |Im| of Σ_k (u_k·e + e0_k + e1_k·s) at any root, but for 2^-128.
+    """Bound |Re| and |Im| of Σ_k (u_k·e + e0_k + e1_k·s) at any root.
+
+    The bound fails with a chance of 2^-128.
 
     At a root ζ the public error e(ζ) and the secret s(ζ) are planar sub-Gaussian vectors: by Hsu,
     Kakade and Zhang (2012) |e(ζ)|² ≤ σ²N(1 + √(2t) + t) but for exp(−t). Given both, the sum is
@@ -138,7 +140,10 @@ def _slot_noise(degree: int, clients: int, entries: int) -> float:
 
 
 def _coefficient_noise(degree: int, clients: int, entries: int) -> float:
-    """Greatest coefficient of Σ_k (u_k·e + e0_k + e1_k·s), but for 2^-128; as above."""
+    """Bound the coefficients of Σ_k (u_k·e + e0_k + e1_k·s), but for 2^-128.
+
+    The argument is that of `_slot_noise`.
+    """
     t = FAILURE_BITS * math.log(2) + math.log(8 * entries)
     error_norm = _ERROR * (degree + 2 * math.sqrt(degree * t) + 2 * t)
     proxy = clients * (_TERNARY * error_norm + _ERROR + _ERROR * degree)

@@ -18,7 +18,7 @@ from protocols.spool import Spool
 
 
 class EncryptedParty(Party):
-    """What the three kinds of parties have in common: the ring, and the protocol's terms.
+    """Common ground of the three kinds of parties: the ring, and the protocol's terms.
 
     Attributes:
         chunk_map: may be set to a process pool's `map`, to encrypt many chunks at once.

@@ -27,7 +27,7 @@ from protocols.session import CLIENT
 
 
 class EncryptedSum(Protocol, frozen=True):
-    """What `ckks` and `bfv` have in common.
+    """Common base of `ckks` and `bfv`.
 
     Attributes:
         verify: the key holder opens only what the clients' own seeds account for.
@@ -74,7 +74,7 @@ class EncryptedSum(Protocol, frozen=True):
         return {SERVER: SERVER, KEY_HOLDER: KEY_HOLDER}
 
     def coalitions(self) -> tuple[Coalition, ...]:
-        """List each of the two by itself, the server with a client, and the two together."""
+        """List the coalitions: server, key holder, server with a client, server with key holder."""
         server = Coalition(
             "server",
             "server",

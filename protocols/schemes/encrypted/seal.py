@@ -52,7 +52,7 @@ class Ring:
     # Entries and plaintexts
 
     def encode(self, entries: Integers) -> Any:
-        """The plaintext of at most N integers; two to a complex slot under CKKS."""
+        """Encode at most N integers as a plaintext; two to a complex slot under CKKS."""
         if self.parameters.scheme != BFV:
             return self.encode_slots(entries.astype(np.float64), self.parameters.scale)
         plaintext = _seal().Plaintext()
@@ -60,7 +60,7 @@ class Ring:
         return plaintext
 
     def encode_slots(self, entries: Slots, scale: float) -> Any:
-        """CKKS: the integer polynomial nearest to `scale` times these entries, as a plaintext."""
+        """Encode the integer polynomial nearest to `scale` times these entries, under CKKS."""
         plaintext = _seal().Plaintext()
         padded = np.zeros(self.parameters.degree)
         padded[: len(entries)] = entries
@@ -68,7 +68,10 @@ class Ring:
         return plaintext
 
     def decode(self, plaintext: Any) -> Slots:
-        """The N entries of a plaintext, not yet rounded; under BFV, integers in −t/2..t/2."""
+        """Return the N entries of a plaintext, not yet rounded.
+
+        Under BFV they are integers in −t/2..t/2.
+        """
         if self.parameters.scheme == BFV:
             return np.array(self._encoder.decode_int64(plaintext), dtype=np.float64)
         return np.array(self._encoder.decode_complex(plaintext)).view(np.float64)
@@ -76,12 +79,12 @@ class Ring:
     # Bytes
 
     def save(self, ciphertext: Any) -> bytes:
-        """SEAL's encoding of a ciphertext or a public key."""
+        """Return SEAL's encoding of a ciphertext or a public key."""
         with _scratch() as file:
             return file.save(ciphertext)
 
     def load(self, data: bytes) -> Any:
-        """A fresh ciphertext or a sum of such.
+        """Load a fresh ciphertext or a sum of such.
 
         Raises:
             Malformed: of another context, size, form or scale, transparent, or anything but the
@@ -122,7 +125,7 @@ class Ring:
     # Encryption
 
     def encrypt(self, public_key: Any, seed: bytes, plaintext: Any | None = None) -> Any:
-        """The ciphertext of a plaintext, or of zero, that this seed determines.
+        """Encrypt a plaintext, or zero, to the ciphertext that this seed determines.
 
         One seed, one ciphertext, ever. That of zero differs from that of a plaintext under the same
         seed in the first component only, and there by the plaintext.
@@ -142,12 +145,12 @@ class Ring:
         self.evaluator.add_inplace(total, addend)
 
     def second(self, ciphertext: Any) -> list[int]:
-        """The words of c1, the component that the secret key multiplies."""
+        """Return the words of c1, the component that the secret key multiplies."""
         degree = self.parameters.degree
         return list(map(ciphertext.__getitem__, range(degree, 2 * degree)))
 
     def decrypt(self, secret_key: Any, ciphertext: Any) -> Slots:
-        """The N entries of a ciphertext, not yet rounded."""
+        """Return the N entries of a ciphertext, not yet rounded."""
         plaintext = _seal().Plaintext()
         _seal().Decryptor(self.context, secret_key).decrypt(ciphertext, plaintext)
         return self.decode(plaintext)
@@ -180,7 +183,10 @@ def to_entries(parameters: Parameters, layout: Layout, vector: Integers) -> Inte
 
 
 def from_entries(parameters: Parameters, layout: Layout, entries: Integers) -> RingVector:
-    """The inverse of `to_entries` for sums, in the layout's ring: uint32 or uint64."""
+    """Return the ring vector of a sum of entries: the inverse of `to_entries`.
+
+    It is in the layout's ring: uint32 or uint64.
+    """
     if parameters.limb_bits == 0:
         return layout.embed(entries)
     total = np.zeros(layout.length, dtype=np.uint64)
@@ -190,7 +196,7 @@ def from_entries(parameters: Parameters, layout: Layout, entries: Integers) -> R
 
 
 def pieces(parameters: Parameters, entries: Integers) -> Iterator[Integers]:
-    """At most N entries for each ciphertext, in order."""
+    """Yield at most N entries for each ciphertext, in order."""
     for start in range(0, len(entries), parameters.degree):
         yield entries[start : start + parameters.degree]
 
@@ -211,7 +217,10 @@ def _moduli(degree: int, prime_bits: int, plain_bits: int) -> tuple[Any, Any]:
 
 
 def _context(parameters: Parameters, seed: bytes | None) -> Any:
-    """A context whose generator begins with `seed` at every use; None: for no use of it."""
+    """Make a context whose generator begins with `seed` at every use.
+
+    None is for a context whose generator is not used.
+    """
     seal = _seal()
     scheme = seal.SCHEME_TYPE.BFV if parameters.scheme == BFV else seal.SCHEME_TYPE.CKKS
     primes, plain = _moduli(parameters.degree, parameters.prime_bits, parameters.plain_bits)
@@ -251,7 +260,7 @@ class _Scratch:
 
 
 def load_unchecked(ring: Ring, data: bytes, context: Any | None = None) -> Any:
-    """Any ciphertext that SEAL itself accepts; for those who make what nobody encrypted.
+    """Load any ciphertext that SEAL itself accepts, even one that nobody encrypted.
 
     With `context`, one of that SEAL context instead of the ring's.
     """

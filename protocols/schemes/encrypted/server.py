@@ -50,7 +50,10 @@ class Adding(State, frozen=True):
 
 
 class Server(EncryptedParty):
-    """Checks and spools ciphertexts, and adds up those that the key holder has confirmed."""
+    """The party that spools ciphertexts, and adds up those that the key holder has confirmed.
+
+    It checks them first.
+    """
 
     role = SERVER
     states = Fresh | Collecting | Closed | Adding | Aborted
@@ -137,7 +140,7 @@ class Server(EncryptedParty):
         return Adding(key_holder, agreed)
 
     def _add(self, agreed: tuple[VouchedUpload, ...]) -> tuple[bytes, ...]:
-        """One client's ciphertexts in memory at a time, beside the sum."""
+        """Add up ciphertexts, with one client's in memory at a time beside the sum."""
         totals: list[Any] = []
         for upload in agreed:
             addends = self._load(upload.client, TOTAL, self._spooled(upload))

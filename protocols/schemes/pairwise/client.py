@@ -97,7 +97,7 @@ class Uploaded(State, frozen=True):
 
 
 class Signed(State, frozen=True):
-    """These survivors, and no others, are what this client will ever open."""
+    """The state of a client that will never open others than these survivors."""
 
     secret: bytes
     channel: Channel
@@ -116,7 +116,7 @@ _ORDER = (Fresh, Advertised, Shared, Uploaded, Signed, Unmasked)
 
 
 class PairwiseClient(Party):
-    """Answers each step of the server once, and only if the answer is safe."""
+    """The client that answers each step once, and only if the answer is safe."""
 
     role = CLIENT
     states = Fresh | Advertised | Shared | Uploaded | Signed | Unmasked | Aborted
@@ -312,7 +312,10 @@ class PairwiseClient(Party):
         raise UnexpectedStep("too early", party=self.name, step=step)
 
     def _check_names(self, names: Sequence[str], step: str, *, own: bool = False) -> None:
-        """Clients of the roster, in its order, none twice; this one only where it may be."""
+        """Check that the names are clients of the roster, in its order, none twice.
+
+        This client is among them only where it may be.
+        """
         places = [self._place.get(name, -1) for name in names]
         if -1 in places or places != sorted(set(places)) or (self.name in names and not own):
             raise Malformed("names out of order, or not of clients", party=self.name, step=step)
@@ -355,7 +358,7 @@ class PairwiseClient(Party):
         )
 
     def _must_mask_with(self, secret: bytes) -> set[str]:
-        """Those that this client itself knows to be neighbours, if they survive."""
+        """Return the clients that this client itself knows to be neighbours, if they survive."""
         if self._parameters.complete:
             return {*self.session.clients} - {self.name}
         chosen = self._chosen(wire_keys.keyring(self.session, self.name, secret))

@@ -6,7 +6,7 @@ _LABEL_BYTES = 16
 
 
 def sample(seed: bytes, population: int, count: int) -> list[int]:
-    """`count` distinct uniform indices below `population`, in random order.
+    """Draw `count` distinct uniform indices below `population`, in random order.
 
     Sorts by 128-bit labels off the AES-256-CTR key stream of the seed; two labels collide with a
     chance of less than 2^-95 at 100,000.
@@ -17,13 +17,16 @@ def sample(seed: bytes, population: int, count: int) -> list[int]:
 
 
 def draw_neighbours(seed: bytes, clients: int, own: int, count: int) -> tuple[int, ...]:
-    """`count` uniform neighbours of client `own`, ascending (Bell et al. 2020, algorithm 3)."""
+    """Draw `count` uniform neighbours of client `own`, ascending.
+
+    Bell et al. 2020, algorithm 3.
+    """
     others = [index for index in range(clients) if index != own]
     return tuple(sorted(others[at] for at in sample(seed, len(others), count)))
 
 
 def circulant(seed: bytes, nodes: int, degree: int) -> list[tuple[int, ...]]:
-    """Neighbours of each node in a randomly relabelled circulant graph, ascending.
+    """Return the neighbours of each node in a randomly relabelled circulant graph, ascending.
 
     Each node is joined to the degree/2 next on either side around a random circle (Bell et al.
     2020, algorithm 2: a Harary graph); to everybody where the degree allows.

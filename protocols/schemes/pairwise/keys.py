@@ -37,23 +37,23 @@ class Keyring(Secret, frozen=True):
 
 
 def keyring(session: Session, name: str, secret: bytes) -> Keyring:
-    """The secrets of client `name`."""
+    """Make the secrets of client `name`."""
     parts = ("mask key", "share key", "self-mask seed", "sharing", "neighbours")
     return Keyring(*(derive(secret, session.id, "pairwise", part, name) for part in parts))
 
 
 def private_key(private: bytes) -> X25519PrivateKey:
-    """An X25519 private key of 32 random bytes."""
+    """Make an X25519 private key of 32 random bytes."""
     return X25519PrivateKey.from_private_bytes(private)
 
 
 def public_key(private: bytes) -> bytes:
-    """X25519 public key, 32 bytes."""
+    """Return the X25519 public key, 32 bytes."""
     return private_key(private).public_key().public_bytes_raw()
 
 
 def agree(private: X25519PrivateKey, public: bytes, party: str) -> bytes:
-    """X25519 agreement, 32 bytes, to be derived from.
+    """Return the X25519 agreement, 32 bytes, from which keys are derived.
 
     Raises:
         BadKey: the public key of `party` is of low order: all would agree with it on the same.
@@ -65,7 +65,7 @@ def agree(private: X25519PrivateKey, public: bytes, party: str) -> bytes:
 
 
 def sign_advert(session: Session, identity: Identity, keys: Keyring) -> Advert:
-    """The advert of a client's keys."""
+    """Sign the advert of a client's keys."""
     unsigned = Advert(
         identity.name,
         public_key(keys.mask_key),
@@ -103,17 +103,23 @@ def commitment(session: Session, name: str, self_mask_seed: bytes) -> bytes:
 
 
 def self_mask(session: Session, name: str, self_mask_seed: bytes) -> bytes:
-    """Key of the mask that a client adds by itself, 16 bytes."""
+    """Return the key, 16 bytes, of the mask that a client adds by itself."""
     return derive(self_mask_seed, session.id, "pairwise", "self mask", name, length=MASK_KEY_BYTES)
 
 
 def pair_mask(session: Session, agreed: bytes, first: str, second: str) -> bytes:
-    """Key, 16 bytes, of the mask that the pair's first on the roster adds, the other subtracts."""
+    """Derive the key, 16 bytes, of the mask of a pair of clients.
+
+    The pair's first on the roster adds the mask, the other subtracts it.
+    """
     return derive(agreed, session.id, "pairwise", "pair mask", first, second, length=MASK_KEY_BYTES)
 
 
 def split_secrets(session: Session, keys: Keyring, holders: tuple[str, ...]) -> dict[str, bytes]:
-    """Each holder's shares of self-mask seed and mask key, 64 bytes; its point is its place + 1."""
+    """Return each holder's shares of self-mask seed and mask key, 64 bytes.
+
+    The point of a holder is its place + 1.
+    """
     place = indices(session)
     points = [place[holder] + 1 for holder in holders]
     count = parameters_of(session).threshold - 1
@@ -125,7 +131,7 @@ def split_secrets(session: Session, keys: Keyring, holders: tuple[str, ...]) -> 
 
 
 def seal_share(session: Session, agreed: bytes, owner: str, holder: str, share: bytes) -> bytes:
-    """AES-256-GCM under a key for this owner, holder and session."""
+    """Seal a share with AES-256-GCM under a key for this owner, holder and session."""
     return AESGCM(_share_key(session, agreed, owner, holder)).encrypt(_ZERO_NONCE, share, None)
 
 

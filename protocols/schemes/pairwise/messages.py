@@ -52,7 +52,7 @@ class Advertise(Secret, frozen=True):
 
 
 class Keys(Secret, frozen=True):
-    """To a client: the keys of those it may mask with, in roster order."""
+    """Message to a client: the keys of those it may mask with, in roster order."""
 
     adverts: tuple[Advert, ...]
 
@@ -64,7 +64,9 @@ class Share(Secret, frozen=True):
 
 
 class Shares(Secret, frozen=True):
-    """To a client: whom to mask with, in roster order, and the sealed share that it holds, if any.
+    """Message to a client: whom to mask with, and the sealed share that it holds.
+
+    The former are in roster order; there may be no share.
 
     All have shared; an empty share is of one whose secrets others hold.
     """
@@ -79,7 +81,7 @@ class MaskedVector(Secret, frozen=True):
 
 
 class Survivors(Secret, frozen=True):
-    """To a client: whose vectors are in the sum, in roster order."""
+    """Message to a client: whose vectors are in the sum, in roster order."""
 
     names: tuple[str, ...]
 
@@ -91,7 +93,7 @@ class Sign(Secret, frozen=True):
 
 
 class Signatures(Secret, frozen=True):
-    """To a client: a quorum of signatures over the survivors, by name."""
+    """Message to a client: a quorum of signatures over the survivors, by name."""
 
     signatures: tuple[tuple[str, bytes], ...]
 
@@ -119,5 +121,5 @@ def parameters_of(session: Session) -> Parameters:
 
 
 def indices(session: Session) -> dict[str, int]:
-    """Each client's place on the roster."""
+    """Return each client's place on the roster."""
     return {name: index for index, name in enumerate(session.clients)}

@@ -34,7 +34,7 @@ _LN2 = log(2)
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the clients and the server of one cohort work with.
+    """Parameters that the clients and the server of one cohort work with.
 
     Attributes:
         clients: size of the cohort, n.
@@ -57,7 +57,10 @@ class Parameters:
 
     @property
     def complete(self) -> bool:
-        """Everybody masks with everybody, and is one of the holders of its own secrets."""
+        """Whether everybody masks with everybody.
+
+        Everybody is then one of the holders of its own secrets, too.
+        """
         return self.neighbours == self.clients - 1
 
     @property
@@ -85,7 +88,9 @@ def find_parameters(
     server_trust: ServerTrust,
     min_cohort: int | None = None,
 ) -> Parameters:
-    """The smallest even k, and the threshold, that keep the promise; or the complete graph.
+    """Find the smallest even k, and the threshold, that keep the promise.
+
+    Else the graph is complete.
 
     Args:
         clients: size of the cohort, at least 2.
@@ -193,11 +198,15 @@ class _Rule:
         )
 
     def complete_threshold(self) -> int:
-        """t > γn, and t > (n + γn)/2 where the server may ask for both; never the secret itself."""
+        """Return the threshold t of a complete graph: t > γn.
+
+        Where the server may ask for both shares, t > (n + γn)/2 as well. A share is never the
+        secret itself: t ≥ 2.
+        """
         return max(2, self.corrupt + 1 if self.server_trust == "curious" else self.quorum)
 
     def sparse_threshold(self, k: int) -> int | None:
-        """The threshold for k neighbours, or None where k is too small for the promise."""
+        """Return the threshold for k neighbours, or None where k is too small for the promise."""
         n = self.clients
         if self.server_trust != "curious" and self.quorum > n - self.dropouts:
             return None
@@ -219,7 +228,9 @@ class _Rule:
         return threshold if safe else None
 
     def _log_disconnected(self, k: int) -> float:
-        """Bell et al., lemma 3.7: honest survivors of a random circulant graph fall apart.
+        """Bound ln of the chance that honest survivors of the graph fall apart.
+
+        Bell et al., lemma 3.7, for a random circulant graph.
 
         ln of n(n−k−1)/2 · B!/(B−k)! · (n−k)!/n!, where B clients, corrupt or gone, are independent
         of the graph.
@@ -231,7 +242,9 @@ class _Rule:
         return float(log(n) + log((n - k - 1) / 2) + f[gone] - f[gone - k] + f[n - k] - f[n])
 
     def _log_splits(self, k: int, together: int) -> float:
-        """A server that lies everywhere gets a sum over too few honest clients, or two sums.
+        """Bound ln of the chance that a server that lies everywhere succeeds.
+
+        To succeed is to get a sum over too few honest clients, or two sums.
 
         What the server can open is the sum over a set of clients whose masks with all others are
         gone. Let A be the honest clients that signed the survivors, at least h = quorum − corrupt.
@@ -267,18 +280,21 @@ class _Rule:
 
 
 def _part(fraction: float, clients: int) -> int:
-    """⌊fraction · clients⌋ of the decimal that was written: 0.29 of 100 is 29."""
+    """Return ⌊fraction · clients⌋ of the decimal that was written: 0.29 of 100 is 29."""
     return int(Fraction(str(fraction)) * clients)
 
 
 @lru_cache(maxsize=8)
 def _log_factorials(n: int) -> NDArray[np.float64]:
-    """ln i! for i = 0..n."""
+    """Return ln i! for i = 0..n."""
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
 
 
 def _log_tails(total: int, marked: int, drawn: int) -> NDArray[np.float64]:
-    """ln P[X ≥ x] for x = 0..drawn + 1, X the marked among `drawn` of `total` (hypergeometric)."""
+    """Return ln P[X ≥ x] for x = 0..drawn + 1, X hypergeometric.
+
+    X is the number of the marked among `drawn` of `total`.
+    """
     f = _log_factorials(total)
     low, high = max(0, drawn - (total - marked)), min(marked, drawn)
     x = np.arange(low, high + 1)

@@ -58,7 +58,7 @@ class Node(Secret, frozen=True):
 
 
 class CollectingKeys(State, frozen=True):
-    """Who has advertised, in the order of arrival."""
+    """The state of collecting keys: who has advertised, in the order of arrival."""
 
     secret: bytes
     channels: tuple[Channel, ...]
@@ -74,7 +74,7 @@ class CollectingShares(State, frozen=True):
 
 
 class CollectingUploads(State, frozen=True):
-    """The graph of those who have shared, their shares, and the sum of what has arrived."""
+    """The graph of those who shared, their shares, and the sum of the uploads so far."""
 
     channels: tuple[Channel, ...]
     nodes: tuple[Node, ...]
@@ -392,7 +392,7 @@ class PairwiseServer(Party):
         return Finished(Sum(decoded, tuple(sorted(state.survivors))))
 
     def _open(self, state: CollectingOpenings) -> dict[str, bytes]:
-        """By client: a survivor's self-mask seed, the mask key of one that vanished."""
+        """Return by client a survivor's self-mask seed, or the mask key of one that vanished."""
         place = wire.indices(self.session)
         threshold = self._parameters.threshold
         shares: dict[str, dict[int, bytes]] = defaultdict(dict)
@@ -459,7 +459,10 @@ class PairwiseServer(Party):
         return wire.parameters_of(self.session)
 
     def _maskers(self, nodes: Sequence[Node]) -> dict[str, list[str]]:
-        """With whom each client masks, in roster order: its holders and those it holds for."""
+        """Return the clients that each client masks with, in roster order.
+
+        They are its holders and those it holds for.
+        """
         place = wire.indices(self.session)
         edges: dict[str, set[str]] = {node.advert.name: set() for node in nodes}
         for node in nodes:

@@ -27,7 +27,7 @@ class Architecture(Wire, frozen=True):
 
     @abstractmethod
     def initial(self, task: Task, rng: np.random.Generator) -> Floats:
-        """Parameters to begin with, (p,) float64.
+        """Return parameters to begin with, (p,) float64.
 
         Raises:
             ConfigError: the architecture does not fit the task's features.
@@ -35,11 +35,14 @@ class Architecture(Wire, frozen=True):
 
     @abstractmethod
     def inputs(self, task: Task, features: NDArray[np.floating]) -> Inputs:
-        """Features (n, d) made ready, once, for any number of gradients; the first axis is n."""
+        """Make features (n, d) ready, once, for any number of gradients.
+
+        The first axis of the result is n.
+        """
 
     @abstractmethod
     def gradient(self, parameters: Floats, inputs: Inputs, labels: Integers) -> Floats:
-        """The gradient of the rows' mean cross-entropy, (p,) float64.
+        """Return the gradient of the rows' mean cross-entropy, (p,) float64.
 
         Args:
             parameters: (p,) float64.
@@ -49,7 +52,7 @@ class Architecture(Wire, frozen=True):
 
     @abstractmethod
     def model(self, task: Task, parameters: Floats) -> Model:
-        """The classifier with these parameters."""
+        """Make the classifier with these parameters."""
 
 
 class Linear(Architecture, frozen=True, tag="linear"):
@@ -72,7 +75,7 @@ class Linear(Architecture, frozen=True, tag="linear"):
         return task.quantiser.scaled(features)
 
     def gradient(self, parameters: Floats, inputs: Inputs, labels: Integers) -> Floats:
-        """∇L = Fᵀ(softmax(FW) − Y)/n."""
+        """Return ∇L = Fᵀ(softmax(FW) − Y)/n."""
         scores = inputs @ parameters.reshape(inputs.shape[1], -1)
         shares: Floats = np.exp(scores - scores.max(axis=1, keepdims=True))
         shares /= shares.sum(axis=1, keepdims=True)

@@ -29,7 +29,9 @@ ImageShape = tuple[int, int, int]
 
 
 class ConvNet(Architecture, frozen=True, tag="convnet"):
-    """Two 3 × 3 convolutions, each with ReLU and 2 × 2 max-pooling, and a linear layer.
+    """Two 3 × 3 convolutions with ReLU and 2 × 2 max-pooling, and a linear layer.
+
+    ReLU and pooling follow each convolution.
 
     A row is an image flattened in the order (height, width, channels), as the backbone `identity`
     flattens it. Every image is standardised by its own mean and deviation: that needs no statistics
@@ -46,7 +48,10 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
     widths: tuple[int, int] = (16, 32)
 
     def initial(self, task: Task, rng: np.random.Generator) -> Floats:
-        """Normal weights of variance 2 / fan-in (He et al., ICCV 2015, eq. 10), biases of 0."""
+        """Draw normal weights of variance 2 / fan-in, and biases of 0.
+
+        He et al., ICCV 2015, eq. 10.
+        """
         parts = []
         for shape in self._shapes(task):
             # A kernel's first axis is that of its outputs; all others feed one output.
@@ -55,7 +60,7 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         return np.concatenate(parts)
 
     def inputs(self, task: Task, features: NDArray[np.floating]) -> Inputs:
-        """(n, d) to standardised images, float32 (n, channels, height, width)."""
+        """Turn (n, d) into standardised images, float32 (n, channels, height, width)."""
         return _images(features, self.shape(task.feature_dim))
 
     def gradient(self, parameters: Floats, inputs: Inputs, labels: Integers) -> Floats:
@@ -78,7 +83,7 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         return ConvNetModel(ConvNet(shape, self.widths), parameters, task.classes)
 
     def shape(self, feature_dim: int) -> ImageShape:
-        """(height, width, channels) of an image with so many pixel values.
+        """Return (height, width, channels) of an image with so many pixel values.
 
         Raises:
             ConfigError: rows of that length are not images of this architecture.
@@ -105,7 +110,7 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         ]
 
     def _scores(self, vector: "torch.Tensor", images: "torch.Tensor") -> "torch.Tensor":
-        """(p,) and (n, channels, height, width), both float32, to (n, C) scores."""
+        """Map (p,) and (n, channels, h, w), both float32, to (n, C) scores."""
         import torch
         from torch.nn.functional import conv2d, linear, max_pool2d
 
