@@ -11,7 +11,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -77,7 +77,10 @@ def option(field: msgspec.structs.FieldInfo) -> Option:
 
 @cache
 def options_of(declaring: type) -> Mapping[str, Option]:
-    """Read the options that a struct class declares, by name, in the order of its fields."""
+    """Read the options that a struct class declares.
+
+    Options are by name, in the order of the fields.
+    """
     if not issubclass(declaring, msgspec.Struct):
         return {}
     fields = msgspec.structs.fields(declaring)
@@ -158,7 +161,7 @@ class Registry(Generic[Thing]):
             ) from None
 
     def __iter__(self) -> Iterator[str]:
-        """Names, in the order in which the classes were found."""
+        """Iterate over the names, in the order in which the classes were found."""
         self._read_once()
         return iter(tuple(self._things))
 
@@ -167,12 +170,12 @@ class Registry(Generic[Thing]):
         return name in self._things
 
     def values(self) -> tuple[type[Thing], ...]:
-        """The classes, in the order in which they were found."""
+        """Return the classes, in the order in which they were found."""
         self._read_once()
         return tuple(self._things.values())
 
     def items(self) -> tuple[tuple[str, type[Thing]], ...]:
-        """Names with classes, in the order in which they were found."""
+        """Return names with classes, in the order in which they were found."""
         self._read_once()
         return tuple(self._things.items())
 
@@ -183,20 +186,28 @@ class Registry(Generic[Thing]):
         if self._read:
             return
         self._read = True  # a module that is read may ask in its turn
-        for package in self._packages:
-            path = importlib.import_module(package).__path__
-            for module in sorted(info.name for info in pkgutil.iter_modules(path)):
-                importlib.import_module(f"{package}.{module}")
-        for entry in entry_points(group=self.group):
-            distribution = entry.dist.name if entry.dist is not None else "a distribution"
-            try:
-                self.register(entry.load())
-            except Exception as error:
-                raise BrokenExtension(
-                    f"{distribution} announces the {self.kind} '{entry.name}', which cannot be "
-                    f"loaded: {type(error).__name__}: {error}",
-                    fix=f"update or uninstall {distribution}",
-                ) from error
+        try:
+            for package in self._packages:
+                path = importlib.import_module(package).__path__
+                for module in sorted(info.name for info in pkgutil.iter_modules(path)):
+                    importlib.import_module(f"{package}.{module}")
+            for entry in entry_points(group=self.group):
+                self._load(entry)
+        except BaseException:
+            # Whoever asks again is told again, and is not shown a part.
+            self._read = False
+            raise
+
+    def _load(self, entry: EntryPoint) -> None:
+        distribution = entry.dist.name if entry.dist is not None else "a distribution"
+        try:
+            self.register(entry.load())
+        except Exception as error:
+            raise BrokenExtension(
+                f"{distribution} announces the {self.kind} '{entry.name}', which cannot be "
+                f"loaded: {type(error).__name__}: {error}",
+                fix=f"update or uninstall {distribution}",
+            ) from error
 
 
 def _origin(thing: type) -> str:
@@ -212,7 +223,10 @@ def _described(annotation: Any) -> msgspec.Meta | None:
 
 
 def _tagged(annotation: Any) -> dict[str, type[msgspec.Struct]]:
-    """The structs of a union of tagged structs, by tag; empty for any other annotation."""
+    """Return the structs of a union of tagged structs, by tag.
+
+    There are none for any other annotation.
+    """
     inner = typing.get_args(annotation)[0]
     union = typing.get_args(inner) if isinstance(inner, types.UnionType) else ()
     if not union or not all(isinstance(k, type) and issubclass(k, msgspec.Struct) for k in union):

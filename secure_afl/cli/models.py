@@ -3,12 +3,15 @@
 import csv
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from secure_afl.cli.console import people, progress
 from secure_afl.cli.options import JsonFile, run_settings, with_flags
+
+if TYPE_CHECKING:
+    from secure_afl.runs.inference import SavedModel
 
 
 @with_flags(lambda: run_settings("checkpoint"))
@@ -27,7 +30,7 @@ def evaluate(
 
     check_writable(json_file)
     with progress() as advance:
-        saved = inference.load_model(model, settings.get("checkpoint"))
+        saved = _load(model, **settings)
         result = inference.evaluate(saved, path, split, advance)
     table = Table("class", "accuracy", title=f"{model} on {path}", title_justify="left")
     for name, share in result.per_class.items():
@@ -50,9 +53,15 @@ def predict(
     from secure_afl.runs import inference
 
     with progress() as advance:
-        saved = inference.load_model(model, settings.get("checkpoint"))
+        saved = _load(model, **settings)
         predictions = list(inference.predict(saved, path, split, advance))
     writer = csv.writer(sys.stdout)
     writer.writerow(["example", "class", "score"])
     for prediction in predictions:
         writer.writerow([prediction.example, prediction.predicted, f"{prediction.score:.4f}"])
+
+
+def _load(model: Path, checkpoint: str | None = None) -> "SavedModel":
+    from secure_afl.runs.inference import load_model
+
+    return load_model(model, None if checkpoint is None else Path(checkpoint))

@@ -10,7 +10,9 @@ import pytest
 from attacks.attack import ATTACKS
 from attacks.suite.adversaries import known_adversaries
 from protocols import Plain
+from protocols.errors import BrokenExtension
 from protocols.protocol import PROTOCOLS
+from protocols.registry import Registry
 from protocols.session import CLIENT
 from secure_afl import AFL, Additive, Federation
 from secure_afl.errors import ConfigError
@@ -165,6 +167,17 @@ def test_a_broken_extension_is_named_and_nothing_runs(
     (line,) = done.stderr.strip().splitlines()
     assert said in line
     assert "Traceback" not in done.stderr
+
+
+def test_whoever_asks_again_is_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_metadata(tmp_path, "[guests.broken]\nbroken = nowhere:Nothing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry: Registry[Toy] = Registry("toy", Toy, (), "guests.broken")
+    for _ in range(2):
+        with pytest.raises(BrokenExtension, match="guest announces the toy 'broken'"):
+            registry["toy"]
+        with pytest.raises(BrokenExtension):
+            list(registry)
 
 
 def test_a_toy_hides_nothing_and_says_so() -> None:

@@ -99,6 +99,12 @@ def test_what_cannot_be_used_is_named(
     settings["backbone"]["seed"] = 8
     card.write_text(json.dumps(settings))
     assert "digest" in command.badly("evaluate", str(model), str(trained / "test"))
+    settings["backbone"]["spec"] = "timm:resnet18"
+    card.write_text(json.dumps(settings))
+    for name in ("evaluate", "predict"):
+        weights = ("--checkpoint", tmp_path / "nowhere.pth")
+        said = command.badly(name, str(model), str(trained / "test"), *weights)
+        assert "nowhere.pth is not a file" in said
     del settings["backbone"]
     card.write_text(json.dumps(settings))
     assert "which backbone" in command.badly("evaluate", str(model), str(trained / "test"))
