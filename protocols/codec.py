@@ -43,7 +43,10 @@ def domain_tag(purpose: str) -> str:
 
 
 def encode(value: object) -> bytes:
-    """Return the canonical bytes of a struct, or of a tuple of structs and plain values."""
+    """Return the canonical bytes of a struct, or of a tuple of structs and values.
+
+    Values are plain ones.
+    """
     return _encoder.encode(value)
 
 

@@ -85,7 +85,7 @@ class WrongRecipient(MessageRejected):
 
 
 class UnknownSender(MessageRejected):
-    """A sender not on the roster, or not in a role that may send this step."""
+    """A sender off the roster, or not in a role that may send this step."""
 
 
 class BadSignature(MessageRejected):

@@ -88,7 +88,10 @@ class Layout(Wire, frozen=True, dict=True):
 
     @cached_property
     def ring_bits(self) -> int:
-        """Bits of the narrowest ring with `high − low < 2^b` for every block: 32, 40, 48 or 64."""
+        """Bits of the narrowest ring for every block: 32, 40, 48 or 64.
+
+        A block needs `high − low < 2^b`.
+        """
         widest = max(block.high - block.low for block in self.blocks)
         return next(bits for bits in RING_BITS if widest < 2**bits)
 

@@ -66,7 +66,7 @@ class Ploy:
 
 
 def relabelled_upload(session: Session, victim: str) -> Ploy:
-    """Make the ploy in which the server passes one upload off as the sum of all."""
+    """Make the ploy in which the server passes one upload off as the sum."""
 
     def say(view: View) -> Total:
         return Total(_listed(view), _uploaded(view)[victim])

@@ -37,7 +37,9 @@ class Differentiable:
 
 
 def differentiable(backbone: Backbone, image_shape: ImageShape | None = None) -> Differentiable:
-    """A backbone as `secure_afl.features.backbone.Backbone.extract` applies it to a resized image.
+    """Return a backbone as `Backbone.extract` applies it to a resized image.
+
+    The method is that of `secure_afl.features.backbone`.
 
     Resizing is left out, for it is not an image of the original size that an attack looks for but
     one of the backbone's.

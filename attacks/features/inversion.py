@@ -84,7 +84,7 @@ class ImageAttack(Attack[Rebuilt]):
         """Make an image of each leak."""
 
     def judge(self, claim: Rebuilt | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """Against one true image for each rebuilt one.
+        """Judge against one true image for each rebuilt one.
 
         A single row is judged against the row that it is most like, of its class and clients; a
         blend against the first of the rows that are in it, whatever it is like. Retrieval looks for
@@ -300,7 +300,7 @@ def _check_digest(what: str, digest: bytes, view: RunView) -> None:
 
 
 def _pairs(claim: Rebuilt, truth: Truth) -> list[tuple[int, tuple[str, int]]]:
-    """Which true row, of which client, each rebuilt image is judged against."""
+    """Pair each rebuilt image with its true row, of its client, to be judged against."""
     groups: dict[tuple[frozenset[str], int], list[int]] = defaultdict(list)
     for index, leak in enumerate(claim.leaks):
         groups[leak.clients, leak.label].append(index)

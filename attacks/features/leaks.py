@@ -69,7 +69,7 @@ def find_leaks(view: RunView, rng: np.random.Generator) -> list[Leak]:
 
 
 def cross_of_gradient(gradient: Floats) -> Floats:
-    """Return Q = FᵀY, (d, C), of rows F ≥ 0 from a gradient (d, C).
+    """Return Q = FᵀY, (d, C), of rows F ≥ 0 from their gradient (d, C).
 
     The gradient is that of a softmax head at zero.
 

@@ -101,7 +101,7 @@ def row_of_head(gradient: Floats, weights: Floats, label: int | None = None) -> 
 
 
 def columns_of_head(gradient: Floats, labels: Integers) -> Floats:
-    """Return each label's column direction in the gradient of a head, (n, d), of norm 1.
+    """Return each label's column direction in a head's gradient, (n, d), of norm 1.
 
     The column of class c is the mean of f·(p_c − y_c): minus that is mostly the rows of c, less a
     little of all others. Of many rows of a class it is a blend, and rows of one class look alike.

@@ -108,7 +108,7 @@ class Generator:
 
     @property
     def stages(self) -> "Sequence[nn.Module]":
-        """Stages that follow one another; the output of each but the last is open to search."""
+        """Stages that follow one another; all outputs but the last's can be looked for."""
         return list(self.network)
 
     def run(self, value: "torch.Tensor", first: int = 0, last: int | None = None) -> "torch.Tensor":

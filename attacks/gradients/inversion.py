@@ -138,7 +138,7 @@ class GradientAttack(Attack[GradientClaim]):
         return GradientClaim(found, classes, _image_shape(view, known))
 
     def takes(self, view: RunView) -> bool:
-        """Whether it knows what to do with this architecture."""
+        """Say whether the attack knows what to do with this architecture."""
         return True
 
     @abstractmethod
@@ -500,7 +500,10 @@ def _as_images(rows: Images, shape: ImageShape) -> Images:
 
 
 def _snr(true: Images, row: Images) -> float:
-    """Compare rows brought to norm 1, as the model was given them; nothing has a direction of 0."""
+    """Return the signal-to-noise ratio in dB of two rows brought to norm 1.
+
+    The model was given rows of norm 1. A row of zeros stays zero.
+    """
     error = float(np.linalg.norm(_unit(true) - _unit(row)))
     return min(_MAX_SNR, -20 * np.log10(error)) if error > 0 else _MAX_SNR
 
@@ -513,7 +516,7 @@ def _unit(row: Images) -> Floats:
 
 
 def _judge_images(pairs: Sequence[_Pair], stack: Images, confidence: float) -> list[Measure]:
-    """Against all true images (n, h, w, c).
+    """Judge against all true images (n, h, w, c).
 
     Retrieval counts those that were alone in their sums: others are judged against the image that
     they are most like, which it would be idle to find again.

@@ -101,7 +101,7 @@ class Pixels:
         dtype: "torch.dtype | None" = None,
         spread: float = 1.0,
     ) -> "Pixels":
-        """From such noise; float64 unless said otherwise."""
+        """Make pixels from such noise; float64 unless said otherwise."""
         import torch
 
         begun = cls(shape, torch.empty(shape, dtype=dtype or torch.float64), spread)

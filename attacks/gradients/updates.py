@@ -56,7 +56,7 @@ def averaging_of(view: RunView, round: int = 0) -> tuple[FedSGD | FedAvg, Averag
 
 
 def has_gradients(view: RunView) -> bool:
-    """Whether `gradient_of` takes the view."""
+    """Say whether `gradient_of` takes the view."""
     return isinstance(view.method, FedSGD | FedAvg) and bool(view.publics)
 
 

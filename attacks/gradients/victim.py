@@ -201,7 +201,9 @@ class DenseVictim(Victim):
 
     @classmethod
     def random(cls, shape: Shape, classes: int, hidden: Sequence[int], seed: int) -> "DenseVictim":
-        """Make an untrained victim, in float64: normal weights of variance 2 / fan-in, biases of 0.
+        """Make an untrained victim, in float64.
+
+        It has normal weights of variance 2 / fan-in, and biases of 0.
         """
         require_torch()
         import torch

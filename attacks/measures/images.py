@@ -63,7 +63,9 @@ def fitted(true: Image, rebuilt: Image) -> Floats:
 
 
 def correlations(left: Image, right: Image) -> Floats:
-    """Correlate every image of one stack (n, h, w, c) with every one of another: (n, m), −1..1.
+    """Correlate images of one stack (n, h, w, c) with those of another: (n, m).
+
+    The correlations are −1..1, of every image of one with every one of the other, (m, …).
 
     They do not depend on brightness and contrast. A flat image correlates with nothing.
     """
@@ -80,7 +82,9 @@ def correlations(left: Image, right: Image) -> Floats:
 
 
 def mean_of_others(images: Image) -> Floats:
-    """Return, for each of n ≥ 2 images (n, h, w, c), the mean of all others.
+    """Return for each of n ≥ 2 images the mean of all others.
+
+    Images are (n, h, w, c).
 
     A guess would show that mean.
     """

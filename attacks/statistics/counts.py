@@ -19,7 +19,7 @@ Counts = list[tuple[frozenset[str], Integers]]
 
 
 def counts_from_products(statistics: Statistics) -> Floats:
-    """Return the rows of each class (C,), from the Gram matrix and the cross term alone.
+    """Count rows of each class (C,), from the Gram matrix and the cross term alone.
 
     The regression of a constant 1 on the rows has the weights w = G⁺Q1, and class c then counts
     Q_cᵀw = Σ_{y=c} fᵀw. Exact while the rows are independent; with more rows than dimensions, as

@@ -61,7 +61,10 @@ class InformedRidge(Attack[Missing]):
         return min(attempts, key=lambda attempt: attempt[0])[1]
 
     def judge(self, claim: Missing | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """Whether it is a row of some client to the last bit, with the right label."""
+        """Judge whether it is a row of some client, exactly, with the right label.
+
+        Exactly is to the last bit.
+        """
         right = False
         if claim is not None:
             rows, labels = true_rows(truth, frozenset(truth.clients), claim.quantiser)

@@ -29,7 +29,7 @@ class Factor(NamedTuple):
 
 
 def factor_gram(gram: Integers, rng: np.random.Generator) -> Factor | None:
-    """Return F with FᵀF = G, up to the order and the signs of its rows.
+    """Find F with FᵀF = G, up to the order and the signs of rows.
 
     Two reductions (Lenstra, Lenstra and Lovász 1982). The first turns generators into a basis: the
     rows of G between the generators S span the lattice of F_S, whose reduction B = U·F_S has a

@@ -288,7 +288,9 @@ def true_rows(
 def compare(
     recovered: Recovered, rows: Floats, labels: Integers
 ) -> tuple[NDArray[np.bool_], Floats]:
-    """For each true row (n,): whether it was recovered exactly, and its match's centred cosine.
+    """Say of each true row (n,) whether it was recovered exactly, and its cosine.
+
+    The cosine is its match's centred one.
 
     A true row without a match counts as not recovered, with cosine 0.
     """
@@ -319,7 +321,7 @@ def _places(shape: tuple[int, ...]) -> tuple[Integers, Integers]:
 
 
 def _is_exact(rows: Floats, statistics: Statistics) -> bool:
-    """Whether the nearest integers have this Gram matrix, and so are the rows."""
+    """Say whether the nearest integers have this Gram matrix, and so are the rows."""
     rounded = np.rint(rows)
     if not np.array_equal((rounded**2).sum(axis=0), statistics.gram.diagonal()):
         return False

@@ -81,7 +81,7 @@ class FedHiPSubtraction(ClientStatistics):
         return Singled(targets(view), len(session.clients) - len(clients))
 
     def judge(self, claim: Singled | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """Measure also the share of the sums over others that are right to the last bit."""
+        """Measure also the share of sums over others that are right to the last bit."""
         sums = claim.found if claim else []
         right = sum(
             _same(target.statistics, _statistics(truth, tuple(target.clients), target))
@@ -147,7 +147,7 @@ class Differencing(Attack[Difference]):
     def judge(
         self, claim: Difference | None, truth: Truth, confidence: float = 0.95
     ) -> list[Measure]:
-        """Whether the difference is a row of some client, or a client, to the last bit."""
+        """Judge whether the difference is a client, or a row of one, to the last bit."""
         found = 0
         if claim is not None:
             found = self._is_row(claim, truth) or self._is_client(claim, truth)

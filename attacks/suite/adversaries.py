@@ -94,7 +94,10 @@ def _members(
 
 
 def _sees_sums_at_most(name: str, protocol: Protocol) -> bool:
-    """Over a protocol that hides nothing, every single vector has all of the noise."""
+    """Say whether the coalition sees only sums, or vectors with all of the noise.
+
+    Over a protocol that hides nothing, every single vector has all of the noise.
+    """
     for coalition in protocol.coalitions():
         if coalition.name == name:
             whole = coalition.opens != "vectors" or not protocol.hides_vectors

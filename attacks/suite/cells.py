@@ -77,7 +77,7 @@ def success(measure: Measure) -> float:
 
 
 def above_chance(measure: Measure) -> bool:
-    """Whether the whole interval lies on the better side of guessing."""
+    """Say whether the whole interval lies on the better side of guessing."""
     if measure.best >= measure.chance:
         return measure.low > measure.chance
     return measure.high < measure.chance
@@ -116,5 +116,5 @@ def _png(image: NDArray[np.floating[Any]]) -> str:
 
 
 def is_done(cell: Cell | None, confidence: float) -> bool:
-    """Whether a cell is without error, and its intervals are no narrower than wanted."""
+    """Say whether a cell is without error, and its intervals no narrower than wanted."""
     return cell is not None and cell.error is None and cell.confidence >= confidence

@@ -221,7 +221,10 @@ def _thinned(curve: tuple[Floats, Floats] | None) -> tuple[tuple[float, float], 
 
 
 def _bounded(measure: Measure) -> Measure:
-    """Bring bounds to numbers that JSON has: one that is nowhere is as far out as floats go."""
+    """Bring bounds to numbers that JSON has.
+
+    A bound that is nowhere is as far out as floats go.
+    """
     if not np.isfinite([measure.value, measure.chance, measure.best]).all():
         raise ValueError(f"the measure {measure.metric!r} is no number: {measure}")
     low, high = np.nan_to_num([measure.low, measure.high])

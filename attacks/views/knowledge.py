@@ -70,7 +70,7 @@ def finest(sums: list[SubsetSum]) -> list[SubsetSum]:
 
 
 def masked_uploads(view: RunView, round: int = 0) -> list[tuple[str, bytes]]:
-    """Return what is left of each upload once the coalition has taken off all it can.
+    """Return what is left of uploads once the coalition has taken off all it can.
 
     While protection holds these bytes are uniform: packed ring vectors, seeds of masks, or the low
     four bytes of ciphertexts' words. Where it does not hold, as at a server in plain, they are the
@@ -92,7 +92,7 @@ def task_of(view: RunView) -> Task:
 
 
 def has_statistics(view: RunView, round: int = 0) -> bool:
-    """Whether the round's sums are statistics (G, Q) rather than something else."""
+    """Say whether the round's sums are statistics (G, Q) rather than something else."""
     names = {block.name for block in view.rounds[round].session.layout.blocks}
     return names >= _STATISTICS_BLOCKS
 
@@ -130,7 +130,10 @@ def _given(view: RunView, round: int) -> list[tuple[frozenset[str], Integers]]:
 
 
 def _included(view: RunView, round: int) -> frozenset[str]:
-    """Return who is in a sum that the coalition did not receive, as far as it was told."""
+    """Return who is in a sum that the coalition did not receive, if told.
+
+    Without being told, all clients are.
+    """
     seen = view.rounds[round]
     told = openings(seen).told
     return frozenset(seen.session.clients) if told is None else told

@@ -139,7 +139,10 @@ def _opened_secrets(
 
 
 def _pair_mask_off(view: View, name: str, other: str, key: bytes) -> Mask:
-    """Make what takes the mask with `other` off an upload: the first on the roster adds."""
+    """Make the mask that takes the mask with `other` off an upload.
+
+    The first on the roster adds.
+    """
     place = pairwise_wire.indices(view.session)
     return Mask(key, negative=place[name] < place[other])
 

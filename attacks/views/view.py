@@ -53,7 +53,10 @@ class View:
         return Enrolment.load(self.records[name].keys)
 
     def received(self, name: str) -> Iterator[Opened]:
-        """Open what a party of the coalition was sent, in order, but for what was damaged."""
+        """Open what a party of the coalition was sent, in order.
+
+        Damaged messages are left out.
+        """
         enrolment = self.enrolment(name)
         for data in self.records[name].received:
             try:

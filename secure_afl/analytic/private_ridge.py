@@ -49,7 +49,7 @@ def raise_eigenvalues(matrix: Floats, floor: float) -> Floats:
 
 
 def private_ridge(gram: Floats, cross: Floats, floor: float) -> Floats:
-    """Return W = H⁻¹Q, where H is G with its eigenvalues raised to a floor τ.
+    """Return W = H⁻¹Q; H is G with its eigenvalues raised to a floor τ.
 
     Noise makes a Gram matrix indefinite, and an inverse would blow up where an eigenvalue comes
     near zero. The usual remedy, a projection to the positive semidefinite matrices and then λ on

@@ -242,7 +242,7 @@ class Federation:
         return rounds, seconds
 
     def _identities(self, names: Iterable[str]) -> tuple[dict[str, Identity], dict[str, Identity]]:
-        """Return the identities of the clients and of the coordinators, for all rounds of a run."""
+        """Return the identities of clients and of coordinators, for all rounds of a run."""
         protocol = self.terms.protocol
         if self.keys is not None:
             return self.keys.clients(list(names)), self.keys.coordinators(protocol)

@@ -161,7 +161,7 @@ class Method(Wire, Generic[Public], frozen=True):
 
     @abstractmethod
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
-        """Bound how far a unit of privacy can move a sum, and say how noise is spread.
+        """Bound a unit's influence on a sum, and say how noise is spread over it.
 
         Raises:
             ConfigError: the method, as it is set, cannot bound that.

@@ -84,7 +84,9 @@ def discrete_gaussian(sigma: float, count: int, entropy: bytes) -> Integers:
 
 
 def tail(sigma: float, shares: int, entries: int, security_bits: int = 64) -> int:
-    """Bound how far sums of draws stay from zero, to prove that a ring is wide enough.
+    """Bound how far sums of draws stay from zero.
+
+    The bound proves that a ring is wide enough.
 
     A draw is subgaussian with variance proxy σ² (Canonne, Kamath, Steinke 2020), so that a sum S of
     n independent ones has P(|S| > t) ≤ 2 exp(−t²/2nσ²), and with a union bound over m coordinates
@@ -200,7 +202,7 @@ class Sampler:
     def _keep(
         self, position: int, words: Words, starts: Integers, offsets: Integers
     ) -> NDArray[np.bool_]:
-        """Whether to keep each proposal, of which strips begin at `starts`."""
+        """Say whether to keep each proposal, of which strips begin at `starts`."""
         # Products exceed 64 bits. As floats they are right to a few units of 2^−53.
         exponents = offsets.astype(np.float64) * (2 * starts + offsets)
         exponents /= float(self._double_variance)
@@ -241,7 +243,7 @@ class _Uniform:
 
 
 def _exact_keep(number: _Uniform, exponent: Fraction) -> bool:
-    """Whether the number is below exp(−exponent)."""
+    """Say whether the number is below exp(−exponent)."""
     while True:
         low, high = _exp_bounds(exponent, number.bits)
         if number.value < low:

@@ -55,7 +55,7 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     neighbours: Neighbours
 
     def allows(self, other: "Budget") -> bool:
-        """Whether the other budget is of the same kind and nowhere larger."""
+        """Say whether the other budget is of the same kind and nowhere larger."""
         return (
             (other.unit, other.neighbours) == (self.unit, self.neighbours)
             and other.epsilon <= self.epsilon

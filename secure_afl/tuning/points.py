@@ -134,7 +134,9 @@ def check_data(wanted: Sequence[Point], prepared: Prepared) -> None:
 
 
 def noise_cohort(config: RunConfig, clients: int) -> Cohort | None:
-    """Among whom a run of so many clients spreads its noise; None where no client adds any.
+    """Return the cohort among which a run of so many clients spreads its noise.
+
+    None where no client adds any.
 
     Raises:
         ConfigError: nobody is left to add it.
@@ -168,7 +170,10 @@ def _baselines(config: RunConfig, sweep: Sweep) -> Sequence[DpSgdSettings]:
 
 
 def _auditable(config: RunConfig) -> bool:
-    """Whether the audit is of this kind of run: blind sums of single rows, noise of clients."""
+    """Say whether the audit is of this kind of run.
+
+    That is: blind sums of single rows, noise of clients.
+    """
     return (
         METHODS[config.method].auditable
         and PROTOCOLS[config.protocol].hides_vectors

@@ -26,7 +26,7 @@ class Ciphertexts(Secret, frozen=True):
 
 
 class Voucher(Secret, frozen=True):
-    """The digest of a client's ciphertexts and the seed that made them, which it vouches for.
+    """A client's vouched upload: the digest of its ciphertexts, and the seed that made them.
 
     Attributes:
         digest: SHA-256, 32 bytes.

@@ -98,7 +98,10 @@ def check_order(advert: Advert) -> None:
 
 
 def commitment(session: Session, name: str, self_mask_seed: bytes) -> bytes:
-    """Commit to a client's seed: the commitment hides it, for the seed is random, and binds."""
+    """Commit to a client's seed.
+
+    The commitment hides the seed, which is random, and binds to it.
+    """
     return derive(self_mask_seed, session.id, "pairwise", "self-mask commitment", name)
 
 

@@ -206,7 +206,10 @@ class _Rule:
         return max(2, self.corrupt + 1 if self.server_trust == "curious" else self.quorum)
 
     def sparse_threshold(self, k: int) -> int | None:
-        """Return the threshold for k neighbours, or None where k is too small for the promise."""
+        """Return the threshold for k neighbours.
+
+        None where k is too small for the promise.
+        """
         n = self.clients
         if self.server_trust != "curious" and self.quorum > n - self.dropouts:
             return None

@@ -74,7 +74,7 @@ class CollectingShares(State, frozen=True):
 
 
 class CollectingUploads(State, frozen=True):
-    """The graph of those who shared, their shares, and the sum of the uploads so far."""
+    """The graph of those who shared, their shares, and the uploads' sum so far."""
 
     channels: tuple[Channel, ...]
     nodes: tuple[Node, ...]
@@ -432,7 +432,7 @@ class PairwiseServer(Party):
             )
 
     def _masks_left(self, state: CollectingOpenings, secrets: Mapping[str, bytes]) -> list[Mask]:
-        """List the masks between the total and the sum, each with the sign that removes it."""
+        """List the masks between total and sum, each with the sign that removes it."""
         place = wire.indices(self.session)
         keys = {node.advert.name: node.advert.mask_key for node in state.nodes}
         masks = [

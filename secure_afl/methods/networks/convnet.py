@@ -29,7 +29,9 @@ ImageShape = tuple[int, int, int]
 
 
 class ConvNet(Architecture, frozen=True, tag="convnet"):
-    """Two 3 × 3 convolutions with ReLU and 2 × 2 max-pooling, and a linear layer.
+    """Two convolutions, each with ReLU and 2 × 2 max-pooling, and a linear layer.
+
+    The convolutions are 3 × 3.
 
     ReLU and pooling follow each convolution.
 
