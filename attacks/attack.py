@@ -76,6 +76,7 @@ class Truth:
         owners: of `Known.candidates`, the client in whose sum each row is, "" for none.
         origins: of the same, the client whose data each row comes from, in a sum or not.
         images: of each client, where rows were images: (n_k, h, w, channels) in 0..1.
+        vectors: what each client sent, noise included, in a session in which the coalition lied.
     """
 
     clients: Mapping[str, ClientData]
@@ -83,6 +84,7 @@ class Truth:
     owners: Sequence[str] = ()
     origins: Sequence[str] = ()
     images: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    vectors: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return "<Truth>"

@@ -28,6 +28,7 @@ class Coalition:
         opens: `nothing` of the vectors, the `sum` that is released, or single `vectors`: then the
             coalition breaks the protocol.
         clients: how many of the last clients work with it.
+        swept: it is one coordinator by itself, whose successes make the attack suite's curves.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Coalition:
     parties: tuple[str, ...]
     opens: Literal["nothing", "sum", "vectors"]
     clients: int = 0
+    swept: bool = False
 
 
 class Protocol(Wire, frozen=True):

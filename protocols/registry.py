@@ -132,6 +132,11 @@ class Registry(Generic[Thing]):
                 f"{thing.__qualname__} is no {self.kind}: it needs the base class "
                 f"{self._base.__name__} and a name"
             )
+        missing = sorted(n for n in dir(thing) if _is_abstract(getattr(thing, n, None)))
+        fields = msgspec.structs.fields(thing) if issubclass(thing, msgspec.Struct) else ()
+        missing += [f"a default of {field.name}" for field in fields if field.required]
+        if missing:
+            raise BrokenExtension(f"{thing.__qualname__} lacks {', '.join(missing)}")
         held = self._things.get(name)
         if held is not None and _origin(held) != _origin(thing):
             raise BrokenExtension(
@@ -208,6 +213,10 @@ class Registry(Generic[Thing]):
                 f"loaded: {type(error).__name__}: {error}",
                 fix=f"update or uninstall {distribution}",
             ) from error
+
+
+def _is_abstract(attribute: Any) -> bool:
+    return bool(getattr(attribute, "__isabstractmethod__", False))
 
 
 def _origin(thing: type) -> str:

@@ -19,7 +19,7 @@ from secure_afl.errors import ConfigError
 
 Result = TypeVar("Result")
 
-# Whose modules are the code that a result depends on; other packages have versions.
+# Whose modules are the code that a result depends on; other packages are taken as they are.
 _OWN = ("protocols", "secure_afl", "attacks")
 
 

@@ -23,7 +23,6 @@ from protocols.layout import Integers
 from protocols.schemes.encrypted.messages import SERVER
 from protocols.schemes.encrypted.parameters import CKKS
 from protocols.session import CLIENT, Session
-from secure_afl.methods.method import AnyMethod, PublicState
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,26 +32,24 @@ class Opened:
     Attributes:
         victim: the client's name.
         vector: int64, as the coalition has it; None where the session ended without a sum.
-        method, public: by which the client formed its vector.
     """
 
     victim: str
     vector: Integers | None
-    method: AnyMethod
-    public: PublicState
 
 
 class EncryptedSumAttack(Attack[Opened]):
     """Base of the attacks whose coalition has the server of an encrypted sum, and may lie.
 
-    The victim is the first client. Methods whose vectors cannot be made again from the rows are
-    left out, for nothing could be judged.
+    The victim is the first client. What it sent is opened or not: its vector, with its own share of
+    the noise where there is any.
 
     Attributes:
         with_client: the coalition needs a client too.
     """
 
     wants = "a session under ckks in which the server may lie"
+    assumes = ("that the sum is published to the server",)
     lies = True
     with_client: ClassVar[bool] = False
 
@@ -70,23 +67,22 @@ class EncryptedSumAttack(Attack[Opened]):
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Opened | None:
         """Read the victim's vector out of the session in which the coalition lied."""
-        if not view.rounds or not view.publics or not view.method.row_additive:
+        if not view.rounds:
             return None
         seen = view.rounds[0]
         found = self._ploy(seen.session, view.coalition)
         if found is None:
             return None
         victim = seen.session.clients[0]
-        return Opened(victim, found.read(seen), view.method, view.publics[0])
+        return Opened(victim, found.read(seen))
 
     def judge(self, claim: Opened | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
         """Say whether the vector is the victim's, to the last bit."""
         metric = "exact vector of a client"
         if claim is None:
             return [share(0, 0, 0.0, confidence=confidence, metric=metric)]
-        rows = truth.clients[claim.victim]
-        true = claim.method.contribute(claim.public, rows, {}, b"")
-        right = claim.vector is not None and np.array_equal(claim.vector, true)
+        sent = truth.vectors[claim.victim]
+        right = claim.vector is not None and np.array_equal(claim.vector, sent)
         return [share(int(right), 1, 0.0, confidence=confidence, metric=metric)]
 
     def _ploy(self, session: Session, coalition: Sequence[str]) -> Ploy | None:

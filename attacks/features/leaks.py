@@ -69,15 +69,13 @@ def find_leaks(view: RunView, rng: np.random.Generator) -> list[Leak]:
 
 
 def cross_of_gradient(gradient: Floats) -> Floats:
-    """Return Q = FᵀY, (d, C), of rows F ≥ 0 from their gradient (d, C).
+    """Return Q = FᵀY, (d, C), of rows F ≥ 0 from a gradient.
 
-    The gradient is that of a softmax head at zero.
-
-    There the shares are 1/C each, and the gradient summed over rows is S/C − Q, with S the sum of
-    all rows. Where a feature is 0 in all rows of at least one class, Q is 0 there, and the largest
-    entry of the gradient's line is S/C: Q is what the others lack of it. Exact for every client
-    that lacks a class, and for features that some class never has; too small elsewhere. The mean
-    over rows gives Q/n.
+    The gradient (d, C) is that of a softmax head at zero. There the shares are 1/C each, and the
+    gradient summed over rows is S/C − Q, with S the sum of all rows. Where a feature is 0 in all
+    rows of at least one class, Q is 0 there, and the largest entry of the gradient's line is S/C:
+    Q is what the others lack of it. Exact for every client that lacks a class, and for features
+    that some class never has; too small elsewhere. The mean over rows gives Q/n.
     """
     cross: Floats = gradient.max(axis=1, keepdims=True) - gradient
     return cross

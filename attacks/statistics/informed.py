@@ -61,10 +61,7 @@ class InformedRidge(Attack[Missing]):
         return min(attempts, key=lambda attempt: attempt[0])[1]
 
     def judge(self, claim: Missing | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
-        """Judge whether it is a row of some client, exactly, with the right label.
-
-        Exactly is to the last bit.
-        """
+        """Judge whether the claim is some client's row to the last bit, rightly labelled."""
         right = False
         if claim is not None:
             rows, labels = true_rows(truth, frozenset(truth.clients), claim.quantiser)

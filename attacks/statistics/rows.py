@@ -290,9 +290,8 @@ def compare(
 ) -> tuple[NDArray[np.bool_], Floats]:
     """Say of each true row (n,) whether it was recovered exactly, and its cosine.
 
-    The cosine is its match's centred one.
-
-    A true row without a match counts as not recovered, with cosine 0.
+    The cosine is the centred one of its match. A true row without a match counts as not recovered,
+    with cosine 0.
     """
     exact = np.zeros(len(rows), dtype=np.bool_)
     placed = np.tile(rows.mean(axis=0), (len(rows), 1))

@@ -147,7 +147,7 @@ class Differencing(Attack[Difference]):
     def judge(
         self, claim: Difference | None, truth: Truth, confidence: float = 0.95
     ) -> list[Measure]:
-        """Judge whether the difference is a client, or a row of one, to the last bit."""
+        """Judge whether the difference is a client or its row, to the last bit."""
         found = 0
         if claim is not None:
             found = self._is_row(claim, truth) or self._is_client(claim, truth)

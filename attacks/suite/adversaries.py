@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from protocols.errors import BrokenExtension
 from protocols.protocol import PROTOCOLS, Coalition, Protocol
 
 Sequel = Literal["row", "client"]
@@ -48,8 +49,14 @@ def known_adversaries() -> dict[str, Adversary]:
 def _declared() -> Iterator[tuple[Adversary, bool]]:
     """List declared adversaries once a name, and whether each breaks a hiding protocol."""
     found: dict[str, list[tuple[type[Protocol], Coalition]]] = {}
-    for protocol in PROTOCOLS.values():
+    for _, protocol in sorted(PROTOCOLS.items()):
         for coalition in protocol().coalitions():
+            if coalition.name in _EVERYWHERE:
+                raise BrokenExtension(
+                    f"protocol '{protocol.name}' declares the coalition '{coalition.name}', which "
+                    "every protocol has",
+                    fix="rename the coalition",
+                )
             found.setdefault(coalition.name, []).append((protocol, coalition))
     for name, uses in found.items():
         coalitions = [coalition for _, coalition in uses]
@@ -60,7 +67,7 @@ def _declared() -> Iterator[tuple[Adversary, bool]]:
             _meaning(uses),
             partial(_members, name),
             partial(_sees_sums_at_most, name),
-            swept=all(len(c.parties) == 1 and c.clients == 0 for c in coalitions) and not breaks,
+            swept=all(coalition.swept for coalition in coalitions),
         )
         yield adversary, breaks
 
@@ -159,3 +166,4 @@ _ALL_BUT_ONE = Adversary(
     "Whoever receives the sum, with every client but the first, which no blind sum withstands.",
     lambda protocol, clients, count: (protocol.receiver, *clients[1:]),
 )
+_EVERYWHERE = {a.name for a in (*_WEAK, _COLLUDERS, *_SEQUELS, _ALL_BUT_ONE)}

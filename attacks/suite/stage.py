@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from attacks.attack import Known, Measure
+from attacks.attack import Known, Measure, Truth
 from attacks.measures.metrics import simultaneous
 from attacks.suite.adversaries import Adversary
 from attacks.suite.cells import Cell, gallery
@@ -92,8 +92,9 @@ class Stage:
         try:
             view, known = self._view(adversary)
             instance = attack()
+            truth = self._draw.truth
             if attack.lies:
-                view = self._lied_to(instance, view)
+                view, truth = self._lied_to(instance, view)
             # Not the cell's key, which knows the code: an edit would draw other numbers.
             drawn = int(key_of(*self._depends(adversary, attack))[:16], 16)
             rng = np.random.default_rng([self.config.run.seed, setting.repeat, drawn])
@@ -103,7 +104,6 @@ class Stage:
             except ConfigError as error:
                 return msgspec.structs.replace(cell, refused=True, error=str(error))
             seconds = time.perf_counter() - begin
-            truth = self._draw.truth
             # Twice: the first time tells how many intervals have to share the cell's confidence.
             shared = len(instance.judge(claim, truth, confidence))
             measures = instance.judge(claim, truth, simultaneous(confidence, max(1, shared)))
@@ -123,7 +123,8 @@ class Stage:
             roc=_thinned(instance.roc(claim, truth)),
             seconds=seconds,
             images=tuple(gallery(picture) for picture in pictures),
-            mu=_mu(self._record, adversary),
+            # What is told in a lie is more than the promise is about.
+            mu=None if attack.lies else _mu(self._record, adversary),
         )
 
     @cached_property
@@ -172,18 +173,24 @@ class Stage:
         )
         return Record(federation.terms.method, federation.terms.protocol, result)
 
-    def _lied_to(self, attack: AnyAttack, view: RunView) -> RunView:
-        """Return the view of a session over the same rows in which the coalition lies."""
-        config = self.run_config
+    def _lied_to(self, attack: AnyAttack, view: RunView) -> tuple[RunView, Truth]:
+        """Stage a session over the same rows in which the coalition lies."""
+        config, truth = self.run_config, self._draw.truth
         federation = make_federation(config, make_terms(config), self.pool.backbone.digest)
-        session, parties = federation.first_session(
+        first = federation.first_session(
             self._draw.clients, classes=self.pool.classes, max_rows=self._max_rows
         )
-        ploy = attack.ploy(session, view.coalition)
+        ploy = attack.ploy(first.session, view.coalition)
         if ploy is None:
-            return replace(view, rounds=())
-        staged = stage(session, parties, view.coalition, ploy)
-        return replace(view, rounds=(staged.view,))
+            return replace(view, rounds=()), truth
+        staged = stage(first.session, first.parties, view.coalition, ploy)
+        sent = {
+            name: member.vector + member.added_noise
+            for name, member in first.members.items()
+            if hasattr(member, "vector")
+        }
+        lied_to = replace(view, rounds=(staged.view,), publics=(first.public,))
+        return lied_to, replace(truth, vectors=sent)
 
     @property
     def _max_rows(self) -> int | None:

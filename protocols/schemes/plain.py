@@ -144,4 +144,4 @@ class Plain(Protocol, frozen=True, tag="plain"):
     def coalitions(self) -> tuple[Coalition, ...]:
         """List the server, which sees every vector."""
         meaning = "The server by itself, which receives every vector."
-        return (Coalition("server", "server", meaning, (SERVER,), "vectors"),)
+        return (Coalition("server", "server", meaning, (SERVER,), "vectors", swept=True),)

@@ -55,7 +55,11 @@ class Commands(TyperGroup):
         """Write the list of commands by their first sentences, without making their flags."""
         rows = []
         for name in self.list_commands(ctx):
-            found = _found(name)
+            try:
+                found = _found(name)
+            except BrokenExtension as error:
+                rows.append((name, str(error)))
+                continue
             text = getattr(found.command if isinstance(found, Flagged) else found, "__doc__", "")
             rows.append((name, (inspect.cleandoc(text or "").splitlines() or [""])[0]))
         with formatter.section("Commands"):

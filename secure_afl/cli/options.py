@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
+from protocols.errors import BrokenExtension
+
 if TYPE_CHECKING:
     from protocols.registry import Option
 
@@ -44,6 +46,14 @@ class Flagged:
         """Make the function that typer reads: a flag for each setting."""
         command = self.command
         flags = [_parameter(option) for option in self.settings()]
+        taken = {"help", "version", *inspect.signature(command).parameters}
+        for parameter in flags:
+            if parameter.name in taken:
+                raise BrokenExtension(
+                    f"two settings are called '{parameter.name}', of which one is a command's own",
+                    fix="rename the option of the class that declares it",
+                )
+            taken.add(parameter.name)
         signature = inspect.signature(command)
         own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
         generated = {parameter.name for parameter in flags}

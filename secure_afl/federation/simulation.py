@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from protocols.identity import Enrolment, Identity
 from protocols.network import FaultPlan, Network
@@ -28,6 +28,26 @@ from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.mechanism import Privacy
 
 log = logging.getLogger("secure_afl")
+
+
+@dataclass(frozen=True, eq=False)
+class FirstSession:
+    """The first session of a run, before anybody has begun.
+
+    Attributes:
+        session: its terms.
+        public: the state that everybody sees.
+        parties: in the order in which they start.
+        members: the clients by name; what each sent is kept there.
+    """
+
+    session: Session
+    public: PublicState
+    parties: list[Party]
+    members: Mapping[str, RecordingClient]
+
+    def __repr__(self) -> str:
+        return f"<FirstSession of {len(self.parties)} parties>"
 
 
 class Federation:
@@ -142,14 +162,11 @@ class Federation:
         *,
         classes: Sequence[str] | None = None,
         max_rows: int | None = None,
-    ) -> tuple[Session, list[Party]]:
+    ) -> "FirstSession":
         """Form a run's first session and its parties, for whoever drives them in another way.
 
         Args:
             clients, classes, max_rows: as in `run`.
-
-        Returns:
-            The session, and its parties in the order in which they start.
 
         Raises:
             DataError, ConfigError, ProtocolError: as in `run`.
@@ -162,7 +179,8 @@ class Federation:
         server = FederationServer(self.terms, plan_task(self.terms, declared))
         formed = self._form(declared, server, self._identities(members))
         assert formed is not None, "a method has at least one round"
-        return formed[0], self._parties(*formed, server.public, members)
+        parties = self._parties(*formed, server.public, members)
+        return FirstSession(formed[0], server.public, parties, members)
 
     def _check_input(
         self,

@@ -161,7 +161,7 @@ class Method(Wire, Generic[Public], frozen=True):
 
     @abstractmethod
     def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
-        """Bound a unit's influence on a sum, and say how noise is spread over it.
+        """Bound a unit's influence on a sum of `layout`, and spread noise over it.
 
         Raises:
             ConfigError: the method, as it is set, cannot bound that.

@@ -108,7 +108,9 @@ def statistics_sensitivity(
 
 
 def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensitivity:
-    """Bound the sensitivity of a sum of updates of norm ≤ 2^bits and weight 1.
+    """Bound the sensitivity of a sum of updates of integer norm ≤ 2^bits.
+
+    Each update has weight 1.
 
     A client that is removed stays on the roster and contributes zeros: 2^bits. One that is
     replaced moves its update by at most twice as much; and so does one example in either relation,

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from protocols.protocol import PROTOCOLS
 from protocols.registry import options_of
+from secure_afl.methods.method import METHODS
 from secure_afl.privacy.mechanism import (
     DEFAULT_CROSS_WEIGHT,
     DEFAULT_DELTA,
@@ -263,6 +265,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return all settings in one table as in run.toml, options among them."""
         content: dict[str, Any] = msgspec.to_builtins(self)
         content.pop("options")
+        for thing in (METHODS[self.method], PROTOCOLS[self.protocol]):
+            content |= {name: own.default for name, own in options_of(thing).items()}
         return content | dict(self.options)
 
 

@@ -101,7 +101,7 @@ def prepare(
 
 
 def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
-    """Load the clients' data sets and, as a list of one or none, the test set."""
+    """Load the clients' data sets and, in a list of 0..1, the test set."""
     rng = np.random.default_rng([config.seed, _PARTITION])
     if config.clients is None:
         if config.test is not None:

@@ -138,7 +138,9 @@ def json_schema() -> dict[str, Any]:
         if len({options_of(thing)[name].default for thing in things}) > 1:
             own.pop("default", None)
         properties[name] = own | {"description": setting(name).description}
-    schema["$defs"]["RunConfig"]["properties"] = properties
+    # A file may write a dash where Python's names have none.
+    dashed = {name.replace("_", "-"): content for name, content in properties.items()}
+    schema["$defs"]["RunConfig"]["properties"] = properties | dashed
     return schema
 
 
@@ -189,8 +191,12 @@ def _read(file: Path) -> dict[str, Any]:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{file} is not readable TOML: {error}") from None
-    # Flags have dashes, Python's names have not; a file may use either.
-    return {name.replace("-", "_"): value for name, value in settings.items()}
+    # Flags have dashes, Python's names have not; a file may use either, but not both.
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if found.setdefault(name.replace("-", "_"), value) is not value:
+            raise ConfigError(f"{file} has '{name}' twice, with a dash and without; keep one")
+    return found
 
 
 def _converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:

@@ -71,8 +71,7 @@ def points(config: RunConfig, sweep: Sweep) -> list[Point]:
         )
     if not sweep.epsilons or min(sweep.epsilons) <= 0 or sweep.seeds < 1:
         raise ConfigError("tune needs at least one ε > 0 and one seed")
-    if sweep.ridges and "ridge" not in options_of(METHODS[config.method]):
-        raise ConfigError(f"--ridges has no effect with {config.method}; leave it out")
+    _check_effect(config, sweep)
     config = config.replaced(out=None)
     found = []
     for seed in range(config.seed, config.seed + sweep.seeds):
@@ -88,6 +87,21 @@ def points(config: RunConfig, sweep: Sweep) -> list[Point]:
             found.append(Point("audit", config.replaced(epsilon=epsilon), None, sweep.audit_tests))
     # A value that is named twice is run once, and counts once.
     return list(dict.fromkeys(found))
+
+
+def _check_effect(config: RunConfig, sweep: Sweep) -> None:
+    """Refuse what a sweep of this method does not look at."""
+    method = METHODS[config.method]
+    idle = [] if "ridge" in options_of(method) else ["ridges"]
+    idle += ["bits"] if "feature_bits" in method.ignores else []
+    idle += ["cross_weights"] if "cross_weight" in method.ignores else []
+    for name in idle:
+        if getattr(sweep, name):
+            flag = "--" + name.replace("_", "-")
+            raise ConfigError(f"{flag} has no effect with {config.method}; leave it out")
+    for name in ("keys", "holdout", "out"):
+        if getattr(config, name):
+            raise ConfigError(f"{name} is a setting of run, which tune does without; leave it out")
 
 
 def check_settings(wanted: Sequence[Point]) -> None:

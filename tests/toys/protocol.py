@@ -60,7 +60,9 @@ class Toy(Protocol, frozen=True, tag="toy"):
 
     def coalitions(self) -> tuple[Coalition, ...]:
         meaning = "The server of the toy, which knows the factor."
-        return (Coalition("toy-server", "server of the toy", meaning, (SERVER,), "vectors"),)
+        return (
+            Coalition("toy-server", "server of the toy", meaning, (SERVER,), "vectors", swept=True),
+        )
 
 
 class ToyClient(PlainClient):

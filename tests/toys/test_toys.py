@@ -145,6 +145,9 @@ def test_other_distributions_bring_theirs_by_entry_points(tmp_path: Path) -> Non
         ("[secure_afl.methods]\nbroken = json:JSONDecoder\n", "JSONDecoder is no method"),
         ("[secure_afl.protocols]\nagain = guest:Again\n", "two classes are protocol 'plain'"),
         ("[secure_afl.methods]\nclash = guest:Clash\n", "declares the option 'seed'"),
+        ("[secure_afl.methods]\nown = guest:Own\n", "two settings are called 'config'"),
+        ("[secure_afl.methods]\nhalf = guest:Half\n", "Half lacks absorb, begin, contribute"),
+        ("[secure_afl.protocols]\nneedy = guest:Needy\n", "Needy lacks a default of size"),
     ],
 )
 def test_a_broken_extension_is_named_and_nothing_runs(
@@ -155,10 +158,19 @@ def test_a_broken_extension_is_named_and_nothing_runs(
         "from msgspec import Meta\n"
         "from protocols.schemes.plain import Plain\n"
         "from secure_afl.methods.afl import AFL\n"
+        "from secure_afl.methods.method import Method\n"
         "class Again(Plain, frozen=True, tag='again'):\n    pass\n"
         "class Clash(AFL, frozen=True, tag='clash'):\n"
         "    name = 'clash'\n"
-        "    seed: Annotated[int, Meta(description='another seed.')] = 0\n",
+        "    seed: Annotated[int, Meta(description='another seed.')] = 0\n"
+        "class Own(AFL, frozen=True, tag='own'):\n"
+        "    name = 'own'\n"
+        "    config: Annotated[int, Meta(description='a setting of its own.')] = 0\n"
+        "class Half(Method, frozen=True, tag='half'):\n"
+        "    name = 'half'\n"
+        "class Needy(Plain, frozen=True, kw_only=True, tag='needy'):\n"
+        "    name = 'needy'\n"
+        "    size: int\n",
         encoding="utf-8",
     )
     write_metadata(tmp_path, entry)

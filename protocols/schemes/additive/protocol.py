@@ -78,6 +78,7 @@ class Additive(Protocol, frozen=True, tag="additive"):
                 "The first aggregator by itself, which receives the sum.",
                 names[:1],
                 "sum",
+                swept=True,
             ),
             Coalition(
                 "all-but-one-aggregator",

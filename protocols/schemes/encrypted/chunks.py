@@ -18,8 +18,7 @@ ChunkMap = Callable[..., Iterable[bytes]]
 
 
 def encrypt_chunk(parameters: Parameters, public_key: bytes, seed: bytes, part: Integers) -> bytes:
-    """Encrypt one chunk; the ciphertext depends on the arguments alone, for any process to compute.
-    """
+    """Encrypt one chunk as a function of the arguments alone, for any process to compute."""
     ring, loaded = _loaded(parameters, public_key)
     return ring.save(ring.encrypt(loaded, seed, ring.encode(part)))
 

@@ -81,6 +81,7 @@ class EncryptedSum(Protocol, frozen=True):
             "The server by itself, which receives ciphertexts only.",
             (SERVER,),
             "nothing",
+            swept=True,
         )
         key_holder = Coalition(
             "key-holder",
@@ -88,6 +89,7 @@ class EncryptedSum(Protocol, frozen=True):
             "The key holder by itself, which opens one sum.",
             (KEY_HOLDER,),
             "sum",
+            swept=True,
         )
         with_client = Coalition(
             "server-and-client",

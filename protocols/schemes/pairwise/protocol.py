@@ -95,7 +95,7 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
     def coalitions(self) -> tuple[Coalition, ...]:
         """List the server, which adds up masked vectors."""
         meaning = "The server by itself, which receives masked vectors and their sum."
-        return (Coalition("server", "server", meaning, (SERVER,), "sum"),)
+        return (Coalition("server", "server", meaning, (SERVER,), "sum", swept=True),)
 
     def colluders(self, clients: int) -> int:
         """Return ⌊γn⌋, the clients that may work with the server."""

@@ -42,3 +42,13 @@ def test_who_has_a_clients_vector_in_the_end(tmp_path: Path, verify: bool) -> No
     for names, adversary in ((WITH_CLIENT, "server"), (ALONE, "server-and-client")):
         assert not any(found[name, adversary].claimed for name in names)
     assert not any(found[name, "client"].claimed for name in (*ALONE, *WITH_CLIENT))
+
+
+def test_noise_does_not_make_an_opened_upload_look_closed(tmp_path: Path) -> None:
+    """The victim's vector has its own share of the noise alone, which no promise is about."""
+    only = {**SUITE, "attacks": "relabelled-upload", "epsilons": "1", "adversaries": "server"}
+    config = make_config({**DATA, "verify": False}, only)
+    exact, noisy = run(config, ATTACKS, tmp_path).cells
+    assert (exact.epsilon, noisy.epsilon) == (None, 1.0)
+    for cell in (exact, noisy):
+        assert (cell.measures[0].value, cell.mu, cell.error) == (1.0, None, None)

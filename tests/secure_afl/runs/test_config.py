@@ -198,6 +198,19 @@ def test_a_setting_without_effect_is_refused_by_its_name(
         make_config({}, write(tmp_path, "".join(lines)))
 
 
+def test_a_key_with_a_dash_and_without_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'min_cohort' twice"):
+        make_config({}, write(tmp_path, "min-cohort = 3\nmin_cohort = 4\n"))
+    jsonschema.validate({"min-cohort": 3}, json_schema(), jsonschema.Draft202012Validator)
+
+
+def test_reports_have_all_options_that_were_in_effect() -> None:
+    flat = make_config({"method": "fedhip", "alpha": 2.0, "protocol": "ckks"}).flat()
+    wanted = {"alpha": 2.0, "reading": "joint", "ridge": None, "verify": True, "seed": 0}
+    assert wanted.items() <= flat.items()
+    assert not {"aggregators", "rounds"} & flat.keys()
+
+
 def test_what_the_caller_supplies_counts_as_set() -> None:
     assert make_config({"delta": 1e-6}, supplied=["epsilon"]).delta == 1e-6
     config = make_config({"alpha": 2.0, "rounds": 4}, methods=["afl", "fedhip", "fedsgd"])

@@ -137,6 +137,24 @@ def test_a_sweep_of_nothing_is_refused() -> None:
         points(RunConfig(epsilon=1.0), SWEEP)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sweep", "said"),
+    [
+        ({"method": "fedavg"}, {"bits": (6,)}, "--bits has no effect with fedavg"),
+        ({"method": "fedsgd"}, {"cross_weights": (1.0,)}, "--cross-weights has no effect"),
+        ({"method": "fedavg"}, {"ridges": (1.0,)}, "--ridges has no effect with fedavg"),
+        ({"keys": "keys"}, {}, "keys is a setting of run"),
+        ({"holdout": 0.2}, {}, "holdout is a setting of run"),
+        ({"out": "results"}, {}, "out is a setting of run"),
+    ],
+)
+def test_what_a_sweep_does_not_look_at_is_refused(
+    changes: dict[str, Any], sweep: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        points(CONFIG.replaced(**changes), replace(SWEEP, **sweep))
+
+
 @pytest.mark.parametrize("changes", [{"ledger": "ledger.json"}, {"budget": 3.0}])
 def test_a_ledger_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="ledger and budget"):
