@@ -44,6 +44,7 @@ def test_who_has_a_clients_vector_in_the_end(tmp_path: Path, verify: bool) -> No
     assert not any(found[name, "client"].claimed for name in (*ALONE, *WITH_CLIENT))
 
 
+@pytest.mark.slow
 def test_noise_does_not_make_an_opened_upload_look_closed(tmp_path: Path) -> None:
     """The victim's vector has its own share of the noise alone, which no promise is about."""
     only = {**SUITE, "attacks": "relabelled-upload", "epsilons": "1", "adversaries": "server"}

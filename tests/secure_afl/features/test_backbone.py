@@ -447,6 +447,7 @@ def real() -> Callable[[str], Path]:
     return Path(folder).joinpath
 
 
+@pytest.mark.slow
 def test_mobilenet_features_tell_the_sign_digits_apart(real: Callable[[str], Path]) -> None:
     mobilenet = parse_backbone(
         "timm:mobilenetv1_100,pad_type=same", real("backbones/mobilenetv1_100.safetensors"), 96
@@ -467,6 +468,7 @@ def test_mobilenet_features_tell_the_sign_digits_apart(real: Callable[[str], Pat
     assert accuracy > 0.7
 
 
+@pytest.mark.slow
 def test_a_second_extraction_takes_no_time(real: Callable[[str], Path], tmp_path: Path) -> None:
     backbone = parse_backbone(
         "timm:mobilenetv1_100,pad_type=same", real("backbones/mobilenetv1_100.safetensors"), 32

@@ -19,6 +19,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path(folder)
 
 
+@pytest.mark.slow
 def test_hand_signs_of_three_sites(data: Path, tmp_path: Path) -> None:
     # The test images of unseen people are many; one more site stands in for them.
     (tmp_path / "sites").mkdir()

@@ -582,6 +582,7 @@ def test_importing_protocols_does_not_import_tenseal() -> None:
 # Scale
 
 
+@pytest.mark.slow
 def test_three_hundred_ciphertexts_add_up_on_their_bounds() -> None:
     clients, bound = 300, 2**29
     layout = Layout((Block("all", 64, -bound, bound),))
