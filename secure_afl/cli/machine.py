@@ -15,7 +15,10 @@ from secure_afl.errors import ConfigError
 def keygen(
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="One or more party names.")],
     role: Annotated[
-        str, typer.Option(metavar="ROLE", help="client, or a coordinator's: aggregator, server, key_holder.")
+        str,
+        typer.Option(
+            metavar="ROLE", help="client, or a coordinator's: aggregator, server, key_holder."
+        ),
     ] = "client",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the keys.")] = Path("keys"),
 ) -> None:
