@@ -92,8 +92,10 @@ def with_flags(
 
 
 def _parameter(option: "Option") -> inspect.Parameter:
+    from secure_afl.runs.settings import flag
+
     kind, choices = _plain(option.type)
-    name = "--" + option.name.replace("_", "-")
+    name = flag(option.name)
     declaration = f"{name}/--no-{name[2:]}" if kind is bool else name
     described = typer.Option(
         declaration,

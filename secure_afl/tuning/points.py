@@ -15,7 +15,7 @@ from secure_afl.privacy.mechanism import Mechanism
 from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import Prepared
-from secure_afl.runs.settings import check_ranges
+from secure_afl.runs.settings import check_ranges, flag
 from secure_afl.tuning.audit import Cohort
 from secure_afl.tuning.dpsgd import (
     MAX_DELTA,
@@ -97,8 +97,7 @@ def _check_effect(config: RunConfig, sweep: Sweep) -> None:
     idle += ["cross_weights"] if "cross_weight" in method.ignores else []
     for name in idle:
         if getattr(sweep, name):
-            flag = "--" + name.replace("_", "-")
-            raise ConfigError(f"{flag} has no effect with {config.method}; leave it out")
+            raise ConfigError(f"{flag(name)} has no effect with {config.method}; leave it out")
     for name in ("keys", "holdout", "out"):
         if getattr(config, name):
             raise ConfigError(f"{name} is a setting of run, which tune does without; leave it out")

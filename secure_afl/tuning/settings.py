@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from protocols.registry import options_of
 from secure_afl.errors import ConfigError
+from secure_afl.runs.settings import flag
 
 DEFAULT_EPSILONS = (0.1, 0.5, 1.0, 2.0, 8.0)
 
@@ -72,20 +74,18 @@ def make_sweep(settings: Mapping[str, Any]) -> Sweep:
     except msgspec.ValidationError as error:
         name = next((n for n in given if f"$.{n}" in str(error)), "tune")
         allowed = "none, default, sweep" if name == "baseline" else str(error)
-        raise ConfigError(
-            f"--{name.replace('_', '-')} {settings.get(name)}; allowed: {allowed}"
-        ) from None
+        raise ConfigError(f"{flag(name)} {settings.get(name)}; allowed: {allowed}") from None
 
 
 def _read(name: str, value: Any) -> Any:
-    field = next(field for field in msgspec.structs.fields(Sweep) if field.name == name)
-    kind = float if "float" in str(field.type) else int
-    if "tuple" not in str(field.type) or not isinstance(value, str):
+    declared = str(options_of(Sweep)[name].type)
+    kind = float if "float" in declared else int
+    if "tuple" not in declared or not isinstance(value, str):
         return value
     try:
         return tuple(kind(part) for part in value.split(",") if part.strip())
     except ValueError:
         numbers = "numbers" if kind is float else "whole numbers"
         raise ConfigError(
-            f"--{name.replace('_', '-')} {value!r}; allowed: {numbers} with commas between"
+            f"{flag(name)} {value!r}; allowed: {numbers} with commas between"
         ) from None
