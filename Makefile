@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 BENCHMARKS := gram additive pairwise ckks noise federation privacy tune fedavg inversion gradient_prior leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test slow nightly bench fuzz check clean
+.PHONY: demo test slow nightly bench fuzz guards check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
@@ -21,10 +21,14 @@ slow: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m slow
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow" --cov --cov-report term:skip-covered
 
-nightly: $(INSTALLED) fuzz slow
+nightly: $(INSTALLED) fuzz slow guards
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.protocols.fuzz --messages 100000
+
+# Each guard of the protocols is switched off in turn; fails if no test notices. About ten minutes.
+guards: $(INSTALLED)
+	$(ONE_THREAD) $(BIN)/python -m tests.kit.guards
 
 # Figures into benchmarks/results, for the tables of the documents: hours on two cores.
 bench: $(INSTALLED)
