@@ -6,6 +6,7 @@ because an entry point of another distribution names it, or because it registers
 """
 
 import importlib
+import inspect
 import pkgutil
 import types
 import typing
@@ -124,7 +125,8 @@ class Registry(Generic[Thing]):
         """Hold a class by its `name`; used as a decorator.
 
         Raises:
-            BrokenExtension: a class of another kind, without a name, or of a name that is taken.
+            BrokenExtension: a class of another kind, without a name, or of a name that is taken;
+                or one that does not declare all that its bases say it has.
         """
         name = getattr(thing, "name", None)
         if not issubclass(thing, self._base) or not isinstance(name, str) or not name:
@@ -135,6 +137,7 @@ class Registry(Generic[Thing]):
         missing = sorted(n for n in dir(thing) if _is_abstract(getattr(thing, n, None)))
         fields = msgspec.structs.fields(thing) if issubclass(thing, msgspec.Struct) else ()
         missing += [f"a default of {field.name}" for field in fields if field.required]
+        missing += [n for n in _class_variables(thing) if not hasattr(thing, n)]
         if missing:
             raise BrokenExtension(f"{thing.__qualname__} lacks {', '.join(missing)}")
         held = self._things.get(name)
@@ -217,6 +220,17 @@ class Registry(Generic[Thing]):
 
 def _is_abstract(attribute: Any) -> bool:
     return bool(getattr(attribute, "__isabstractmethod__", False))
+
+
+def _class_variables(thing: type) -> list[str]:
+    """List the class variables that a class and its bases announce, with or without a value."""
+    kind: object = typing.ClassVar
+    return sorted(
+        name
+        for base in thing.__mro__
+        for name, annotation in inspect.get_annotations(base).items()
+        if typing.get_origin(annotation) is kind
+    )
 
 
 def _origin(thing: type) -> str:

@@ -196,7 +196,7 @@ class FederationClient:
         try:
             this_noisy_sum(self.method, public).check()
         except ConfigError as error:
-            raise InvalidSession(str(error), party=name) from None
+            raise InvalidSession(f"round {len(self._joined) + 1}: {error}", party=name) from None
         if mechanism.rounds < self.method.sums:
             raise InvalidSession(
                 f"noise for {mechanism.rounds} sums, the method takes {self.method.sums}",

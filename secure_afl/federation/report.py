@@ -1,5 +1,6 @@
 """What a run says about itself."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -75,7 +76,10 @@ class PrivacyReport(msgspec.Struct, frozen=True):
         accountant: how it was computed.
         noise_multiplier: σ/Δ of each sum.
         rounds: sums that the promise covers.
-        noise_std: σ of each block's noise in units of its scale, 0 for public constants.
+        noise_std: σ of each block's noise in units of its scale, 0 for public constants; in the
+            last sum.
+        noise_std_by_round: the same in every sum, in order, where they differ; empty where all are
+            alike.
         placement: who adds the noise.
         dropouts, colluders: how many clients may vanish, and tell what they know, without harm.
         trusts: what the promise rests on.
@@ -93,11 +97,13 @@ class PrivacyReport(msgspec.Struct, frozen=True):
     dropouts: int
     colluders: int
     trusts: str
+    noise_std_by_round: tuple[dict[str, float], ...] = ()
 
     @classmethod
-    def of(cls, noisy: NoisySum) -> "PrivacyReport":
-        """Report on the noise of a sum, and on what it promises."""
-        mechanism, stds = noisy.mechanism, noisy.stds
+    def of(cls, sums: Sequence[NoisySum]) -> "PrivacyReport":
+        """Report on the noise of a run's sums, in order, and on what it promises."""
+        mechanism, by_round = sums[-1].mechanism, [_scaled_stds(noisy) for noisy in sums]
+        alike = all(stds == by_round[0] for stds in by_round)
         privacy = mechanism.privacy
         if privacy.placement == "central":
             trusts = "whoever decodes a sum sees it exactly, and is trusted to add the noise"
@@ -114,12 +120,19 @@ class PrivacyReport(msgspec.Struct, frozen=True):
             accountant="analytic Gaussian (Balle and Wang 2018)",
             noise_multiplier=mechanism.noise_multiplier,
             rounds=mechanism.rounds,
-            noise_std={block.name: stds[block.name] * block.scale for block in noisy.layout.blocks},
+            noise_std=by_round[-1],
             placement=privacy.placement,
             dropouts=mechanism.dropouts,
             colluders=mechanism.colluders,
             trusts=trusts,
+            noise_std_by_round=() if alike else tuple(by_round),
         )
+
+
+def _scaled_stds(noisy: NoisySum) -> dict[str, float]:
+    """Return σ of each block's noise in units of its scale."""
+    stds = noisy.stds
+    return {block.name: stds[block.name] * block.scale for block in noisy.layout.blocks}
 
 
 class Report(msgspec.Struct, frozen=True):

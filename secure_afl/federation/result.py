@@ -118,7 +118,9 @@ def report_run(
         ),
         seconds=seconds,
         privacy=(
-            None if privacy is None else PrivacyReport.of(this_noisy_sum(method, last.public))
+            None
+            if privacy is None
+            else PrivacyReport.of([this_noisy_sum(method, round_.public) for round_ in rounds])
         ),
         warnings=warnings(terms, task, included),
     )

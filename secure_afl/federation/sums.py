@@ -38,7 +38,7 @@ def noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum | None:
     assert mechanism is not None, "the task has noise"
     if layout is None:
         return None
-    return NoisySum(mechanism, layout, method.sensitivity(public.task, mechanism.privacy))
+    return NoisySum(mechanism, layout, method.sensitivity(public, mechanism.privacy))
 
 
 def this_noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum:
@@ -51,8 +51,10 @@ def this_noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum:
 def calibrated(method: AnyMethod, task: Task) -> Task:
     """Put as much noise into a task's mechanism as the promise takes.
 
+    It is for the sums that the method foresees.
+
     Raises:
         ConfigError: that noise is too small for the grid.
     """
-    noisy = this_noisy_sum(method, method.begin(task)).calibrated()
-    return msgspec.structs.replace(task, mechanism=noisy.mechanism)
+    first, *others = [this_noisy_sum(method, public) for public in method.foreseen(task)]
+    return msgspec.structs.replace(task, mechanism=first.calibrated(*others).mechanism)

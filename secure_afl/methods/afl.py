@@ -59,6 +59,7 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
 
     name = "afl"
     summary = "one model for all"
+    public = AFLPublic
     row_additive = True
     prefers_fewer_dimensions = True
     auditable = True
@@ -85,14 +86,14 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
         """
         return task_layout(public.task) if public.weights is None else None
 
-    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+    def sensitivity(self, public: AFLPublic, privacy: Privacy) -> Sensitivity:
         """Bound how far one example or client moves (G, Q) and any counts.
 
         Raises:
             ConfigError: λ = 0, or a weight out of range for the promise.
         """
         check_floor(self.ridge)
-        return task_sensitivity(task, privacy)
+        return task_sensitivity(public.task, privacy)
 
     def contribute(
         self, public: AFLPublic, data: ClientData, memory: Memory, entropy: bytes

@@ -83,6 +83,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
         seed: of the initial parameters and of the order of rows in local training; public.
     """
 
+    public = AveragingPublic
     releases_updates = True
     ignores = ("feature_bits", "cross_weight")
     rounds: Annotated[
@@ -129,6 +130,11 @@ class Averaging(Method[AveragingPublic], frozen=True):
         return self.architecture.images
 
     @property
+    def state_reveals_total(self) -> bool:
+        """Whether all weigh alike: how far parameters moved is then a known multiple of the sum."""
+        return not self.weighted
+
+    @property
     def sums(self) -> int:
         """One blind sum for each of the rounds."""
         return self.rounds
@@ -151,7 +157,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
         """
         return self._layout(public) if public.round < self.rounds else None
 
-    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+    def sensitivity(self, public: AveragingPublic, privacy: Privacy) -> Sensitivity:
         """Bound how far a client moves a sum of unweighted updates.
 
         Raises:
@@ -161,7 +167,8 @@ class Averaging(Method[AveragingPublic], frozen=True):
             raise ConfigError(
                 "weights are clients' numbers of rows, which privacy hides; use weighted=False"
             )
-        return update_sensitivity(self.quantiser(task).bits, privacy.unit, privacy.neighbours)
+        bits = self.quantiser(public.task).bits
+        return update_sensitivity(bits, privacy.unit, privacy.neighbours)
 
     def contribute(
         self, public: AveragingPublic, data: ClientData, memory: Memory, entropy: bytes
@@ -192,6 +199,8 @@ class Averaging(Method[AveragingPublic], frozen=True):
         self, public: AveragingPublic, total: Integers, included: tuple[str, ...]
     ) -> AveragingPublic:
         """Add the weighted mean update, times the server's rate, to the parameters."""
+        # Elementwise only: one conversion, two products and a sum for each entry, by factors that
+        # are single numbers. No reduction and no BLAS, whose order of addition machines choose.
         mean = self.quantiser(public.task).mean(total, self._layout(public))
         parameters = public.parameters + self._server_rate * mean
         return AveragingPublic(public.task, parameters, public.round + 1)

@@ -66,6 +66,7 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
 
     name = "fedhip"
     summary = "also a personal model for each client"
+    public = FedHiPPublic
     row_additive = True
     prefers_fewer_dimensions = True
     releases_statistics = True
@@ -134,14 +135,14 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
         """
         return task_layout(public.task) if public.weights is None else None
 
-    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+    def sensitivity(self, public: FedHiPPublic, privacy: Privacy) -> Sensitivity:
         """Bound how far one example or client moves AFL's sum, in either reading.
 
         Raises:
             ConfigError: β = 0, or a weight out of range for the promise.
         """
         check_floor(self.ridge)
-        return task_sensitivity(task, privacy)
+        return task_sensitivity(public.task, privacy)
 
     def contribute(
         self, public: FedHiPPublic, data: ClientData, memory: Memory, entropy: bytes

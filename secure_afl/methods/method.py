@@ -79,6 +79,7 @@ class Method(Wire, Generic[Public], frozen=True):
     Attributes:
         name: as on the command line.
         summary: a clause for help texts: what is learned, and how.
+        public: the type of its public states, by which their canonical bytes are decoded.
         row_additive: the vector of two clients' rows together is the sum of their vectors, so that
             pooled rows are an oracle for the sum.
         prefers_fewer_dimensions: with noise, fewer dimensions of the rows make a better model.
@@ -92,6 +93,7 @@ class Method(Wire, Generic[Public], frozen=True):
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    public: ClassVar[type[PublicState]]
     row_additive: ClassVar[bool] = False
     prefers_fewer_dimensions: ClassVar[bool] = False
     auditable: ClassVar[bool] = False
@@ -128,6 +130,16 @@ class Method(Wire, Generic[Public], frozen=True):
         return False
 
     @property
+    def state_reveals_total(self) -> bool:
+        """Whether the public state after a sum gives the total away anyway.
+
+        So it does with unweighted averaging of updates, and with private gradients. Clients are
+        then sent totals and recompute the state, so `absorb` must be elementwise IEEE arithmetic,
+        equal on all machines.
+        """
+        return False
+
+    @property
     def clipping(self) -> str:
         """Clause on what bounds a unit's part in a sum, for reports."""
         return "every row has norm 1 before it is rounded, and 2^bits at most after"
@@ -159,9 +171,17 @@ class Method(Wire, Generic[Public], frozen=True):
         None when there is no next.
         """
 
+    def foreseen(self, task: Task) -> tuple[Public, ...]:
+        """List states whose next sums the noise of a run is calibrated for, one or more.
+
+        By default the first stands for all. A method whose rounds differ lists a state for each
+        kind of sum, the one of the least noise: a sum that costs more than these is refused.
+        """
+        return (self.begin(task),)
+
     @abstractmethod
-    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
-        """Bound a unit's influence on a sum of `layout`, and spread noise over it.
+    def sensitivity(self, public: Public, privacy: Privacy) -> Sensitivity:
+        """Bound a unit's influence on the next sum, that of `layout`, and spread noise over it.
 
         Raises:
             ConfigError: the method, as it is set, cannot bound that.

@@ -23,6 +23,12 @@ MAX_EPSILON = 20.0
 DEFAULT_DELTA = 1e-5
 DEFAULT_CROSS_WEIGHT = 0.8
 
+# What is allowed to a distance beyond that of calibration: machines' powers differ in a last bit.
+# μ needs no such margin, for products, quotients and roots are the same everywhere.
+_MARGIN = 1e-9
+
+_FIX = "calibrate again, and for this sum too: the method's `foreseen` has to name it"
+
 
 class Privacy(Wire, frozen=True):
     """The promise of a run about everything that it releases.
@@ -71,11 +77,18 @@ class Mechanism(Wire, frozen=True):
     and T tell what they know; each adds a share of variance σ_i²/(K − D − T), so that the noise
     which nobody knows has the full variance even then.
 
+    Δ, the blocks and their r_i are each sum's own, and z is common to all. The promise holds for
+    any `rounds` sums of which none costs more than `mu` and `distance`.
+
     Attributes:
         privacy: what is promised.
         rounds: sums of the run, all of which the promise covers.
         clients, dropouts, colluders: K, D and T ≥ 1, for every client knows its own share.
         noise_multiplier: z, per sum; see `NoisySum.calibrated`.
+        mu, distance: the most that any one sum may cost, see `NoisySum`.
+
+    Raises:
+        ConfigError: nobody is left to add noise, or a number out of range.
     """
 
     privacy: Privacy
@@ -84,6 +97,8 @@ class Mechanism(Wire, frozen=True):
     dropouts: int
     colluders: int
     noise_multiplier: float = 1.0
+    mu: float = 1.0
+    distance: float = 0.0
 
     def __post_init__(self) -> None:
         if self.dropouts < 0 or self.colluders < 1 or self.shares < 1 or self.rounds < 1:
@@ -92,6 +107,9 @@ class Mechanism(Wire, frozen=True):
                 f"{self.colluders} work together; somebody has to be left. Enrol more clients, or "
                 "raise --min-cohort"
             )
+        settle_float(self, "noise_multiplier", 1e-12, 1e12)
+        settle_float(self, "mu", 1e-12, 1e13)
+        settle_float(self, "distance", 0, 2)
 
     @property
     def shares(self) -> int:
@@ -104,6 +122,24 @@ class Mechanism(Wire, frozen=True):
     def min_cohort(self) -> int:
         """The least number of contributors for which the noise suffices."""
         return 0 if self.privacy.placement == "central" else self.clients - self.dropouts
+
+    def check(self) -> None:
+        """Recompute the promise, from the most that any one sum may cost.
+
+        Raises:
+            ConfigError: such sums do not keep it.
+        """
+        privacy = self.privacy
+        # μ of all sums together is √rounds times that of one, as `accounting.compose` has it.
+        delta = accounting.delta_of(privacy.epsilon, math.sqrt(self.rounds) * self.mu)
+        grid = accounting.distance_delta(privacy.epsilon, self.rounds * self.distance)
+        if not delta + grid <= privacy.delta:
+            raise ConfigError(
+                f"noise multiplier {self.noise_multiplier:.6g} over {self.rounds} sums of "
+                f"μ ≤ {self.mu:.6g} does not give ε = {privacy.epsilon:g} at δ = "
+                f"{privacy.delta:g} (the grid takes {grid:.1g} of δ); pass more --feature-bits, "
+                "or calibrate again"
+            )
 
     def describe(self) -> str:
         """Describe the mechanism in one line for ledgers and reports."""
@@ -120,7 +156,7 @@ class NoisySum:
     """A blind sum with a mechanism's noise in it.
 
     Attributes:
-        mechanism: of all sums of the run.
+        mechanism: of all sums of the run, whose layouts and sensitivities may be others.
         layout: of the sum, without room for noise.
         sensitivity: of the same sum.
     """
@@ -129,28 +165,39 @@ class NoisySum:
     layout: Layout
     sensitivity: Sensitivity
 
-    def calibrated(self) -> "NoisySum":
-        """Find the least noise that keeps the promise.
+    def calibrated(self, *others: "NoisySum") -> "NoisySum":
+        """Find the least noise that keeps the promise, and the most that a sum then costs.
+
+        Args:
+            others: further sums of the run, where these differ.
 
         Raises:
             ConfigError: that noise is too small for the grid.
         """
-        privacy = self.mechanism.privacy
+        privacy, rounds = self.mechanism.privacy, self.mechanism.rounds
 
-        def with_delta(delta: float) -> NoisySum:
-            z = accounting.noise_multiplier(privacy.epsilon, delta, self.mechanism.rounds)
-            return self._with_multiplier(z)
+        def with_multiplier(z: float) -> list[NoisySum]:
+            found = [noisy._with_multiplier(z) for noisy in (self, *others)]
+            for noisy in found:
+                noisy._check_grid()
+            return found
 
         # With more noise the grid takes less of δ, and so not more than with the least.
-        least = with_delta(privacy.delta)
-        least._check_grid()
-        charge = least.charge
-        found = with_delta(privacy.delta - charge) if charge < privacy.delta else least
+        z = accounting.noise_multiplier(privacy.epsilon, privacy.delta, rounds)
+        distance = max(noisy.distance for noisy in with_multiplier(z))
+        charge = accounting.distance_delta(privacy.epsilon, rounds * distance)
+        if charge < privacy.delta:
+            z = accounting.noise_multiplier(privacy.epsilon, privacy.delta - charge, rounds)
         # The rounding of the noise makes μ larger than 1/z, by a hair.
-        z = found.mechanism.noise_multiplier
-        found = self._with_multiplier(z * (found.mu * z) * (1 + 1e-9))
-        found.check()
-        return found
+        mu = max(noisy.mu for noisy in with_multiplier(z))
+        found = with_multiplier(z * (mu * z) * (1 + 1e-9))
+        mechanism = structs.replace(
+            found[0].mechanism,
+            mu=max(noisy.mu for noisy in found),
+            distance=max(noisy.distance for noisy in found) * (1 + _MARGIN),
+        )
+        mechanism.check()
+        return NoisySum(mechanism, self.layout, self.sensitivity)
 
     @property
     def stds(self) -> dict[str, float]:
@@ -179,28 +226,26 @@ class NoisySum:
             [(stds[b.name], b.length) for b in self.layout.blocks if stds[b.name] > 0]
         )
 
-    @property
-    def charge(self) -> float:
-        """The share of δ that the grid adds, in all sums of the run together."""
-        distance = self.mechanism.rounds * self.distance
-        return accounting.distance_delta(self.mechanism.privacy.epsilon, distance)
-
     def check(self) -> None:
-        """Recompute the promise: a client does so before it takes part.
+        """Recompute the promise, and this sum's part in it: a client does so before it joins.
 
         Raises:
-            ConfigError: the noise is less than promised, or too small for the grid.
+            ConfigError: the noise is less than promised or too small for the grid, or this sum
+                costs more than the mechanism allows to any.
         """
         self._check_grid()
-        privacy, rounds = self.mechanism.privacy, self.mechanism.rounds
-        charge = self.charge
-        if accounting.delta_of(privacy.epsilon, accounting.compose([self.mu] * rounds)) + charge > (
-            privacy.delta
-        ):
+        mechanism = self.mechanism
+        mechanism.check()
+        if not self.mu <= mechanism.mu:
             raise ConfigError(
-                f"noise multiplier {self.mechanism.noise_multiplier:.6g} over {rounds} sums does "
-                f"not give ε = {privacy.epsilon:g} at δ = {privacy.delta:g} (the grid takes "
-                f"{charge:.1g} of δ); pass more --feature-bits, or calibrate again"
+                f"noise multiplier {mechanism.noise_multiplier:.6g} does not give {self._words} "
+                f"μ ≤ {mechanism.mu:.9g}, which the promise allows to a sum, but {self.mu:.9g}; "
+                f"{_FIX}"
+            )
+        if not self.distance <= mechanism.distance:
+            raise ConfigError(
+                f"the grid costs {self._words} {self.distance:.3g} in total variation, allowed to "
+                f"a sum: ≤ {mechanism.distance:.3g}; {_FIX}"
             )
 
     def widened(self) -> Layout:
@@ -233,6 +278,10 @@ class NoisySum:
         """
         stds = self.share_stds
         return np.concatenate([_draw(b, stds[b.name], entropy) for b in self.layout.blocks])
+
+    @property
+    def _words(self) -> str:
+        return f"the sum of {', '.join(block.name for block in self.layout.blocks)}"
 
     def _with_multiplier(self, z: float) -> "NoisySum":
         mechanism = structs.replace(self.mechanism, noise_multiplier=z)

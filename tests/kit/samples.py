@@ -70,6 +70,7 @@ class Centred(Method[CentredPublic], frozen=True, tag="centred"):
     """Two rounds: the mean of all integer rows, then ridge on rows less that mean."""
 
     name = "centred"
+    public = CentredPublic
     row_additive = True
     ridge: float = 0.5
 
@@ -88,7 +89,7 @@ class Centred(Method[CentredPublic], frozen=True, tag="centred"):
             return Layout((total, Block("rows", 1, 0, rows)))
         return self._centred_layout(task) if public.weights is None else None
 
-    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+    def sensitivity(self, public: CentredPublic, privacy: Privacy) -> Sensitivity:
         raise ConfigError("of no interest to these tests")
 
     def contribute(

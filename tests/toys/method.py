@@ -34,6 +34,7 @@ class ToyMeans(Method[ToyPublic], frozen=True, tag="toy-means"):
 
     name = "toy-means"
     summary = "the nearest class mean"
+    public = ToyPublic
     row_additive = True
     stretch: Annotated[
         float,
@@ -46,7 +47,7 @@ class ToyMeans(Method[ToyPublic], frozen=True, tag="toy-means"):
     def layout(self, public: ToyPublic) -> Layout | None:
         return None if public.means is not None else self._layout(public.task)
 
-    def sensitivity(self, task: Task, privacy: Privacy) -> Sensitivity:
+    def sensitivity(self, public: ToyPublic, privacy: Privacy) -> Sensitivity:
         raise ConfigError("toy-means promises nothing; leave --epsilon out")
 
     def contribute(

@@ -147,6 +147,7 @@ def test_other_distributions_bring_theirs_by_entry_points(tmp_path: Path) -> Non
         ("[secure_afl.methods]\nclash = guest:Clash\n", "declares the option 'seed'"),
         ("[secure_afl.methods]\nown = guest:Own\n", "two settings are called 'config'"),
         ("[secure_afl.methods]\nhalf = guest:Half\n", "Half lacks absorb, begin, contribute"),
+        ("[secure_afl.methods]\nmute = guest:Mute\n", "Mute lacks public, summary"),
         ("[secure_afl.protocols]\nneedy = guest:Needy\n", "Needy lacks a default of size"),
     ],
 )
@@ -168,6 +169,9 @@ def test_a_broken_extension_is_named_and_nothing_runs(
         "    config: Annotated[int, Meta(description='a setting of its own.')] = 0\n"
         "class Half(Method, frozen=True, tag='half'):\n"
         "    name = 'half'\n"
+        "class Mute(Half, frozen=True, tag='mute'):\n"
+        "    name = 'mute'\n"
+        "    begin = layout = sensitivity = contribute = absorb = model = print\n"
         "class Needy(Plain, frozen=True, kw_only=True, tag='needy'):\n"
         "    name = 'needy'\n"
         "    size: int\n",

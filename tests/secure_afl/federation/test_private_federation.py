@@ -208,6 +208,10 @@ def test_a_client_joins_terms_that_keep_the_promise() -> None:
     ("change", "problem"),
     [
         ({"noise_multiplier": 3.6}, "noise multiplier"),
+        ({"mu": 0.3}, "does not give ε = 1"),
+        ({"mu": 0.2}, "μ ≤ 0.2"),
+        ({"distance": 1e-6}, "does not give ε = 1"),
+        ({"distance": 0.0}, "the grid costs"),
         ({"clients": 6}, "6 clients"),
         ({"dropouts": 0}, "minimum cohort"),
     ],

@@ -334,6 +334,29 @@ def test_a_client_moves_the_model_by_the_clip_at_most() -> None:
     assert 0 < np.linalg.norm(public.parameters) <= 0.01 * (1 + 1e-3)
 
 
+@pytest.mark.parametrize("kind", [FedAvg, FedSGD])
+def test_whoever_has_the_total_of_unweighted_updates_recomputes_the_state(
+    kind: type[Averaging],
+) -> None:
+    """To the last bit, by the arithmetic of single floats, whatever the machine."""
+    assert not kind(weighted=True).state_reveals_total
+    method = kind(rounds=2, weighted=False, update_bits=20)
+    assert method.state_reveals_total
+    result = Federation(method, Plain()).run(blobs())
+    for round_ in result.rounds:
+        assert isinstance(round_.public, AveragingPublic)
+        *updates, weight = round_.released.total.tolist()
+        step, rate = method.update_clip / (2**20 - 1), 30.0 if kind is FedSGD else 1.0
+        after = [
+            parameter + rate * (update * (step / weight))
+            for parameter, update in zip(round_.public.parameters.tolist(), updates, strict=True)
+        ]
+        included = round_.released.included
+        absorbed = method.absorb(round_.public, round_.released.total, included)
+        assert absorbed.parameters.tolist() == after
+    assert encode(absorbed) == encode(result.public)
+
+
 def test_weights_are_rows_or_ones() -> None:
     clients = blobs()
     for weighted, weights in ((True, [len(c) for c in clients]), (False, [1] * len(clients))):

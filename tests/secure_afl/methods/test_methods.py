@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
@@ -6,16 +7,21 @@ import pytest
 
 from protocols import Plain
 from protocols.codec import decode, encode
+from protocols.errors import Malformed
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.sums import context
-from secure_afl.methods import AFL, AnyMethod, FedHiP
+from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, PublicState
 from secure_afl.methods.afl import AFLPublic
 from secure_afl.methods.fedhip import FedHiPPublic
+from secure_afl.methods.method import METHODS
+from secure_afl.privacy.mechanism import Privacy
 from tests.kit.samples import Centred, make_client, make_clients, make_task
+from tests.toys.method import ToyMeans
+from tests.toys.two_rounds import TwoRounds
 
 Reading = Literal["joint", "proximal"]
 READINGS: tuple[Reading, ...] = ("joint", "proximal")
@@ -175,6 +181,56 @@ def test_of_two_clients_each_has_the_other_under_joint_and_not_under_proximal(
     assert np.array_equal(public.statistics.gram - own.gram, other.gram)
     assert np.array_equal(public.statistics.cross - own.cross, other.cross)
     assert np.array_equal(public.statistics.counts - own.counts, other.counts)
+
+
+# Whichever of the toys are registered by then; a dictionary, for its order.
+KINDS: dict[type[AnyMethod], None] = dict.fromkeys(
+    (*METHODS.values(), ToyMeans, Centred, TwoRounds)
+)
+
+
+def tiny_states(method: AnyMethod, privacy: Privacy | None) -> list[PublicState]:
+    """The states before the first and after every round of a tiny run."""
+    federation = Federation(method, Plain(), feature_bits=8, privacy=privacy)
+    result = federation.run(make_clients((7, 5)), classes=("0", "1", "2"), max_rows=8)
+    return [*(round_.public for round_ in result.rounds), result.public]
+
+
+def tiny(kind: type[AnyMethod], *, private: bool = False) -> AnyMethod:
+    """A method as a run makes it, with two rounds where it may have more."""
+    settings = {"rounds": 2} if "rounds" in kind.__struct_fields__ else {}
+    return kind.configured(settings, private=private, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "privacy"),
+    [
+        *((tiny(kind), None) for kind in KINDS),
+        (FedHiP(reading="proximal"), None),
+        *((tiny(kind, private=True), Privacy(2.0)) for kind in (AFL, FedHiP, FedAvg, TwoRounds)),
+    ],
+    ids=lambda value: getattr(value, "name", "noise" if value else "exact"),
+)
+def test_states_are_decoded_by_the_type_that_a_method_declares(
+    method: AnyMethod, privacy: Privacy | None
+) -> None:
+    states = tiny_states(method, privacy)
+    assert len(states) == method.sums + 1
+    for state in states:
+        data = encode(state)
+        again = decode(data, method.public)
+        assert type(again) is type(state) is method.public
+        assert encode(again) == data
+        for end in range(len(data)):
+            with pytest.raises(Malformed):
+                decode(data[:end], method.public)
+        with pytest.raises(Malformed):
+            decode(data + b"\0", method.public)
+        for at in range(len(data)):
+            damaged = data[:at] + bytes([data[at] ^ 0x81]) + data[at + 1 :]
+            # In a matrix it is another number, and nowhere the same state.
+            with suppress(Malformed):
+                assert encode(decode(damaged, method.public)) == damaged != data
 
 
 @pytest.mark.parametrize("method", [AFL(), FedHiP(), FedHiP(reading="proximal"), Centred()])

@@ -14,7 +14,7 @@ from secure_afl.analytic.statistics import statistics_layout
 from secure_afl.errors import ConfigError
 from secure_afl.privacy import accounting
 from secure_afl.privacy.mechanism import Mechanism, NoisySum, Privacy
-from secure_afl.privacy.sensitivity import statistics_sensitivity
+from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
 
 BITS = 12
 LAYOUT = statistics_layout(8, 3, Quantiser(BITS), 1000, counts=False)
@@ -45,6 +45,8 @@ def test_calibration_keeps_the_promise_and_wastes_little(
     less = replace(found.mechanism, noise_multiplier=z * 0.999)
     with pytest.raises(ConfigError, match="does not give"):
         NoisySum(less, LAYOUT, SENSITIVITY).check()
+    with pytest.raises(ConfigError, match="does not give ε"):
+        replace(less, mu=found.mu / 0.999).check()
 
 
 def test_the_multiplier_is_that_of_the_literature() -> None:
@@ -101,7 +103,7 @@ def test_the_ring_has_room_for_all_shares() -> None:
 
 def test_public_constants_get_neither_noise_nor_room() -> None:
     layout = Layout((Block("update", 5, -100, 100), Block("weight", 1, 1, 10)))
-    sensitivity = SENSITIVITY.__class__(2.0**16, (("update", 1.0), ("weight", 0.0)))
+    sensitivity = Sensitivity(2.0**16, (("update", 1.0), ("weight", 0.0)))
     found = NoisySum(Mechanism(Privacy(1.0), 3, 10, 1, 1), layout, sensitivity).calibrated()
     assert found.share(bytes(32))[-1] == 0
     assert found.widened().blocks[1] == layout.blocks[1]
@@ -113,6 +115,39 @@ def test_noise_too_small_for_the_grid_is_refused() -> None:
     sensitivity = statistics_sensitivity(1 << bits, "example", "add-remove", 100, 0.8)
     with pytest.raises(ConfigError, match="--feature-bits"):
         NoisySum(Mechanism(Privacy(8.0), 1, 100, 0, 1), layout, sensitivity).calibrated()
+
+
+def test_noise_for_several_layouts_suffices_for_each() -> None:
+    """What the dearest of them costs is counted for every sum."""
+    coarse = Layout((Block("coarse", 10_000, -100, 100),))
+    one = NoisySum(Mechanism(Privacy(4.0), 2, 10, 1, 1), LAYOUT, SENSITIVITY)
+    other = NoisySum(one.mechanism, coarse, Sensitivity(32.0, (("coarse", 1.0),)))
+    both = one.calibrated(other)
+    assert both.layout == LAYOUT
+    assert other.calibrated(one).mechanism == both.mechanism
+    assert both.mechanism.noise_multiplier > one.calibrated().mechanism.noise_multiplier
+    dearest = NoisySum(both.mechanism, coarse, other.sensitivity)
+    assert both.distance < dearest.distance <= both.mechanism.distance
+    assert both.mu < dearest.mu == both.mechanism.mu
+    both.check()
+    dearest.check()
+    alone = NoisySum(one.calibrated().mechanism, coarse, other.sensitivity)
+    with pytest.raises(ConfigError, match="the sum of coarse"):
+        alone.check()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("noise_multiplier", 0.0),
+        ("noise_multiplier", math.inf),
+        ("mu", -1.0),
+        ("distance", math.nan),
+    ],
+)
+def test_mechanisms_out_of_range_are_refused(field: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=field):
+        replace(Mechanism(Privacy(1.0), 1, 3, 0, 1), **{field: value})
 
 
 @pytest.mark.parametrize("cohort", [(3, 2, 1), (3, 0, 3), (3, -1, 1), (3, 0, 0)], ids=repr)
