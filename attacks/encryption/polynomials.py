@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from protocols.schemes.encrypted.parameters import BFV
 from protocols.schemes.encrypted.seal import KeyPair, Ring, Slots, load_unchecked
 
 Words = list[int]
@@ -34,8 +35,8 @@ def take_apart(ring: Ring, data: bytes) -> Pair:
     """Return the components of a ciphertext in SEAL's encoding."""
     ciphertext = ring.load(data)
     degree = ring.parameters.degree
-    first = [ciphertext[i] for i in range(degree)]
-    return Pair(first, ring.second(ciphertext))
+    words = [ciphertext[i] for i in range(2 * degree)]
+    return Pair(words[:degree], words[degree:])
 
 
 def put_together(ring: Ring, pair: Pair) -> bytes:
@@ -45,9 +46,7 @@ def put_together(ring: Ring, pair: Pair) -> bytes:
 
 def decode(ring: Ring, words: Words) -> Slots:
     """Return the entries of a plaintext polynomial."""
-    # As a ciphertext (m, 0), which any secret key decrypts to m.
-    key_pair = KeyPair(ring, bytes(64), bytes(64))
-    return ring.decrypt(key_pair.secret_key, _ciphertext(ring, Pair(words, [0] * len(words))))
+    return ring.read(_ciphertext(ring, Pair(words, [0] * len(words))))
 
 
 def decrypt(ring: Ring, key: Words, data: bytes) -> Slots:
@@ -110,9 +109,10 @@ def uncompressed(ring: Ring, pair: Pair) -> bytes:
     # Magic, header size and version are those of anything that this SEAL writes.
     sample = ring.save(ring.encrypt(KeyPair(ring, bytes(64), bytes(64)).public_key, bytes(64)))
     inner = struct.pack("<Q", len(words)) + words.tobytes()
+    in_ntt_form = ring.parameters.scheme != BFV
     body = (
         struct.pack("<4Q", *ring.context.first_parms_id())
-        + struct.pack("<B3QdQ", 1, 2, ring.parameters.degree, 1, ring.parameters.scale, 1)
+        + struct.pack("<B3QdQ", in_ntt_form, 2, ring.parameters.degree, 1, ring.parameters.scale, 1)
         + _header(sample, inner)
         + inner
     )

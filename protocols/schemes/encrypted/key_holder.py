@@ -160,51 +160,53 @@ class KeyHolder(EncryptedParty):
         self._check_cohort(len(content.uploads), TOTAL)
         included = tuple(upload.client for upload in content.uploads)
         key_pair = self._key_pair(state.secret)
-        slots = self._slots(key_pair, totals, {n: dict(state.vouchers)[n].seed for n in included})
-        return Finished(Sum(self._decode(slots), included))
-
-    def _slots(self, key_pair: KeyPair, totals: list[Any], seeds: dict[str, bytes]) -> Slots:
-        slots = [self._ring.decrypt(key_pair.secret_key, total) for total in totals]
         if self._verify:
-            for index, noise in enumerate(self._noise(key_pair, totals, seeds)):
-                slots[index] = slots[index] - noise
-        return np.concatenate(slots)[: self.session.layout.length * self.parameters.limbs]
+            seeds = {name: dict(state.vouchers)[name].seed for name in included}
+            slots = self._read(key_pair.public_key, totals, seeds)
+        else:
+            slots = [self._ring.decrypt(key_pair.secret_key, total) for total in totals]
+        entries = np.concatenate(slots)[: self.session.layout.length * self.parameters.limbs]
+        return Finished(Sum(self._decode(entries), included))
 
-    def _noise(self, key_pair: KeyPair, totals: list[Any], seeds: dict[str, bytes]) -> list[Slots]:
-        """Return what the clients' seeds add to each chunk of the sum.
+    def _read(self, public_key: Any, totals: list[Any], seeds: dict[str, bytes]) -> list[Slots]:
+        """Return the entries of each chunk of a sum that the clients' seeds account for.
+
+        Raises:
+            UnverifiedSum: they do not.
+            InexactDecoding: they do, but somebody has shifted the sum by a fraction of a unit.
+        """
+        self._subtract_zeros(public_key, totals, seeds)
+        if not all(self._ring.is_plaintext(total, len(seeds)) for total in totals):
+            raise self._inexact()
+        return [self._ring.read(total) for total in totals]
+
+    def _subtract_zeros(self, public_key: Any, totals: list[Any], seeds: dict[str, bytes]) -> None:
+        """Subtract the encryptions of zero under the clients' seeds, chunk by chunk, in place.
 
         Raises:
             UnverifiedSum: their second components do not add up to the sum's.
         """
-        public_key = self._ring.save(key_pair.public_key)
+        key = self._ring.save(public_key)
         chunk_seeds = [
             [chunk_seed(self.session, seed, name, index) for name, seed in seeds.items()]
             for index in range(len(totals))
         ]
-        same = ([thing] * len(totals) for thing in (self.parameters, public_key))
-        noises = []
+        same = ([thing] * len(totals) for thing in (self.parameters, key))
         zeros = self.chunk_map(encrypt_zeros, *same, chunk_seeds)
         for total, zero in zip(totals, map(self._ring.load, zeros), strict=True):
-            if self._ring.second(total) != self._ring.second(zero):
+            if not self._ring.subtract(total, zero):
                 raise UnverifiedSum(
                     "the encrypted sum is not that of the clients' own encryptions",
                     party=self.name,
                     step=TOTAL,
                     fix="the server or a client did not follow the protocol; run again without it",
                 )
-            noises.append(self._ring.decrypt(key_pair.secret_key, zero))
-        return noises
 
     def _decode(self, slots: Slots) -> Integers:
         layout = self.session.layout
         rounded = np.rint(slots)
         if np.abs(slots - rounded).max() > tolerance(self._verify):
-            raise InexactDecoding(
-                "the decrypted sum is not made of integers",
-                party=self.name,
-                step=TOTAL,
-                fix="some party did not follow the protocol; run a new session",
-            )
+            raise self._inexact()
         entries = rounded.astype(np.int64)
         total = layout.decode(
             from_entries(self.parameters, layout, entries), party=self.name, step=TOTAL
@@ -223,6 +225,14 @@ class KeyHolder(EncryptedParty):
                 fix="a client broke its declared bounds; run again without it",
             )
         return total
+
+    def _inexact(self) -> InexactDecoding:
+        return InexactDecoding(
+            "the decrypted sum is not made of integers",
+            party=self.name,
+            step=TOTAL,
+            fix="some party did not follow the protocol; run a new session",
+        )
 
     def _key_pair(self, secret: bytes) -> KeyPair:
         return session_keys(self.session, self._ring, secret, self.name)

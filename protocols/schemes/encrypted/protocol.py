@@ -9,9 +9,10 @@ key holder opens their sum (Cheon, Kim, Kim and Song 2017; BFV: Fan and Vercaute
 A key holder that decrypts what it is given is a decryption oracle, and one wisely chosen
 ciphertext takes the key out of it. In a verified session it therefore encrypts zero under every
 client's seed, adds up, and opens nothing whose second component differs from that sum in a single
-bit. What remains of the difference never touches the key, and the clients' noise is subtracted with
-it, so that what is released depends on the vectors alone (Li and Micciancio 2021 on what noise in
-released sums gives away).
+bit, in any chunk. It then subtracts the first components, modulo q and before anything is rounded.
+That takes the clients' noise away, and what is left is read without the key, so that what is
+released depends on the vectors alone (Li and Micciancio 2021 on what noise in released sums gives
+away).
 """
 
 from collections.abc import Mapping

@@ -13,8 +13,8 @@ the system has such; secret keys never do, for they are made again from their se
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
+from contextlib import contextmanager, suppress
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -144,15 +144,49 @@ class Ring:
         """Add in place."""
         self.evaluator.add_inplace(total, addend)
 
-    def second(self, ciphertext: Any) -> list[int]:
-        """Return the words of c1, the component that the secret key multiplies."""
-        degree = self.parameters.degree
-        return list(map(ciphertext.__getitem__, range(degree, 2 * degree)))
-
     def decrypt(self, secret_key: Any, ciphertext: Any) -> Slots:
         """Return the N entries of a ciphertext, not yet rounded."""
+        return self._read(_seal().Decryptor(self.context, secret_key), ciphertext)
+
+    # Differences of ciphertexts that leave nothing encrypted
+
+    def subtract(self, total: Any, zero: Any) -> bool:
+        """Subtract in place, modulo q; say whether the second components were equal.
+
+        If so, what is left is (d, 0): a polynomial that no secret key has a part in.
+        """
+        # SEAL has subtracted when it refuses a result that encrypts nothing, which is what we want.
+        with suppress(RuntimeError):
+            self.evaluator.sub_inplace(total, zero)
+        return bool(total.is_transparent())
+
+    def is_plaintext(self, difference: Any, addends: int) -> bool:
+        """Tell whether (d, 0) is a sum of so many plaintexts, but for their rounding.
+
+        Under BFV a client adds the integer nearest to q·m/t, and SEAL measures how far t·d is from
+        a multiple of q, in bits below q/2. Under CKKS the entries show it.
+        """
+        if self.parameters.scheme != BFV:
+            return True
+        (prime,) = self.context.first_context_data().parms().coeff_modulus()
+        farthest = addends * (self._plain_modulus + 1) // 2
+        left = self._anybody.invariant_noise_budget(difference)
+        return bool(left >= prime.bit_count() - 1 - farthest.bit_length())
+
+    def read(self, difference: Any) -> Slots:
+        """Return the N entries of (d, 0), not yet rounded; it takes no secret."""
+        assert difference.is_transparent()
+        return self._read(self._anybody, difference)
+
+    @cached_property
+    def _anybody(self) -> Any:
+        # SEAL reads nothing without a key; where it multiplies zero, all keys are alike.
+        generator = _seal().KeyGenerator(_context(self.parameters, bytes(SEED_BYTES)))
+        return _seal().Decryptor(self.context, generator.secret_key())
+
+    def _read(self, decryptor: Any, ciphertext: Any) -> Slots:
         plaintext = _seal().Plaintext()
-        _seal().Decryptor(self.context, secret_key).decrypt(ciphertext, plaintext)
+        decryptor.decrypt(ciphertext, plaintext)
         return self.decode(plaintext)
 
 

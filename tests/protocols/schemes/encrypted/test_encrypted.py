@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from attacks.encryption.polynomials import Pair, put_together, take_apart, uncompressed
 from protocols import Bfv, Block, Ckks, Fault, FaultPlan, Layout
 from protocols.codec import Wire, decode, encode
 from protocols.errors import (
@@ -100,7 +101,8 @@ class Room:
             assert client.start() == []
             answers = client.receive(key)
             self.said[client.name] = {m.header.recipient: m for m in answers}
-        self.ring = Ring(find_parameters(world.session.layout, len(world.session.clients)))
+        session = world.session
+        self.ring = Ring(find_parameters(session.layout, len(session.clients), session.protocol))
 
     def upload(self, *clients: str) -> None:
         """Both messages of these clients, or of all."""
@@ -241,7 +243,8 @@ def test_a_seed_determines_key_and_ciphertext_and_another_seed_does_not() -> Non
     )
     assert one == same != other
     # Encrypting zero under the seed has the same second component: what verification rests on.
-    assert ring.second(ring.load(one)) == ring.second(ring.encrypt(public_key, seeds[2]))
+    zero = ring.save(ring.encrypt(public_key, seeds[2]))
+    assert take_apart(ring, one).second == take_apart(ring, zero).second
 
 
 def test_chunks_of_one_client_have_seeds_of_their_own() -> None:
@@ -252,7 +255,7 @@ def test_chunks_of_one_client_have_seeds_of_their_own() -> None:
     seen = []
     for client in room.world.session.clients:
         chunks = room.content(room.said[client][SERVER], Ciphertexts).chunks
-        seen += [tuple(room.ring.second(room.ring.load(chunk))[:8]) for chunk in chunks]
+        seen += [tuple(take_apart(room.ring, chunk).second[:8]) for chunk in chunks]
     assert len(seen) == 9
     assert len(set(seen)) == len(seen)
 
@@ -301,8 +304,6 @@ def bad_ciphertexts(room: Room, honest: bytes) -> dict[str, bytes]:
     bad["three components"] = ring.save(loaded)
     # Words at or above q, and the transparent one, by hand.
     bad["a public key"] = ring.save(KeyPair(ring, bytes(64), bytes(64)).public_key)
-    from attacks.encryption.polynomials import Pair, put_together
-
     degree = ring.parameters.degree
     bad["transparent"] = put_together(ring, Pair([1] * degree, [0] * degree))
     return bad
@@ -328,12 +329,10 @@ def test_a_bad_ciphertext_leaves_out_its_client_only(room: Room) -> None:
 
 
 def test_an_uncompressed_spelling_of_an_honest_ciphertext_is_not_canonical(room: Room) -> None:
-    from attacks.encryption import polynomials
-
     honest = room.content(room.said["client1"][SERVER], Ciphertexts).chunks[0]
-    pair = polynomials.take_apart(room.ring, honest)
-    assert polynomials.put_together(room.ring, pair) == honest
-    loose = polynomials.uncompressed(room.ring, pair)
+    pair = take_apart(room.ring, honest)
+    assert put_together(room.ring, pair) == honest
+    loose = uncompressed(room.ring, pair)
     assert room.ring.save(load_unchecked(room.ring, loose)) == honest != loose
     with pytest.raises(Malformed):
         room.ring.load(loose)
