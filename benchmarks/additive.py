@@ -22,7 +22,17 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks.record import paired, seconds, write
-from protocols import Block, Enrolment, Identity, Layout, Session, enrol, form_session, new_nonce
+from protocols import (
+    Block,
+    Enrolment,
+    Identity,
+    Layout,
+    Member,
+    Session,
+    enrol,
+    form_session,
+    new_nonce,
+)
 from protocols.codec import decode, encode
 from protocols.layout import RING_BITS, Integers
 from protocols.message import Message
@@ -79,7 +89,9 @@ def client_side(bits: int) -> dict[str, Any]:
     protocol, layout, nonce = Additive(), layout_of(ENTRIES, bits), new_nonce()
     clients = {name: Identity.generate(name) for name in ("one", "two")}
     enrolments = enrol(protocol, clients, nonce)
-    session = form_session(protocol, enrolments, nonce, layout, min_cohort=2)
+    session = form_session(
+        protocol, [e.member for e in enrolments.values()], nonce, layout, min_cohort=2
+    )
     vector = vector_of(layout, 2)
 
     def start() -> list[bytes]:
@@ -145,7 +157,8 @@ def _peak_mib() -> float:
 
 def aggregate(wire: Connection, session_bytes: bytes, keys: bytes, folder: str) -> None:
     """One aggregator in a process of its own: takes encoded messages, answers with its own."""
-    session = decode(session_bytes, Session)
+    header, roster, members = decode(session_bytes, tuple[bytes, bytes, tuple[Member, ...]])
+    session = Session.read(header, None, thin=roster, members=members)
     spool = TimedSpool(Path(folder))
     party = Additive().coordinator(session, Enrolment.load(keys), spool=spool)
     party.start()
@@ -198,9 +211,12 @@ def streaming(clients: int, root: Path) -> dict[str, Any]:
     protocol, layout, nonce = Additive(), layout_of(STREAMED_ENTRIES, 32), new_nonce()
     names = [f"client{index}" for index in range(clients)]
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
-    session = form_session(protocol, enrolments, nonce, layout, min_cohort=clients)
+    session = form_session(
+        protocol, [e.member for e in enrolments.values()], nonce, layout, min_cohort=clients
+    )
     base = vector_of(layout, 2 * clients)
-    context, terms = get_context("spawn"), encode(session)
+    context = get_context("spawn")
+    terms = encode((encode(session.header), session.thin, session.members))
     wires: dict[str, Connection] = {}
     processes = []
     for name in protocol.coordinators():

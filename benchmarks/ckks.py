@@ -42,11 +42,11 @@ from protocols import (
     new_nonce,
 )
 from protocols.layout import Integers
+from protocols.roster import CLIENT
 from protocols.schemes.encrypted.chunks import encrypt_chunk, encrypt_zeros
 from protocols.schemes.encrypted.messages import KEY_HOLDER, SERVER
 from protocols.schemes.encrypted.parameters import find_parameters
 from protocols.schemes.encrypted.seal import SEED_BYTES, KeyPair, Ring, pieces
-from protocols.session import CLIENT
 
 DIM, CLASSES, CLIENTS = 1024, 10, 10
 LENGTH = DIM * (DIM + 1) // 2 + DIM * CLASSES + CLASSES
@@ -84,7 +84,14 @@ def new_session(
     names = [f"client{index}" for index in range(clients)]
     nonce = new_nonce()
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
-    session = form_session(protocol, enrolments, nonce, layout, min_cohort=min_cohort, corrupt=1)
+    session = form_session(
+        protocol,
+        [e.member for e in enrolments.values()],
+        nonce,
+        layout,
+        min_cohort=min_cohort,
+        corrupt=1,
+    )
     return session, enrolments
 
 

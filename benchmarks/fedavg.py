@@ -205,12 +205,21 @@ def clear_run(
     method: AnyMethod, clients: Sequence[ClientData], held: ClientData, classes: tuple[str, ...]
 ) -> Iterator[float]:
     """Accuracy on held-out rows after every round, sums being formed in the clear."""
-    bounds = tuple((client.name, len(client)) for client in clients)
-    task = Task(clients[0].features.shape[1], classes, Quantiser(9), bounds, bytes(32))
+    sizes = [len(client) for client in clients]
+    task = Task(
+        feature_dim=clients[0].features.shape[1],
+        classes=classes,
+        quantiser=Quantiser(9),
+        total_rows=sum(sizes),
+        client_rows=max(sizes),
+        clients=len(sizes),
+        backbone=bytes(32),
+    )
+    names = tuple(client.name for client in clients)
     public = method.begin(task)
     while method.layout(public) is not None:
         vectors = [method.contribute(public, client, {}, bytes(32)) for client in clients]
-        public = method.absorb(public, np.sum(vectors, axis=0), tuple(name for name, _ in bounds))
+        public = method.absorb(public, np.sum(vectors, axis=0), names)
         yield method.model(public).accuracy(held.features, held.labels)
 
 

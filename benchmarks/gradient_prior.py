@@ -71,7 +71,7 @@ def victim_at(network: str, classes: tuple[str, ...], seed: int) -> Victim:
         victim = LeNetVictim.random((3, SIDE, SIDE), len(classes), seed)
     else:
         architecture = ConvNet((SIDE, SIDE, 3))
-        task = Task(3 * SIDE**2, classes, Quantiser(12), (("client", 1),), bytes(32))
+        task = Task(3 * SIDE**2, classes, Quantiser(12), 1, 1, 1, bytes(32))
         parameters = architecture.initial(task, np.random.default_rng(seed))
         victim = ConvNetVictim.of(architecture, task, parameters)
     victim.parameters = victim.parameters.float()

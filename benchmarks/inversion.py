@@ -111,9 +111,7 @@ def main() -> None:
                 ),
             },
             "fedsgd_plain": uploads(images, labels, Plain(), "server"),
-            "fedsgd_blind_sum": uploads(
-                images[:SUMMED], labels[:SUMMED], Additive(3), "aggregator_0"
-            ),
+            "fedsgd_blind_sum": uploads(images[:SUMMED], labels[:SUMMED], Additive(3), "collector"),
             "seconds": round(time.perf_counter() - begin),
         },
     )

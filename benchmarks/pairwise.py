@@ -155,7 +155,11 @@ def cohort(
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
     layout = Layout((Block("values", ENTRIES, -clients * BOUND, clients * BOUND),))
     session = form_session(
-        protocol, enrolments, nonce, layout, min_cohort=min_cohort or clients // 2 + 1
+        protocol,
+        [e.member for e in enrolments.values()],
+        nonce,
+        layout,
+        min_cohort=min_cohort or clients // 2 + 1,
     )
     vectors = [vector(index) for index in range(DISTINCT)]
     parties = [protocol.coordinator(session, enrolments["server"])]

@@ -101,7 +101,7 @@ def columns(private: Mapping[str, dict[str, Any]]) -> list[Column]:
     """All of them, from left to right; `private` as `PRIVATE`."""
     sgd, afl, additive = FedSGD(rounds=1), AFL(), Additive()
     each, total = "sees every person's upload", f"sees one sum over {PEOPLE} people"
-    first = ("aggregator_0",)
+    first = ("collector",)
     exact = [
         Column(each, "FedSGD\nplain\nserver", sgd, Plain(), ("server",)),
         Column(each, "AFL\nplain\nserver", afl, Plain(), ("server",)),
@@ -110,10 +110,10 @@ def columns(private: Mapping[str, dict[str, Any]]) -> list[Column]:
             "AFL, additive\naggregators\nin collusion",
             afl,
             additive,
-            ("aggregator_0", "aggregator_1"),
+            ("collector", "aggregator_1"),
         ),
-        Column(total, "FedSGD\nadditive\n1st aggregator", sgd, additive, first),
-        Column(total, "AFL\nadditive\n1st aggregator", afl, additive, first),
+        Column(total, "FedSGD\nadditive\ncollector", sgd, additive, first),
+        Column(total, "AFL\nadditive\ncollector", afl, additive, first),
         Column(total, "AFL\npairwise\nserver", afl, Pairwise(), ("server",)),
         Column(total, "AFL\nCKKS\nkey holder", afl, Ckks(), ("key_holder",)),
     ]

@@ -105,6 +105,31 @@ def _fedavg() -> str:
     return _table(head, rows)
 
 
+def _sessions() -> str:
+    results = _results("sessions")
+    sizes = ["n=100", "n=1000", "n=10000"]
+
+    def cells(size: float, cpu: float) -> str:
+        time = f"{1000 * cpu:.2g} ms" if cpu < 0.1 else f"{cpu:.2g} s"
+        return f"{_kilobytes(size)}, {time}"
+
+    before = results["before"]
+    rows = [
+        ["version 0.1, the session alone"]
+        + [cells(before[n]["session_bytes"], before[n]["session_cpu_seconds"]) for n in sizes]
+    ]
+    words = {"additive": "`additive`", "ckks": "`ckks`, its public key included"}
+    for protocol in ("additive", "ckks", "pairwise"):
+        found = [results[n][protocol] for n in sizes]
+        rows.append(
+            [words.get(protocol, "`pairwise`, everybody there to the end")]
+            + [cells(one["sent_to_client_bytes"], one["client_cpu_seconds"]) for one in found]
+        )
+    thin = [f"+ {_kilobytes(results[n]['thin_list_bytes'])}" for n in sizes]
+    rows.append(["the roster, where the client has another", *thin])
+    return _table(["", "100 clients", "1,000", "10,000"], rows)
+
+
 def _additive() -> str:
     results = _results("additive")
     rows = [
@@ -117,11 +142,12 @@ def _additive() -> str:
         for point in results["client"]
     ]
     streaming = results["streaming"]
-    for aggregator, place in zip(streaming["aggregators"], ("first", "second"), strict=True):
+    places = "collector", "other aggregator"
+    for aggregator, place in zip(streaming["aggregators"], places, strict=True):
         memory = aggregator["peak_rss_mib"]
         rows.append(
             [
-                f"{place} aggregator, {streaming['clients']:,} clients",
+                f"{place}, {streaming['clients']:,} clients",
                 f"{aggregator['ratio_wall']:.0f} × "
                 f"({aggregator['ratio_without_spool']:.1f} × without the disk)",
                 "–",
@@ -236,7 +262,7 @@ def _leakage() -> str:
     results = _results("leakage")
     views = {
         "plain: server": ("plain", "server"),
-        "additive: 1st aggregator": ("additive", "first-aggregator"),
+        "additive: collector": ("additive", "collector"),
         "additive: all": ("additive", "all-aggregators"),
         "pairwise: server": ("pairwise", "server"),
         "ckks: key holder": ("ckks", "key-holder"),
@@ -268,10 +294,10 @@ def _leakage() -> str:
         there = [c for c in results["cells"] if (c["attack"], c["rows"]) == (attack, rows)]
         metric = next(c["measures"][0]["metric"] for c in there if c["measures"])
         exact = [value(results["cells"], attack, rows, view) for view in views.values()]
-        noisy = value(results["noisy"], attack, rows, views["additive: 1st aggregator"])
+        noisy = value(results["noisy"], attack, rows, views["additive: collector"])
         table.append([f"{attack}, n = {rows}: {metric}", *exact, noisy])
     minutes = results["seconds"] / 60
-    return _table(["", *views, "1st aggregator, ε = 8"], table) + (
+    return _table(["", *views, "collector, ε = 8"], table) + (
         f"\n{len(results['cells'])} cells in {minutes:.0f} minutes on one core; n rows of 16 sites "
         "in the sum, – is nothing to attack.\n"
     )
@@ -411,6 +437,10 @@ def _ckks() -> str:
     )
 
 
+def _kilobytes(size: float) -> str:
+    return f"{size / 1000:,.3g} kB" if size < 1e6 else _megabytes(size)
+
+
 def _megabytes(size: float) -> str:
     return f"{size / 1e6:.2f} MB"
 
@@ -435,6 +465,7 @@ def _percent(share: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "federations": _federations,
     "personal": _personal,
+    "sessions": _sessions,
     "additive": _additive,
     "ckks": _ckks,
     "fedavg": _fedavg,

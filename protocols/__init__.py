@@ -1,10 +1,10 @@
 """Blind sums of integer vectors: parties, messages, sessions, and a network to move them.
 
-It must not know what the vectors mean. Read in this order: `layout` (what is summed), `identity`
-and `session` (who agrees on what), `message` (how it moves), `party` (who does what), `protocol`
-(what a scheme declares), `registry` (who finds it), `schemes.plain` (the shortest scheme),
-`schemes.additive` (with `primitives.masks` and `spool`), `schemes.pairwise`, `schemes.encrypted`,
-`network` (the in-process driver).
+It must not know what the vectors mean. Read in this order: `layout` (what is summed), `roster`,
+`identity` and `session` (who agrees on what), `message` (how it moves), `release` (what is said
+about a sum), `party` (who does what), `protocol` (what a scheme declares), `registry` (who finds
+it), `schemes.plain` (the shortest scheme), `schemes.additive` (with `primitives.masks`, `uploads`
+and `spool`), `schemes.pairwise`, `schemes.encrypted`, `network` (the in-process driver).
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from protocols.network import Fault, FaultPlan, Network, Transcript
     from protocols.party import Party, Sum
     from protocols.protocol import Protocol, enrol, form_session, new_nonce
+    from protocols.release import Release
+    from protocols.roster import Line, Roster
     from protocols.schemes.additive.protocol import Additive
     from protocols.schemes.encrypted.protocol import Bfv, Ckks
     from protocols.schemes.pairwise.protocol import Pairwise
@@ -33,12 +35,15 @@ __all__ = [
     "FaultPlan",
     "Identity",
     "Layout",
+    "Line",
     "Member",
     "Network",
     "Pairwise",
     "Party",
     "Plain",
     "Protocol",
+    "Release",
+    "Roster",
     "Session",
     "Sum",
     "Transcript",
@@ -74,6 +79,11 @@ __getattr__ = lazily(
             "enrol",
             "form_session",
             "new_nonce",
+        ),
+        "protocols.release": ("Release",),
+        "protocols.roster": (
+            "Line",
+            "Roster",
         ),
         "protocols.schemes.additive.protocol": ("Additive",),
         "protocols.schemes.encrypted.protocol": (

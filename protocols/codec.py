@@ -6,17 +6,21 @@ Whatever does not encode back to the very bytes that it was decoded from is refu
 room for a second encoding, a trailing byte or an unknown field.
 """
 
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from protocols.errors import Malformed
 
 T = TypeVar("T")
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """The version of everything on the wire; every domain-separation tag has it."""
+
+Digest = Annotated[bytes, Meta(max_length=32)]
+"""SHA-256, 32 bytes."""
 
 # What an array may hold on the wire: little-endian, and exact to compare.
 _DTYPES = ("<i8", "<f8")
@@ -40,6 +44,19 @@ class Secret(Wire, frozen=True, array_like=True, forbid_unknown_fields=True):
 def domain_tag(purpose: str) -> str:
     """Make the tag that separates hashes and signatures of one purpose from all others."""
     return f"secure-afl/{WIRE_VERSION} {purpose}"
+
+
+def wire_version(data: bytes, *, party: str = "") -> int:
+    """Read the version off a header, whose first field it is in every version.
+
+    Raises:
+        Malformed: no array that begins with a small number; it names `party`.
+    """
+    kind = data[0] if data else 0
+    first = 1 if 0x90 <= kind <= 0x9F else {0xDC: 3, 0xDD: 5}.get(kind, len(data))
+    if first >= len(data) or data[first] > 0x7F:
+        raise Malformed("not a header of any version", party=party)
+    return data[first]
 
 
 def encode(value: object) -> bytes:
@@ -71,7 +88,7 @@ def decode(data: bytes, kind: type[T], *, party: str = "", step: str = "") -> T:
 def _reason(error: Exception) -> str:
     reason = str(error) if isinstance(error, msgspec.MsgspecError) else type(error).__name__
     # msgspec's messages name types and paths; but an unknown tag is quoted, and a peer chose it.
-    return "unknown tag" if reason.startswith("Invalid value") else reason
+    return "unknown value" if reason.startswith(("Invalid value", "Invalid enum")) else reason
 
 
 def _encode_custom(value: object) -> object:

@@ -128,8 +128,8 @@ class WrongShares(SessionAborted):
     """Shares open something else than what was shared: some client gave a wrong one."""
 
 
-class SumOutOfBounds(SessionAborted):
-    """The decoded sum breaks the layout's bounds: some client did not keep to its own."""
+class AnotherSet(SessionAborted):
+    """A set of clients that is not that of the rounds before, in a run that holds to one set."""
 
 
 class NoParameters(Refused):

@@ -6,62 +6,70 @@ the signing key. Whoever holds an enrolment deletes it when the session ends, an
 message that was recorded on its way: a signing key that leaks later opens nothing.
 """
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from typing import Annotated
+
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from msgspec import Meta, structs
 
-from protocols.codec import Secret, Wire, decode, domain_tag, encode
-from protocols.errors import BadKey, BadSeal, BadSignature, Malformed
+from protocols.codec import Secret, decode, domain_tag, encode
+from protocols.errors import BadKey, BadSeal, BadSignature, InvalidSession, Malformed
+from protocols.roster import VERIFY_KEY_BYTES, Line
 
 NONCE_BYTES = 32
-VERIFY_KEY_BYTES = 32
+SIGNATURE_BYTES = 64
+# A sealed key of 32 bytes: encapsulated keys of 1088 + 32 bytes, and the AES-GCM tag.
+SEALED_KEY_BYTES = 1088 + 32 + 32 + 16
 MLKEM_PUBLIC_BYTES = 1184
 SEAL_KEY_BYTES = MLKEM_PUBLIC_BYTES + 32
 
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
 
 
-class Member(Wire, frozen=True):
-    """One line of the roster: a party, its role, and its public keys.
+class Member(Line, frozen=True):
+    """One line of a session: a line of the roster, and what its party enrolled with.
 
     Attributes:
-        name: unique in the session, 1 to 64 printable characters without spaces.
-        role: `client`, or a coordinator's role as its protocol names it.
-        verify_key: Ed25519 public key, 32 bytes.
+        name, role, verify_key: as in the roster.
         seal_key: ML-KEM-768 and X25519 public keys of this session, 1184 + 32 bytes.
-        endorsement: Ed25519 signature by `verify_key` over the session nonce, name, role and
-            `seal_key`, 64 bytes.
+        bound: a client's public bound on its part in the sum, as on its rows; whoever forms the
+            session's terms adds these up. 0 to 2^63 − 1; 0 for coordinators.
+        endorsement: Ed25519 signature by `verify_key` over the session nonce and all this, 64
+            bytes.
     """
 
-    name: str
-    role: str
-    verify_key: bytes
-    seal_key: bytes
-    endorsement: bytes
+    seal_key: Annotated[bytes, Meta(max_length=SEAL_KEY_BYTES)]
+    bound: int
+    endorsement: Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)]
+
+    @property
+    def line(self) -> Line:
+        """The roster's part of this."""
+        return Line(self.name, self.role, self.verify_key)
 
     def check(self, nonce: bytes) -> None:
-        """Raise BadKey unless the keys are well-formed and the endorsement is for this nonce."""
+        """Check that the keys are well-formed and the endorsement is for this nonce.
+
+        Raises:
+            BadKey: they are not.
+            InvalidSession: the bound is out of range.
+        """
+        check_bound(self.bound, self.name)
         if len(self.verify_key) != VERIFY_KEY_BYTES or len(self.seal_key) != SEAL_KEY_BYTES:
             raise BadKey(f"keys of '{self.name}' have the wrong length", party=self.name)
         try:
             self.verify(self.endorsement, _endorsed(nonce, self))
         except BadSignature:
             raise BadKey(
-                f"the sealing key of '{self.name}' is not endorsed for this session",
+                f"the enrolment of '{self.name}' is not endorsed for this session",
                 party=self.name,
                 fix="enrol the party again with the session's nonce",
             ) from None
         # A key that cannot be sealed to would fail whoever first tries, in the middle of things.
         self.seal(b"", b"")
-
-    def verify(self, signature: bytes, data: bytes) -> None:
-        """Raise BadSignature unless `signature` is this member's over `data`."""
-        try:
-            Ed25519PublicKey.from_public_bytes(self.verify_key).verify(signature, data)
-        except (InvalidSignature, ValueError):
-            raise BadSignature(f"not signed by '{self.name}'") from None
 
     def seal(self, secret: bytes, info: bytes) -> bytes:
         """Seal a secret to this member: HPKE single-shot, 1120 + len(secret) + 16 bytes.
@@ -99,11 +107,14 @@ class Identity:
         """Sign `data` with Ed25519: a signature of 64 bytes, the same each time."""
         return self._signing_key.sign(data)
 
-    def enrol(self, role: str, nonce: bytes) -> "Enrolment":
-        """Enrol in the session that will be formed under `nonce`, with a fresh sealing key."""
-        return Enrolment(
-            self, role, nonce, MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
-        )
+    def enrol(self, role: str, nonce: bytes, bound: int = 0) -> "Enrolment":
+        """Enrol in the session that will be formed under `nonce`, with a fresh sealing key.
+
+        Raises:
+            InvalidSession: `bound` is out of range, 0 to 2^63 − 1.
+        """
+        keys = MLKEM768PrivateKey.generate(), X25519PrivateKey.generate()
+        return Enrolment(self, role, nonce, bound, *keys)
 
     def save(self) -> bytes:
         """Return the whole identity as bytes, private key included."""
@@ -134,11 +145,13 @@ class Enrolment:
         identity: Identity,
         role: str,
         nonce: bytes,
+        bound: int,
         mlkem_key: MLKEM768PrivateKey,
         x25519_key: X25519PrivateKey,
     ) -> None:
+        check_bound(bound, identity.name)
         self.identity = identity
-        self._nonce = nonce
+        self.nonce = nonce
         self._mlkem_key = mlkem_key
         self._x25519_key = x25519_key
         # The last capsule of each channel, whose every message brings it again.
@@ -146,14 +159,9 @@ class Enrolment:
         seal_key = (
             mlkem_key.public_key().public_bytes_raw() + x25519_key.public_key().public_bytes_raw()
         )
-        unsigned = Member(identity.name, role, identity.verify_key, seal_key, b"")
-        self.member = Member(
-            identity.name,
-            role,
-            identity.verify_key,
-            seal_key,
-            identity.sign(_endorsed(nonce, unsigned)),
-        )
+        unsigned = Member(identity.name, role, identity.verify_key, seal_key, bound, b"")
+        endorsement = identity.sign(_endorsed(nonce, unsigned))
+        self.member = structs.replace(unsigned, endorsement=endorsement)
 
     def open(self, sealed: bytes, info: bytes) -> bytes:
         """Open what `Member.seal` sealed to this enrolment's member.
@@ -181,7 +189,8 @@ class Enrolment:
             _SavedEnrolment(
                 self.identity.save(),
                 self.member.role,
-                self._nonce,
+                self.nonce,
+                self.member.bound,
                 self._mlkem_key.private_bytes_raw(),
                 self._x25519_key.private_bytes_raw(),
             )
@@ -200,6 +209,7 @@ class Enrolment:
                 Identity.load(parts.identity),
                 parts.role,
                 parts.nonce,
+                parts.bound,
                 MLKEM768PrivateKey.from_seed_bytes(parts.mlkem_key),
                 X25519PrivateKey.from_private_bytes(parts.x25519_key),
             )
@@ -208,6 +218,12 @@ class Enrolment:
 
     def __repr__(self) -> str:
         return f"<Enrolment {self.member.name} as {self.member.role}>"
+
+
+def check_bound(bound: int, party: str) -> None:
+    """Raise InvalidSession unless a client may declare this bound: 0 to 2^63 − 1."""
+    if type(bound) is not int or not 0 <= bound < 2**63:
+        raise InvalidSession(f"bound {bound!r}, allowed: integers from 0 to 2^63 − 1", party=party)
 
 
 class _SavedIdentity(Secret, frozen=True):
@@ -219,9 +235,11 @@ class _SavedEnrolment(Secret, frozen=True):
     identity: bytes
     role: str
     nonce: bytes
+    bound: int
     mlkem_key: bytes
     x25519_key: bytes
 
 
 def _endorsed(nonce: bytes, member: Member) -> bytes:
-    return encode((domain_tag("sealing key"), nonce, member.name, member.role, member.seal_key))
+    enrolled = member.name, member.role, member.seal_key, member.bound
+    return encode((domain_tag("enrolment"), nonce, *enrolled))

@@ -1,25 +1,29 @@
 """The vector that a protocol sums: its blocks, their bounds, and the ring that holds the sum.
 
 A sum is carried modulo 2^b. It is the true sum, and not merely congruent to it, because every block
-declares the range of its *sum* and the ring is wide enough for the widest block.
+declares the range of its *sum* and the ring is wide enough for the widest block. A block declares
+the range of one *addend*, too, which every client checks and a proof of range would prove.
 """
 
 import math
+import re
 from functools import cached_property
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Wire
-from protocols.errors import InvalidLayout, InvalidVector, SumOutOfBounds, WouldOverflow
+from protocols.errors import InvalidLayout, InvalidVector, WouldOverflow
 
 _Entry = TypeVar("_Entry", bound=np.generic)
 
 RING_BITS = (32, 40, 48, 64)
 # One message carries a vector, and AES-GCM here takes less than 2^31 bytes at once.
 MAX_PACKED_BYTES = 2**31 - 2**16
+
+_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 
 Integers = NDArray[np.int64]
 RingVector = NDArray[np.uint32] | NDArray[np.uint64]
@@ -33,6 +37,8 @@ class Block(Wire, frozen=True):
         length: number of entries, at least 1.
         low, high: the range of an entry of the *sum* over all clients, both ends included.
         scale: the real value of one integer step; for readers, never used in the sum.
+        least, most: the range of an entry of one client's vector, both ends included; by default
+            that of the sum, widened to include 0.
     """
 
     name: str
@@ -40,18 +46,51 @@ class Block(Wire, frozen=True):
     low: int
     high: int
     scale: float = 1.0
+    least: int | None = None
+    most: int | None = None
 
     def __post_init__(self) -> None:
-        if type(self.scale) is int:  # equal values, equal bytes
+        # Equal values, equal bytes.
+        if type(self.scale) is int:
             msgspec.structs.force_setattr(self, "scale", float(self.scale))
+        if self.least is None:
+            msgspec.structs.force_setattr(self, "least", min(self.low, 0))
+        if self.most is None:
+            msgspec.structs.force_setattr(self, "most", max(self.high, 0))
+
+    @property
+    def addend(self) -> tuple[int, int]:
+        """The range of an entry of one client's vector."""
+        assert self.least is not None, "settled when it was made"
+        assert self.most is not None, "settled when it was made"
+        return self.least, self.most
+
+    def widened(self, sum_room: int, addend_room: int) -> "Block":
+        """Return this block with so much more room at either end of its two ranges."""
+        least, most = self.addend
+        return msgspec.structs.replace(
+            self,
+            low=self.low - sum_room,
+            high=self.high + sum_room,
+            least=least - addend_room,
+            most=most + addend_room,
+        )
+
+
+class Decoded(NamedTuple):
+    """A sum as integers, and how many entries of each block break its bounds, where any do."""
+
+    total: Integers
+    outside: tuple[tuple[str, int], ...]
 
 
 class Layout(Wire, frozen=True, dict=True):
     """The blocks of a vector in order.
 
     Raises:
-        InvalidLayout: no blocks, two of one name, an empty block, `low > high`, a field of another
-            type, a scale that is no positive number, or more than 2 GB in all.
+        InvalidLayout: no blocks, two of one name, a name that is no word, an empty block, a range
+            whose ends are swapped, a field of another type, a scale that is no positive number, or
+            more than 2 GB in all.
         WouldOverflow: a block's range does not fit the widest ring.
     """
 
@@ -61,15 +100,23 @@ class Layout(Wire, frozen=True, dict=True):
         if not self.blocks or len({block.name for block in self.blocks}) != len(self.blocks):
             raise InvalidLayout("a layout needs blocks, each of a name of its own")
         for block in self.blocks:
-            if not type(block.length) is type(block.low) is type(block.high) is int:
-                raise InvalidLayout(f"block '{block.name}' needs length, low and high of type int")
+            if not _NAME.fullmatch(block.name):
+                raise InvalidLayout(
+                    f"block name {block.name[:80]!r}, allowed: 1 to 64 of A-Z a-z 0-9 . _ -"
+                )
+            whole = (block.length, block.low, block.high, *block.addend)
+            if any(type(number) is not int for number in whole):
+                raise InvalidLayout(f"block '{block.name}' needs length and ranges of type int")
             if type(block.scale) is not float or not 0 < block.scale < math.inf:
                 raise InvalidLayout(f"block '{block.name}' has scale {block.scale}, allowed: > 0")
             if block.length < 1:
                 raise InvalidLayout(f"block '{block.name}' has length {block.length}, allowed: ≥ 1")
             if not block.low <= block.high:
                 raise InvalidLayout(f"block '{block.name}' has low {block.low} > high {block.high}")
-            if block.low < -(2**63) or block.high >= 2**63:
+            least, most = block.addend
+            if not least <= most:
+                raise InvalidLayout(f"block '{block.name}' has least {least} > most {most}")
+            if min(block.low, least) < -(2**63) or max(block.high, most) >= 2**63:
                 raise WouldOverflow(
                     f"block '{block.name}' needs {block.low}..{block.high}, allowed: 64-bit signed",
                     fix="use fewer feature bits, or declare fewer rows",
@@ -103,9 +150,8 @@ class Layout(Wire, frozen=True, dict=True):
     def check(self, vector: Integers, *, party: str = "") -> None:
         """Refuse a client's vector that does not fit; runs before anything leaves the client.
 
-        Each entry must lie within `low..high` widened to include 0, which is necessary but not
-        sufficient for the sum to stay within bounds: that the addends' own bounds add up is for
-        whoever declares the layout to prove.
+        Each entry must lie within its block's range of an addend. That the addends' ranges add up
+        to the sum's is for whoever declares the layout to prove.
 
         Raises:
             InvalidVector: wrong dtype or length.
@@ -117,13 +163,19 @@ class Layout(Wire, frozen=True, dict=True):
                 party=party,
             )
         for block, part in zip(self.blocks, self._parts(vector), strict=True):
-            low, high = min(block.low, 0), max(block.high, 0)
+            low, high = block.addend
             if part.min() < low or part.max() > high:
                 raise WouldOverflow(
                     f"an entry of block '{block.name}' is outside {low}..{high}",
                     party=party,
                     fix="declare a larger bound, or use fewer feature bits",
                 )
+
+    def holds(self, total: Integers) -> bool:
+        """Say whether this is a sum of this layout with every entry in its block's range."""
+        if total.dtype != np.int64 or total.shape != (self.length,):
+            return False
+        return not self.outside(total, np.zeros(self.length, dtype=bool))
 
     def split(self, vector: Integers) -> dict[str, Integers]:
         """Split a vector into views of its blocks, by name."""
@@ -168,28 +220,46 @@ class Layout(Wire, frozen=True, dict=True):
         )
         return words.view("<u8").reshape(self.length)
 
-    def decode(self, total: RingVector, *, party: str = "", step: str = "") -> Integers:
-        """Return, for each entry of the sum, its one integer in `[low, low + 2^b)`.
+    def decode(self, total: RingVector) -> Decoded:
+        """Return, for each entry of the sum, the one integer nearest to its block's range.
 
-        Raises:
-            SumOutOfBounds: an entry above its block's `high`.
+        The integers of the ring outside the range are split in half: the lower half lies above it,
+        the upper half below it. A sum of honest vectors is inside, and exact. What is outside came
+        from a client that broke its bounds; it is counted, and neither cut off nor refused, so that
+        whoever sent it learns nothing from what happens.
         """
         decoded = total.astype(np.uint64)
         mask = np.uint64(2**self.ring_bits - 1)
         for block, part in zip(self.blocks, self._parts(decoded), strict=True):
-            low = np.int64(block.low).view(np.uint64)
-            part -= low  # wraps as the ring does
+            # Unsigned arithmetic wraps as the ring does.
+            part -= _word(self._window(block))
             part &= mask
-            if int(part.max()) > block.high - block.low:
-                raise SumOutOfBounds(
-                    f"block '{block.name}' of the sum is outside {block.low}..{block.high}",
-                    party=party,
-                    step=step,
-                    fix="a client broke its declared bounds; run again without it",
-                )
-            part += low
-        return decoded.view(np.int64)
+            part += _word(self._window(block))
+        integers = decoded.view(np.int64)
+        return Decoded(integers, self.outside(integers, np.zeros(self.length, dtype=bool)))
+
+    def outside(self, total: Integers, wrong: NDArray[np.bool_]) -> tuple[tuple[str, int], ...]:
+        """Count, by block, the entries that are out of bounds or marked as wrong."""
+        counts = []
+        for block, part, marks in zip(
+            self.blocks, self._parts(total), self._parts(wrong), strict=True
+        ):
+            beyond = (part < block.low) | (part > block.high) | marks
+            if beyond.any():
+                counts.append((block.name, int(beyond.sum())))
+        return tuple(counts)
+
+    def _window(self, block: Block) -> int:
+        """Return the least of the 2^b integers that a block's entries decode to."""
+        size = 1 << self.ring_bits
+        gap = size - 1 - (block.high - block.low)
+        # An entry is a signed word of 64 bits.
+        return min(max(block.low - gap // 2, -(2**63)), 2**63 - size)
 
     def _parts(self, vector: NDArray[_Entry]) -> list[NDArray[_Entry]]:
         edges = np.cumsum([block.length for block in self.blocks])[:-1]
         return np.split(vector, edges)
+
+
+def _word(value: int) -> np.uint64:
+    return np.uint64(value % 2**64)

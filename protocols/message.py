@@ -4,17 +4,30 @@ A sender opens one channel to each recipient when it starts: it derives a channe
 to the recipient by HPKE with the session and both names as `info`. Every step's content then goes
 under AES-256-GCM with a key of its own, derived from the channel key for (session, sender,
 recipient, step). The Ed25519 signature covers a short header that carries the sealed channel key
-and the content's authentication tag, so that bulk data is touched once.
+and the SHA-256 of that and the body: an authentication tag commits to neither key nor content, a
+hash commits to both, so that one signature says one thing.
 """
 
+import hashlib
 from collections.abc import Sequence
+from typing import Annotated
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from msgspec import Meta
 
-from protocols.codec import WIRE_VERSION, Secret, Wire, decode, domain_tag, encode
+from protocols.codec import (
+    WIRE_VERSION,
+    Digest,
+    Secret,
+    Wire,
+    decode,
+    domain_tag,
+    encode,
+    wire_version,
+)
 from protocols.errors import (
     BadSeal,
     Malformed,
@@ -22,10 +35,15 @@ from protocols.errors import (
     SessionMismatch,
     WrongRecipient,
 )
-from protocols.identity import Enrolment
+from protocols.identity import SEALED_KEY_BYTES, SIGNATURE_BYTES, Enrolment
+from protocols.roster import Name
 from protocols.session import Session
 
-_TAG_BYTES = 16
+TAG_BYTES = 16
+MAX_BATCH = 64
+# What surrounds the body of a message, in the longest case.
+MAX_HEADER_BYTES = 4096
+MAX_OVERHEAD_BYTES = MAX_HEADER_BYTES + SIGNATURE_BYTES + TAG_BYTES + 64
 # Each key seals one content, ever, so that the nonce may be constant.
 _ZERO_NONCE = bytes(12)
 
@@ -37,19 +55,19 @@ class Header(Wire, frozen=True):
         version, session: wire version and session id.
         sender, recipient, step: who says what to whom.
         capsule: the channel key, sealed to the recipient.
-        tag: the AES-GCM tag that ends the body, which binds the body to the signature.
-        batch: the tags of all messages that were sealed together with this one, in order, its own
-            among them; empty for a message that stands alone.
+        digest: SHA-256 of capsule and body, 32 bytes, which binds both to the signature.
+        batch: the digests of all messages that were sealed together with this one, in order, its
+            own among them; empty for a message that stands alone.
     """
 
     version: int
-    session: bytes
-    sender: str
-    recipient: str
-    step: str
-    capsule: bytes
-    tag: bytes
-    batch: tuple[bytes, ...] = ()
+    session: Digest
+    sender: Name
+    recipient: Name
+    step: Name
+    capsule: Annotated[bytes, Meta(max_length=SEALED_KEY_BYTES)]
+    digest: Digest
+    batch: Annotated[tuple[Digest, ...], Meta(max_length=MAX_BATCH)] = ()
 
 
 class Message(Wire, frozen=True):
@@ -64,9 +82,27 @@ class Message(Wire, frozen=True):
         """The decoded header: claims, until `receive` has checked them.
 
         Raises:
-            Malformed: the bytes are not the canonical encoding of a header.
+            Malformed: too long, of another version, or not the canonical encoding of a header.
         """
-        return decode(self.header_bytes, Header)
+        return self.read_header("")
+
+    def read_header(self, party: str) -> Header:
+        """Decode the header on behalf of a party, whom errors name.
+
+        Raises:
+            Malformed: as `header`.
+        """
+        size = len(self.header_bytes)
+        if size > MAX_HEADER_BYTES:
+            raise Malformed(f"header of {size} bytes, allowed: ≤ {MAX_HEADER_BYTES}", party=party)
+        version = wire_version(self.header_bytes, party=party)
+        if version != WIRE_VERSION:
+            raise Malformed(
+                f"wire version {version}, wanted {WIRE_VERSION}",
+                party=party,
+                fix="let all parties run the same version of secure-afl",
+            )
+        return decode(self.header_bytes, Header, party=party)
 
     @property
     def route(self) -> tuple[str, str]:
@@ -115,10 +151,12 @@ def seal_together(
 ) -> list[Message]:
     """Make one message of this step on each channel.
 
-    Each message is signed over the tags of all.
+    Each message is signed over the digests of all.
     """
     bodies = [_encrypt(session, enrolment, channel, step, data) for channel, data in contents]
-    batch = tuple(body[-_TAG_BYTES:] for body in bodies)
+    batch = tuple(
+        _digest(channel.capsule, body) for (channel, _), body in zip(contents, bodies, strict=True)
+    )
     return [
         _sign(session, enrolment, channel, step, body, batch)
         for (channel, _), body in zip(contents, bodies, strict=True)
@@ -126,19 +164,28 @@ def seal_together(
 
 
 def check(session: Session, recipient: str, message: Message) -> Header:
-    """Return the header, once session, recipient, sender and signature are right.
+    """Return the header, once it is for this session and recipient, and its sender signed it.
 
     Raises:
         Malformed, SessionMismatch, WrongRecipient, UnknownSender, BadSignature: in that order.
     """
-    header = decode(message.header_bytes, Header, party=recipient)
-    if header.version != WIRE_VERSION:
-        raise Malformed(f"wire version {header.version}, wanted {WIRE_VERSION}", party=recipient)
-    if len(header.tag) != _TAG_BYTES:
-        # A shorter tag would leave its rest in the body, which nobody signed.
-        raise Malformed(f"tag of {len(header.tag)} bytes, wanted {_TAG_BYTES}", party=recipient)
-    if header.batch and header.tag not in header.batch:
-        raise Malformed("a tag that is not among those sealed with it", party=recipient)
+    header = check_claims(session, recipient, message)
+    check_signed(session, header, message)
+    return header
+
+
+def check_claims(session: Session, recipient: str, message: Message) -> Header:
+    """Return the header of a message for this session and recipient, not yet verified.
+
+    Raises:
+        Malformed, SessionMismatch, WrongRecipient: in that order.
+    """
+    header = message.read_header(recipient)
+    sizes = {len(digest) for digest in (header.digest, *header.batch)}
+    if sizes != {32} or len(header.capsule) != SEALED_KEY_BYTES:
+        raise Malformed("a digest or a sealed key of another length", party=recipient)
+    if header.batch and header.digest not in header.batch:
+        raise Malformed("a digest that is not among those sealed with it", party=recipient)
     if header.session != session.id:
         raise SessionMismatch(
             f"session {header.session.hex()[:16]}, this is {session.id.hex()[:16]}",
@@ -147,11 +194,15 @@ def check(session: Session, recipient: str, message: Message) -> Header:
         )
     if header.recipient != recipient:
         raise WrongRecipient("addressed to another party", party=recipient)
-    try:
-        session.member(header.sender).verify(message.signature, _signed(message.header_bytes))
-    except MessageRejected as error:
-        raise type(error)(error.what, party=recipient) from None
     return header
+
+
+def check_signed(session: Session, header: Header, message: Message) -> None:
+    """Raise UnknownSender or BadSignature unless the named sender signed the header."""
+    try:
+        session.line(header.sender).verify(message.signature, _signed(message.header_bytes))
+    except MessageRejected as error:
+        raise type(error)(error.what, party=header.recipient) from None
 
 
 def unseal(session: Session, enrolment: Enrolment, header: Header, body: bytes) -> bytes:
@@ -176,11 +227,11 @@ def open_content(session: Session, channel_key: bytes, header: Header, body: byt
     """Open a content with the channel key that both of its ends have.
 
     Raises:
-        BadSeal: the body does not end in the signed tag, or another key sealed it.
+        BadSeal: the body is not the one that was signed, or another key sealed it.
     """
     key = _content_key(session, channel_key, header.sender, header.recipient, header.step)
-    if body[-_TAG_BYTES:] != header.tag:
-        raise BadSeal("the body does not end in the signed tag")
+    if _digest(header.capsule, body) != header.digest:
+        raise BadSeal("the body is not the one that was signed")
     try:
         return AESGCM(key).decrypt(_ZERO_NONCE, body, None)
     except InvalidTag:
@@ -211,11 +262,18 @@ def _sign(
             channel.recipient,
             step,
             channel.capsule,
-            body[-_TAG_BYTES:],
+            _digest(channel.capsule, body),
             batch,
         )
     )
     return Message(header, enrolment.identity.sign(_signed(header)), body)
+
+
+def _digest(capsule: bytes, body: bytes) -> bytes:
+    """Hash what opens to the content: the sealed key, of fixed length, and the body."""
+    digest = hashlib.sha256(domain_tag("message body").encode() + capsule)
+    digest.update(body)
+    return digest.digest()
 
 
 def _signed(header: bytes) -> bytes:

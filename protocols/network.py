@@ -14,10 +14,11 @@ from functools import partial
 from operator import methodcaller
 from typing import Literal, NamedTuple
 
-from protocols.codec import decode, encode
+from protocols.codec import encode
 from protocols.errors import MessageRejected, SessionAborted
 from protocols.message import Message
 from protocols.party import Party, Sum
+from protocols.release import Release
 
 
 def flip_a_bit(data: bytes) -> bytes:
@@ -135,6 +136,7 @@ class Network:
         self.sent_bytes: dict[str, int] = defaultdict(int)
         self.seconds: dict[str, float] = defaultdict(float)
         self.receivers: tuple[str, ...] = ()
+        self._receiver: Party | None = None
         self.rejections: list[Rejection] = []
         self.aborts: dict[str, SessionAborted] = {}
         self.transcript: Transcript | None = (
@@ -168,7 +170,21 @@ class Network:
         if not sums:
             raise next(iter(self.aborts.values()), SessionAborted("no party has a sum"))
         self.receivers = tuple(sums)
+        self._receiver = self._parties[self.receivers[0]]
         return next(iter(sums.values()))
+
+    @property
+    def release(self) -> Release:
+        """What the receiver signed about the sum; there is none before `run` has returned."""
+        assert self._receiver is not None, "run first"
+        assert self._receiver.release is not None, "it has the sum"
+        return self._receiver.release
+
+    @property
+    def release_salt(self) -> bytes:
+        """The salt that opens the commitment in `release`."""
+        assert self._receiver is not None, "run first"
+        return self._receiver.release_salt
 
     def _awaited(self) -> dict[str, str]:
         return {
@@ -238,4 +254,4 @@ class Network:
 
 
 def _take(data: bytes, party: Party) -> list[Message]:
-    return party.receive(decode(data, Message, party=party.name))
+    return party.take(data)

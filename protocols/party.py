@@ -10,7 +10,7 @@ import copy
 import hashlib
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -19,7 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from protocols import message as messages
 from protocols.codec import Secret, Wire, decode, encode
 from protocols.errors import (
+    AnotherSet,
     BadSavedState,
+    BelowThreshold,
     InvalidSession,
     InvalidVector,
     Malformed,
@@ -28,9 +30,10 @@ from protocols.errors import (
     UnexpectedStep,
     UnknownSender,
 )
-from protocols.identity import Enrolment
-from protocols.layout import Integers
-from protocols.message import Channel, Header, Message
+from protocols.identity import Enrolment, Member
+from protocols.layout import Decoded, Integers
+from protocols.message import MAX_OVERHEAD_BYTES, TAG_BYTES, Channel, Header, Message
+from protocols.release import Release, release_salt, sign_release
 from protocols.session import Session
 from protocols.spool import MemorySpool, Spool
 
@@ -54,10 +57,22 @@ class Received(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of a protocol: who may send it, and the type of its content."""
+    """A step of a protocol, at the party that receives it.
 
-    sender_role: str
+    Attributes:
+        sender_roles: who may send it.
+        content: the type of its content.
+        most: bytes of a content's encoding in a session, at most; longer ones are not opened.
+    """
+
+    sender_roles: tuple[str, ...]
     content: type[Wire]
+    most: Callable[[Session], int]
+
+
+def vector_bytes(session: Session) -> int:
+    """Bound the bytes of a content that holds one packed vector and little else."""
+    return session.layout.packed_bytes + 64
 
 
 class State(Secret, frozen=True, tag=True):
@@ -80,10 +95,18 @@ class Sum(Wire, frozen=True, eq=False):
     Attributes:
         total: int64 vector of the layout's length, the exact sum over `included`.
         included: names of the clients in the sum, sorted.
+        outside: how many entries of each block break its bounds, where any do: a client lied, and
+            these entries are known up to multiples of the ring only.
     """
 
     total: Integers
     included: tuple[str, ...]
+    outside: tuple[tuple[str, int], ...] = ()
+
+    @classmethod
+    def of(cls, decoded: Decoded, included: Iterable[str]) -> "Sum":
+        """Make a sum of decoded integers and the names of its clients."""
+        return cls(decoded.total, tuple(sorted(included)), decoded.outside)
 
     def __repr__(self) -> str:
         return f"<Sum over {len(self.included)} clients>"
@@ -104,7 +127,8 @@ class Party(ABC):
         entropy: where the party draws its 32 bytes, once, at the start.
 
     Raises:
-        InvalidSession: the roster has this party with other keys, in another role, or not at all.
+        InvalidSession: the roster has this party with another key, in another role, or not at all,
+            or it has enrolled for another nonce.
     """
 
     role: ClassVar[str]
@@ -121,7 +145,8 @@ class Party(ABC):
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
         member = enrolment.member
-        if member not in session.roster or member.role != self.role:
+        self._enrolment = enrolment
+        if not self._is_in(session, member):
             raise InvalidSession(
                 f"the session's roster has no {self.role} of this name and these keys",
                 party=member.name,
@@ -129,7 +154,6 @@ class Party(ABC):
             )
         self.session = session
         self.name = member.name
-        self._enrolment = enrolment
         self._vector = vector
         self._spool = spool if spool is not None else MemorySpool()
         self._entropy = entropy
@@ -142,6 +166,20 @@ class Party(ABC):
             self._state = self._begin(self._entropy(ENTROPY_BYTES))
         return self.pending()
 
+    def take(self, data: bytes) -> list[Message]:
+        """Take a message as bytes off the network, as `receive` does.
+
+        Raises:
+            Malformed: longer than any step allows, or no message.
+            MessageRejected, SessionAborted: as `receive`.
+        """
+        most = max((step.most(self.session) for step in self.steps.values()), default=0)
+        if len(data) > most + MAX_OVERHEAD_BYTES:
+            raise Malformed(
+                f"{len(data)} bytes, allowed: ≤ {most + MAX_OVERHEAD_BYTES}", party=self.name
+            )
+        return self.receive(decode(data, Message, party=self.name))
+
     def receive(self, message: Message) -> list[Message]:
         """Take a message; returns what this party sends because of it.
 
@@ -149,13 +187,23 @@ class Party(ABC):
             MessageRejected: the message is refused and the party is unchanged.
             SessionAborted: the session is over for this party.
         """
-        header = messages.check(self.session, self.name, message)
+        header = messages.check_claims(self.session, self.name, message)
         step = self.steps.get(header.step)
         if step is None:
             raise UnexpectedStep("no such step here", party=self.name)
-        if self.session.member(header.sender).role != step.sender_role:
+        most = step.most(self.session) + TAG_BYTES
+        if len(message.body) > most:
+            raise Malformed(
+                f"{len(message.body)} bytes, allowed: ≤ {most}", party=self.name, step=header.step
+            )
+        messages.check_signed(self.session, header, message)
+        role = self.session.line(header.sender).role
+        # Two parties of one role speak to each other; nobody speaks to itself.
+        if role not in step.sender_roles or header.sender == self.name:
             raise UnknownSender(
-                f"'{header.sender}' is no {step.sender_role}", party=self.name, step=header.step
+                f"'{header.sender}' is no other {' or '.join(step.sender_roles)}",
+                party=self.name,
+                step=header.step,
             )
         content_bytes = messages.unseal(self.session, self._enrolment, header, message.body)
         content = decode(content_bytes, step.content, party=self.name, step=header.step)
@@ -187,6 +235,31 @@ class Party(ABC):
     def result(self) -> Sum | None:
         """The sum, at a party that receives it and once it is there."""
         return None
+
+    @property
+    def agreed(self) -> tuple[str, ...] | None:
+        """The clients whose vectors alone this party lets into the sum; None where it cannot tell.
+
+        A receiver that lies about its sum is held against this.
+        """
+        return None if self.result is None else self.result.included
+
+    @property
+    def release_salt(self) -> bytes:
+        """The salt, 32 bytes, that opens a receiver's commitment to the sum; secret."""
+        return release_salt(self.session, self._enrolment.identity)
+
+    @property
+    def release(self) -> Release | None:
+        """What this party signs about the sum, at the receiver and once it is there."""
+        if self.result is None:
+            return None
+        return sign_release(
+            self.session,
+            self._enrolment.identity,
+            self.result.total,
+            self.result.included,
+        )
 
     def save(self) -> bytes:
         """Return the party's state as bytes, secrets included.
@@ -226,6 +299,44 @@ class Party(ABC):
     def reload(self) -> Self:
         """Return this party as a fresh process would have it, from its saved state."""
         return copy.copy(self).restore(self.save())
+
+    def _is_in(self, session: Session, member: Member) -> bool:
+        if self._enrolment.nonce != session.nonce or member.role != self.role:
+            return False
+        if session.roster.by_name.get(member.name) != member.line:
+            return False
+        # A client has no list of enrolments to find itself in; whoever seals to it has.
+        return member in session.everybody or (
+            session.members is None and member.name in session.places
+        )
+
+    def _check_cohort(self, count: int, step: str) -> None:
+        """Raise BelowThreshold for fewer clients than the minimum cohort."""
+        if count < self.session.min_cohort:
+            raise BelowThreshold(
+                f"{count} clients contributed, wanted ≥ {self.session.min_cohort}",
+                party=self.name,
+                step=step,
+                fix="run again with more clients, or a smaller minimum cohort",
+            )
+
+    def _check_set(self, names: Collection[str], step: str) -> None:
+        """Check that a sum over this very set of clients may be released.
+
+        Raises:
+            BelowThreshold: fewer than the minimum cohort.
+            AnotherSet: not the set of the rounds before, in a session that holds to that.
+        """
+        self._check_cohort(len(names), step)
+        if not self.session.allows(names):
+            raise AnotherSet(
+                "these are other clients than in the run's first sum, and sums over different sets "
+                "show single clients",
+                party=self.name,
+                step=step,
+                fix="run again with clients that stay, add noise (--epsilon), or accept the risk "
+                "(--no-same-set)",
+            )
 
     def _move(self, next_state: Callable[[], State]) -> list[Message]:
         before = self._state

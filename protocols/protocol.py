@@ -2,17 +2,18 @@
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from protocols.codec import WIRE_VERSION, Wire, encode
 from protocols.errors import InvalidSession
-from protocols.identity import NONCE_BYTES, Enrolment, Identity
+from protocols.identity import NONCE_BYTES, Enrolment, Identity, Member
 from protocols.layout import Layout
 from protocols.party import Entropy, Party, Vector
 from protocols.registry import Registry
-from protocols.session import CLIENT, Session
+from protocols.roster import CLIENT, Line, Roster
+from protocols.session import Session, SessionHeader, enrolments_digest
 from protocols.spool import Spool
 
 
@@ -53,7 +54,7 @@ class Protocol(Wire, frozen=True):
         summary: a clause for help texts: who sees what while the sum is formed.
         protects: one sentence for reports: what is hidden, from whom, and under which condition.
         hides_vectors: no single party sees a client's vector.
-        receiver_role: the role that receives the sum; the first coordinator in it does.
+        receiver_role: the role that receives the sum; one coordinator has it.
         receiver_title: the receiver in words, for reports.
         upload_step: the step in which a client's vector travels; one that vanishes there is left
             out, having taken part in everything before.
@@ -132,6 +133,10 @@ class Protocol(Wire, frozen=True):
             InvalidSession: `check` is not content, or the enrolment is no coordinator's.
         """
         self.check(session)
+        if session.members is None:
+            raise InvalidSession(
+                "a coordinator needs the clients' enrolments", party=enrolment.member.name
+            )
         role = enrolment.member.role
         parties = self.parties()
         if role == CLIENT or role not in parties:
@@ -149,7 +154,7 @@ class Protocol(Wire, frozen=True):
                 "their parameters differ",
                 fix="give all parties the same protocol and parameters",
             )
-        roles = sorted(member.role for member in session.roster if member.role != CLIENT)
+        roles = sorted(member.role for member in session.header.coordinators)
         if roles != sorted(self.coordinators().values()):
             raise InvalidSession(
                 f"coordinators {roles}, wanted {sorted(self.coordinators().values())}",
@@ -170,6 +175,18 @@ def roles() -> tuple[str, ...]:
     return tuple(found)
 
 
+def receiver_of(protocol: Protocol, session: Session) -> Line:
+    """Return the roster's line of the one party that receives a session's sum.
+
+    Raises:
+        InvalidSession: not one party has the receiver's role.
+    """
+    names = session.of_role(protocol.receiver_role)
+    if len(names) != 1:
+        raise InvalidSession(f"{len(names)} parties in role '{protocol.receiver_role}', wanted 1")
+    return session.line(names[0])
+
+
 def new_nonce() -> bytes:
     """Make a nonce for a session that is about to be formed."""
     return secrets.token_bytes(NONCE_BYTES)
@@ -180,11 +197,13 @@ def enrol(
     clients: Mapping[str, Identity],
     nonce: bytes,
     coordinators: Mapping[str, Identity] | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> dict[str, Enrolment]:
     """Enrol clients, and coordinators as the protocol wants them, for one session.
 
     Args:
         coordinators: identity by the protocol's default name; without one, a new identity.
+        bounds: what each client declares, by name; without one, 0.
 
     Returns:
         Enrolment by the party's own name, clients first.
@@ -192,7 +211,10 @@ def enrol(
     Raises:
         InvalidSession: a client has the name of a coordinator.
     """
-    enrolments = {name: identity.enrol(CLIENT, nonce) for name, identity in clients.items()}
+    enrolments = {
+        name: identity.enrol(CLIENT, nonce, (bounds or {}).get(name, 0))
+        for name, identity in clients.items()
+    }
     for name, role in protocol.coordinators().items():
         identity = (coordinators or {}).get(name) or Identity.generate(name)
         if identity.name in enrolments:
@@ -206,28 +228,49 @@ def enrol(
 
 def form_session(
     protocol: Protocol,
-    enrolments: Mapping[str, Enrolment],
+    members: Iterable[Member],
     nonce: bytes,
     layout: Layout,
     *,
     min_cohort: int,
     corrupt: int = 0,
     context: bytes = bytes(32),
+    round: int = 1,
+    attempt: int = 0,
+    void: bytes = b"",
+    same_set: bytes = b"",
+    roster: Roster | None = None,
 ) -> Session:
-    """Make the session of these parties.
+    """Make the session of these enrolments, as coordinators see it.
+
+    Args:
+        members: of all parties, in any order: public keys only.
+        roster: the federation's; by default the roster of these parties.
+        min_cohort, corrupt, context, round, attempt, void, same_set: see `SessionHeader`.
 
     Raises:
         InvalidSession: terms that no party may agree to, with the allowed range.
-        BadKey: a member whose sealing key is not endorsed for this nonce.
+        BadKey: an enrolment that is not endorsed for this nonce.
     """
-    return Session(
+    ordered = sorted(members, key=lambda member: member.name)
+    roster = Roster.of(ordered) if roster is None else roster
+    clients = [member for member in ordered if member.role == CLIENT]
+    header = SessionHeader(
         version=WIRE_VERSION,
         protocol=protocol.name,
         parameters=encode(protocol),
         nonce=nonce,
-        roster=tuple(enrolment.member for enrolment in enrolments.values()),
         layout=layout,
         min_cohort=min_cohort,
         corrupt=corrupt,
+        round=round,
+        attempt=attempt,
+        void=void,
         context=context,
+        same_set=same_set,
+        coordinators=tuple(member for member in ordered if member.role != CLIENT),
+        roster=roster.digest,
+        participants=roster.bits(member.name for member in clients),
+        enrolments=enrolments_digest(clients),
     )
+    return Session(header, roster, clients)

@@ -2,7 +2,7 @@
 
 from protocols.errors import SecureAflError
 
-__all__ = ["ConfigError", "DataError", "LedgerRefusal", "SecureAflError"]
+__all__ = ["ConfigError", "DataError", "LedgerRefusal", "OutOfBoundsTotal", "SecureAflError"]
 
 
 class DataError(SecureAflError, ValueError):
@@ -21,3 +21,20 @@ class LedgerRefusal(SecureAflError):
 
     The message says what is left.
     """
+
+
+class OutOfBoundsTotal(SecureAflError):
+    """A released sum of which entries break their bounds, from which no model is made.
+
+    Attributes:
+        outside: block and number of its entries that are out of bounds.
+    """
+
+    def __init__(self, outside: tuple[tuple[str, int], ...]) -> None:
+        self.outside = outside
+        counts = ", ".join(f"{count} of block '{name}'" for name, count in outside)
+        super().__init__(
+            f"the sum is out and entries of it break their bounds ({counts}): a client lied about "
+            "its vector, or declared too few rows. No model is made of it; run again without that "
+            "client, or pass --accept-outside for a marked model (one-shot methods only)"
+        )

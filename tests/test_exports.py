@@ -6,8 +6,9 @@ import protocols
 import secure_afl
 
 PROTOCOLS = (
-    "Additive Bfv Block Ckks Enrolment Fault FaultPlan Identity Layout Member Network Pairwise "
-    "Party Plain Protocol Session Sum Transcript enrol form_session new_nonce"
+    "Additive Bfv Block Ckks Enrolment Fault FaultPlan Identity Layout Line Member Network "
+    "Pairwise Party Plain Protocol Release Roster Session Sum Transcript enrol form_session "
+    "new_nonce"
 )
 SECURE_AFL = (
     "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedAvg FedHiP FedSGD "

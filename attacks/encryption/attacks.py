@@ -20,9 +20,10 @@ from attacks.measures.metrics import share
 from attacks.views.lies import Lie
 from attacks.views.run import RunView
 from protocols.layout import Integers
+from protocols.roster import CLIENT
 from protocols.schemes.encrypted.messages import SERVER
 from protocols.schemes.encrypted.parameters import CKKS
-from protocols.session import CLIENT, Session
+from protocols.session import Session
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -86,7 +87,7 @@ class EncryptedSumAttack(Attack[Opened]):
         return [share(int(right), 1, 0.0, confidence=confidence, metric=metric)]
 
     def _ploy(self, session: Session, coalition: Sequence[str]) -> Ploy | None:
-        allies = [name for name in coalition if session.member(name).role == CLIENT]
+        allies = [name for name in coalition if session.line(name).role == CLIENT]
         fits = SERVER in coalition and bool(allies) == self.with_client
         if session.protocol != CKKS or not fits or session.clients[0] in allies:
             return None

@@ -5,7 +5,7 @@ It differs from `KeyHolder` without verification in one thing: it refuses nothin
 
 import numpy as np
 
-from protocols.layout import Integers
+from protocols.layout import Decoded
 from protocols.schemes.encrypted.key_holder import KeyHolder
 from protocols.schemes.encrypted.seal import Slots
 
@@ -19,6 +19,6 @@ class NaiveKeyHolder(KeyHolder):
 
     published: Slots
 
-    def _decode(self, slots: Slots) -> Integers:
+    def _decode(self, slots: Slots) -> Decoded:
         self.published = slots
-        return np.rint(slots).astype(np.int64)
+        return Decoded(np.rint(slots).astype(np.int64), ())

@@ -35,7 +35,6 @@ from protocols.schemes.encrypted.messages import (
     Ciphertexts,
     Key,
     Total,
-    VouchedUpload,
     Voucher,
     ciphertext_digest,
 )
@@ -43,6 +42,7 @@ from protocols.schemes.encrypted.parameters import find_parameters
 from protocols.schemes.encrypted.protocol import Ckks
 from protocols.schemes.encrypted.seal import Ring, Slots
 from protocols.session import Session
+from protocols.uploads import Upload, Uploads
 
 # A lying client's own seed, for what of its upload it does not lie about.
 _SEED = bytes(32)
@@ -238,9 +238,11 @@ def _uploaded(view: View) -> dict[str, tuple[bytes, ...]]:
     return {client: upload.chunks for client, upload in uploads.items()}
 
 
-def _listed(view: View) -> tuple[VouchedUpload, ...]:
+def _listed(view: View) -> Uploads:
     """Return the list that an honest server would give."""
-    return tuple(
-        VouchedUpload(client, ciphertext_digest(view.session, client, chunks))
-        for client, chunks in sorted(_uploaded(view).items())
+    session = view.session
+    uploads = (
+        Upload(client, ciphertext_digest(session, client, chunks))
+        for client, chunks in _uploaded(view).items()
     )
+    return Uploads.of(session, uploads)

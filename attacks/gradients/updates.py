@@ -5,6 +5,7 @@ import math
 from attacks.views.knowledge import SubsetSum
 from attacks.views.run import RunView
 from protocols.layout import Integers
+from protocols.roster import CLIENT
 from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
 from secure_afl.methods import FedAvg, FedSGD
@@ -69,7 +70,11 @@ def rows_of(view: RunView, subset: SubsetSum, round: int = 0) -> int:
     if method.weighted:
         weight: Integers = view.rounds[round].session.layout.split(subset.vector)[WEIGHT]
         return int(weight[0])
-    return sum(rows for name, rows in public.task.max_rows if name in subset.clients)
+    session, task = view.rounds[round].session, public.task
+    if any(session.line(name).role != CLIENT for name in view.coalition):
+        return sum(session.member(name).bound for name in subset.clients)
+    # Clients know the bound of all together.
+    return math.ceil(task.total_rows * len(subset.clients) / task.clients)
 
 
 def _local_steps(method: FedAvg, public: AveragingPublic, subset: SubsetSum, rows: int) -> int:

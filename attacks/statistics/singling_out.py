@@ -9,7 +9,7 @@ from attacks.measures.metrics import share
 from attacks.statistics.rows import small_classes, true_rows
 from attacks.views.knowledge import Target, targets
 from attacks.views.run import RunView
-from protocols.session import CLIENT
+from protocols.roster import CLIENT
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
@@ -75,7 +75,7 @@ class FedHiPSubtraction(ClientStatistics):
         if not view.method.broadcasts_statistics:
             return None
         session = view.rounds[0].session
-        clients = [name for name in view.coalition if session.member(name).role == CLIENT]
+        clients = [name for name in view.coalition if session.line(name).role == CLIENT]
         if not clients:
             return None
         return Singled(targets(view), len(session.clients) - len(clients))

@@ -11,7 +11,7 @@ import numpy as np
 from attacks.views.openings import openings
 from attacks.views.run import RunView
 from protocols.layout import Integers
-from protocols.session import CLIENT
+from protocols.roster import CLIENT
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
@@ -49,7 +49,7 @@ def subset_sums(view: RunView, round: int = 0) -> list[SubsetSum]:
     sums = dict(opened.sums)
     for clients, total in _given(view, round):
         sums.setdefault(clients, total)
-    coalition = {name for name in view.coalition if seen.session.member(name).role == CLIENT}
+    coalition = {name for name in view.coalition if seen.session.line(name).role == CLIENT}
     found: dict[frozenset[str], Integers] = {}
     for clients, total in sums.items():
         ours = clients & coalition

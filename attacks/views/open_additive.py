@@ -1,9 +1,9 @@
 """What a coalition's records open under `additive`.
 
-The first aggregator has the vector less all masks, each other the seed of one.
+The collector has the vector less all masks, each other the seed of one.
 """
 
-from attacks.views.opened import Openings, centred, colluders, coordinators, opens
+from attacks.views.opened import Openings, centred, colluders, opens
 from attacks.views.view import View
 from protocols.layout import RingVector
 from protocols.primitives.masks import add_mask
@@ -24,9 +24,9 @@ def open_additive(view: View) -> Openings:
             )
             if len(said) == len(state.channels):
                 found.own[name] = centred(layout, _add_shares(view, name, said))
-    aggregators = session.of_role(additive_messages.AGGREGATOR)
+    aggregators = additive_messages.aggregators(session)
     shares: dict[str, dict[str, additive_messages.Share]] = {}
-    for aggregator in coordinators(view, additive_messages.AGGREGATOR):
+    for aggregator in [name for name in aggregators if name in view.records]:
         contents = view.contents(aggregator, additive_messages.UPLOAD, additive_messages.Share)
         for name, share in contents.items():
             shares.setdefault(name, {})[aggregator] = share

@@ -15,7 +15,8 @@ from protocols.schemes.encrypted import chunks as ckks_chunks
 from protocols.schemes.encrypted import client as ckks_client
 from protocols.schemes.encrypted import key_holder as ckks_key_holder
 from protocols.schemes.encrypted import messages as ckks_messages
-from protocols.schemes.encrypted.parameters import BFV, CKKS, find_parameters
+from protocols.schemes.encrypted.parameters import BFV, CKKS
+from protocols.schemes.encrypted.party import parameters_of
 from protocols.schemes.encrypted.seal import SEED_BYTES, KeyPair, Ring, from_entries
 
 # Enough for a test of uniformity; taking a ciphertext apart word by word is slow.
@@ -27,7 +28,7 @@ def open_encrypted(view: View) -> Openings:
     """Open a view of a session under this scheme."""
     session = view.session
     found = Openings()
-    parameters = find_parameters(session.layout, len(session.clients), session.protocol)
+    parameters = parameters_of(session)
     ring = Ring(parameters)
     for name in colluders(view):
         state = view.held(name, ckks_client.EncryptingClient, ckks_client.Uploading)

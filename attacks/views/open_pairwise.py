@@ -51,7 +51,7 @@ def _told(view: View) -> frozenset[str] | None:
     for name in view.records:
         told = view.contents(name, pairwise_wire.SURVIVORS, pairwise_wire.Survivors)
         for survivors in told.values():
-            return frozenset(survivors.names)
+            return frozenset(view.session.names(survivors.clients))
     return None
 
 
@@ -63,13 +63,13 @@ def _open_pairwise_server(
     if state is None:
         return
     uploads = view.contents(server, pairwise_wire.UPLOAD, pairwise_wire.MaskedVector)
-    adverts = {node.advert.name: node.advert for node in state.nodes}
+    adverts = {node.name: node.advert for node in state.nodes}
     opened = _opened_secrets(view, server, adverts)
     maskers: dict[str, set[str]] = {name: set() for name in adverts}
     for node in state.nodes:
         for holder in maskers.keys() & set(node.holders):
-            maskers[node.advert.name].add(holder)
-            maskers[holder].add(node.advert.name)
+            maskers[node.name].add(holder)
+            maskers[holder].add(node.name)
     honest = [name for name in uploads if name not in states]
     left: dict[str, RingVector] = {}
     edges: list[tuple[int, int]] = []
@@ -88,7 +88,7 @@ def _open_pairwise_server(
             elif other in opened and other not in uploads:
                 private = pairwise_wire_keys.private_key(opened[other])
                 agreed = pairwise_wire_keys.agree(private, adverts[name].mask_key, name)
-                pair = sorted((name, other), key=pairwise_wire.indices(session).__getitem__)
+                pair = sorted((name, other), key=session.places.__getitem__)
                 known = pairwise_wire_keys.pair_mask(session, agreed, *pair)
             if known is not None:
                 masks.append(_pair_mask_off(view, name, other, known))
@@ -117,14 +117,16 @@ def _opened_secrets(
     It is the client's self-mask seed, or its mask key if it vanished.
     """
     session = view.session
-    place = pairwise_wire.indices(session)
     threshold = pairwise_wire.parameters_of(session).threshold
     shares: dict[str, dict[int, bytes]] = {}
     answers = view.contents(server, pairwise_wire.UNMASK, pairwise_wire.Unmask)
     for holder, answer in answers.items():
-        for owner, share in answer.shares:
+        owners = [session.clients[place] for place in answer.owners]
+        size = shamir.SHARE_BYTES
+        opened_shares = pairwise_wire.parts(answer.shares, len(owners), size, server, "unmask")
+        for owner, share in zip(owners, opened_shares, strict=True):
             if len(shares.setdefault(owner, {})) < threshold:
-                shares[owner][place[holder] + 1] = share
+                shares[owner][session.places[holder] + 1] = share
     opened = {}
     for owner, held in shares.items():
         if len(held) < threshold or owner not in adverts:
@@ -143,7 +145,7 @@ def _pair_mask_off(view: View, name: str, other: str, key: bytes) -> Mask:
 
     The first on the roster adds.
     """
-    place = pairwise_wire.indices(view.session)
+    place = view.session.places
     return Mask(key, negative=place[name] < place[other])
 
 

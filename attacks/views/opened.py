@@ -8,7 +8,7 @@ import msgspec
 
 from attacks.views.view import View
 from protocols.layout import Integers, Layout, RingVector
-from protocols.session import CLIENT
+from protocols.roster import CLIENT
 
 
 @dataclass(repr=False)
@@ -60,13 +60,13 @@ def centred(layout: Layout, vector: RingVector) -> Integers:
     widened = Layout(tuple(blocks))
     # Wider bounds may ask for a wider ring, in which residues of the narrow one are no sums.
     if widened.ring_bits != layout.ring_bits:
-        return layout.decode(vector)
-    return widened.decode(vector)
+        return layout.decode(vector).total
+    return widened.decode(vector).total
 
 
 def colluders(view: View) -> list[str]:
     """List the clients of the coalition."""
-    return [name for name in view.records if view.session.member(name).role == CLIENT]
+    return [name for name in view.records if view.session.line(name).role == CLIENT]
 
 
 def coordinators(view: View, role: str) -> list[str]:

@@ -8,11 +8,20 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from protocols.codec import Secret
-from protocols.errors import BelowThreshold, InvalidVector, Malformed, Replayed, UnexpectedStep
+from protocols.errors import InvalidVector, Malformed, Replayed, UnexpectedStep
 from protocols.message import Channel, Message
-from protocols.party import Aborted, Fresh, Party, Received, State, Step, Sum
+from protocols.party import (
+    Aborted,
+    Fresh,
+    Party,
+    Received,
+    State,
+    Step,
+    Sum,
+    vector_bytes,
+)
 from protocols.protocol import PROTOCOLS, Coalition, Protocol
-from protocols.session import CLIENT
+from protocols.roster import CLIENT
 
 SERVER = "server"
 UPLOAD = "upload"
@@ -72,7 +81,7 @@ class PlainServer(Party):
 
     role = SERVER
     states = Fresh | Collecting | Finished | Aborted
-    steps: ClassVar[dict[str, Step]] = {UPLOAD: Step(CLIENT, ClearVector)}
+    steps: ClassVar[dict[str, Step]] = {UPLOAD: Step((CLIENT,), ClearVector, vector_bytes)}
 
     def _begin(self, secret: bytes) -> Collecting:
         return Collecting(bytes(self.session.layout.packed_bytes), ())
@@ -109,16 +118,9 @@ class PlainServer(Party):
         return self._release(state)
 
     def _release(self, state: Collecting) -> Finished:
-        if len(state.included) < self.session.min_cohort:
-            raise BelowThreshold(
-                f"{len(state.included)} clients contributed, wanted ≥ {self.session.min_cohort}",
-                party=self.name,
-                step=UPLOAD,
-                fix="run again with more clients, or a smaller minimum cohort",
-            )
+        self._check_set(state.included, UPLOAD)
         layout = self.session.layout
-        total = layout.decode(layout.unpack(state.total), party=self.name, step=UPLOAD)
-        return Finished(Sum(total, tuple(sorted(state.included))))
+        return Finished(Sum.of(layout.decode(layout.unpack(state.total)), state.included))
 
 
 @PROTOCOLS.register

@@ -127,25 +127,36 @@ def one_hot(labels: Integers, classes: int) -> Floats:
 
 
 def statistics_layout(
-    dim: int, classes: int, quantiser: Quantiser, max_rows: int, *, counts: bool = True
+    dim: int,
+    classes: int,
+    quantiser: Quantiser,
+    max_rows: int,
+    client_rows: int | None = None,
+    *,
+    counts: bool = True,
 ) -> Layout:
     """Lay out packed statistics, with or without counts, over at most `max_rows` rows.
 
-    A row of integer norm ≤ s adds 0..s² to a diagonal entry, at most s²/2 in size to any other
-    entry of the Gram, and at most s to an entry of the cross term.
+    Of these at most `client_rows`, by default all, are one client's. A row of integer norm ≤ s adds
+    0..s² to a diagonal entry, at most s²/2 in size to any other entry of the Gram, and at most s to
+    an entry of the cross term.
 
     Raises:
         WouldOverflow: no ring holds that many rows at these bits.
     """
     s = quantiser.scale
     gram_unit = 1.0 / s**2
-    blocks = [
-        Block("gram_diagonal", dim, 0, max_rows * s**2, gram_unit),
-        Block("cross", dim * classes, -max_rows * s, max_rows * s, 1.0 / s),
-    ]
-    if counts:
-        blocks.append(Block("counts", classes, 0, max_rows, 1.0))
+    one = max_rows if client_rows is None else client_rows
+
+    def signed(name: str, length: int, halves: int, unit: float) -> Block:
+        """Lay out entries to which a row adds at most `halves`/2 in size."""
+        bound, addend = max_rows * halves // 2, one * halves // 2
+        return Block(name, length, -bound, bound, unit, -addend, addend)
+
+    blocks = [Block("gram_diagonal", dim, 0, max_rows * s**2, gram_unit, 0, one * s**2)]
     if dim > 1:
-        half = max_rows * s**2 // 2
-        blocks.insert(1, Block("gram_upper", dim * (dim - 1) // 2, -half, half, gram_unit))
+        blocks.append(signed("gram_upper", dim * (dim - 1) // 2, s**2, gram_unit))
+    blocks.append(signed("cross", dim * classes, 2 * s, 1.0 / s))
+    if counts:
+        blocks.append(Block("counts", classes, 0, max_rows, 1.0, 0, one))
     return Layout(tuple(blocks))

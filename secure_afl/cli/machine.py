@@ -17,7 +17,8 @@ def keygen(
     role: Annotated[
         str,
         typer.Option(
-            metavar="ROLE", help="client, or a coordinator's: aggregator, server, key_holder."
+            metavar="ROLE",
+            help="client, or a coordinator's: collector, aggregator, server, key_holder.",
         ),
     ] = "client",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the keys.")] = Path("keys"),
@@ -29,13 +30,15 @@ def keygen(
 
       secure-afl keygen north south west
 
-      secure-afl keygen university clinic --role aggregator
+      secure-afl keygen university --role collector
+
+      secure-afl keygen clinic --role aggregator
     """
     from secure_afl.federation.keys import generate
 
     roster = generate(names, role, out)
-    for line in roster.members:
-        typer.echo(f"{line.name}  {line.role}  {line.verify_key}")
+    for line in roster.lines:
+        typer.echo(f"{line.name}  {line.role}  {line.verify_key.hex()}")
 
 
 @with_flags(

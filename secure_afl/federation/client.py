@@ -1,4 +1,4 @@
-"""A federation: a method's rounds, each carried by a session of a protocol.
+"""The client's half of a federation: its rows, what it insists on, and its memory.
 
 The server half and the client half know nothing of each other but what crosses between them: the
 public state, the session, and the parties' messages. A driver joins them: `simulation` in one
@@ -6,19 +6,22 @@ process, a transport between many.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 
-from protocols.codec import encode
 from protocols.errors import InvalidSession
 from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import derive
 from protocols.party import Party
+from protocols.protocol import receiver_of
+from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.sums import context, sum_layout, this_noisy_sum
-from secure_afl.federation.task import Terms
+from secure_afl.federation.rounds import Opening, Position, enter
+from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.method import Memory, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Charge, Ledger
@@ -30,10 +33,15 @@ class FederationClient:
     Args:
         terms: method, protocol, and the promise that this client wants kept: it joins nothing that
             promises anything else; without one it takes part in exact sums only.
-        known: role and signing key by name that this client has pinned; it then joins no session
-            with anybody else. None trusts whoever forms the sessions.
+        pinned: the roster that this client has; it then joins no session with anybody else. None
+            trusts whoever forms the sessions.
+        classes: names of the classes that this client's labels stand for, in order; None accepts
+            the task's.
+        backbone: digest of what made this client's features, 32 bytes; None accepts the task's.
         min_cohort, corrupt: the least that this client accepts in a session's terms: whoever
             forms a session chooses its cohort, and would choose one victim and its own clients.
+            The default is a majority of the pinned clients, or two where nothing is pinned.
+        same_set: the client insists on sums over the same clients in all rounds.
         ledger: of what was released about this client's data; it is asked before any part in a
             session. None keeps no account.
         lineage: what the ledger knows these data by; by default the client's name.
@@ -47,10 +55,13 @@ class FederationClient:
         terms: Terms,
         data: ClientData,
         max_rows: int,
-        known: Mapping[str, tuple[str, bytes]] | None = None,
+        pinned: Roster | None = None,
         *,
-        min_cohort: int = 2,
+        classes: Sequence[str] | None = None,
+        backbone: bytes | None = None,
+        min_cohort: int | None = None,
         corrupt: int = 0,
+        same_set: bool = False,
         ledger: Ledger | None = None,
         lineage: str | None = None,
     ) -> None:
@@ -65,50 +76,50 @@ class FederationClient:
         self.privacy = terms.privacy
         self.data = data
         self.max_rows = max_rows
-        self.known = known
+        self.pinned = pinned
+        self.classes = None if classes is None else tuple(classes)
+        self.backbone = backbone
+        if min_cohort is None:
+            min_cohort = 2 if pinned is None else majority(len(pinned.clients))
         self.min_cohort = min_cohort
         self.corrupt = corrupt
+        self.same_set = same_set
         self.ledger = ledger
         self.lineage = data.name if lineage is None else lineage
-        self._task: Task | None = None
-        self._joined: dict[bytes, bytes] = {}
+        self._position: Position | None = None
         self.memory: Memory = {}
         self.statistics_seconds = 0.0
 
-    def join(self, session: Session, enrolment: Enrolment, public: PublicState) -> Party:
-        """Return this client's party, once the session is for this round of this method.
+    def join(self, session: Session, enrolment: Enrolment, opening: Opening) -> Party:
+        """Return this client's party, once the session is for the next round of this run.
+
+        There is one party a session: to join again returns the same.
 
         Raises:
-            InvalidSession: the session's layout or context is not that of `public`, `public` has
-                another bound for this client than it declared, the roster has a party that this
-                client does not know, the task is another than at the first join, promises another
-                privacy than this client wants or has too little noise for it, or the run has had
-                all its rounds.
+            InvalidSession: the session or the opening is not one that this client takes part in:
+                parties that it has not pinned, a smaller cohort than it wants, another task than
+                its data is for, a round that does not follow from those before, another promise of
+                privacy than it wants, or too little noise for it.
             LedgerRefusal: this client's data have been in too many sums already.
         """
-        name = self.data.name
-        if self.known is not None:
-            session.check_known(self.known)
-        if session.min_cohort < self.min_cohort or session.corrupt < self.corrupt:
-            raise InvalidSession(
-                f"minimum cohort {session.min_cohort} with {session.corrupt} declared corrupt; "
-                f"this client wants ≥ {self.min_cohort} and ≥ {self.corrupt}",
-                party=name,
-            )
-        if session.layout != sum_layout(self.method, public):
-            raise InvalidSession("the session's layout is not this round's", party=name)
-        if session.context != context(self.method, public):
-            raise InvalidSession("the session is for another method or public state", party=name)
-        if dict(public.task.max_rows).get(name) != self.max_rows:
-            raise InvalidSession("the task has another bound on this client's rows", party=name)
+        if self.pinned is not None:
+            session.check_pinned(self.pinned)
+        self._check_policy(session)
+        self._check_task(session, enrolment, opening.public.task)
+        receiver = receiver_of(self.protocol, session)
+        name, public = self.data.name, opening.public
+        position = enter(self._position, session, self.method, opening, receiver, name)
+        if position.party is not None:
+            # Another party would have other entropy, and know nothing of what this one signed.
+            return position.party
         self._check_privacy(session, public)
         party = self.protocol.client(
             session, enrolment, lambda entropy: self.contribute(public, entropy)
         )
-        self._count(session, public.task)
         # Last: what is refused costs nothing.
         if self.ledger is not None:
             self.ledger.authorise(self.lineage, session=session.id, **self.charge(public))
+        self._position = replace(position, party=party)
         return party
 
     def contribute(self, public: PublicState, entropy: bytes) -> Integers:
@@ -159,57 +170,72 @@ class FederationClient:
             mechanism=mechanism.describe(),
         )
 
-    def _count(self, session: Session, task: Task) -> None:
-        """Take part once in each of the run's sums, all of one task."""
-        name = self.data.name
-        if self._task is None:
-            self._task = task
-        if encode(task) != encode(self._task):
-            raise InvalidSession("another task than in the rounds before", party=name)
-        # Two sums of one round that differ by one client show that client.
-        if self._joined.setdefault(session.context, session.id) != session.id:
-            raise InvalidSession("this client has joined another session of this round", party=name)
-        if len(self._joined) > self.method.sums:
-            del self._joined[session.context]
-            raise InvalidSession(
-                f"the run has {self.method.sums} rounds, and this client has joined them all",
-                party=name,
-                fix="begin a new run",
+    def _check_policy(self, session: Session) -> None:
+        if session.min_cohort < self.min_cohort or session.corrupt < self.corrupt:
+            raise self._refused(
+                f"minimum cohort {session.min_cohort} with {session.corrupt} declared corrupt; "
+                f"this client wants ≥ {self.min_cohort} and ≥ {self.corrupt}"
             )
+        if self.same_set and session.header.round > 1 and not session.header.same_set:
+            raise self._refused(
+                "the session does not hold its sum to the last round's clients, as this client "
+                "wants"
+            )
+
+    def _check_task(self, session: Session, enrolment: Enrolment, task: Task) -> None:
+        """Compare the task with this client's data, whose owner alone knows them."""
+        if enrolment.member.bound != self.max_rows:
+            raise self._refused("the enrolment has another bound on this client's rows")
+        if self.max_rows > task.client_rows:
+            raise self._refused(
+                f"the task has room for {task.client_rows} rows of a client, this one declares "
+                f"{self.max_rows}"
+            )
+        if task.clients != len(session.clients):
+            raise self._refused(
+                f"the task is for {task.clients} clients, the session has {len(session.clients)}"
+            )
+        width = self.data.features.shape[1]
+        if width != task.feature_dim:
+            raise self._refused(
+                f"the task's rows have {task.feature_dim} features, this client's {width}"
+            )
+        if self.classes is not None and self.classes != task.classes:
+            raise self._refused(f"the task's classes are not this client's, {list(self.classes)}")
+        if self.backbone is not None and self.backbone != task.backbone:
+            raise self._refused("the task's backbone is not the one that made this client's rows")
+
+    def _refused(self, what: str) -> InvalidSession:
+        return InvalidSession(what, party=self.data.name)
 
     def _check_privacy(self, session: Session, public: PublicState) -> None:
         """Trust nobody's promise but one's own, and nobody's arithmetic."""
-        name, mechanism = self.data.name, public.task.mechanism
+        mechanism = public.task.mechanism
         promised = mechanism.privacy if mechanism is not None else None
         if promised != self.privacy:
-            raise InvalidSession(
-                f"the task promises {promised}, this client wants {self.privacy}", party=name
-            )
+            raise self._refused(f"the task promises {promised}, this client wants {self.privacy}")
         if mechanism is None:
             return
         if not self.protocol.hides_vectors and mechanism.shares > 1:
-            raise InvalidSession(
+            raise self._refused(
                 f"protocol '{self.protocol.name}' shows this client's vector, which has only one "
-                f"of {mechanism.shares} shares of the noise",
-                party=name,
+                f"of {mechanism.shares} shares of the noise"
             )
         try:
             this_noisy_sum(self.method, public).check()
         except ConfigError as error:
-            raise InvalidSession(f"round {len(self._joined) + 1}: {error}", party=name) from None
+            raise self._refused(f"round {session.header.round}: {error}") from None
         if mechanism.rounds < self.method.sums:
-            raise InvalidSession(
-                f"noise for {mechanism.rounds} sums, the method takes {self.method.sums}",
-                party=name,
+            raise self._refused(
+                f"noise for {mechanism.rounds} sums, the method takes {self.method.sums}"
             )
         if mechanism.clients != len(session.clients):
-            raise InvalidSession(
-                f"noise from {mechanism.clients} clients, the session has {len(session.clients)}",
-                party=name,
+            raise self._refused(
+                f"noise from {mechanism.clients} clients, the session has {len(session.clients)}"
             )
-        if session.min_cohort < mechanism.min_cohort or session.corrupt > mechanism.colluders:
-            raise InvalidSession(
+        conceded = max(session.corrupt, self.protocol.colluders(len(session.clients)))
+        if session.min_cohort < mechanism.min_cohort or conceded > mechanism.colluders:
+            raise self._refused(
                 f"noise for a minimum cohort of {mechanism.min_cohort} with {mechanism.colluders} "
-                f"colluders, the session's are {session.min_cohort} and {session.corrupt}",
-                party=name,
+                f"colluders, the session's are {session.min_cohort} and {conceded}"
             )

@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 
 from protocols.errors import InvalidSession, ProtocolError
-from protocols.identity import VERIFY_KEY_BYTES, Identity
+from protocols.identity import Identity
 from protocols.protocol import Protocol, roles
-from protocols.session import CLIENT, check_name
+from protocols.roster import CLIENT, Line, Roster, check_name
 from secure_afl.errors import ConfigError, DataError
 
 ROSTER = "roster.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class RosterLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -30,16 +30,28 @@ class RosterLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     verify_key: str
 
 
-class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The public file."""
+class RosterFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The public file: an edition of the roster, counted up at every change."""
 
     format_version: int
+    number: int
     members: tuple[RosterLine, ...]
 
-    @property
-    def known(self) -> dict[str, tuple[str, bytes]]:
-        """Name to role and signing key, 32 bytes: what `Session.check_known` takes."""
-        return {line.name: (line.role, bytes.fromhex(line.verify_key)) for line in self.members}
+    @classmethod
+    def of(cls, roster: Roster) -> "RosterFile":
+        """Write a roster for people to compare."""
+        lines = (RosterLine(n.name, n.role, n.verify_key.hex()) for n in roster.lines)
+        return cls(FORMAT_VERSION, roster.number, tuple(lines))
+
+    def roster(self) -> Roster:
+        """Return the roster that is written here.
+
+        Raises:
+            InvalidSession: a name or key twice, or one that no party can have.
+            ValueError: a key that is not hexadecimal.
+        """
+        lines = (Line(n.name, n.role, bytes.fromhex(n.verify_key)) for n in self.members)
+        return Roster.of(lines, self.number)
 
 
 @dataclass(frozen=True)
@@ -58,22 +70,36 @@ class Keys:
         return {name: self._identity(name, CLIENT) for name in names}
 
     def coordinators(self, protocol: Protocol) -> dict[str, Identity]:
-        """Map default name to identity of each coordinator, by role and in roster order."""
-        lines = [line for line in self.roster.members if line.role != CLIENT]
-        found = {}
-        for name, role in protocol.coordinators().items():
-            line = next((line for line in lines if line.role == role), None)
-            if line is None:
+        """Map default name to identity of each coordinator, by role and in the roster's order.
+
+        Raises:
+            ConfigError: the roster has fewer or more parties in a role than the protocol, or no
+                identity of one.
+        """
+        wanted = protocol.coordinators()
+        found: dict[str, Identity] = {}
+        for role in dict.fromkeys(wanted.values()):
+            names = [name for name, theirs in wanted.items() if theirs == role]
+            lines = [line for line in self.roster.lines if line.role == role]
+            if len(lines) < len(names):
                 raise ConfigError(
                     f"the roster has too few parties in role '{role}'; make one: "
-                    f"secure-afl keygen {name} --role {role}"
+                    f"secure-afl keygen {names[len(lines)]} --role {role}"
                 )
-            lines.remove(line)
-            found[name] = self._identity(line.name, role)
+            if len(lines) > len(names):
+                # Otherwise whoever forms the sessions would choose among them.
+                raise ConfigError(
+                    f"the roster has {len(lines)} parties in role '{role}', the protocol takes "
+                    f"{len(names)}; make a roster of exactly those that take part"
+                )
+            found |= {
+                name: self._identity(line.name, role)
+                for name, line in zip(names, lines, strict=True)
+            }
         return found
 
     def _identity(self, name: str, role: str) -> Identity:
-        line = next((line for line in self.roster.members if line.name == name), None)
+        line = self.roster.by_name.get(name)
         identity = self.identities.get(name)
         if line is None or line.role != role or identity is None:
             raise ConfigError(
@@ -97,15 +123,15 @@ def generate(names: Sequence[str], role: str, folder: Path) -> Roster:
             check_name(name)
         except InvalidSession as error:
             raise ConfigError(str(error)) from None
-    roster = load_roster(folder) if (folder / ROSTER).exists() else Roster(FORMAT_VERSION, ())
-    taken = sorted(set(names) & roster.known.keys())
+    roster = load_roster(folder) if (folder / ROSTER).exists() else Roster(0, ())
+    taken = sorted(set(names) & roster.by_name.keys())
     if taken or len(set(names)) != len(names):
         raise ConfigError(f"{(taken or list(names))[0]!r} has a key already; choose another name")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be made ({error.strerror}); name another") from None
-    lines = list(roster.members)
+    lines = list(roster.lines)
     for name in names:
         identity = Identity.generate(name)
         # Created for its owner alone, and never over an existing key.
@@ -118,9 +144,9 @@ def generate(names: Sequence[str], role: str, folder: Path) -> Roster:
             raise ConfigError(f"{folder} cannot be written ({error.strerror})") from None
         with os.fdopen(file, "wb") as opened:
             opened.write(identity.save())
-        lines.append(RosterLine(name, role, identity.verify_key.hex()))
-    roster = Roster(FORMAT_VERSION, tuple(lines))
-    text = msgspec.json.format(msgspec.json.encode(roster), indent=2)
+        lines.append(Line(name, role, identity.verify_key))
+    roster = Roster.of(lines, roster.number + 1)
+    text = msgspec.json.format(msgspec.json.encode(RosterFile.of(roster)), indent=2)
     (folder / ROSTER).write_bytes(text + b"\n")
     return roster
 
@@ -133,15 +159,16 @@ def load_roster(folder: Path) -> Roster:
     """
     path = folder / ROSTER
     try:
-        roster = msgspec.json.decode(path.read_bytes(), type=Roster)
-        keys = [key for _, key in roster.known.values()]
-    except (OSError, ValueError) as error:
+        text = path.read_bytes()
+        version = msgspec.json.decode(text, type=_Versioned).format_version
+        if version == FORMAT_VERSION:
+            return msgspec.json.decode(text, type=RosterFile).roster()
+    except (OSError, ValueError, InvalidSession) as error:
         raise DataError(f"{path} is no roster: {error}; make one with secure-afl keygen") from None
-    if any(len(key) != VERIFY_KEY_BYTES for key in keys) or len(roster.known) < len(roster.members):
-        raise DataError(f"{path} repeats a name, or has a key of the wrong length")
-    if roster.format_version != FORMAT_VERSION:
-        raise DataError(f"{path} has format {roster.format_version}, wanted {FORMAT_VERSION}")
-    return roster
+    raise DataError(
+        f"{path} has format {version}, wanted {FORMAT_VERSION}; make keys anew with "
+        "secure-afl keygen"
+    )
 
 
 def load_keys(folder: Path) -> Keys:
@@ -152,18 +179,22 @@ def load_keys(folder: Path) -> Keys:
     """
     roster = load_roster(folder)
     identities = {}
-    for name, (_, key) in roster.known.items():
-        path = _identity_path(folder, name)
+    for line in roster.lines:
+        name, path = line.name, _identity_path(folder, line.name)
         if not path.exists():
             continue
         try:
             identity = Identity.load(path.read_bytes())
         except (OSError, ProtocolError) as error:
             raise DataError(f"{path}: {error}") from None
-        if (identity.name, identity.verify_key) != (name, key):
+        if (identity.name, identity.verify_key) != (name, line.verify_key):
             raise DataError(f"{path} is not the identity that the roster names '{name}'")
         identities[name] = identity
     return Keys(roster, identities)
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    format_version: int
 
 
 def _identity_path(folder: Path, name: str) -> Path:

@@ -42,7 +42,8 @@ def is_exact(
 ) -> bool:
     """Compare a released sum, bit for bit, with the sum in the clear.
 
-    For row-additive methods also with the vector of the pooled rows.
+    For row-additive methods also with the vector of the pooled rows. A sum out of its bounds makes
+    no claim to be exact.
     """
     included = [members[name] for name in released.included]
     clear = np.sum([member.vector for member in included], axis=0)
@@ -52,4 +53,4 @@ def is_exact(
         everybody = pooled([member.data for member in included])
         vector = method.contribute(public, everybody, {}, b"")
         exact = exact and np.array_equal(released.total, vector + noise)
-    return exact
+    return exact and not released.outside

@@ -151,6 +151,8 @@ class Report(msgspec.Struct, frozen=True):
         ridge: λ, or β for FedHiP; null for methods without.
         exact: the decoded sum equals the clients' integer vectors added in the clear, and those of
             the pooled rows, plus the noise that was added; bit for bit, computed by this run.
+        outside: entries of the sum that break their bounds, by block; where there are any, a
+            client lied, and the model is made of a wrong sum all the same.
         privacy: the differential-privacy guarantee, or null.
         warnings: what a reader should know before trusting the protection.
     """
@@ -173,6 +175,7 @@ class Report(msgspec.Struct, frozen=True):
     accuracy: Accuracy
     bytes: Bytes
     seconds: Seconds
+    outside: dict[str, int] = {}
     privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()
     settings: dict[str, Any] = {}

@@ -93,7 +93,7 @@ def report_run(
     """
     method, protocol, privacy = terms.method, terms.protocol, terms.privacy
     last = rounds[-1]
-    enrolled = len(task.max_rows)
+    enrolled = task.clients
     hides_rows = privacy is not None and not privacy.rows_are_public
     return Report(
         method=method.name,
@@ -117,6 +117,7 @@ def report_run(
             plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(task.classes)),
         ),
         seconds=seconds,
+        outside=dict(last.released.outside),
         privacy=(
             None
             if privacy is None

@@ -1,27 +1,69 @@
-"""The server's half of a federation: the public state, and the sessions of its rounds."""
+"""The coordinators' half of a federation: who forms the sessions, and who carries them."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 
-from protocols.identity import Enrolment
-from protocols.party import Sum
-from protocols.protocol import form_session
+from protocols.errors import InvalidSession
+from protocols.identity import Enrolment, Member
+from protocols.party import Entropy, Party, Sum
+from protocols.protocol import form_session, receiver_of
+from protocols.release import Release, commit
+from protocols.roster import Roster
 from protocols.session import Session
-from secure_afl.federation.sums import context, sum_layout, this_noisy_sum
+from protocols.spool import Spool
+from secure_afl.errors import OutOfBoundsTotal
+from secure_afl.federation.rounds import (
+    Ended,
+    History,
+    Opening,
+    Position,
+    context_of,
+    enter,
+    reveals_total,
+    state_digest,
+)
+from secure_afl.federation.sums import sum_layout, this_noisy_sum
 from secure_afl.federation.task import Terms
-from secure_afl.methods.method import Task
+from secure_afl.methods.method import PublicState, Task
 
 
 class FederationServer:
-    """The coordinators' half: the public state, and the sessions of its rounds."""
+    """The half that keeps the public state and forms the sessions; it needs public keys only.
 
-    def __init__(self, terms: Terms, task: Task) -> None:
+    Args:
+        terms: method, protocol and promise.
+        task: planned from declarations.
+        roster: the federation's; None makes one of each session's parties, for simulations.
+        same_set: sums of later rounds are over the clients of the first.
+        accept_outside: a sum out of its bounds makes a model all the same.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        task: Task,
+        *,
+        roster: Roster | None = None,
+        same_set: bool = False,
+        accept_outside: bool = False,
+    ) -> None:
         self.method = terms.method
         self.protocol = terms.protocol
-        self.public = terms.method.begin(task)
+        self.public: PublicState = terms.method.begin(task)
+        self.history = History(state_digest(self.public))
+        self._roster = roster
+        self._same_set = same_set
+        self._accept_outside = accept_outside
+        self._ended: Ended | None = None
+
+    @property
+    def opening(self) -> Opening:
+        """What every party of the next round is told beside its session."""
+        return Opening(self.public, self.history, self._ended)
 
     def form(
-        self, enrolments: Mapping[str, Enrolment], nonce: bytes, min_cohort: int, corrupt: int
+        self, members: Iterable[Member], nonce: bytes, min_cohort: int, corrupt: int
     ) -> Session | None:
         """Form the session of the next round; None when there is no next."""
         layout = sum_layout(self.method, self.public)
@@ -29,18 +71,107 @@ class FederationServer:
             return None
         return form_session(
             self.protocol,
-            enrolments,
+            members,
             nonce,
             layout,
             min_cohort=min_cohort,
             corrupt=corrupt,
-            context=context(self.method, self.public),
+            context=context_of(self.method, self.public.task, self.history),
+            round=len(self.history.links) + 1,
+            same_set=self.history.first_set if self._same_set else b"",
+            roster=self._roster,
         )
 
-    def absorb(self, released: Sum) -> None:
-        """Move the public state on by a round's sum; centrally placed noise comes in here."""
+    def absorb(self, session: Session, released: Sum, release: Release, salt: bytes) -> None:
+        """Move the public state on by a round's sum; centrally placed noise comes in here.
+
+        Args:
+            salt: what opens the release's commitment to the sum, 32 bytes.
+
+        Raises:
+            BadSignature, InvalidSession: the release is not what the session's receiver signed
+                about this sum.
+            OutOfBoundsTotal: entries of the sum break their bounds.
+        """
+        release.check(receiver_of(self.protocol, session))
+        signed = release.session, release.total, release.included
+        bits = session.bits(released.included)
+        if signed != (session.id, commit(released.total, salt), bits):
+            raise InvalidSession("the release is of another sum", party="server")
+        if released.outside and not self._accept_outside:
+            raise OutOfBoundsTotal(released.outside)
         total = released.total
         mechanism = self.public.task.mechanism
         if mechanism is not None and mechanism.privacy.placement == "central":
             total = total + this_noisy_sum(self.method, self.public).share(secrets.token_bytes(32))
-        self.public = self.method.absorb(self.public, total, released.included)
+        before = self.public
+        self.public = self.method.absorb(before, total, released.included)
+        self.history = self.history.then(release, self.public)
+        shown = reveals_total(self.method, self.public.task)
+        self._ended = Ended(before, total, salt) if shown else None
+
+
+class FederationCoordinator:
+    """One coordinator's half: what it insists on before its party says anything.
+
+    Args:
+        name: of the party.
+        terms: method, protocol and promise.
+        pinned: the roster that this coordinator has; None, in simulations, trusts the session's.
+        same_set: it insists on the same clients in all rounds, as `FederationClient` may.
+    """
+
+    def __init__(
+        self, name: str, terms: Terms, pinned: Roster | None = None, *, same_set: bool = False
+    ) -> None:
+        self.name = name
+        self.method = terms.method
+        self.protocol = terms.protocol
+        self.pinned = pinned
+        self.same_set = same_set
+        self._position: Position | None = None
+
+    def join(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        opening: Opening,
+        *,
+        spool: Spool | None = None,
+        entropy: Entropy = secrets.token_bytes,
+    ) -> Party:
+        """Return this coordinator's party, once the session is for the next round of this run.
+
+        There is one party a session: to join again returns the same.
+
+        Raises:
+            InvalidSession: parties that are not pinned, clients whose declared bounds do not add up
+                to the task's, or a round that does not follow from those before.
+        """
+        if self.pinned is not None:
+            session.check_pinned(self.pinned)
+        self._check_bounds(session, opening.public.task)
+        if self.same_set and session.header.round > 1 and not session.header.same_set:
+            raise self._refused("the session does not hold its sum to the last round's clients")
+        receiver = receiver_of(self.protocol, session)
+        position = enter(self._position, session, self.method, opening, receiver, self.name)
+        if position.party is not None:
+            return position.party
+        party = self.protocol.coordinator(session, enrolment, spool=spool, entropy=entropy)
+        self._position = replace(position, party=party)
+        return party
+
+    def _check_bounds(self, session: Session, task: Task) -> None:
+        """Add up what the clients declare, of whom each knows its own bound only."""
+        if session.members is None:
+            raise self._refused("a coordinator needs the clients' enrolments")
+        bounds = [member.bound for member in session.members]
+        found = len(bounds), sum(bounds), max(bounds, default=0)
+        if found != (task.clients, task.total_rows, task.client_rows) or min(bounds) < 1:
+            raise self._refused(
+                f"{found[0]} clients declare {found[1]} rows, the greatest {found[2]}; the task "
+                f"says {task.clients}, {task.total_rows} and {task.client_rows}"
+            )
+
+    def _refused(self, what: str) -> InvalidSession:
+        return InvalidSession(what, party=self.name)

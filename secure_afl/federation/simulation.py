@@ -9,6 +9,7 @@ from protocols.identity import Enrolment, Identity
 from protocols.network import FaultPlan, Network
 from protocols.party import Party
 from protocols.protocol import Protocol, enrol, new_nonce
+from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
@@ -18,8 +19,9 @@ from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
 from secure_afl.federation.report import Accuracy
 from secure_afl.federation.result import Result, Round, measure_seconds, report_run
+from secure_afl.federation.rounds import Opening
 from secure_afl.federation.scores import check_scored, score, score_private
-from secure_afl.federation.server import FederationServer
+from secure_afl.federation.server import FederationCoordinator, FederationServer
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods.afl import DEFAULT_RIDGE
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
@@ -65,6 +67,10 @@ class Federation:
         keys: long-lived identities, and the roster that every client pins; by default new
             identities that nobody has pinned.
         privacy: what the run promises about single examples or clients; None adds no noise.
+        same_set: sums of later rounds are over the clients of the first; by default in exact runs
+            of many rounds below 50 clients.
+        accept_outside: a sum with entries out of their bounds makes a model, which is marked; for
+            methods of one sum.
         ledger, lineages: where the clients account for what is released about their data, and
             what it knows these by, per client's name; by default the name.
     """
@@ -82,6 +88,8 @@ class Federation:
         backbone: bytes = bytes(32),
         keys: Keys | None = None,
         privacy: Privacy | None = None,
+        same_set: bool | None = None,
+        accept_outside: bool = False,
         ledger: Ledger | None = None,
         lineages: Mapping[str, str] | None = None,
     ) -> None:
@@ -89,6 +97,11 @@ class Federation:
             raise ConfigError(
                 f"method {method!r} and protocol {protocol!r}; wanted instances, as in "
                 "Federation(AFL(), Additive())"
+            )
+        if accept_outside and method.sums > 1:
+            raise ConfigError(
+                f"accept_outside with {method.sums} sums; allowed: with one, for a wrong sum among "
+                "several would go into all that follow. Leave it out"
             )
         self.terms = Terms(method, protocol, privacy)
         self.feature_bits = feature_bits
@@ -98,6 +111,8 @@ class Federation:
         self.corrupt = corrupt
         self.backbone = backbone
         self.keys = keys
+        self.same_set = same_set
+        self.accept_outside = accept_outside
         self.ledger = ledger
         self.lineages = lineages or {}
 
@@ -129,13 +144,14 @@ class Federation:
         Raises:
             DataError, ConfigError: input or settings that cannot be used, before anything is sent.
             ProtocolError: a session that was refused or aborted.
+            OutOfBoundsTotal: a sum whose entries break their bounds, for a client lied.
         """
         clients = list(clients)
         names = self._check_input(clients, classes, test, holdout, drop)
         declared = self._declare(clients, names, max_rows)
         task = plan_task(self.terms, declared)
         members = self._members(clients, declared)
-        server = FederationServer(self.terms, task)
+        server = self._server(task, len(members))
         if self.ledger is not None:
             # All or none: a sum that one client refuses should cost the others nothing.
             for member in members.values():
@@ -147,7 +163,11 @@ class Federation:
         rounds, solve_seconds = self._rounds(declared, server, members, plan, record)
         begin = time.perf_counter()
         model = self.terms.method.model(server.public)
-        personal = {name: member.personalise(server.public) for name, member in members.items()}
+        # What is known to be wrong somewhere is passed on to nobody.
+        sound = not any(round_.released.outside for round_ in rounds)
+        personal = {
+            name: member.personalise(server.public) for name, member in members.items() if sound
+        }
         solve_seconds += time.perf_counter() - begin
 
         included = [members[name].data for name in rounds[-1].released.included]
@@ -176,10 +196,12 @@ class Federation:
             clients, self._check_input(clients, classes, None, (), ()), max_rows
         )
         members = self._members(clients, declared)
-        server = FederationServer(self.terms, plan_task(self.terms, declared))
-        formed = self._form(declared, server, self._identities(members))
+        server = self._server(plan_task(self.terms, declared), len(members))
+        identities = self._identities(members)
+        formed = self._form(declared, server, identities)
         assert formed is not None, "a method has at least one round"
-        parties = self._parties(*formed, server.public, members)
+        coordinators = self._coordinators(identities, len(members))
+        parties = self._parties(*formed, server.opening, coordinators, members)
         return FirstSession(formed[0], server.public, parties, members)
 
     def _check_input(
@@ -228,9 +250,12 @@ class Federation:
                 self.terms,
                 data,
                 bounds[data.name],
-                self.keys.roster.known if self.keys else None,
+                self._pinned,
+                classes=declared.classes,
+                backbone=declared.backbone,
                 min_cohort=declared.min_cohort,
                 corrupt=self.corrupt,
+                same_set=self._same_set(len(clients)),
                 ledger=self.ledger,
                 lineage=self.lineages.get(data.name),
             )
@@ -247,15 +272,18 @@ class Federation:
     ) -> tuple[list[Round], float]:
         """Run all blind sums; returns them, and the seconds that the server spent on them."""
         identities = self._identities(members)
+        coordinators = self._coordinators(identities, len(members))
         rounds: list[Round] = []
         seconds = 0.0
         while formed := self._form(declared, server, identities):
             session, enrolments = formed
             log.info("round %d: %r", len(rounds) + 1, session)
-            rounds.append(self._round(session, enrolments, server, members, plan, record))
+            parties = self._parties(session, enrolments, server.opening, coordinators, members)
+            network = Network(parties, plan, record=record)
+            rounds.append(self._round(session, server.public, network, members))
             log.info("round %d: %r", len(rounds), rounds[-1].released)
             begin = time.perf_counter()
-            server.absorb(rounds[-1].released)
+            server.absorb(session, rounds[-1].released, network.release, network.release_salt)
             seconds += time.perf_counter() - begin
         return rounds, seconds
 
@@ -277,40 +305,40 @@ class Federation:
         """Form the session of the next round; None when there is no next."""
         nonce = new_nonce()
         clients, coordinators = identities
-        enrolments = enrol(self.terms.protocol, clients, nonce, coordinators)
-        session = server.form(enrolments, nonce, declared.min_cohort, self.corrupt)
+        bounds = dict(declared.max_rows)
+        enrolments = enrol(self.terms.protocol, clients, nonce, coordinators, bounds)
+        members = [enrolment.member for enrolment in enrolments.values()]
+        session = server.form(members, nonce, declared.min_cohort, self.corrupt)
         return None if session is None else (session, enrolments)
 
     def _parties(
         self,
         session: Session,
         enrolments: Mapping[str, Enrolment],
-        public: PublicState,
+        opening: Opening,
+        coordinators: Mapping[str, FederationCoordinator],
         members: Mapping[str, RecordingClient],
     ) -> list[Party]:
         """Make the parties of a session, coordinators first."""
-        coordinators = [
-            self.terms.protocol.coordinator(session, enrolments[name])
-            for name in enrolments
-            if name not in members
+        carriers = [
+            coordinator.join(session, enrolments[name], opening)
+            for name, coordinator in coordinators.items()
         ]
-        return coordinators + [
-            member.join(session, enrolments[name], public) for name, member in members.items()
+        # Clients share one view of the session in one process; it has no enrolments but their own.
+        view = Session(session.header, session.roster)
+        return carriers + [
+            member.join(view, enrolments[name], opening) for name, member in members.items()
         ]
 
     def _round(
         self,
         session: Session,
-        enrolments: Mapping[str, Enrolment],
-        server: FederationServer,
+        public: PublicState,
+        network: Network,
         members: Mapping[str, RecordingClient],
-        plan: FaultPlan,
-        record: bool,
     ) -> Round:
-        public = server.public
-        parties = self._parties(session, enrolments, public, members)
-        network = Network(parties, plan, record=record)
         released = network.run()
+        recorded = network.transcript is not None
         return Round(
             session,
             public,
@@ -320,8 +348,34 @@ class Federation:
             network.sent_bytes,
             network.seconds,
             network.transcript,
-            {name: member.added_noise for name, member in members.items()} if record else {},
+            {name: member.added_noise for name, member in members.items()} if recorded else {},
         )
+
+    def _server(self, task: Task, clients: int) -> FederationServer:
+        return FederationServer(
+            self.terms,
+            task,
+            roster=self._pinned,
+            same_set=self._same_set(clients),
+            accept_outside=self.accept_outside,
+        )
+
+    def _coordinators(
+        self, identities: tuple[dict[str, Identity], dict[str, Identity]], clients: int
+    ) -> dict[str, FederationCoordinator]:
+        names = [identity.name for identity in identities[1].values()]
+        same_set = self._same_set(clients)
+        return {
+            name: FederationCoordinator(name, self.terms, self._pinned, same_set=same_set)
+            for name in names
+        }
+
+    def _same_set(self, clients: int) -> bool:
+        return self.terms.keeps_same_set(clients) if self.same_set is None else self.same_set
+
+    @property
+    def _pinned(self) -> Roster | None:
+        return self.keys.roster if self.keys else None
 
     def _score(
         self,

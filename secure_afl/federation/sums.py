@@ -1,21 +1,10 @@
-"""The next blind sum of a method: its layout, its context, and its noise."""
-
-import hashlib
+"""The next blind sum of a method: its layout and its noise."""
 
 import msgspec
 
-from protocols.codec import domain_tag, encode
 from protocols.layout import Layout
 from secure_afl.methods.method import AnyMethod, PublicState, Task
 from secure_afl.privacy.mechanism import NoisySum
-
-
-def context(method: AnyMethod, public: PublicState) -> bytes:
-    """Hash what a round's sum is for: method, its parameters, and the public state.
-
-    The hash is SHA-256.
-    """
-    return hashlib.sha256(encode((domain_tag("context"), method, public))).digest()
 
 
 def sum_layout(method: AnyMethod, public: PublicState) -> Layout | None:

@@ -19,6 +19,7 @@ from secure_afl.privacy.mechanism import Mechanism, Privacy
 
 # Fewer bits than this cost accuracy, which a wider ring does not.
 LEAST_DEFAULT_BITS = 8
+SAME_SET_BELOW = 50
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,22 @@ class Terms:
     privacy: Privacy | None = None
 
     def default_cohort(self, clients: int) -> int:
-        """Return a majority; of noise shares nine tenths, for each that may miss costs accuracy."""
+        """Return a majority; of noise shares nine tenths, for each that may miss costs accuracy.
+
+        It is no less than two beyond those who may work with a coordinator.
+        """
+        least = self.protocol.colluders(clients) + 2
         if self.privacy is None or self.privacy.placement == "central":
-            return majority(clients)
-        return max(2, clients - clients // 10)
+            return max(least, majority(clients))
+        return max(least, clients - clients // 10)
+
+    def keeps_same_set(self, clients: int) -> bool:
+        """Say whether later sums keep to the first one's clients where nobody has decided.
+
+        Without noise two sums show whoever is in one of them only, and among few clients one more
+        or less is easily arranged; among many, one that vanishes should not end a run.
+        """
+        return self.method.sums > 1 and self.privacy is None and clients < SAME_SET_BELOW
 
     def colluders(self, clients: int, min_cohort: int, corrupt: int) -> int:
         """Return how many clients' shares of the noise an attacker may know."""
@@ -109,8 +122,16 @@ def plan_task(terms: Terms, declared: Declared) -> Task:
 
     def task(bits: int) -> Task:
         quantiser = Quantiser(bits, declared.row_mode, declared.clip)
+        bounds = [bound for _, bound in declared.max_rows]
         exact = Task(
-            declared.dim, declared.classes, quantiser, declared.max_rows, declared.backbone, run
+            feature_dim=declared.dim,
+            classes=declared.classes,
+            quantiser=quantiser,
+            total_rows=sum(bounds),
+            client_rows=max(bounds),
+            clients=len(bounds),
+            backbone=declared.backbone,
+            run=run,
         )
         return exact if terms.privacy is None else _with_noise(exact, terms.privacy)
 
@@ -139,9 +160,9 @@ def plan_task(terms: Terms, declared: Declared) -> Task:
 
 
 def _ring_bits(method: AnyMethod, task: Task) -> float:
+    """Return the widest ring of the sums that the method foresees; infinite if none holds one."""
     try:
-        layout = sum_layout(method, method.begin(task))
+        layouts = [sum_layout(method, public) for public in method.foreseen(task)]
     except WouldOverflow:
         return inf
-    assert layout is not None, "a method has at least one round"
-    return layout.ring_bits
+    return max(layout.ring_bits for layout in layouts if layout is not None)

@@ -24,7 +24,7 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     found = []
     if not protocol.hides_vectors:
         found.append(f"Protocol '{protocol.name}' protects {protocol.protects}.")
-    found += protocol.advice(len(task.max_rows))
+    found += protocol.advice(task.clients)
     if task.mechanism is not None:
         return tuple(found)
     rows = sum(len(data) for data in clients)

@@ -64,6 +64,7 @@ class AFL(Method[AFLPublic], frozen=True, tag="afl"):
     prefers_fewer_dimensions = True
     auditable = True
     releases_statistics = True
+    ignores = ("same_set",)
     ridge: Ridge = None
 
     def __post_init__(self) -> None:
@@ -128,6 +129,7 @@ def task_layout(task: Task) -> Layout:
         len(task.classes),
         task.quantiser,
         task.total_rows,
+        task.client_rows,
         counts=_releases_counts(task),
     )
 
@@ -138,7 +140,7 @@ def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
         task.quantiser.scale,
         privacy.unit,
         privacy.neighbours,
-        max(rows for _, rows in task.max_rows),
+        task.client_rows,
         privacy.cross_weight,
         privacy.counts_weight,
     )

@@ -16,7 +16,7 @@ from protocols.layout import Integers, Layout
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.checks import check_choice, settle_float, settle_int
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.method import METHODS, Memory, Method, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.methods.networks.architecture import Linear
@@ -85,7 +85,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
 
     public = AveragingPublic
     releases_updates = True
-    ignores = ("feature_bits", "cross_weight")
+    ignores = ("feature_bits", "cross_weight", "accept_outside")
     rounds: Annotated[
         int, Meta(ge=1, le=MAX_ROUNDS, description="blind sums.", extra={"metavar": "N"})
     ] = 100
@@ -147,6 +147,20 @@ class Averaging(Method[AveragingPublic], frozen=True):
         """
         rng = np.random.default_rng(self.seed)
         return AveragingPublic(task, self.architecture.initial(task, rng), 0)
+
+    def check(self, public: AveragingPublic, round: int) -> None:
+        """Check that parameters are the architecture's, finite, and of this round.
+
+        Raises:
+            DataError: they are not.
+        """
+        wanted = self.begin(public.task).parameters.shape
+        if public.parameters.shape != wanted or not np.isfinite(public.parameters).all():
+            raise DataError(
+                f"parameters {list(public.parameters.shape)}, wanted {list(wanted)} finite numbers"
+            )
+        if public.round != round - 1:
+            raise DataError(f"a state of round {public.round + 1}, wanted {round}")
 
     def layout(self, public: AveragingPublic) -> Layout | None:
         """Return blocks for p update entries and one weight; None after `rounds`.
@@ -227,11 +241,13 @@ class Averaging(Method[AveragingPublic], frozen=True):
         return 1.0
 
     def _total_weight(self, task: Task) -> int:
-        return task.total_rows if self.weighted else len(task.max_rows)
+        return task.total_rows if self.weighted else task.clients
 
     def _layout(self, public: AveragingPublic) -> Layout:
         task = public.task
-        return self.quantiser(task).layout(len(public.parameters), self._total_weight(task))
+        client_weight = task.client_rows if self.weighted else 1
+        total = self._total_weight(task)
+        return self.quantiser(task).layout(len(public.parameters), total, client_weight)
 
     def _recalled(self, public: AveragingPublic, data: ClientData, memory: Memory) -> Floats:
         """Return this round's update, from memory if it is there.

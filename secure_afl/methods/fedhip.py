@@ -70,6 +70,7 @@ class FedHiP(Method[FedHiPPublic], frozen=True, tag="fedhip"):
     row_additive = True
     prefers_fewer_dimensions = True
     releases_statistics = True
+    ignores = ("same_set",)
     personal = True
     sums_of = "afl"
     alpha: Annotated[

@@ -13,6 +13,7 @@ from protocols.registry import Registry
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.errors import ConfigError
 from secure_afl.methods.model import Model
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
@@ -29,7 +30,9 @@ class Task(Wire, frozen=True):
         feature_dim: d.
         classes: names of the C classes.
         quantiser: how rows become integers.
-        max_rows: each client's name and the public bound on its rows that it declares.
+        total_rows: bound on the rows of all clients together; each declares its own as it enrols.
+        client_rows: the greatest bound of one client.
+        clients: how many are enrolled.
         backbone: digest of the backbone that makes the features.
         run: 16 random bytes that tell this run from all others; a client's ledger goes by them.
         mechanism: the noise in every sum, if any.
@@ -38,15 +41,20 @@ class Task(Wire, frozen=True):
     feature_dim: int
     classes: tuple[str, ...]
     quantiser: Quantiser
-    max_rows: tuple[tuple[str, int], ...]
+    total_rows: int
+    client_rows: int
+    clients: int
     backbone: bytes
     run: bytes = b""
     mechanism: Mechanism | None = None
 
-    @property
-    def total_rows(self) -> int:
-        """Bound on the rows of all clients together."""
-        return sum(rows for _, rows in self.max_rows)
+    def __post_init__(self) -> None:
+        most = self.clients * self.client_rows
+        if not (self.clients >= 1 and 1 <= self.client_rows <= self.total_rows <= most):
+            raise ConfigError(
+                f"{self.clients} clients of ≤ {self.client_rows} rows, {self.total_rows} in all: "
+                "the numbers contradict themselves"
+            )
 
 
 class PublicState(Wire, frozen=True, eq=False):
@@ -163,6 +171,14 @@ class Method(Wire, Generic[Public], frozen=True):
     @abstractmethod
     def begin(self, task: Task) -> Public:
         """Return the state that everybody may see, before the first round."""
+
+    def check(self, public: Public, round: int) -> None:
+        """Check that a state which somebody sent is one of a round, counted from 1.
+
+        Raises:
+            DataError: its arrays have other shapes than the task's, or it is of another round.
+        """
+        return None
 
     @abstractmethod
     def layout(self, public: Public) -> Layout | None:

@@ -75,20 +75,20 @@ class UpdateQuantiser:
         # One less than 2^bits leaves room for the rounding within the norm bound.
         return self.clip / ((1 << self.bits) - 1)
 
-    def layout(self, length: int, total_weight: int) -> Layout:
+    def layout(self, length: int, total_weight: int, client_weight: int) -> Layout:
         """Return the layout of the sum of weighted updates (`length` entries) and weights.
 
         The weights are those of the updates.
 
         No integer exceeds the norm of its vector, so that the entries of a client of weight w lie
         in ±w·2^bits, and those of the sum in ±total_weight·2^bits. A sum of weights is at least 1,
-        for nobody weighs nothing: a total of 0 or less is refused when it is decoded.
+        for nobody weighs nothing.
         """
-        bound = total_weight << self.bits
+        bound, addend = total_weight << self.bits, client_weight << self.bits
         return Layout(
             (
-                Block(UPDATE, length, -bound, bound, self.step),
-                Block(WEIGHT, 1, 1, total_weight, 1.0),
+                Block(UPDATE, length, -bound, bound, self.step, -addend, addend),
+                Block(WEIGHT, 1, 1, total_weight, 1.0, 1, client_weight),
             )
         )
 

@@ -249,7 +249,7 @@ class NoisySum:
             )
 
     def widened(self) -> Layout:
-        """Make room in the layout for the noise of all K shares.
+        """Make room in the layout for the noise of all K shares, and of one in each addend.
 
         The room is too small once in 2^64 sums.
 
@@ -262,9 +262,11 @@ class NoisySum:
         def wider(block: Block) -> Block:
             if stds[block.name] == 0:
                 return block
-            noise = tail(stds[block.name], self.mechanism.clients, self.layout.length)
-            room = 1 << noise.bit_length()
-            return Block(block.name, block.length, block.low - room, block.high + room, block.scale)
+            everybody, one = (
+                1 << tail(stds[block.name], shares, self.layout.length).bit_length()
+                for shares in (self.mechanism.clients, 1)
+            )
+            return block.widened(everybody, one)
 
         return Layout(tuple(wider(block) for block in self.layout.blocks))
 

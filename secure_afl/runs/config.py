@@ -212,6 +212,21 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             le=0.5,
         ),
     ] = 0.0
+    same_set: Annotated[
+        bool | None,
+        _about(
+            "Hold the sums of later rounds to the clients of the first: two exact sums show "
+            "whoever is in one only. One drop-out then ends the run. Default: in exact runs of "
+            "many rounds below 50 clients."
+        ),
+    ] = None
+    accept_outside: Annotated[
+        bool,
+        _about(
+            "Make a model even of a sum with entries out of their bounds, for which a client must "
+            "have lied. Its card says so."
+        ),
+    ] = False
     ledger: Annotated[
         Text | None,
         _about(

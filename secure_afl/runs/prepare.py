@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.errors import InvalidSession
-from protocols.session import check_name
+from protocols.roster import check_name
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files

@@ -108,6 +108,8 @@ def make_federation(
         backbone=backbone,
         keys=keys,
         privacy=terms.privacy,
+        same_set=config.same_set,
+        accept_outside=config.accept_outside,
         ledger=ledger,
         lineages=lineages,
     )

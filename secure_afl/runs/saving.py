@@ -48,6 +48,7 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
         "protocol": report.protocol,
         "protects": report.protects,
         "privacy": msgspec.to_builtins(report.privacy),
+        "outside": report.outside,
     }
     out.mkdir(parents=True, exist_ok=True)
     result.model.save(out / "model.safetensors", card)

@@ -201,8 +201,16 @@ def _pairs(privacy: Privacy) -> list[_Canary]:
 
 def _task(privacy: Privacy, cohort: Cohort, method: AFL) -> Task:
     mechanism = Mechanism(privacy, 1, cohort.clients, cohort.dropouts, cohort.colluders)
-    bounds = tuple((name, _MAX_ROWS) for name in cohort.names)
-    task = Task(_DIM, ("a", "b"), Quantiser(MAX_BITS), bounds, bytes(32), mechanism=mechanism)
+    task = Task(
+        feature_dim=_DIM,
+        classes=("a", "b"),
+        quantiser=Quantiser(MAX_BITS),
+        total_rows=_MAX_ROWS * cohort.clients,
+        client_rows=_MAX_ROWS,
+        clients=cohort.clients,
+        backbone=bytes(32),
+        mechanism=mechanism,
+    )
     return calibrated(method, task)
 
 
@@ -250,18 +258,23 @@ class _Trial:
         """Return a sum less what the adversary knows, in units of the noise, (entries,)."""
         members = {name: self._join(name, rows) for name in self._cohort.names}
         nonce = new_nonce()
-        enrolments = enrol(self._terms.protocol, self._identities, nonce, self._coordinators)
+        bounds = dict.fromkeys(self._cohort.names, _MAX_ROWS)
+        enrolments = enrol(
+            self._terms.protocol, self._identities, nonce, self._coordinators, bounds
+        )
         server = FederationServer(self._terms, self._task)
         mechanism = self._task.mechanism
         assert mechanism is not None, "checked before"
-        session = server.form(enrolments, nonce, mechanism.min_cohort, self._corrupt)
+        enrolled = [enrolment.member for enrolment in enrolments.values()]
+        session = server.form(enrolled, nonce, mechanism.min_cohort, self._corrupt)
         assert session is not None, "the first sum"
         coordinators = [
             self._terms.protocol.coordinator(session, enrolments[name])
             for name in self._coordinators
         ]
         parties = [
-            member.join(session, enrolments[name], self._public) for name, member in members.items()
+            member.join(session, enrolments[name], server.opening)
+            for name, member in members.items()
         ]
         gone = dict.fromkeys(self._cohort.dropping, self._terms.protocol.upload_step)
         total = Network([*coordinators, *parties], FaultPlan(vanish=gone)).run().total

@@ -11,9 +11,11 @@ import base64
 import logging
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
+import msgspec
 import numpy as np
 import pytest
 import rich.pretty
@@ -27,6 +29,7 @@ from protocols import (
     FaultPlan,
     Identity,
     Layout,
+    Member,
     Party,
     Protocol,
     new_nonce,
@@ -35,6 +38,7 @@ from protocols.codec import decode, encode
 from protocols.errors import (
     BadKey,
     BadSavedState,
+    BadSeal,
     BadSignature,
     BelowThreshold,
     InvalidSession,
@@ -50,8 +54,9 @@ from protocols.errors import (
     WrongRecipient,
 )
 from protocols.layout import RING_BITS, Integers
-from protocols.message import Message
-from protocols.session import CLIENT
+from protocols.message import MAX_OVERHEAD_BYTES, Message
+from protocols.release import commit, release_salt
+from protocols.roster import CLIENT
 from tests.kit.worlds import (
     Outcome,
     Route,
@@ -64,6 +69,7 @@ from tests.kit.worlds import (
     make_world,
     messages_of,
     mutations,
+    resigned,
     run,
     with_header,
 )
@@ -287,7 +293,7 @@ class ProtocolSuite:
 
             party = (
                 self.protocol.client(
-                    world.session,
+                    world.as_client(),
                     enrolment,
                     lambda _, name=name: world.vectors[name],  # type: ignore[misc]
                     entropy=entropy,
@@ -306,7 +312,7 @@ class ProtocolSuite:
         """Data may change between a crash and the restart; two contents on one key add up."""
         world = started.world
         changed = {name: np.zeros_like(vector) for name, vector in world.vectors.items()}
-        after = World(self.protocol, world.session, world.enrolments, changed)
+        after = replace(world, vectors=changed)
         for name in world.session.clients:
             said = [encode(message) for message in world.load(name, started.saved[name]).pending()]
             try:
@@ -385,8 +391,10 @@ class ProtocolSuite:
                 {"step": route.step + "x"},
                 {"capsule": b""},
                 {"capsule": bytes(len(header.capsule))},
-                {"tag": b""},
-                {"tag": header.tag + b"\0"},
+                {"digest": b""},
+                {"digest": bytes(32)},
+                {"digest": header.digest + b"\0"},
+                {"batch": (*header.batch, header.digest)},
             ):
 
                 def tamper(data: bytes, change: dict[str, Any] = change) -> bytes:
@@ -450,7 +458,7 @@ class ProtocolSuite:
             for name, enrolment in world.enrolments.items()
         }
         members = tuple(enrolment.member for enrolment in enrolments.values())
-        again = world.with_terms(nonce=nonce, roster=members)
+        again = world.with_members(members, nonce=nonce)
         elsewhere = world.with_terms(context=b"c" * 32)
         for session, keys in ((again, enrolments), (elsewhere, world.enrolments)):
             other = Clean(World(self.protocol, session, keys, world.vectors))
@@ -473,6 +481,7 @@ class ProtocolSuite:
         first, *others = world.session.layout.blocks
         renamed = Layout((Block("other", first.length, first.low, first.high), *others))
         rescaled = Layout((Block(first.name, first.length, first.low, first.high, 0.5), *others))
+        wide = msgspec.structs.replace(first, most=first.high + 1)
         odd = world.session.clients[0]
         mine = world.vectors[odd]
         clean = Clean(world)
@@ -480,15 +489,19 @@ class ProtocolSuite:
             {"layout": wider},
             {"layout": renamed},
             {"layout": rescaled},
+            {"layout": Layout((wide, *others))},
             {"min_cohort": self.min_cohort + 1},
             {"corrupt": self.corrupt - 1},
             {"context": b"x" * 32},
-            {"roster": world.session.roster[::-1]},
+            {"round": 2},
+            {"attempt": 1, "void": b"v" * 32},
+            {"same_set": world.session.bits(world.session.clients)},
+            {"enrolments": b"e" * 32},
         ):
-            session = world.with_terms(**terms)
-            extended = np.concatenate([mine, [0]]) if session.layout is wider else mine
+            session = world.as_client(**terms)
+            extended = np.concatenate([mine, [0]]) if session.layout == wider else mine
             vectors = world.vectors | {odd: extended}
-            stranger = World(self.protocol, session, world.enrolments, vectors).party(odd)
+            stranger = replace(world.under(session), vectors=vectors).party(odd)
             # What the stranger says takes the place of what it would say under these terms.
             said = {message.header.recipient: encode(message) for message in stranger.start()}
             if not said:  # a client that is spoken to first
@@ -513,22 +526,19 @@ class ProtocolSuite:
         world = self.world()
         client = world.session.clients[0]
         coordinator = next(iter(self.protocol.coordinators()))
-        roster = world.session.roster
-        few = tuple(m for m in roster if m.name != coordinator)
-        extra = Identity.generate("extra").enrol(
-            self.protocol.coordinators()[coordinator], world.session.nonce
-        )
-        for terms in (
-            {"protocol": self.protocol.name + "x"},
-            {"parameters": world.session.parameters + b"\0"},
-            {"roster": (*roster, extra.member)},
+        few = [member for member in world.members if member.name != coordinator]
+        role = self.protocol.coordinators()[coordinator]
+        extra = Identity.generate("extra").enrol(role, world.session.nonce).member
+        for session in (
+            world.with_terms(protocol=self.protocol.name + "x"),
+            world.with_terms(parameters=world.session.parameters + b"\0"),
+            world.with_members([*world.members, extra]),
         ):
-            session = world.with_terms(**terms)
             for name in (client, coordinator):
                 with pytest.raises(InvalidSession):
                     world.party(name, session)
         with pytest.raises(InvalidSession):
-            world.party(client, world.with_terms(roster=few))
+            world.party(client, world.with_members(few))
 
     def test_a_party_plays_the_role_that_the_roster_gives_it(self) -> None:
         world = self.world()
@@ -541,20 +551,43 @@ class ProtocolSuite:
         with pytest.raises(ProtocolError):
             self.protocol.coordinator(world.session, world.enrolments[client])
 
-    def test_a_party_refuses_a_roster_with_other_keys_of_its_own(self) -> None:
+    def test_a_party_refuses_enrolments_with_other_keys_of_its_own(self) -> None:
         """A substituted sealing key, even one that carries a valid endorsement."""
         world = self.world()
+        vector = world.vectors[world.session.clients[0]]
+        for name in world.names:
+            session = world.with_members(self.twins(world, name))
+            enrolment = world.enrolments[name]
+            make: Callable[[], Party] = partial(self.protocol.coordinator, session, enrolment)
+            if enrolment.member.role == CLIENT:
+                make = partial(self.protocol.client, session, enrolment, lambda _: vector)
+            with pytest.raises(InvalidSession, match=name):
+                make()
+
+    def test_a_client_opens_nothing_that_was_sealed_to_other_keys_of_its_own(self) -> None:
+        """A client sees a hash of the enrolments; what was sealed to others tells it."""
+        world = self.world()
         name = world.session.clients[0]
-        twin = world.enrolments[name].identity.enrol(CLIENT, world.session.nonce)
-        roster = tuple(twin.member if m.name == name else m for m in world.session.roster)
-        with pytest.raises(ProtocolError, match=name):
-            world.party(name, world.with_terms(roster=roster))
+        session = world.with_members(self.twins(world, name))
+        spoken_to = any(route.recipient == name for route in Clean(world).messages)
+        outcome = run(world.under(session))
+        refused = outcome.rejections_at(name)
+        assert bool(refused) == spoken_to
+        assert all(isinstance(error, BadSeal) for error in refused)
+        if spoken_to and outcome.total is not None:
+            assert name not in outcome.included
+
+    def twins(self, world: World, name: str) -> list[Member]:
+        """All enrolments, of which this party's has another sealing key."""
+        mine = world.enrolments[name]
+        twin = mine.identity.enrol(mine.member.role, world.session.nonce).member
+        return [twin if member.name == name else member for member in world.members]
 
     # Hostile parties
 
     def test_steps_are_taken_only_from_those_who_may_send_them(self, started: "Started") -> None:
         world, clean = started.world, started.clean
-        role = {member.name: member.role for member in world.session.roster}
+        role = {member.name: member.role for member in world.members}
         lawful = {(role[r.sender], role[r.recipient], r.step) for r in clean.messages}
         content = {r.step: world.content(data) for r, data in clean.messages.items()}
         tried = 0
@@ -573,7 +606,7 @@ class ProtocolSuite:
 
     def test_strangers_and_impostors_are_refused(self, started: "Started") -> None:
         world = started.world
-        role = next(iter(world.session.roster)).role
+        role = world.members[0].role
         stranger = Identity.generate("stranger").enrol(role, world.session.nonce)
         for route, data in started.clean.messages.items():
             (party,) = (p for p in started.resume() if p.name == route.recipient)
@@ -635,21 +668,45 @@ class ProtocolSuite:
     def test_an_insider_cannot_leave_content_outside_the_signature(
         self, started: "Started"
     ) -> None:
-        """A header with a short tag would sign nothing of a body that ends with the rest of it."""
+        """A header without a whole digest of the body, or with that of another body."""
         world = started.world
         for route in self.sample(started.clean.messages):
             enrolment = world.enrolments[route.sender]
             content = world.content(started.clean.messages[route])
             whole = world.forge(enrolment, route.recipient, route.step, content)
-            for kept in (0, 8, 15):
-                header = with_header(whole, tag=whole.header.tag[16 - kept :]).header_bytes
-                body = whole.body + whole.header.tag[: 16 - kept]
-                signature = enrolment.identity.sign(b"secure-afl/1 message header" + header)
-                (party,) = (p for p in started.resume() if p.name == route.recipient)
-                before = party.save()
-                with pytest.raises(Malformed, match="tag"):
-                    party.receive(Message(header, signature, body))
-                assert party.save() == before
+            other = world.forge(enrolment, route.recipient, route.step, content + b"\0")
+            (party,) = (p for p in started.resume() if p.name == route.recipient)
+            before = party.save()
+            for kept in (0, 16, 31):
+                short = resigned(enrolment, whole, digest=whole.header.digest[:kept])
+                with pytest.raises(Malformed, match="digest"):
+                    party.receive(short)
+            for body in (other.body, whole.body[:-1]):
+                with pytest.raises(BadSeal):
+                    party.receive(Message(whole.header_bytes, whole.signature, body))
+            assert party.save() == before
+
+    def test_a_content_longer_than_its_step_allows_is_not_opened(self, started: "Started") -> None:
+        """Bounds hold before a signature is verified, and before anything is decoded."""
+        world = started.world
+        for route in self.sample(started.clean.messages):
+            (party,) = (p for p in started.resume() if p.name == route.recipient)
+            enrolment, before = world.enrolments[route.sender], party.save()
+            most = party.steps[route.step].most(world.session)
+            widest = max(step.most(world.session) for step in party.steps.values())
+            for length in (most + 1, 2 * most):
+                forged = world.forge(enrolment, party.name, route.step, bytes(length))
+                unsigned = Message(forged.header_bytes, bytes(64), forged.body)
+                for message in (forged, unsigned):
+                    with pytest.raises(Malformed, match=rf"allowed: ≤ {most + 16}$"):
+                        party.receive(message)
+            # What is as long as it may be is opened, and refused for what it says.
+            fitting = world.forge(enrolment, party.name, route.step, bytes(most))
+            with pytest.raises(Malformed, match="not "):
+                party.receive(fitting)
+            with pytest.raises(Malformed, match=r"bytes, allowed: ≤ \d+$"):
+                party.take(bytes(widest + MAX_OVERHEAD_BYTES + 1))
+            assert party.save() == before
 
     # One sum, once
 
@@ -676,16 +733,38 @@ class ProtocolSuite:
             assert party.result is result
             assert party.save() == before
 
+    # What the receiver says about the sum
+
+    def test_the_receiver_and_nobody_else_signs_a_release(self, started: "Started") -> None:
+        """One signature over session, sum and clients, and the same bytes after a restart."""
+        world = started.world
+        parties = started.resume()
+        assert [party.release for party in parties] == [None] * len(parties)
+        outcome = started.run(parties)
+        assert outcome.total is not None
+        releases = {party.name: party.release for party in parties if party.release is not None}
+        assert releases.keys() == {self.protocol.receiver}
+        (release,) = releases.values()
+        receiver = world.session.line(self.protocol.receiver)
+        release.check(receiver)
+        assert release.session == world.session.id
+        salt = release_salt(world.session, world.enrolments[self.protocol.receiver].identity)
+        assert release.total == commit(outcome.total.total, salt)
+        assert world.session.names(release.included) == world.session.clients
+        for name, record in outcome.transcript.items():
+            again = world.load(name, record.held[-1]).release
+            assert again == releases.get(name)
+            assert again is None or encode(again) == encode(release)
+        for line in world.session.roster.lines:
+            if line != receiver:
+                with pytest.raises(BadSignature):
+                    release.check(line)
+
     # Saved states
 
     def test_a_saved_state_belongs_to_one_party_in_one_session(self, started: "Started") -> None:
         world = started.world
-        other = World(
-            self.protocol,
-            world.with_terms(context=b"o" * 32),
-            world.enrolments,
-            world.vectors,
-        )
+        other = world.under(world.with_terms(context=b"o" * 32))
         for name in world.names:
             for elsewhere in world.names:
                 if name != elsewhere:
@@ -728,7 +807,7 @@ class ProtocolSuite:
             parties = world.parties()
             at = world.names.index(name)
             parties[at] = self.protocol.client(
-                world.session,
+                world.as_client(),
                 enrolment,
                 lambda _, vector=vector: vector,  # type: ignore[misc]
             )
@@ -802,7 +881,8 @@ class ProtocolSuite:
         texts += [record.getMessage() + str(record.__dict__) for record in caplog.records]
 
         # What crosses the wire is public, names and digests in errors among it.
-        public = b"".join(started.clean.messages.values()) + encode(world.session)
+        public = b"".join(started.clean.messages.values())
+        public += encode((world.session.header, world.session.roster, world.members))
         secrets = [str(2**31 + 123456789).encode()]
         for vector in world.vectors.values():
             secrets += [str(entry).encode() for entry in vector.tolist() if abs(entry) >= 10**6]

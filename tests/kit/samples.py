@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from protocols.layout import Block, Integers, Layout
 from protocols.party import Party, Sum
+from protocols.roster import CLIENT
 from protocols.schemes.plain import SERVER, Plain, PlainClient, PlainServer
-from protocols.session import CLIENT
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.ridge import ridge
 from secure_afl.analytic.rows import ClientData
@@ -45,7 +45,9 @@ def make_task(
         feature_dim=clients[0].features.shape[1],
         classes=tuple(str(i) for i in range(classes)),
         quantiser=Quantiser(bits),
-        max_rows=tuple((client.name, max_rows or len(client)) for client in clients),
+        total_rows=sum(max_rows or len(client) for client in clients),
+        client_rows=max(max_rows or len(client) for client in clients),
+        clients=len(clients),
         backbone=bytes(32),
     )
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from protocols import (
     FaultPlan,
     Identity,
     Layout,
+    Member,
     Network,
     Party,
     Protocol,
@@ -31,8 +33,14 @@ from protocols.codec import decode, encode
 from protocols.errors import SessionAborted
 from protocols.layout import Integers
 from protocols.message import Header, Message
-from protocols.session import CLIENT
+from protocols.roster import CLIENT
 from protocols.spool import MemorySpool
+
+# The terms that members of another session keep.
+_TERMS = (
+    *("nonce", "layout", "min_cohort", "corrupt", "context", "round", "attempt", "void"),
+    "same_set",
+)
 
 
 class Route(NamedTuple):
@@ -58,7 +66,9 @@ class World:
         session = session or self.session
         enrolment = self.enrolments[name]
         if enrolment.member.role == CLIENT:
-            return self.protocol.client(session, enrolment, self._vector(name))
+            own = session is self.session
+            view = self._view if own else Session(session.header, session.roster)
+            return self.protocol.client(view, enrolment, self._vector(name))
         spool = self.spools.setdefault(name, MemorySpool())
         return self.protocol.coordinator(session, enrolment, spool=spool)
 
@@ -84,8 +94,32 @@ class World:
 
     def with_terms(self, **changes: Any) -> Session:
         """The same parties under other terms."""
-        terms = {field: getattr(self.session, field) for field in Session.__struct_fields__}
-        return Session(**(terms | changes))
+        header = msgspec.structs.replace(self.session.header, **changes)
+        return Session(header, self.session.roster, self.session.members)
+
+    def with_members(self, members: Iterable[Member], **changes: Any) -> Session:
+        """The session of other enrolments, under these terms or others."""
+        terms = {name: getattr(self.session.header, name) for name in _TERMS}
+        return form_session(self.protocol, members, **(terms | changes))
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All enrolments, coordinators' first."""
+        return self.session.everybody
+
+    def as_client(self, **changes: Any) -> Session:
+        """The session as a client sees it, that pins the roster and has no enrolments."""
+        header = msgspec.structs.replace(self.session.header, **changes)
+        return Session.read(encode(header), self.session.roster)
+
+    @cached_property
+    def _view(self) -> Session:
+        """What clients see, made once: its coordinators' keys take time to check."""
+        return self.as_client()
+
+    def under(self, session: Session) -> "World":
+        """These parties, with the keys that they have, in another session."""
+        return World(self.protocol, session, self.enrolments, self.vectors)
 
     def forge(
         self, enrolment: Enrolment, recipient: str, step: str, content: bytes, *, name: str = ""
@@ -98,8 +132,7 @@ class World:
         message = messages.seal(self.session, enrolment, channel, step, content)
         if not name:
             return message
-        header = with_header(message, sender=name).header_bytes
-        return Message(header, enrolment.identity.sign(messages._signed(header)), message.body)
+        return resigned(enrolment, message, sender=name)
 
     def content(self, data: bytes) -> bytes:
         """What a message says, opened with its recipient's keys."""
@@ -141,9 +174,8 @@ def make_world(
     names = [f"client{index}" for index in range(len(vectors))]
     nonce = new_nonce()
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
-    session = form_session(
-        protocol, enrolments, nonce, layout, min_cohort=min_cohort, corrupt=corrupt
-    )
+    members = [enrolment.member for enrolment in enrolments.values()]
+    session = form_session(protocol, members, nonce, layout, min_cohort=min_cohort, corrupt=corrupt)
     return World(protocol, session, enrolments, dict(zip(names, vectors, strict=True)))
 
 
@@ -180,10 +212,12 @@ def run(
         assert total.total.dtype == np.int64
         if exact:
             assert np.array_equal(total.total, world.truth(total.included))
+            assert total.outside == ()
         assert results
         for result in results:
             assert result.included == total.included
             assert np.array_equal(result.total, total.total)
+            assert result.outside == total.outside
     return Outcome(network, network.transcript, total, error)
 
 
@@ -207,6 +241,12 @@ def with_header(message: Message, **changes: Any) -> Message:
     """The message with another header, unsigned."""
     fields = {field: getattr(message.header, field) for field in Header.__struct_fields__}
     return Message(encode(Header(**(fields | changes))), message.signature, message.body)
+
+
+def resigned(enrolment: Enrolment, message: Message, **changes: Any) -> Message:
+    """The message with another header, that a member signs: what a sender, but no carrier, can."""
+    header = with_header(message, **changes).header_bytes
+    return Message(header, enrolment.identity.sign(messages._signed(header)), message.body)
 
 
 # Vectors

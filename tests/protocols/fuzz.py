@@ -5,12 +5,14 @@ python -m tests.protocols.fuzz --messages N [--seed S] [--minutes M]
 A run takes up a session whose parties have begun, and carries every message of it through the
 network several times over: as other bytes, in another's place, from another session, or as a lie
 that a member has properly signed and sealed. Beside some of them the true one arrives, too. The sum
-at the end is that of the included clients, or there is a typed error.
+at the end is that of the included clients, or there is a typed error; and whatever a message claims
+about its lengths, memory does not grow with it.
 """
 
 import argparse
 import faulthandler
 import random
+import resource
 import sys
 import time
 from collections import Counter
@@ -18,26 +20,61 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+import msgspec
 import numpy as np
 
-from protocols import Block, Fault, FaultPlan, Layout, Network, Plain, Protocol, new_nonce
+from protocols import (
+    Additive,
+    Bfv,
+    Block,
+    Ckks,
+    Fault,
+    FaultPlan,
+    Layout,
+    Network,
+    Pairwise,
+    Plain,
+    Protocol,
+    Roster,
+    Session,
+    new_nonce,
+)
 from protocols import message as messages
 from protocols.codec import Wire, decode, encode
-from protocols.errors import Malformed, Refused, SessionAborted
+from protocols.errors import Malformed, MessageRejected, Refused, SessionAborted
 from protocols.layout import Integers, RingVector
 from protocols.message import Header, Message
 from protocols.primitives.masks import add_mask
+from protocols.release import sign_release
 from protocols.schemes.additive.messages import PARTIAL, Partial, Share, mask_key
-from protocols.schemes.additive.protocol import Additive
+from protocols.schemes.encrypted.messages import KEY, TOTAL, Key, Total
+from protocols.schemes.encrypted.protocol import EncryptedSum
+from protocols.schemes.pairwise import messages as pairwise
 from protocols.schemes.plain import ClearVector
-from tests.kit.worlds import Route, World, addends, byte_strings, make_world, messages_of, run
+from tests.kit.worlds import (
+    Route,
+    World,
+    addends,
+    byte_strings,
+    make_world,
+    messages_of,
+    resigned,
+    run,
+)
 
-PROTOCOLS: tuple[Protocol, ...] = (Plain(), Additive(), Additive(aggregators=3))
+PROTOCOLS: tuple[Protocol, ...] = (
+    *(Plain(), Additive(), Additive(aggregators=3)),
+    *(Pairwise(0.2, 0.2, "lying"), Ckks(), Bfv()),
+)
 LAYOUT = Layout((Block("wide", 4, -(2**31) + 1, 2**31 - 1), Block("count", 2, 0, 2**20)))
-CLIENTS, MIN_COHORT = 5, 2
+CLIENTS, MIN_COHORT = 5, 3
+# A client that is lost at one of these steps may be in the sum all the same.
+AFTER_UPLOADS = (pairwise.SURVIVORS, pairwise.SIGN, pairwise.SIGNATURES, pairwise.UNMASK)
 # Runs on one session before a new one is formed.
 RUNS_PER_SESSION = 40
 HANG_SECONDS = 60
+# Room for the messages of a run, the longest of which are a few megabytes, and for SEAL's pools.
+MAX_GROWTH_BYTES = 384 * 2**20
 
 Damage = Callable[[bytes], bytes]
 
@@ -56,6 +93,22 @@ class Tally:
         return "\n".join(lines)
 
 
+class Memory:
+    """The memory that this process has taken at most, which must not follow what others claim."""
+
+    def __init__(self) -> None:
+        self._before = self._peak()
+
+    def check(self) -> None:
+        """Assert that the peak has grown by less than the bound."""
+        grown = self._peak() - self._before
+        assert grown < MAX_GROWTH_BYTES, f"{grown} bytes more than at the beginning"
+
+    def _peak(self) -> int:
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 # Damage to bytes
 
 
@@ -71,7 +124,7 @@ def _damaged(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
     if not data:
         return rng.randbytes(rng.randint(1, 8))
     at, to = sorted(rng.randrange(len(data) + 1) for _ in range(2))
-    match rng.randrange(9):
+    match rng.randrange(10):
         case 0 | 1:
             changed = bytearray(data)
             for _ in range(rng.choice([1, 1, 1, 2, 8])):
@@ -93,8 +146,41 @@ def _damaged(rng: random.Random, data: bytes, others: list[bytes]) -> bytes:
             head = min(len(data), 12)
             where = rng.randrange(head)
             return data[:where] + rng.randbytes(1) + data[where + 1 :]
+        case 8:
+            # A length of up to 4 GB, or of as many elements, before what is there.
+            kind = rng.choice([b"\xc6", b"\xdb", b"\xdd"])
+            claim = kind + rng.choice([2**32 - 1, 2**31 - 1, 10**8, 10**6]).to_bytes(4, "big")
+            return data[:at] + claim + data[at:]
         case _:
             return rng.randbytes(rng.randint(0, 2 * len(data)))
+
+
+def bent(rng: random.Random, data: bytes) -> bytes:
+    """A canonical encoding with one thing in it changed: a number, a set, or a list."""
+    value = msgspec.msgpack.decode(data)
+    places: list[tuple[list[Any], int]] = []
+    todo = [value]
+    while todo:
+        for at, item in enumerate(inside := todo.pop()):
+            places.append((inside, at))
+            if isinstance(item, list):
+                todo.append(item)
+    inside, at = rng.choice(places)
+    match inside[at]:
+        case bool() as flag:
+            inside[at] = not flag
+        case int() as number:
+            inside[at] = rng.choice(
+                [number + 1, number - 1, -1, 0, rng.randrange(2 * CLIENTS), 2**31, 2**64 - 1]
+            )
+        case bytes() as part:
+            others = [b"", part[:-1], part + b"\0", part[::-1], part * 2, rng.randbytes(len(part))]
+            inside[at] = rng.choice(others)
+        case list() as items:
+            inside[at] = rng.choice([items[1:], items[::-1], [*items, *items], items[:1] * 3, []])
+        case _:
+            inside[at] = rng.choice([0, b"", [], None, "nobody"])
+    return encode(value)
 
 
 # One session, and the lies in it
@@ -123,6 +209,8 @@ class Target:
         # What a client's lies would add to the sum, in the ring.
         self.addends: dict[str, list[RingVector]] = {}
         self.shifts: list[RingVector] = []
+        # Liars that make the sum anything at all, while they are in it.
+        self.anything: set[str] = set()
 
     def resume(self) -> list[Any]:
         return [self.world.load(name, self.saved[name]) for name in self.world.names]
@@ -133,8 +221,8 @@ class Target:
             name: enrolment.identity.enrol(enrolment.member.role, nonce)
             for name, enrolment in self.world.enrolments.items()
         }
-        roster = tuple(enrolment.member for enrolment in enrolments.values())
-        terms = self.world.with_terms(nonce=nonce, roster=roster)
+        members = [enrolment.member for enrolment in enrolments.values()]
+        terms = self.world.with_members(members, nonce=nonce)
         return World(self.world.protocol, terms, enrolments, self.world.vectors)
 
     # Outsiders: nothing here is signed by the one whom it names, for this place.
@@ -143,7 +231,7 @@ class Target:
         """What a carrier can make of the messages that it has seen."""
         rng, data = self.rng, self.clean[route]
         elsewhere = [other for at, other in self.clean.items() if at.recipient != route.recipient]
-        match rng.randrange(7):
+        match rng.randrange(8):
             case 0 | 1 | 2:
                 return damaged(rng, data, self.known)
             case 3:
@@ -155,12 +243,36 @@ class Target:
                 at = rng.randrange(3)
                 parts[at] = damaged(rng, parts[at], self.known)
                 return encode(Message(*parts))
+            case 6:
+                return self._too_long(data)
             case _:
                 # One message's header, signature and body, in any mixture with another's.
                 ours, theirs = _parts(data), _parts(rng.choice(self.known))
                 mixed = [rng.choice(pair) for pair in zip(ours, theirs, strict=True)]
                 spliced = encode(Message(*mixed))
                 return spliced if spliced not in self.known else damaged(rng, data, self.known)
+
+    def _too_long(self, data: bytes) -> bytes:
+        """The message with a field that is much longer than any step allows, or claims to be."""
+        rng = self.rng
+        header, signature, body = _parts(data)
+        much = rng.choice([2**12, 2**16, 2**20])
+        fields = {name: getattr(decode(header, Header), name) for name in Header.__struct_fields__}
+        claims = (
+            {"batch": (bytes(32),) * (much // 32)},
+            {"capsule": bytes(much)},
+            {"sender": "n" * much},
+        )
+        match rng.randrange(4):
+            case 0:
+                longer = encode(tuple((fields | rng.choice(claims)).values()))
+                return encode(Message(longer, signature, body))
+            case 1:
+                return encode(Message(header, signature, body + bytes(2**20)))
+            case 2:
+                return encode(Message(header, signature + bytes(much), body))
+            case _:
+                return data + bytes(much)
 
     # Insiders: members who sign and seal what they like.
 
@@ -176,40 +288,36 @@ class Target:
         changes: dict[str, Any] = {}
         if batch := decode(self.clean[route], Message).header.batch:
             # As if it were one of an upload of several shares.
-            own = decode(self.clean[route], Message).header.tag
-            listed = [forged.header.tag if tag == own else tag for tag in batch]
+            own = decode(self.clean[route], Message).header.digest
+            listed = [forged.header.digest if digest == own else digest for digest in batch]
             if rng.random() < 0.3:
                 rng.shuffle(listed)
             if rng.random() < 0.1:
-                listed[rng.randrange(len(listed))] = rng.randbytes(rng.choice([0, 15, 16, 17]))
+                listed[rng.randrange(len(listed))] = rng.randbytes(rng.choice([0, 31, 32, 33]))
             changes["batch"] = tuple(listed)
         if rng.random() < 0.2:
             changes |= rng.choice(
                 [
                     {"step": rng.choice([at.step for at in self.clean])},
-                    {"tag": rng.randbytes(rng.choice([0, 8, 16, 32]))},
+                    {"digest": rng.randbytes(rng.choice([0, 16, 32, 33]))},
                     {"capsule": damaged(rng, forged.header.capsule, self.known)},
                     {"version": rng.randrange(3)},
                     {"sender": rng.choice(world.names)},
                     {"session": rng.randbytes(32)},
-                    {"batch": tuple(rng.randbytes(16) for _ in range(rng.randrange(4)))},
+                    {"batch": tuple(rng.randbytes(32) for _ in range(rng.randrange(4)))},
                 ]
             )
-        fields = {name: getattr(forged.header, name) for name in Header.__struct_fields__}
-        header = encode(Header(**(fields | changes)))
-        signature = enrolment.identity.sign(messages._signed(header))
-        if world.protocol.name == Plain.name:
-            self._note_plain(route.sender, said)
-        elif route.step == PARTIAL:
-            self._note_partial(content, said)
-        return encode(Message(header, signature, forged.body))
+        self._note(route, content, said)
+        return encode(resigned(enrolment, forged, **changes))
 
     def whole_lie(self, client: str) -> dict[str, bytes]:
         """A client's complete upload of invented shares, by recipient."""
         rng, world = self.rng, self.world
         routes = [route for route in self.clean if route.sender == client]
-        if world.protocol.name == Plain.name:
-            return {route.recipient: self.lie(route) for route in routes}
+        if isinstance(world.protocol, EncryptedSum):
+            return self._encrypted_lie(client)
+        if not isinstance(world.protocol, Additive):
+            return {}
         enrolment, session = world.enrolments[client], world.session
         addend = session.layout.embed(rng_vector(rng, session.layout))
         shares = [(routes[0], Share(session.layout.pack(addend), b""))]
@@ -225,16 +333,29 @@ class Target:
         said = messages.seal_together(session, enrolment, routes[0].step, contents)
         return {message.header.recipient: encode(message) for message in said}
 
+    def _encrypted_lie(self, client: str) -> dict[str, bytes]:
+        """What a client says that encrypts and vouches for another vector than it has."""
+        vector = rng_vector(self.rng, LAYOUT)
+        party = self.world.party(client)
+        party._take_vector = lambda secret: vector  # type: ignore[method-assign]
+        party.start()
+        (key,) = (d for at, d in self.clean.items() if (at.recipient, at.step) == (client, KEY))
+        self.addends.setdefault(client, []).append(LAYOUT.embed(vector))
+        said = party.receive(decode(key, Message))
+        return {message.header.recipient: encode(message) for message in said}
+
     def _false_content(self, route: Route, content: bytes) -> bytes:
         rng = self.rng
         contents = [self.world.content(data) for data in self.clean.values()]
-        match rng.randrange(4):
+        match rng.randrange(6):
             case 0:
                 return damaged(rng, content, contents)
             case 1:
                 return rng.choice(contents)
             case 2:
                 return rng.randbytes(rng.randint(0, 64))
+            case 3 | 4:
+                return bent(rng, content)
             case _:
                 # Of the right type still: its byte strings are others, of their own length.
                 parts = [part for part in byte_strings([content]) if part]
@@ -243,17 +364,27 @@ class Target:
                 part = rng.choice(parts)
                 return content.replace(part, rng.randbytes(len(part)))
 
-    def _note_plain(self, client: str, said: bytes) -> None:
+    def _note(self, route: Route, content: bytes, said: bytes) -> None:
+        """Note what a lie does to the sum, should it be taken."""
+        name = self.world.protocol.name
         try:
-            vector = decode(said, ClearVector).vector
-            self.addends.setdefault(client, []).append(LAYOUT.unpack(vector))
-        except (Malformed, Refused):
-            pass
-
-    def _note_partial(self, content: bytes, said: bytes) -> None:
-        try:
-            lie, truth = (decode(data, Partial).vector for data in (said, content))
-            self.shifts.append(LAYOUT.unpack(lie) - LAYOUT.unpack(truth))
+            if name == Plain.name:
+                vector = decode(said, ClearVector).vector
+                self.addends.setdefault(route.sender, []).append(LAYOUT.unpack(vector))
+            elif name == Pairwise.name and route.sender not in self.world.vectors:
+                # Its own sum is what a server spoils: clients mask with those that it names.
+                self.anything.add(route.sender)
+            elif isinstance(self.world.protocol, EncryptedSum) and route.step in (KEY, TOTAL):
+                # A bit of a first component may change: it shifts the sum, and no key shows in it.
+                kinds: dict[str, Any] = {KEY: Key, TOTAL: Total}
+                decode(said, kinds[route.step])
+                self.anything.add(route.sender)
+            elif name == Pairwise.name and route.step == pairwise.UPLOAD:
+                LAYOUT.unpack(decode(said, pairwise.MaskedVector).vector)
+                self.anything.add(route.sender)
+            elif route.step == PARTIAL:
+                lie, truth = (decode(data, Partial).vector for data in (said, content))
+                self.shifts.append(LAYOUT.unpack(lie) - LAYOUT.unpack(truth))
         except (Malformed, Refused):
             pass
 
@@ -265,6 +396,8 @@ class Target:
         A lying aggregator's partial sum may shift it: by its lie, or by the shares of clients that
         it adds or leaves out against the set that it signed, which no run here brings about.
         """
+        if self.anything & {*included, *self.world.protocol.coordinators()}:
+            return True
         choices: list[RingVector] = [LAYOUT.embed(self.world.truth(included))]
         for name in included:
             honest = LAYOUT.embed(self.world.vectors[name])
@@ -292,15 +425,15 @@ def _parts(data: bytes) -> tuple[bytes, bytes, bytes]:
 def strike_from_outside(target: Target, tally: Tally) -> None:
     """A carrier's corruptions: who they reach is known beforehand, and so is the sum."""
     rng = target.rng
-    lost = set(rng.sample(target.world.session.clients, rng.choice([0, 1, 1, 2, 4])))
-    cut = {name: rng.choice([r for r in target.clean if r.sender == name]) for name in lost}
-    between = [route for route in target.clean if route.sender not in target.world.vectors]
-    if between and rng.random() < 0.15:
-        route = rng.choice(between)
-        cut[route.sender] = route
+    clients = target.world.session.clients
+    lost = set(rng.sample(clients, rng.choice([0, 1, 1, 2, 4])))
+    replaced = {rng.choice([r for r in target.clean if name in r[:2]]) for name in lost}
+    between = [route for route in target.clean if not {*route[:2]} & {*clients}]
+    silenced = bool(between) and rng.random() < 0.15
+    if silenced:
+        replaced.add(rng.choice(between))
     count = rng.randint(1, 4)
     made = 0
-    replaced = set(cut.values())
 
     def corrupt(data: bytes) -> bytes:
         nonlocal made
@@ -310,10 +443,14 @@ def strike_from_outside(target: Target, tally: Tally) -> None:
     faults = [*_injections(target, count, corrupt, replaced)]
     outcome = run(target.world, FaultPlan(tuple(faults), shuffle=_maybe(rng)), target.resume())
     _count(tally, made, outcome.network, "outside")
-    wanted = {*target.world.session.clients} - lost
-    silenced = cut.keys() - lost
+    left_out = {n for r in replaced if r.step not in AFTER_UPLOADS for n in r[:2]}
+    wanted = {*clients} - left_out
+    # A sum by masks takes shares from a quorum; one lost client is what it promises to bear.
+    enough = len(lost) <= 1 or target.world.protocol.name != Pairwise.name
     if len(wanted) < MIN_COHORT or silenced:
         assert outcome.total is None, "a sum without a cohort, or without a coordinator"
+        _outcome(tally, "outside", outcome.error)
+    elif outcome.total is None and not enough:
         _outcome(tally, "outside", outcome.error)
     else:
         assert set(outcome.included) == wanted, (outcome.included, wanted)
@@ -326,6 +463,7 @@ def strike_from_inside(target: Target, tally: Tally) -> None:
     rng = target.rng
     target.addends.clear()
     target.shifts.clear()
+    target.anything.clear()
     clients = target.world.session.clients
     liars = set(rng.sample(target.world.names, rng.choice([1, 1, 2, 3])))
     whole = {n: target.whole_lie(n) for n in liars & set(clients) if rng.random() < 0.5}
@@ -337,7 +475,7 @@ def strike_from_inside(target: Target, tally: Tally) -> None:
         nonlocal made
         made += 1
         route = _route(target, data)
-        if route.sender in whole and rng.random() < 0.7:
+        if route.recipient in whole.get(route.sender, {}) and rng.random() < 0.7:
             return whole[route.sender][route.recipient]
         return target.lie(route)
 
@@ -410,13 +548,14 @@ def fuzz_protocol(
 ) -> Tally:
     """At least `count` corrupted messages, or as many as there is time for."""
     rng = random.Random(f"{seed} {protocol}")
-    tally = Tally()
+    tally, memory = Tally(), Memory()
     while tally.messages < count and time.monotonic() < until:
         target = Target(protocol, rng)
         for number in range(RUNS_PER_SESSION):
             if guard:
                 faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
             (strike_from_outside if number % 2 else strike_from_inside)(target, tally)
+            memory.check()
             if tally.messages >= count:
                 break
     if guard:
@@ -443,8 +582,7 @@ def wire_kinds() -> list[Any]:
 
 
 def _party_types(protocol: Protocol) -> set[Any]:
-    vectors = [np.zeros(LAYOUT.length, dtype=np.int64)] * 2
-    return {type(party) for party in make_world(protocol, vectors, LAYOUT, min_cohort=2).parties()}
+    return set(protocol.parties().values())
 
 
 def samples(rng: random.Random) -> list[bytes]:
@@ -454,12 +592,13 @@ def samples(rng: random.Random) -> list[bytes]:
         target = Target(protocol, rng)
         outcome = run(target.world, None, target.resume())
         session = target.world.session
-        found += [encode(session), encode(session.layout), encode(session.layout.blocks[0])]
-        found += [
-            encode(protocol),
-            encode(session.roster[0]),
-            target.world.enrolments[session.clients[0]].save(),
-        ]
+        found += [encode(session.header), session.thin, encode(session.roster.lines[0])]
+        found += [encode(session.layout), encode(session.layout.blocks[0])]
+        enrolment = target.world.enrolments[session.clients[0]]
+        release = sign_release(
+            session, enrolment.identity, rng_vector(rng, LAYOUT), session.clients
+        )
+        found += [encode(protocol), encode(enrolment.member), enrolment.save(), encode(release)]
         for data in target.clean.values():
             found += [data, decode(data, Message).header_bytes, target.world.content(data)]
         for record in outcome.transcript.values():
@@ -472,6 +611,7 @@ def fuzz_codec(count: int, seed: int, *, until: float = float("inf"), guard: boo
     """Bytes for every wire type: refused, or a value that encodes to those very bytes."""
     rng = random.Random(f"{seed} codec")
     kinds, known, tally = wire_kinds(), samples(rng), Tally()
+    memory = Memory()
     # What a kind takes is damaged for it more often than what it would refuse anyway.
     own = {kind: [data for data in known if _decodes(data, kind)] for kind in kinds}
     while tally.messages < count and time.monotonic() < until:
@@ -483,6 +623,46 @@ def fuzz_codec(count: int, seed: int, *, until: float = float("inf"), guard: boo
         tally.messages += 1
         tally.runs += 1
         tally.outcomes["codec: decoded" if _decodes(data, kind) else "codec: refused"] += 1
+        memory.check()
+    if guard:
+        faulthandler.cancel_dump_traceback_later()
+    return tally
+
+
+def fuzz_sessions(
+    count: int, seed: int, *, until: float = float("inf"), guard: bool = False
+) -> Tally:
+    """Headers and lists of parties that somebody sent: refused, or another session's."""
+    rng = random.Random(f"{seed} sessions")
+    tally, memory = Tally(), Memory()
+    while tally.messages < count and time.monotonic() < until:
+        target = Target(rng.choice(PROTOCOLS[:4]), rng)
+        session = target.world.session
+        header, thin = encode(session.header), session.thin
+        known = [header, thin, *target.known]
+        for _ in range(min(500, count - tally.messages)):
+            if guard:
+                faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+            sent, listed = header, thin
+            if rng.random() < 0.7:
+                sent = bent(rng, header) if rng.random() < 0.7 else damaged(rng, header, known)
+            else:
+                listed = bent(rng, thin) if rng.random() < 0.5 else damaged(rng, thin, known)
+            other = Roster.of(session.roster.lines, 1)
+            pinned = rng.choice([session.roster, other, None])
+            members = rng.choice([session.members, None])
+            tally.messages += 1
+            tally.runs += 1
+            try:
+                read = Session.read(sent, pinned, thin=listed, members=members)
+            except (MessageRejected, Refused) as error:
+                tally.outcomes[f"sessions: refused, {type(error).__name__}"] += 1
+            else:
+                same = read.id == session.id
+                assert same == (sent == header), "two headers of one id"
+                assert not same or pinned is session.roster or listed == thin
+                tally.outcomes[f"sessions: {'the same' if same else 'another'}"] += 1
+            memory.check()
     if guard:
         faulthandler.cancel_dump_traceback_later()
     return tally
@@ -499,7 +679,7 @@ def _decodes(data: bytes, kind: Any) -> bool:
 
 
 def main() -> None:
-    """All protocols, then the codec; prints what became of the messages."""
+    """All protocols, then codec and sessions; prints what became of the messages."""
     parser = argparse.ArgumentParser(description="Fuzz the protocols and their codec.")
     parser.add_argument("--messages", type=int, default=100_000, help="for each protocol")
     parser.add_argument("--seed", type=int, default=0)
@@ -512,6 +692,9 @@ def main() -> None:
         for protocol in PROTOCOLS
     }
     parts["codec"] = lambda until: fuzz_codec(
+        options.messages, options.seed, until=until, guard=True
+    )
+    parts["sessions"] = lambda until: fuzz_sessions(
         options.messages, options.seed, until=until, guard=True
     )
     for name, part in parts.items():

@@ -2,7 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from protocols.codec import Secret, Wire, decode, encode
+from protocols.codec import Secret, Wire, decode, encode, wire_version
 from protocols.errors import Malformed, MessageRejected, ProtocolError
 from protocols.identity import Member
 from protocols.layout import Layout
@@ -262,3 +262,68 @@ def test_secrets_show_their_type_only() -> None:
         assert "Hidden" in shown
         assert "0123" not in shown
     assert "0123" not in repr((Hidden(b"0123456789abcdef"), [Hidden(b"0123456789abcdef")]))
+
+
+# The version, which every header of every version begins with
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode((2, b"rest")),
+        b"\x91\x02",
+        b"\x9f\x02",
+        b"\xdc\x00\x10\x02",
+        b"\xdd\x00\x00\x00\x10\x02",
+        b"\x91\x02\xff\xff",
+    ],
+)
+def test_the_version_is_read_off_any_array(data: bytes) -> None:
+    """Whatever follows, which may be a later version's."""
+    assert wire_version(data) == 2
+    assert wire_version(data.replace(b"\x02", b"\x7f", 1)) == 127
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x02",
+        b"\x92",
+        b"\x80",
+        b"\x81\x02\x02",
+        b"\xc4\x01\x02",
+        b"\xdc\x00\x10",
+        b"\xdd\x00\x00\x00\x10",
+        encode((128,)),
+        encode((-1,)),
+        encode((2.0,)),
+        encode(("2",)),
+        encode((b"\x02",)),
+        encode((True,)),
+        encode(((2,),)),
+    ],
+)
+def test_what_does_not_begin_with_a_small_number_has_no_version(data: bytes) -> None:
+    with pytest.raises(Malformed, match=r"^who: not a header of any version$"):
+        wire_version(data, party="who")
+
+
+@given(st.binary(max_size=12))
+def test_any_bytes_have_a_version_or_none(data: bytes) -> None:
+    try:
+        version = wire_version(data)
+    except Malformed:
+        return
+    assert 0 <= version < 128
+    assert bytes([version]) in data
+
+
+def test_a_word_that_a_peer_chose_is_in_no_error() -> None:
+    class Choice(Wire, frozen=True):
+        trust: Literal["yes", "no"]
+
+    with pytest.raises(Malformed) as refused:
+        decode(b"\x91\xa4\x1b[31", Choice)
+    assert "\x1b" not in str(refused.value)
+    assert "unknown value" in str(refused.value)

@@ -1,15 +1,17 @@
 """Keys: endorsed for one session, saved and loaded whole, opening what is theirs and no more."""
 
 from collections.abc import Callable
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols import Enrolment, Identity, Member, new_nonce
 from protocols.codec import encode
-from protocols.errors import BadKey, BadSeal, BadSignature, Refused
-from protocols.identity import MLKEM_PUBLIC_BYTES, SEAL_KEY_BYTES
+from protocols.errors import BadKey, BadSeal, BadSignature, InvalidSession, Refused
+from protocols.identity import MLKEM_PUBLIC_BYTES, SEAL_KEY_BYTES, _endorsed
 from tests.kit.worlds import mutations
 
 NONCE = bytes(range(32))
@@ -77,16 +79,38 @@ def test_keys_of_another_length_are_refused() -> None:
             Identity.load(encode(("alice", bytes(length))))
     saved = IDENTITY.save()
     for mlkem, x25519 in ((63, 32), (64, 31), (65, 32), (0, 0), (32, 32)):
-        with pytest.raises(BadKey):
-            Enrolment.load(encode((saved, "client", NONCE, bytes(mlkem), bytes(x25519))))
+        with pytest.raises(BadKey, match="saved enrolment"):
+            Enrolment.load(encode((saved, "client", NONCE, 0, bytes(mlkem), bytes(x25519))))
     with pytest.raises(BadKey, match="saved identity"):
-        Enrolment.load(encode((b"no identity", "client", NONCE, bytes(64), bytes(32))))
+        Enrolment.load(encode((b"no identity", "client", NONCE, 0, bytes(64), bytes(32))))
+    whole = Enrolment.load(encode((saved, "client", NONCE, 0, bytes(64), bytes(32))))
+    assert whole.member.line == ENROLMENT.member.line
+
+
+# Bounds
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2**31, 2**63 - 1])
+def test_a_bound_is_endorsed_and_saved(bound: int) -> None:
+    enrolment = IDENTITY.enrol("client", NONCE, bound)
+    enrolment.member.check(NONCE)
+    assert enrolment.member.bound == bound
+    assert Enrolment.load(enrolment.save()).member == enrolment.member
+    for other in {0, 1, max(bound - 1, 0), min(bound + 1, 2**63 - 1)} - {bound}:
+        with pytest.raises(BadKey, match="'alice' is not endorsed for this session"):
+            changed(enrolment.member, bound=other).check(NONCE)
+
+
+@pytest.mark.parametrize("bound", [-1, 2**63, True, 1.0, "1", None])
+def test_a_bound_out_of_range_is_refused(bound: Any) -> None:
+    with pytest.raises(InvalidSession, match=r"alice: bound .* allowed: integers from 0 to"):
+        IDENTITY.enrol("client", NONCE, bound)
 
 
 # Endorsements
 
 
-def test_an_endorsement_holds_for_its_nonce_name_role_and_key_only() -> None:
+def test_an_endorsement_holds_for_its_nonce_name_role_key_and_bound_only() -> None:
     member = ENROLMENT.member
     member.check(NONCE)
     other = Identity.generate("alice").enrol("client", NONCE).member
@@ -94,6 +118,7 @@ def test_an_endorsement_holds_for_its_nonce_name_role_and_key_only() -> None:
         (member, new_nonce()),
         (changed(member, name="bob"), NONCE),
         (changed(member, role="server"), NONCE),
+        (changed(member, bound=1), NONCE),
         (changed(member, seal_key=other.seal_key), NONCE),
         (changed(member, verify_key=other.verify_key), NONCE),
         (changed(member, endorsement=other.endorsement), NONCE),
@@ -214,3 +239,15 @@ def test_unusable_sealing_keys_are_refused_by_type() -> None:
 def test_reprs_name_the_party_only() -> None:
     assert repr(IDENTITY) == "<Identity alice>"
     assert repr(ENROLMENT) == "<Enrolment alice as client>"
+
+
+@pytest.mark.parametrize("bound", [-1, -919, 2**63, 2**64 - 1])
+def test_a_signed_bound_out_of_range_is_refused(bound: int) -> None:
+    """A negative one would take rows off the sum that all others' bounds must fit."""
+    identity, nonce = Identity.generate("liar"), bytes(32)
+    member = msgspec.structs.replace(identity.enrol("client", nonce).member, bound=bound)
+    signed = msgspec.structs.replace(member, endorsement=identity.sign(_endorsed(nonce, member)))
+    with pytest.raises(InvalidSession, match=f"bound {bound}, allowed: integers from 0"):
+        signed.check(nonce)
+    with pytest.raises(InvalidSession, match=f"bound {bound}"):
+        identity.enrol("client", nonce, bound)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocols import Block, Layout
 from protocols.codec import decode, encode
-from protocols.errors import InvalidLayout, InvalidVector, SumOutOfBounds, WouldOverflow
+from protocols.errors import InvalidLayout, InvalidVector, Malformed, WouldOverflow
 from protocols.layout import RING_BITS, RingVector
 from tests.kit.worlds import addends, layouts
 
@@ -47,29 +47,119 @@ def test_decoding_is_exact_from_low_to_high(low: int, high: int, bits: int) -> N
     layout = Layout((Block("all", len(inside), low, high),))
     vector = np.array(inside, dtype=np.int64)
     assert layout.ring_bits == bits
-    assert np.array_equal(layout.decode(layout.embed(vector)), vector)
-    assert np.array_equal(layout.decode(layout.unpack(layout.pack(layout.embed(vector)))), vector)
+    for ring in (layout.embed(vector), layout.unpack(layout.pack(layout.embed(vector)))):
+        decoded = layout.decode(ring)
+        assert np.array_equal(decoded.total, vector)
+        assert decoded.outside == ()
 
 
 @pytest.mark.parametrize(("low", "high", "bits"), EDGES)
-def test_one_step_outside_is_out_of_bounds(low: int, high: int, bits: int) -> None:
-    if high - low == 2**bits - 1:
-        return  # every element of the ring is a sum within bounds
-    layout = Layout((Block("first", 1, 0, 0), Block("last", 2, low, high)))
-    for outside in (high + 1, low - 1, high + 2 ** (bits - 1)):
-        total = np.array([0, outside % 2**64, low % 2**64], dtype=np.uint64)
-        ring = total.astype(np.uint32) if bits == 32 else total
-        if (outside - low) % 2**bits <= high - low:
+def test_one_step_outside_is_counted_and_stays_where_it_is(low: int, high: int, bits: int) -> None:
+    gap = 2**bits - 1 - (high - low)
+    for beyond in (high + 1, low - 1):
+        # With no room outside, or none in a signed word, the step ends on the other side.
+        if not gap or not -(2**63) <= beyond < 2**63 or (beyond < low and gap == 1):
             continue
-        with pytest.raises(SumOutOfBounds, match=r"^who at step 'sum': block 'last'") as caught:
-            layout.decode(ring, party="who", step="sum")
-        assert str(outside) not in caught.value.what.replace(f"{low}..{high}", "")
+        layout = Layout((Block("first", 1, 0, 0), Block("last", 2, low, high)))
+        total = np.array([0, beyond % 2**64, low % 2**64], dtype=np.uint64)
+        decoded = layout.decode(total.astype(np.uint32) if bits == 32 else total)
+        assert decoded.total.tolist() == [0, beyond, low]
+        assert decoded.outside == (("last", 1),)
+
+
+def distance(value: int, block: Block) -> int:
+    """How far an integer is from its block's range."""
+    return max(block.low - value, value - block.high, 0)
+
+
+@given(any_layout, st.data())
+def test_what_is_outside_decodes_to_the_nearest_integer(
+    layout: Layout, data: st.DataObject
+) -> None:
+    """Of all congruent ones that an entry can be; of two as near, to the one above the range."""
+    size = 2**layout.ring_bits
+    words = []
+    for block in layout.blocks:
+        middle = block.high + (size - (block.high - block.low)) // 2
+        near = (block.low, block.high, middle, 0, -(2**63))
+        around = st.builds(lambda at, by: at + by, st.sampled_from(near), st.integers(-2, 2))
+        entries = st.integers(0, size - 1) | around
+        words += data.draw(st.lists(entries, min_size=block.length, max_size=block.length))
+    total = np.array([word % size for word in words], dtype=np.uint64)
+    decoded = layout.decode(total.astype(np.uint32) if layout.ring_bits == 32 else total)
+    counts = dict.fromkeys((block.name for block in layout.blocks), 0)
+    values = iter(decoded.total.tolist())
+    owners = [owner for owner in layout.blocks for _ in range(owner.length)]
+    for block, word, value in zip(owners, words, values, strict=True):
+        assert (value - word) % size == 0
+        for other in (value - size, value + size):
+            if -(2**63) <= other < 2**63:
+                assert distance(value, block) <= distance(other, block)
+                if distance(value, block) == distance(other, block):
+                    assert value > block.high
+        counts[block.name] += distance(value, block) > 0
+    assert decoded.outside == tuple((name, count) for name, count in counts.items() if count)
+
+
+@pytest.mark.parametrize("bits", [32, 40, 48])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_the_gap_is_split_in_half(bits: int, odd: int) -> None:
+    """Its lower half lies above the range; of an odd gap the middle does."""
+    low, high = -7, 2**bits - 1001 - odd
+    layout = Layout((Block("all", 4, low, high),))
+    gap = 2**bits - 1 - (high - low)
+    above = gap - gap // 2
+    wanted = [high + 1, high + above, low - gap // 2, low - 1]
+    # One more than the last above is the first below.
+    assert high + above + 1 - 2**bits == low - gap // 2
+    decoded = layout.decode(layout.embed(np.array(wanted)))
+    assert decoded.total.tolist() == wanted
+    assert decoded.outside == (("all", 4),)
+
+
+def test_at_the_ends_of_64_bits_an_entry_is_what_a_signed_word_can_hold() -> None:
+    """Nearer integers than that have no place in the sum."""
+    low, high = -(2**63), 2**63 - 1
+    for block in (Block("low", 1, low, low + 9), Block("high", 1, high - 9, high)):
+        layout = Layout((block, Block("ring", 1, 0, 2**47)))
+        assert layout.ring_bits == 48
+        for step in (1, 2**20, 2**48 - 10 - 1):
+            outside = block.high + step if block.low == low else block.low - step
+            decoded = layout.decode(layout.embed(np.array([outside, 0])))
+            assert decoded.total.tolist() == [outside, 0]
+            assert decoded.outside == ((block.name, 1),)
+    layout = Layout((Block("all", 3, -5, 2**62),))
+    assert layout.ring_bits == 64
+    decoded = layout.decode(np.array([2**63, 2**63 - 1, 2**64 - 6], dtype=np.uint64))
+    assert decoded.total.tolist() == [low, high, -6]
+    assert decoded.outside == (("all", 3),)
+
+
+@given(any_layout, st.data())
+def test_no_total_is_refused(layout: Layout, data: st.DataObject) -> None:
+    """Whoever sent what breaks the bounds must not see it in what happens."""
+    packed = data.draw(st.binary(min_size=layout.packed_bytes, max_size=layout.packed_bytes))
+    decoded = layout.decode(layout.unpack(packed))
+    assert layout.pack(layout.embed(decoded.total)) == packed
+    assert [name for name, _ in decoded.outside] == [
+        block.name
+        for block, part in zip(layout.blocks, layout.split(decoded.total).values(), strict=True)
+        if part.min() < block.low or part.max() > block.high
+    ]
+
+
+def test_entries_that_are_known_to_be_wrong_are_counted_once() -> None:
+    layout = Layout((Block("a", 3, 0, 9), Block("b", 1, 0, 9), Block("c", 2, 0, 9)))
+    marks = np.array([True, False, True, False, False, True])
+    assert layout.outside(np.array([10, 10, 0, 0, 0, 9]), marks) == (("a", 3), ("c", 1))
+    assert layout.outside(np.arange(6), np.zeros(6, dtype=bool)) == ()
 
 
 def test_every_element_of_a_full_ring_decodes() -> None:
     layout = Layout((Block("all", 3, -5, 2**32 - 6),))
-    total = np.array([2**32 - 5, 2**32 - 6, 0], dtype=np.uint32)
-    assert np.array_equal(layout.decode(total), [-5, 2**32 - 6, 0])
+    decoded = layout.decode(np.array([2**32 - 5, 2**32 - 6, 0], dtype=np.uint32))
+    assert decoded.total.tolist() == [-5, 2**32 - 6, 0]
+    assert decoded.outside == ()
 
 
 @given(any_layout, seeds, st.integers(1, 6), st.booleans())
@@ -82,9 +172,10 @@ def test_sums_in_the_ring_are_sums_in_the_clear(
         layout.check(vector)
         total = layout.unpack(layout.pack(total + layout.embed(vector)))
     truth = [sum(column) for column in zip(*(v.tolist() for v in vectors), strict=True)]
-    decoded = layout.decode(total)
+    decoded, outside = layout.decode(total)
     assert decoded.dtype == np.int64
     assert np.array_equal(decoded, truth)
+    assert outside == ()
     low = np.concatenate([[b.low] * b.length for b in layout.blocks])
     assert edges <= all(
         t in (b.low, b.high)
@@ -115,7 +206,8 @@ def test_upper_bits_carry_no_meaning(layout: Layout, seed: int) -> None:
     ring = layout.embed(vector)
     dirty = ring + np.uint64(0xABCD << layout.ring_bits)
     assert layout.pack(dirty) == layout.pack(ring)
-    assert np.array_equal(layout.decode(dirty), vector)
+    assert np.array_equal(layout.decode(dirty).total, vector)
+    assert layout.decode(dirty).outside == ()
 
 
 @pytest.mark.parametrize("bits", RING_BITS)
@@ -126,8 +218,8 @@ def test_nothing_changes_its_argument(bits: int) -> None:
     ring = layout.embed(vector)
     packed = layout.pack(ring)
     before = ring.copy()
-    assert np.array_equal(layout.decode(ring), vector)
-    assert np.array_equal(layout.decode(layout.unpack(packed)), vector)
+    assert np.array_equal(layout.decode(ring).total, vector)
+    assert np.array_equal(layout.decode(layout.unpack(packed)).total, vector)
     assert np.array_equal(ring, before)
     assert vector.tolist() == [1, -2, 3, -4]
 
@@ -174,6 +266,45 @@ def test_addends_lie_within_the_bounds_and_zero(low: int, high: int, least: int,
             layout.check(np.array(vector), party="me")
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "least", "most"),
+    [(0, 1000, 0, 10), (-1000, 1000, -3, 7), (0, 10, -5, 20), (5, 10, 1, 2), (0, 9, 4, 4)],
+)
+def test_an_addend_has_a_range_of_its_own(low: int, high: int, least: int, most: int) -> None:
+    """Narrower than the sum's, as rows of one client are, or wider, as with noise."""
+    layout = Layout((Block("free", 1, -9, 9), Block("own", 2, low, high, 1.0, least, most)))
+    assert layout.blocks[1].addend == (least, most)
+    layout.check(np.array([9, least, most]))
+    for vector in ([0, least - 1, most], [0, most, most + 1]):
+        with pytest.raises(WouldOverflow, match=rf"^me: .*'own' is outside {least}\.\.{most}\."):
+            layout.check(np.array(vector), party="me")
+
+
+def test_one_end_of_an_addends_range_may_be_left_to_the_sums() -> None:
+    assert Block("a", 1, 3, 9).addend == (0, 9)
+    assert Block("a", 1, -9, -3).addend == (-9, 0)
+    assert Block("a", 1, 3, 9, least=2).addend == (2, 9)
+    assert Block("a", 1, 3, 9, most=5).addend == (0, 5)
+    assert encode(Block("a", 1, 3, 9)) == encode(Block("a", 1, 3, 9, 1.0, 0, 9))
+
+
+def test_room_widens_both_ranges_at_both_ends() -> None:
+    block = Block("a", 2, 0, 100, 0.5, 0, 10).widened(30, 3)
+    assert (block.low, block.high, *block.addend) == (-30, 130, -3, 13)
+    assert (block.name, block.length, block.scale) == ("a", 2, 0.5)
+
+
+def test_addends_in_range_may_break_the_sums_bounds_and_are_counted() -> None:
+    """That the ranges add up is for whoever declares the layout to prove."""
+    layout = Layout((Block("a", 1, 0, 10, most=10),))
+    total = layout.zeros()
+    for vector in (np.array([10]), np.array([1])):
+        layout.check(vector)
+        total += layout.embed(vector)
+    assert layout.decode(total).total.tolist() == [11]
+    assert layout.decode(total).outside == (("a", 1),)
+
+
 def test_vectors_of_another_kind_are_refused() -> None:
     layout = Layout((Block("all", 3, -9, 9),))
     for vector in (
@@ -212,6 +343,19 @@ def test_vectors_of_another_kind_are_refused() -> None:
         (lambda: Layout((Block("a", 1, 0, 1, 0.0),)), "scale 0"),
         (lambda: Layout((Block("a", 1, 0, 1, -1.0),)), "scale -1"),
         (lambda: Layout((Block("a", 1, 0, 1, "1"),)), "scale 1"),  # type: ignore[arg-type]
+        (lambda: Layout((Block("a", 1, 0, 1, least=2),)), "least 2 > most 1"),
+        (lambda: Layout((Block("a", 1, 0, 1, most=-1),)), "least 0 > most -1"),
+        (lambda: Layout((Block("a", 1, 0, 1, least=0.0),)), "type int"),  # type: ignore[arg-type]
+        (lambda: Layout((Block("a", 1, 0, 1, most=True),)), "type int"),
+        (lambda: Layout((Block("", 1, 0, 1),)), "block name ''"),
+        (lambda: Layout((Block("a b", 1, 0, 1),)), "block name 'a b'"),
+        (lambda: Layout((Block("a\n", 1, 0, 1),)), "block name"),
+        (lambda: Layout((Block("\x1b[2J", 1, 0, 1),)), "block name"),
+        (lambda: Layout((Block("-a", 1, 0, 1),)), "block name '-a'"),
+        (lambda: Layout((Block("ä", 1, 0, 1),)), "block name"),
+        (lambda: Layout((Block("a" * 65, 1, 0, 1),)), "allowed: 1 to 64"),
+        (lambda: Layout((Block("a" * 10**6, 1, 0, 1),)), "block name 'a{80}', allowed"),
+        (lambda: Layout((Block("a", 2**29, 0, 1),)), "2147483648 bytes packed"),
     ],
 )
 def test_contradictions_are_refused(build: Callable[[], Layout], reason: str) -> None:
@@ -225,6 +369,26 @@ def test_contradictions_are_refused(build: Callable[[], Layout], reason: str) ->
 def test_ranges_beyond_64_bits_are_refused_with_the_bound(low: int, high: int) -> None:
     with pytest.raises(WouldOverflow, match=rf"'wide' needs {low}\.\.{high}"):
         Layout((Block("fine", 1, 0, 1), Block("wide", 1, low, high)))
+
+
+@pytest.mark.parametrize(("least", "most"), [(0, 2**63), (-(2**63) - 1, 0)])
+def test_addends_beyond_64_bits_are_refused(least: int, most: int) -> None:
+    with pytest.raises(WouldOverflow, match=r"'wide' needs .*allowed: 64-bit signed"):
+        Layout((Block("wide", 1, 0, 1, least=least, most=most),))
+
+
+def test_block_names_of_all_allowed_characters() -> None:
+    names = ("a", "_9", "A.b-c_d", "9", "a" * 64)
+    assert Layout(tuple(Block(name, 1, 0, 1) for name in names)).length == 5
+
+
+def test_ranges_that_are_left_out_do_not_travel() -> None:
+    """One layout, one encoding: what stands for a default is no second one."""
+    block = Block("a", 1, 3, 9)
+    assert decode(encode(block), Block) == block
+    for left_out in (("a", 1, 3, 9, 1.0, None, None), ("a", 1, 3, 9, 1.0), ("a", 1, 3, 9)):
+        with pytest.raises(Malformed, match="not the canonical encoding of a Block"):
+            decode(encode(left_out), Block)
 
 
 @given(any_layout)

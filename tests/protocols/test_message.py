@@ -1,5 +1,7 @@
 """Messages: signed, sealed, bound to session, names and step; checked in a fixed order."""
 
+import hashlib
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +24,9 @@ from protocols.errors import (
     WrongRecipient,
 )
 from protocols.message import Header, Message
+from protocols.roster import Line
 from protocols.session import Session
-from tests.kit.worlds import World, make_world, mutations, with_header
+from tests.kit.worlds import World, make_world, mutations, resigned, with_header
 
 LAYOUT = Layout((Block("all", 3, -100, 100),))
 WORLD = make_world(Plain(), [np.arange(3)] * 3, LAYOUT, min_cohort=2)
@@ -42,8 +45,12 @@ def opened(message: Message, session: Session = SESSION, world: World = WORLD) -
 
 def signed(message: Message, **changes: Any) -> Message:
     """Alice signs another header over the same body: what a sender, but no carrier, can do."""
-    header = with_header(message, **changes).header_bytes
-    return Message(header, ALICE.identity.sign(messages._signed(header)), message.body)
+    return resigned(ALICE, message, **changes)
+
+
+def digest_of(capsule: bytes, body: bytes) -> bytes:
+    """What a header must say of a sealed key and a body, without this package's help."""
+    return hashlib.sha256(b"secure-afl/2 message body" + capsule + body).digest()
 
 
 @settings(deadline=None)
@@ -110,10 +117,23 @@ def test_altered_messages_are_refused(field: str, damage: Callable[[bytes], byte
     ("changes", "wanted"),
     [
         ({"version": 0}, Malformed),
-        ({"version": 2}, Malformed),
-        ({"tag": b""}, Malformed),
-        ({"tag": bytes(15)}, Malformed),
-        ({"tag": bytes(17)}, Malformed),
+        ({"version": 1}, Malformed),
+        ({"version": 3}, Malformed),
+        ({"version": 128}, Malformed),
+        ({"version": -1}, Malformed),
+        ({"digest": b""}, Malformed),
+        ({"digest": bytes(31)}, Malformed),
+        ({"digest": bytes(33)}, Malformed),
+        ({"capsule": b""}, Malformed),
+        ({"capsule": CHANNEL.capsule[:-1]}, Malformed),
+        ({"capsule": CHANNEL.capsule + b"\0"}, Malformed),
+        ({"batch": (bytes(32),)}, Malformed),
+        ({"batch": (MESSAGE.header.digest, bytes(31))}, Malformed),
+        ({"batch": (MESSAGE.header.digest,) * 65}, Malformed),
+        ({"sender": "s" * 65}, Malformed),
+        ({"recipient": "s" * 65}, Malformed),
+        ({"step": "s" * 65}, Malformed),
+        ({"session": bytes(33)}, Malformed),
         ({"session": bytes(32)}, SessionMismatch),
         ({"session": b""}, SessionMismatch),
         ({"recipient": "client1"}, WrongRecipient),
@@ -123,10 +143,9 @@ def test_altered_messages_are_refused(field: str, damage: Callable[[bytes], byte
         ({"sender": "nobody"}, UnknownSender),
         ({"sender": ""}, UnknownSender),
         ({"step": "other"}, BadSeal),
-        ({"tag": bytes(16)}, BadSeal),
-        ({"capsule": b""}, BadSeal),
-        ({"capsule": CHANNEL.capsule[:-1]}, BadSeal),
-        ({"capsule": CHANNEL.capsule + b"\0"}, BadSeal),
+        ({"digest": bytes(32)}, BadSeal),
+        ({"capsule": bytes(len(CHANNEL.capsule))}, BadSeal),
+        ({"capsule": CHANNEL.capsule[:-1] + bytes([CHANNEL.capsule[-1] ^ 1])}, BadSeal),
     ],
 )
 def test_each_field_of_the_header_is_checked(
@@ -150,14 +169,22 @@ def test_checks_come_in_their_order() -> None:
         ("", BadSignature),
     ):
         with pytest.raises(wanted):
-            opened(with_header(MESSAGE, **wrong, tag=bytes(16)))
+            opened(with_header(MESSAGE, **wrong, digest=bytes(32)))
         wrong.pop(field, None)
 
 
 def test_a_header_that_is_no_header_is_malformed() -> None:
-    for header in (b"", b"\xc0", MESSAGE.header_bytes + b"\0", encode((1, SESSION.id))):
+    for header, reason in (
+        (b"", "server: not a header of any version"),
+        (b"\xc0", "server: not a header of any version"),
+        (b"\x98", "server: not a header of any version"),
+        (b"\x98\xa1a", "server: not a header of any version"),
+        (MESSAGE.header_bytes + b"\0", "server: not .*Header"),
+        (MESSAGE.header_bytes[:-1], "server: not .*Header"),
+        (encode((2, SESSION.id)), "server: not .*Header"),
+    ):
         message = Message(header, ALICE.identity.sign(messages._signed(header)), MESSAGE.body)
-        with pytest.raises(Malformed, match=r"server: not .*Header"):
+        with pytest.raises(Malformed, match=reason):
             opened(message)
         with pytest.raises(Malformed):
             _ = message.header
@@ -165,7 +192,7 @@ def test_a_header_that_is_no_header_is_malformed() -> None:
 
 def test_a_signature_over_something_else_is_no_signature() -> None:
     header = MESSAGE.header_bytes
-    for data in (header, messages._signed(header) + b"\0", b"secure-afl/1 sealing key" + header):
+    for data in (header, messages._signed(header) + b"\0", b"secure-afl/1 message header" + header):
         with pytest.raises(BadSignature, match="not signed by 'client0'"):
             opened(Message(header, ALICE.identity.sign(data), MESSAGE.body))
     endorsement = ALICE.member.endorsement
@@ -191,18 +218,162 @@ def test_a_capsule_opens_in_its_session_direction_and_pair_only() -> None:
 
 def test_a_sender_may_not_pass_off_another_body() -> None:
     other = messages.seal(SESSION, ALICE, CHANNEL, "other", CONTENT)
-    for body in (other.body, MESSAGE.body[:-1], MESSAGE.body + b"\0", b""):
+    longer = messages.seal(SESSION, ALICE, CHANNEL, "step", CONTENT + b"!")
+    for body in (other.body, longer.body, MESSAGE.body[:-1], MESSAGE.body + b"\0", b""):
         with pytest.raises(BadSeal):
             opened(Message(MESSAGE.header_bytes, MESSAGE.signature, body))
 
 
-def test_the_signature_covers_the_whole_tag() -> None:
-    """With a shorter tag in the header, its rest would travel in the body, unsigned."""
-    tag = MESSAGE.header.tag
-    whole = signed(MESSAGE, tag=b"")
-    shifted = Message(whole.header_bytes, whole.signature, MESSAGE.body + tag)
-    with pytest.raises(Malformed, match="tag of 0 bytes, wanted 16"):
-        opened(shifted)
+def test_one_header_and_signature_open_one_way() -> None:
+    """A digest commits to sealed key and body, which an authentication tag does not.
+
+    AES-GCM is not key-committing: whoever has two keys can make one body and tag that open under
+    both. Here two sealed keys, or two bodies, are two digests, and a signature covers one.
+    """
+    other = messages.open_channel(SESSION, ALICE, "server", bytes(32))
+    header = MESSAGE.header
+    assert header.digest == digest_of(CHANNEL.capsule, MESSAGE.body)
+    assert len(header.digest) == 32
+    swapped = messages.seal(SESSION, ALICE, other, "step", CONTENT)
+    for capsule, body in (
+        (other.capsule, MESSAGE.body),
+        (other.capsule, swapped.body),
+        (CHANNEL.capsule, swapped.body),
+    ):
+        # The digest that was signed first does not stand for another pair, properly sealed or not.
+        swap = signed(MESSAGE, capsule=capsule)
+        with pytest.raises(BadSeal, match="content from 'client0' does not open"):
+            opened(Message(swap.header_bytes, swap.signature, body))
+        assert digest_of(capsule, body) != header.digest
+    # Nor does what one key seals open under another, when header and digest are made to fit it.
+    fitting = signed(MESSAGE, capsule=other.capsule, digest=digest_of(other.capsule, MESSAGE.body))
+    with pytest.raises(BadSeal):
+        opened(fitting)
+    assert opened(swapped) == CONTENT
+
+
+def test_the_boundary_between_sealed_key_and_body_is_fixed() -> None:
+    """Else a byte could move from one to the other under one digest."""
+    for moved in (1, 16):
+        shorter = CHANNEL.capsule[:-moved]
+        body = CHANNEL.capsule[-moved:] + MESSAGE.body
+        shifted = signed(MESSAGE, capsule=shorter)
+        assert digest_of(shorter, body) == shifted.header.digest
+        with pytest.raises(Malformed, match="a sealed key of another length"):
+            opened(Message(shifted.header_bytes, shifted.signature, body))
+
+
+def test_the_header_signs_all_that_was_sealed_together() -> None:
+    channels = [messages.open_channel(SESSION, ALICE, n, SECRET) for n in ("server", "client1")]
+    one, two = messages.seal_together(
+        SESSION, ALICE, "step", [(channel, CONTENT) for channel in channels]
+    )
+    assert one.header.batch == two.header.batch == (one.header.digest, two.header.digest)
+    assert opened(one) == CONTENT
+    for batch in ((two.header.digest,), (two.header.digest, two.header.digest)):
+        with pytest.raises(Malformed, match="not among those sealed with it"):
+            opened(signed(one, batch=batch))
+
+
+# Lengths, before anything else
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """Bytes that a call takes at most beyond what was there."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def long_header(batch: int = 0, **fields: Any) -> bytes:
+    """A canonical header of any size: what anybody can send, with names and ids of the session."""
+    header = MESSAGE.header
+    parts = {name: getattr(header, name) for name in Header.__struct_fields__}
+    return encode(tuple((parts | {"batch": (bytes(32),) * batch} | fields).values()))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [long_header(batch=2_250_000), long_header(capsule=bytes(76 * 10**6)), bytes(76 * 10**6)],
+    ids=["batch", "capsule", "noise"],
+)
+def test_a_header_of_many_megabytes_is_refused_without_decoding(header: bytes) -> None:
+    """Nobody has signed it: it must cost no more than its length."""
+    assert len(header) >= 76 * 10**6
+    message = Message(header, bytes(64), b"")
+    party = WORLD.party("server")
+    party.start()
+
+    def refuse() -> None:
+        for check in (
+            lambda: message.header,
+            lambda: messages.check_claims(SESSION, "server", message),
+            lambda: party.receive(message),
+        ):
+            with pytest.raises(Malformed, match=rf"header of {len(header)} bytes, allowed: ≤ 4096"):
+                check()
+
+    assert peak_of(refuse) < 10**6
+    data = encode(message)
+
+    def take() -> None:
+        with pytest.raises(Malformed, match=rf"server: {len(data)} bytes, allowed: ≤ \d+$"):
+            party.take(data)
+
+    assert peak_of(take) < 10**6
+
+
+def test_the_longest_header_fits() -> None:
+    """Names of 64 characters, and as many digests as may be sealed together."""
+    longest = long_header(
+        batch=messages.MAX_BATCH, sender="s" * 64, recipient="r" * 64, step="t" * 64
+    )
+    assert len(longest) <= messages.MAX_HEADER_BYTES
+    assert decode(longest, Header).batch == (bytes(32),) * messages.MAX_BATCH
+    surrounded = encode(Message(longest, bytes(64), bytes(2**20 + messages.TAG_BYTES)))
+    assert len(surrounded) <= 2**20 + messages.MAX_OVERHEAD_BYTES
+
+
+def test_a_long_body_or_batch_is_refused_before_its_signature_is_verified(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verified: list[bytes] = []
+    verify = Line.verify
+
+    def watched(self: Line, signature: bytes, data: bytes) -> None:
+        verified.append(data)
+        verify(self, signature, data)
+
+    monkeypatch.setattr(Line, "verify", watched)
+    party = WORLD.party("server")
+    party.start()
+    good = messages.seal(SESSION, ALICE, CHANNEL, "upload", encode((bytes(12),)))
+    most = party.steps["upload"].most(SESSION) + messages.TAG_BYTES
+    for message, reason in (
+        (Message(good.header_bytes, good.signature, bytes(most + 1)), f"allowed: ≤ {most}$"),
+        (signed(good, batch=(good.header.digest,) * 65), "not a Header"),
+        (signed(good, batch=(bytes(32),) * 2), "not among those"),
+        (signed(good, capsule=b""), "another length"),
+    ):
+        with pytest.raises(Malformed, match=reason):
+            party.receive(message)
+    assert verified == []
+    party.receive(good)
+    assert len(verified) == 1
+
+
+def test_another_version_is_refused_with_both_named() -> None:
+    """In version 1 a tag of 16 bytes stood where the digest is."""
+    old = encode((1, SESSION.id, "client0", "server", "step", CHANNEL.capsule, bytes(16), ()))
+    for header, version in ((old, 1), (long_header(version=3), 3)):
+        message = Message(header, ALICE.identity.sign(messages._signed(header)), MESSAGE.body)
+        with pytest.raises(
+            Malformed, match=rf"server: wire version {version}, wanted 2.*the same version"
+        ):
+            opened(message)
 
 
 def test_errors_say_who_and_what_but_not_what_a_peer_wrote() -> None:
@@ -239,6 +410,6 @@ def test_reprs_show_no_bytes() -> None:
 
 def test_header_decodes_to_what_was_signed() -> None:
     assert MESSAGE.header == Header(
-        1, SESSION.id, "client0", "server", "step", CHANNEL.capsule, MESSAGE.header.tag
+        2, SESSION.id, "client0", "server", "step", CHANNEL.capsule, MESSAGE.header.digest
     )
     assert encode(MESSAGE.header) == MESSAGE.header_bytes

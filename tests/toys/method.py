@@ -36,6 +36,7 @@ class ToyMeans(Method[ToyPublic], frozen=True, tag="toy-means"):
     summary = "the nearest class mean"
     public = ToyPublic
     row_additive = True
+    ignores = ("same_set",)
     stretch: Annotated[
         float,
         Meta(gt=0, le=100, description="what scores are multiplied by.", extra={"metavar": "S"}),

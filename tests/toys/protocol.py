@@ -15,6 +15,7 @@ from protocols.layout import RingVector
 from protocols.message import Message
 from protocols.party import Party, State
 from protocols.protocol import PROTOCOLS, Coalition, Protocol
+from protocols.roster import CLIENT
 from protocols.schemes.plain import (
     SERVER,
     UPLOAD,
@@ -25,7 +26,7 @@ from protocols.schemes.plain import (
     PlainServer,
     Uploading,
 )
-from protocols.session import CLIENT, Session
+from protocols.session import Session
 
 
 @PROTOCOLS.register

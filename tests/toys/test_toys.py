@@ -13,7 +13,7 @@ from protocols import Plain
 from protocols.errors import BrokenExtension
 from protocols.protocol import PROTOCOLS
 from protocols.registry import Registry
-from protocols.session import CLIENT
+from protocols.roster import CLIENT
 from secure_afl import AFL, Additive, Federation
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import METHODS
@@ -103,7 +103,7 @@ def test_they_reach_the_report_and_the_leakage_matrix(command: Command, tmp_path
     by = {(c["attack"], c["method"], c["protocol"], c["adversary"]): c for c in results["cells"]}
     cell = by["toy-largest-class", "toy-means", "toy", "toy-server"]
     assert (cell["claimed"], cell["measures"][0]["value"]) == (True, 1.0)
-    assert by["toy-largest-class", "afl", "additive", "first-aggregator"]["claimed"]
+    assert by["toy-largest-class", "afl", "additive", "collector"]["claimed"]
     assert not by["toy-largest-class", "toy-means", "toy", "outsider"]["claimed"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     for text in ("toy-largest-class", "toy-means", "server of the toy", "Names the largest class"):

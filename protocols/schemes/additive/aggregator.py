@@ -1,4 +1,7 @@
-"""The aggregator of `additive`: takes shares, agrees on a set with the others, opens one sum."""
+"""The aggregators of `additive`: take shares, agree on one set, and open one sum.
+
+The collector is an aggregator that receives the others' partial sums, and so the sum.
+"""
 
 import hashlib
 import secrets
@@ -9,21 +12,34 @@ import msgspec
 from protocols.codec import Wire, domain_tag, encode
 from protocols.errors import (
     BadSignature,
-    BelowThreshold,
     CoordinatorMissing,
     InconsistentSurvivors,
     Malformed,
     Replayed,
     UnexpectedStep,
 )
-from protocols.identity import Enrolment
+from protocols.identity import SIGNATURE_BYTES, Enrolment
 from protocols.layout import RingVector
 from protocols.message import Channel, Header, Message
-from protocols.party import Aborted, Entropy, Fresh, Party, Received, State, Step, Sum, Vector
+from protocols.party import (
+    Aborted,
+    Entropy,
+    Fresh,
+    Party,
+    Received,
+    State,
+    Step,
+    Sum,
+    Vector,
+    vector_bytes,
+)
 from protocols.primitives.masks import add_mask
+from protocols.roster import CLIENT
 from protocols.schemes.additive.messages import (
     AGGREGATOR,
     AGREE,
+    COLLECTOR,
+    MAX_AGGREGATORS,
     PARTIAL,
     SEED_BYTES,
     UPLOAD,
@@ -31,21 +47,22 @@ from protocols.schemes.additive.messages import (
     Agree,
     Partial,
     Share,
-    UploadDigest,
     Verified,
+    aggregators,
     mask_key,
 )
-from protocols.session import CLIENT, Session
+from protocols.session import Session
 from protocols.spool import Spool
+from protocols.uploads import Upload, Uploads, in_order, uploads_bytes
 
 
 class Collecting(State, frozen=True):
     """The aggregator takes uploads; others may have closed theirs already."""
 
     channels: tuple[Channel, ...]
-    uploads: tuple[UploadDigest, ...] = ()
+    uploads: tuple[Upload, ...] = ()
     left_out: tuple[str, ...] = ()
-    lists: tuple[tuple[str, tuple[UploadDigest, ...]], ...] = ()
+    lists: tuple[tuple[str, tuple[Upload, ...]], ...] = ()
 
 
 class Comparing(State, frozen=True):
@@ -55,8 +72,8 @@ class Comparing(State, frozen=True):
     """
 
     channels: tuple[Channel, ...]
-    uploads: tuple[UploadDigest, ...]
-    lists: tuple[tuple[str, tuple[UploadDigest, ...]], ...]
+    uploads: tuple[Upload, ...]
+    lists: tuple[tuple[str, tuple[Upload, ...]], ...]
     early: bool
     signatures: tuple[tuple[str, bytes], ...] = ()
 
@@ -68,24 +85,24 @@ class Agreeing(State, frozen=True):
     """
 
     channels: tuple[Channel, ...]
-    uploads: tuple[UploadDigest, ...]
-    agreed: tuple[UploadDigest, ...]
+    uploads: tuple[Upload, ...]
+    agreed: tuple[Upload, ...]
     signatures: tuple[tuple[str, bytes], ...]
     partials: tuple[tuple[str, Partial], ...] = ()
 
 
 class Releasing(State, frozen=True):
-    """All have signed: the partial sum may leave. The first aggregator awaits the others'."""
+    """All have signed: the partial sum may leave. The collector awaits the others'."""
 
     channels: tuple[Channel, ...]
-    uploads: tuple[UploadDigest, ...]
-    agreed: tuple[UploadDigest, ...]
+    uploads: tuple[Upload, ...]
+    agreed: tuple[Upload, ...]
     signatures: tuple[bytes, ...]
     partials: tuple[tuple[str, Partial], ...] = ()
 
 
 class Finished(State, frozen=True):
-    """The first aggregator has released the sum."""
+    """The collector has released the sum."""
 
     total: Sum
 
@@ -94,17 +111,14 @@ class Aggregator(Party):
     """The party that spools shares, agrees on a set, and releases one sum of shares.
 
     It verifies the shares, and the sum is over the agreed set.
-
-    The first aggregator of the roster receives the others' partial sums, and so the sum.
     """
 
     role = AGGREGATOR
     states = Fresh | Collecting | Comparing | Agreeing | Releasing | Finished | Aborted
     steps: ClassVar[dict[str, Step]] = {
-        UPLOAD: Step(CLIENT, Share),
-        VERIFIED: Step(AGGREGATOR, Verified),
-        AGREE: Step(AGGREGATOR, Agree),
-        PARTIAL: Step(AGGREGATOR, Partial),
+        UPLOAD: Step((CLIENT,), Share, lambda _: SEED_BYTES + 16),
+        VERIFIED: Step((COLLECTOR, AGGREGATOR), Verified, uploads_bytes),
+        AGREE: Step((COLLECTOR, AGGREGATOR), Agree, lambda _: SIGNATURE_BYTES + 16),
     }
 
     def __init__(
@@ -117,13 +131,16 @@ class Aggregator(Party):
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
         super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
-        self._aggregators = session.of_role(AGGREGATOR)
+        self._aggregators = aggregators(session)
         self._others = tuple(name for name in self._aggregators if name != self.name)
-        self._is_first = self._aggregators[0] == self.name
+
+    @property
+    def _collects(self) -> bool:
+        return self.role == COLLECTOR
 
     @property
     def awaits(self) -> str | None:
-        """`upload`, `verified` or `agree`; `partial` at the first aggregator; else None."""
+        """`upload`, `verified` or `agree`; `partial` at the collector; else None."""
         match self._state:
             case Collecting() | Comparing(early=True):
                 return UPLOAD
@@ -131,15 +148,22 @@ class Aggregator(Party):
                 return VERIFIED
             case Agreeing():
                 return AGREE
-            case Releasing() if self._is_first:
+            case Releasing() if self._collects:
                 return PARTIAL
             case _:
                 return None
 
     @property
     def result(self) -> Sum | None:
-        """The sum, at the first aggregator and once all partial sums are in."""
+        """The sum, at the collector and once all partial sums are in."""
         return self._state.total if isinstance(self._state, Finished) else None
+
+    @property
+    def agreed(self) -> tuple[str, ...] | None:
+        """The set that all aggregators have signed, once this one has."""
+        if isinstance(self._state, Agreeing | Releasing):
+            return tuple(upload.client for upload in self._state.agreed)
+        return super().agreed
 
     def _begin(self, secret: bytes) -> Collecting:
         return Collecting(tuple(self._open_channel(name, secret) for name in self._others))
@@ -147,11 +171,12 @@ class Aggregator(Party):
     def _outbox(self, state: State) -> list[Message]:
         said: list[Message] = []
         if isinstance(state, Comparing | Agreeing | Releasing):
-            said += self._tell(state.channels, VERIFIED, Verified(state.uploads))
+            verified = Verified(Uploads.of(self.session, state.uploads))
+            said += self._tell(state.channels, VERIFIED, verified)
         if isinstance(state, Agreeing | Releasing):
             signature = self._enrolment.identity.sign(_agreed_set(self.session, state.agreed))
             said += self._tell(state.channels, AGREE, Agree(signature))
-        if isinstance(state, Releasing) and not self._is_first:
+        if isinstance(state, Releasing) and not self._collects:
             partial = self.session.layout.pack(self._sum_shares(state.agreed))
             said += self._tell(state.channels[:1], PARTIAL, Partial(state.signatures, partial))
         return said
@@ -167,11 +192,12 @@ class Aggregator(Party):
             case Collecting() | Comparing(), Verified():
                 if sender in dict(state.lists):
                     raise self._replayed(received)
-                lists = (*state.lists, (sender, content.uploads))
+                theirs = content.uploads.read(self.session, self.name, VERIFIED)
+                lists = (*state.lists, (sender, theirs))
                 return self._compare(msgspec.structs.replace(state, lists=lists))
             case Comparing() | Agreeing(), Agree():
                 return self._hear_agreement(state, received, content)
-            case Agreeing() | Releasing(), Partial() if self._is_first:
+            case Agreeing() | Releasing(), Partial() if self._collects:
                 return self._hear_partial(state, received, content)
             case _:
                 raise UnexpectedStep(
@@ -203,7 +229,7 @@ class Aggregator(Party):
         if sender in state.left_out:
             raise self._replayed(received)
         self._check_share(share, received)
-        upload = UploadDigest(sender, _upload_digest(self.session, received.header))
+        upload = Upload(sender, _upload_digest(self.session, received.header))
         earlier = next((known for known in state.uploads if known.client == sender), None)
         if earlier == upload:
             raise self._replayed(received)
@@ -218,44 +244,36 @@ class Aggregator(Party):
         return self._close(state, early=True) if heard == len(self.session.clients) else state
 
     def _check_share(self, share: Share, received: Received) -> None:
-        vector_bytes = self.session.layout.packed_bytes if self._is_first else 0
-        seed_bytes = 0 if self._is_first else SEED_BYTES
-        if (len(share.vector), len(share.seed)) != (vector_bytes, seed_bytes):
+        packed_bytes = self.session.layout.packed_bytes if self._collects else 0
+        seed_bytes = 0 if self._collects else SEED_BYTES
+        if (len(share.vector), len(share.seed)) != (packed_bytes, seed_bytes):
             raise Malformed(
                 f"share of '{received.sender}' has {len(share.vector)} + {len(share.seed)} bytes, "
-                f"wanted {vector_bytes} + {seed_bytes}",
+                f"wanted {packed_bytes} + {seed_bytes}",
                 party=self.name,
                 step=UPLOAD,
             )
         header = received.header
-        sizes = [len(tag) for tag in header.batch]
         mine = self._aggregators.index(self.name)
-        # One tag for each aggregator and this share's in its place: one digest, one set of shares.
-        if sizes != [len(header.tag)] * len(self._aggregators) or header.batch[mine] != header.tag:
+        # One for each aggregator and this share's in its place: one digest, one set of shares.
+        if len(header.batch) != len(self._aggregators) or header.batch[mine] != header.digest:
             raise Malformed(
                 f"upload of '{received.sender}' is not signed over one share for each of the "
-                f"{len(self._aggregators)} aggregators, in roster order",
+                f"{len(self._aggregators)} aggregators, in order",
                 party=self.name,
                 step=UPLOAD,
             )
 
     def _close(self, state: Collecting, *, early: bool) -> State:
-        uploads = tuple(sorted(state.uploads, key=lambda upload: upload.client))
+        uploads = in_order(self.session, state.uploads)
         return self._compare(Comparing(state.channels, uploads, state.lists, early))
 
     def _compare(self, state: Collecting | Comparing) -> State:
         if isinstance(state, Collecting) or len(state.lists) < len(self._others):
             return state
         common = set(state.uploads).intersection(*(uploads for _, uploads in state.lists))
-        agreed = tuple(sorted(common, key=lambda upload: upload.client))
-        if len(agreed) < self.session.min_cohort:
-            raise BelowThreshold(
-                f"{len(agreed)} clients reached every aggregator, wanted "
-                f"≥ {self.session.min_cohort}",
-                party=self.name,
-                step=VERIFIED,
-                fix="run again with more clients, or a smaller minimum cohort",
-            )
+        agreed = in_order(self.session, common)
+        self._check_set([upload.client for upload in agreed], VERIFIED)
         signature = self._enrolment.identity.sign(_agreed_set(self.session, agreed))
         for name, theirs in state.signatures:
             self._check_signature(agreed, name, theirs, AGREE)
@@ -307,27 +325,27 @@ class Aggregator(Party):
         return self._finish(state) if isinstance(state, Releasing) else state
 
     def _finish(self, state: Releasing) -> State:
-        if not self._is_first or len(state.partials) < len(self._others):
+        if not self._collects or len(state.partials) < len(self._others):
             return state
         layout = self.session.layout
         total = self._sum_shares(state.agreed)
         for _, partial in state.partials:
             total += layout.unpack(partial.vector)
-        decoded = layout.decode(total, party=self.name, step=PARTIAL)
-        return Finished(Sum(decoded, tuple(upload.client for upload in state.agreed)))
+        included = [upload.client for upload in state.agreed]
+        return Finished(Sum.of(layout.decode(total), included))
 
-    def _sum_shares(self, agreed: tuple[UploadDigest, ...]) -> RingVector:
+    def _sum_shares(self, agreed: tuple[Upload, ...]) -> RingVector:
         layout = self.session.layout
         total = layout.zeros()
         for upload in agreed:
             share = self._spooled(upload)
-            if self._is_first:
+            if self._collects:
                 total += layout.unpack(share.vector)
             else:
                 add_mask(total, mask_key(self.session, share.seed, upload.client, self.name))
         return total
 
-    def _spooled(self, upload: UploadDigest) -> Share:
+    def _spooled(self, upload: Upload) -> Share:
         return self._open_spooled(
             upload.client,
             Share,
@@ -335,7 +353,7 @@ class Aggregator(Party):
         )
 
     def _check_signature(
-        self, agreed: tuple[UploadDigest, ...], name: str, signature: bytes, step: str
+        self, agreed: tuple[Upload, ...], name: str, signature: bytes, step: str
     ) -> None:
         try:
             self.session.member(name).verify(signature, _agreed_set(self.session, agreed))
@@ -358,13 +376,28 @@ class Aggregator(Party):
         )
 
 
+class Collector(Aggregator):
+    """The aggregator that gets each vector minus masks, and puts the partial sums together."""
+
+    role = COLLECTOR
+    steps: ClassVar[dict[str, Step]] = {
+        **Aggregator.steps,
+        UPLOAD: Step((CLIENT,), Share, vector_bytes),
+        PARTIAL: Step(
+            (AGGREGATOR,),
+            Partial,
+            lambda session: vector_bytes(session) + MAX_AGGREGATORS * (SIGNATURE_BYTES + 2),
+        ),
+    }
+
+
 def _upload_digest(session: Session, header: Header) -> bytes:
-    """Digest of the tags of all m sealed shares, which their client signed."""
+    """Hash the digests of all m sealed shares, which their client signed."""
     upload = (domain_tag("upload"), session.id, header.sender, header.batch)
     return hashlib.sha256(encode(upload)).digest()
 
 
-def _agreed_set(session: Session, agreed: tuple[UploadDigest, ...]) -> bytes:
+def _agreed_set(session: Session, agreed: tuple[Upload, ...]) -> bytes:
     """Make what every aggregator signs, once."""
-    digest = hashlib.sha256(encode((session.id, agreed))).digest()
+    digest = hashlib.sha256(encode((session.id, Uploads.of(session, agreed)))).digest()
     return domain_tag("agreed set").encode() + digest

@@ -3,8 +3,8 @@
 from protocols.message import Channel, Message, derive
 from protocols.party import Aborted, Fresh, Party, State
 from protocols.primitives.masks import subtract_mask
-from protocols.schemes.additive.messages import AGGREGATOR, UPLOAD, Share, mask_key
-from protocols.session import CLIENT
+from protocols.roster import CLIENT
+from protocols.schemes.additive.messages import UPLOAD, Share, aggregators, mask_key
 
 
 class Uploading(State, frozen=True):
@@ -23,8 +23,8 @@ class AdditiveClient(Party):
 
     def _begin(self, secret: bytes) -> Uploading:
         fingerprint = self._fingerprint_vector(secret)
-        aggregators = self.session.of_role(AGGREGATOR)
-        channels = tuple(self._open_channel(name, secret) for name in aggregators)
+        receivers = aggregators(self.session)
+        channels = tuple(self._open_channel(name, secret) for name in receivers)
         return Uploading(secret, fingerprint, channels)
 
     def _outbox(self, state: State) -> list[Message]:

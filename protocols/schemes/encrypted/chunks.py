@@ -10,9 +10,6 @@ from protocols.schemes.encrypted.parameters import Parameters
 from protocols.schemes.encrypted.seal import SEED_BYTES, KeyPair, Ring
 from protocols.session import Session
 
-CLIENT_SEED_BYTES = 32
-
-
 # As the builtin `map`, which does one after the other; a process pool's `map` does many at once.
 ChunkMap = Callable[..., Iterable[bytes]]
 

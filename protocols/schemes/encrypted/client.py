@@ -9,6 +9,7 @@ from protocols.errors import (
 from protocols.layout import Integers
 from protocols.message import Channel, Message
 from protocols.party import Aborted, Fresh, Received, State, Step
+from protocols.roster import CLIENT
 from protocols.schemes.encrypted.chunks import chunk_seed, encrypt_chunk, encryption_seed
 from protocols.schemes.encrypted.messages import (
     KEY,
@@ -20,9 +21,8 @@ from protocols.schemes.encrypted.messages import (
     Voucher,
     ciphertext_digest,
 )
-from protocols.schemes.encrypted.party import EncryptedParty
+from protocols.schemes.encrypted.party import EncryptedParty, key_bytes
 from protocols.schemes.encrypted.seal import pieces, to_entries
-from protocols.session import CLIENT
 
 
 class Waiting(State, frozen=True):
@@ -49,7 +49,7 @@ class EncryptingClient(EncryptedParty):
 
     role = CLIENT
     states = Fresh | Waiting | Uploading | Aborted
-    steps: ClassVar[dict[str, Step]] = {KEY: Step(KEY_HOLDER, Key)}
+    steps: ClassVar[dict[str, Step]] = {KEY: Step((KEY_HOLDER,), Key, key_bytes)}
 
     def _begin(self, secret: bytes) -> Waiting:
         (server,), (key_holder,) = (self.session.of_role(role) for role in (SERVER, KEY_HOLDER))

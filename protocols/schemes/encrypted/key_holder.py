@@ -10,20 +10,20 @@ from protocols.errors import (
     InconsistentSurvivors,
     InexactDecoding,
     Malformed,
-    SumOutOfBounds,
     UnexpectedStep,
     UnverifiedSum,
 )
-from protocols.layout import Integers
+from protocols.layout import Decoded
 from protocols.message import Channel, Message
 from protocols.party import Aborted, Fresh, Received, State, Step, Sum
+from protocols.roster import CLIENT
 from protocols.schemes.encrypted.chunks import (
-    CLIENT_SEED_BYTES,
     chunk_seed,
     encrypt_zeros,
     session_keys,
 )
 from protocols.schemes.encrypted.messages import (
+    CLIENT_SEED_BYTES,
     CONFIRMED,
     KEY,
     KEY_HOLDER,
@@ -33,13 +33,12 @@ from protocols.schemes.encrypted.messages import (
     Confirmed,
     Key,
     Total,
-    VouchedUpload,
     Voucher,
 )
 from protocols.schemes.encrypted.parameters import tolerance
-from protocols.schemes.encrypted.party import EncryptedParty
+from protocols.schemes.encrypted.party import EncryptedParty, chunks_bytes
 from protocols.schemes.encrypted.seal import KeyPair, Slots, from_entries
-from protocols.session import CLIENT
+from protocols.uploads import Upload, Uploads, uploads_bytes
 
 
 class Vouching(State, frozen=True):
@@ -77,8 +76,8 @@ class KeyHolder(EncryptedParty):
     role = KEY_HOLDER
     states = Fresh | Vouching | Holding | Finished | Aborted
     steps: ClassVar[dict[str, Step]] = {
-        UPLOAD: Step(CLIENT, Voucher),
-        TOTAL: Step(SERVER, Total),
+        UPLOAD: Step((CLIENT,), Voucher, lambda _: 32 + CLIENT_SEED_BYTES + 16),
+        TOTAL: Step((SERVER,), Total, lambda s: chunks_bytes(s) + uploads_bytes(s)),
     }
 
     def _begin(self, secret: bytes) -> Vouching:
@@ -108,7 +107,7 @@ class KeyHolder(EncryptedParty):
                 key = Key(self._ring.save(self._key_pair(state.secret).public_key))
                 return [self._seal(channel, KEY, key) for channel in state.clients]
             case Holding():
-                confirmed = Confirmed(_uploads(state.vouchers))
+                confirmed = Confirmed(Uploads.of(self.session, _uploads(state.vouchers)))
                 return [self._seal(state.server, CONFIRMED, confirmed)]
             case _:
                 return []
@@ -144,41 +143,34 @@ class KeyHolder(EncryptedParty):
 
     def _close(self, state: Vouching) -> Holding:
         self._check_cohort(len(state.vouchers), UPLOAD)
-        return Holding(state.secret, state.server, tuple(sorted(state.vouchers, key=_name)))
+        return Holding(state.secret, state.server, state.vouchers)
 
     def _open(self, state: Holding, received: Received, content: Total) -> Finished:
-        # Whatever comes now, it is the one sum that is looked at: an error ends the session.
+        # Bytes that are no ciphertexts, or no list, are refused; what is read is the one sum.
         totals = list(self._load(received.sender, TOTAL, content.chunks))
-        self._check_list(received, content.uploads)
-        if not set(content.uploads) <= set(_uploads(state.vouchers)):
+        uploads = content.uploads.read(self.session, self.name, TOTAL)
+        if not set(uploads) <= set(_uploads(state.vouchers)):
             raise InconsistentSurvivors(
                 "the server lists an upload that no client vouched for here",
                 party=self.name,
                 step=TOTAL,
                 fix="ask the server which uploads it holds, and run again",
             )
-        self._check_cohort(len(content.uploads), TOTAL)
-        included = tuple(upload.client for upload in content.uploads)
+        included = [upload.client for upload in uploads]
+        self._check_set(included, TOTAL)
         key_pair = self._key_pair(state.secret)
         if self._verify:
-            seeds = {name: dict(state.vouchers)[name].seed for name in included}
-            slots = self._read(key_pair.public_key, totals, seeds)
+            vouchers = dict(state.vouchers)
+            seeds = {name: vouchers[name].seed for name in included}
+            self._subtract_zeros(key_pair.public_key, totals, seeds)
+            if not all(self._ring.is_plaintext(total, len(seeds)) for total in totals):
+                # How it would round turns on the single vectors, which a sum does not tell.
+                raise self._inexact()
+            slots = [self._ring.read(total) for total in totals]
         else:
             slots = [self._ring.decrypt(key_pair.secret_key, total) for total in totals]
         entries = np.concatenate(slots)[: self.session.layout.length * self.parameters.limbs]
-        return Finished(Sum(self._decode(entries), included))
-
-    def _read(self, public_key: Any, totals: list[Any], seeds: dict[str, bytes]) -> list[Slots]:
-        """Return the entries of each chunk of a sum that the clients' seeds account for.
-
-        Raises:
-            UnverifiedSum: they do not.
-            InexactDecoding: they do, but somebody has shifted the sum by a fraction of a unit.
-        """
-        self._subtract_zeros(public_key, totals, seeds)
-        if not all(self._ring.is_plaintext(total, len(seeds)) for total in totals):
-            raise self._inexact()
-        return [self._ring.read(total) for total in totals]
+        return Finished(Sum.of(self._decode(entries), included))
 
     def _subtract_zeros(self, public_key: Any, totals: list[Any], seeds: dict[str, bytes]) -> None:
         """Subtract the encryptions of zero under the clients' seeds, chunk by chunk, in place.
@@ -202,33 +194,35 @@ class KeyHolder(EncryptedParty):
                     fix="the server or a client did not follow the protocol; run again without it",
                 )
 
-    def _decode(self, slots: Slots) -> Integers:
-        layout = self.session.layout
+    def _decode(self, slots: Slots) -> Decoded:
+        """Round to integers, and count those that no honest sum can be.
+
+        A verified sum is released whatever it is, for nothing of the key is in it, and a sum of
+        integers that wraps around q is none: to give up would answer a question that a liar chose.
+
+        Raises:
+            InexactDecoding: no integers, in a sum that nobody verified: what was decrypted may be
+                anything.
+        """
+        layout, limb_bits = self.session.layout, self.parameters.limb_bits
         rounded = np.rint(slots)
-        if np.abs(slots - rounded).max() > tolerance(self._verify):
+        inexact = np.abs(slots - rounded) > tolerance(self._verify)
+        if inexact.any() and not self._verify:
             raise self._inexact()
         entries = rounded.astype(np.int64)
-        total = layout.decode(
-            from_entries(self.parameters, layout, entries), party=self.name, step=TOTAL
-        )
-        # Beyond what honest sums can be: congruent to one in the ring, or wrapped around q.
-        if self.parameters.limb_bits:
-            most = len(self.session.clients) * (2**self.parameters.limb_bits - 1)
-            beyond = bool(entries.min() < 0 or entries.max() > most)
+        decoded = layout.decode(from_entries(self.parameters, layout, entries))
+        # Congruent in the ring to what it may be, or wrapped around q.
+        if limb_bits:
+            most = len(self.session.clients) * (2**limb_bits - 1)
+            wrong = inexact | (entries < 0) | (entries > most)
         else:
-            beyond = not np.array_equal(total, entries)
-        if beyond:
-            raise SumOutOfBounds(
-                "the decrypted sum is outside its bounds by more than the ring",
-                party=self.name,
-                step=TOTAL,
-                fix="a client broke its declared bounds; run again without it",
-            )
-        return total
+            wrong = inexact | (entries != decoded.total)
+        marks = np.any(wrong.reshape(-1, layout.length), axis=0)
+        return Decoded(decoded.total, layout.outside(decoded.total, marks))
 
     def _inexact(self) -> InexactDecoding:
         return InexactDecoding(
-            "the decrypted sum is not made of integers",
+            "the sum is not made of integers, as honest ones are",
             party=self.name,
             step=TOTAL,
             fix="some party did not follow the protocol; run a new session",
@@ -238,9 +232,5 @@ class KeyHolder(EncryptedParty):
         return session_keys(self.session, self._ring, secret, self.name)
 
 
-def _uploads(vouchers: tuple[tuple[str, Voucher], ...]) -> tuple[VouchedUpload, ...]:
-    return tuple(VouchedUpload(client, voucher.digest) for client, voucher in vouchers)
-
-
-def _name(entry: tuple[str, Voucher]) -> str:
-    return entry[0]
+def _uploads(vouchers: tuple[tuple[str, Voucher], ...]) -> tuple[Upload, ...]:
+    return tuple(Upload(client, voucher.digest) for client, voucher in vouchers)

@@ -1,9 +1,13 @@
 """The messages of `ckks` and `bfv`: their steps, their contents, and digests of ciphertexts."""
 
 import hashlib
+from typing import Annotated
 
-from protocols.codec import Secret, Wire, domain_tag, encode
+from msgspec import Meta
+
+from protocols.codec import Digest, Secret, Wire, domain_tag, encode
 from protocols.session import Session
+from protocols.uploads import Uploads
 
 SERVER = "server"
 KEY_HOLDER = "key_holder"
@@ -11,6 +15,12 @@ KEY = "key"
 UPLOAD = "upload"
 CONFIRMED = "confirmed"
 TOTAL = "total"
+
+CLIENT_SEED_BYTES = 32
+# 2 GB of vector in the smallest ciphertexts, of one bit an entry.
+MAX_CHUNKS = 2**24
+
+Chunks = Annotated[tuple[bytes, ...], Meta(max_length=MAX_CHUNKS)]
 
 
 class Key(Wire, frozen=True):
@@ -22,7 +32,7 @@ class Key(Wire, frozen=True):
 class Ciphertexts(Secret, frozen=True):
     """A client's encrypted vector, chunk by chunk, in SEAL's encoding."""
 
-    chunks: tuple[bytes, ...]
+    chunks: Chunks
 
 
 class Voucher(Secret, frozen=True):
@@ -33,28 +43,21 @@ class Voucher(Secret, frozen=True):
         seed: 32 bytes; empty where sums are not verified.
     """
 
-    digest: bytes
-    seed: bytes
-
-
-class VouchedUpload(Wire, frozen=True):
-    """A client, and the digest of its ciphertexts."""
-
-    client: str
-    digest: bytes
+    digest: Digest
+    seed: Annotated[bytes, Meta(max_length=CLIENT_SEED_BYTES)]
 
 
 class Confirmed(Wire, frozen=True):
-    """The uploads that clients have vouched for at the key holder, sorted by client."""
+    """The uploads that clients have vouched for at the key holder."""
 
-    uploads: tuple[VouchedUpload, ...]
+    uploads: Uploads
 
 
 class Total(Secret, frozen=True):
     """The sum of these uploads' ciphertexts, chunk by chunk."""
 
-    uploads: tuple[VouchedUpload, ...]
-    chunks: tuple[bytes, ...]
+    uploads: Uploads
+    chunks: Chunks
 
 
 def ciphertext_digest(session: Session, client: str, chunks: tuple[bytes, ...]) -> bytes:

@@ -24,6 +24,9 @@ _PADDING = 1.02
 _TERNARY, _ERROR = 2 / 3, 21 / 2
 FAILURE_BITS = 128
 
+# A ciphertext that does not compress takes this much more than its words.
+_OVERHEAD_BYTES = 1024
+
 # How the half unit of rounding is shared out: noise, the encoder's rounding of coefficients to
 # integers, and its floating point; 1/16 is left over.
 _NOISE_SHARE, _ROUNDING_SHARE, _FLOAT_SHARE = 5 / 16, 1 / 16, 1 / 16
@@ -61,6 +64,11 @@ class Parameters(Wire, frozen=True):
         """Return the number of ciphertexts for a vector of so many entries."""
         return -(-length * self.limbs // self.degree)
 
+    @property
+    def ciphertext_bytes(self) -> int:
+        """Bytes of a ciphertext, at most: two words of 64 bits for each coefficient."""
+        return 2 * 8 * self.degree + _OVERHEAD_BYTES
+
 
 def find_parameters(layout: Layout, clients: int, scheme: str = CKKS) -> Parameters:
     """Find the admissible parameters with the smallest upload.
@@ -71,7 +79,8 @@ def find_parameters(layout: Layout, clients: int, scheme: str = CKKS) -> Paramet
     Raises:
         NoParameters: too many clients for the noise and the range that any candidate has.
     """
-    largest = max(max(abs(block.low), abs(block.high)) for block in layout.blocks)
+    ends = ((block.low, block.high, *block.addend) for block in layout.blocks)
+    largest = max(abs(end) for ends_of_block in ends for end in ends_of_block)
     admissible = []
     for degree, bits in CANDIDATES:
         entries = 64 * layout.length + degree  # limbs and padding included

@@ -6,12 +6,11 @@ from functools import cached_property
 from typing import Any
 
 from protocols.codec import decode
-from protocols.errors import BelowThreshold, Malformed, Replayed
+from protocols.errors import Malformed, Replayed
 from protocols.identity import Enrolment
-from protocols.party import Entropy, Party, Received, Vector
+from protocols.party import Entropy, Party, Vector
 from protocols.schemes.encrypted.chunks import ChunkMap
-from protocols.schemes.encrypted.messages import UPLOAD, VouchedUpload
-from protocols.schemes.encrypted.parameters import find_parameters
+from protocols.schemes.encrypted.parameters import Parameters, find_parameters
 from protocols.schemes.encrypted.seal import Ring
 from protocols.session import Session
 from protocols.spool import Spool
@@ -34,10 +33,9 @@ class EncryptedParty(Party):
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
         super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
-        # The parameters of `Ckks` and `Bfv`: their tag, and whether sums are verified.
-        scheme, self._verify = decode(session.parameters, tuple[str, bool])
+        _, self._verify = _terms(session)
         self.chunk_map: ChunkMap = map
-        self.parameters = find_parameters(session.layout, len(session.clients), scheme)
+        self.parameters = parameters_of(session)
         self._chunks = self.parameters.chunks(session.layout.length)
 
     @cached_property
@@ -62,16 +60,29 @@ class EncryptedParty(Party):
     def _replayed(self, sender: str, step: str) -> Replayed:
         return Replayed(f"'{sender}' has been heard on this before", party=self.name, step=step)
 
-    def _check_list(self, received: Received, uploads: tuple[VouchedUpload, ...]) -> None:
-        names = [upload.client for upload in uploads]
-        if names != sorted(set(names)) or not set(names) <= set(self.session.clients):
-            raise Malformed("not a sorted list of clients", party=self.name, step=UPLOAD)
 
-    def _check_cohort(self, count: int, step: str) -> None:
-        if count < self.session.min_cohort:
-            raise BelowThreshold(
-                f"{count} clients contributed, wanted ≥ {self.session.min_cohort}",
-                party=self.name,
-                step=step,
-                fix="run again with more clients, or a smaller minimum cohort",
-            )
+def parameters_of(session: Session) -> Parameters:
+    """Find the encryption's parameters of a session, equal at every party.
+
+    Raises:
+        NoParameters: too many clients for what any candidate holds.
+    """
+    scheme, _ = _terms(session)
+    return find_parameters(session.layout, len(session.clients), scheme)
+
+
+def chunks_bytes(session: Session) -> int:
+    """Bound the bytes of a content that holds a vector's ciphertexts and little else."""
+    parameters = parameters_of(session)
+    chunks = parameters.chunks(session.layout.length)
+    return chunks * (parameters.ciphertext_bytes + 8) + 64
+
+
+def key_bytes(session: Session) -> int:
+    """Bound the bytes of a content that holds a public key."""
+    return parameters_of(session).ciphertext_bytes + 64
+
+
+def _terms(session: Session) -> tuple[str, bool]:
+    """Read the parameters of `Ckks` and `Bfv`: their tag, and whether sums are verified."""
+    return decode(session.parameters, tuple[str, bool])

@@ -22,9 +22,9 @@ from msgspec import Meta
 
 from protocols.party import Party
 from protocols.protocol import PROTOCOLS, Coalition, Protocol
+from protocols.roster import CLIENT
 from protocols.schemes.encrypted.messages import KEY_HOLDER, SERVER, UPLOAD
 from protocols.schemes.encrypted.parameters import BFV, CKKS
-from protocols.session import CLIENT
 
 
 class EncryptedSum(Protocol, frozen=True):

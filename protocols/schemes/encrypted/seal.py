@@ -28,8 +28,6 @@ SEED_BYTES = 64
 
 # What SEAL throws through pybind11 at bytes or operands that it does not like.
 _SEAL_ERRORS = (RuntimeError, ValueError, IndexError, MemoryError, OverflowError)
-# A ciphertext that does not compress takes this much more than its words.
-_OVERHEAD_BYTES = 1024
 
 Slots = NDArray[np.float64]
 
@@ -91,7 +89,7 @@ class Ring:
                 one encoding.
         """
         seal, wanted = _seal(), self.parameters
-        if len(data) > 2 * 8 * wanted.degree + _OVERHEAD_BYTES:
+        if len(data) > wanted.ciphertext_bytes:
             raise Malformed("a ciphertext that is too long")
         ciphertext = seal.Ciphertext()
         with _scratch() as file:

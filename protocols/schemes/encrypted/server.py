@@ -11,6 +11,7 @@ from protocols.errors import (
 )
 from protocols.message import Channel, Header, Message
 from protocols.party import Aborted, Fresh, Received, State, Step
+from protocols.roster import CLIENT
 from protocols.schemes.encrypted.messages import (
     CONFIRMED,
     KEY_HOLDER,
@@ -20,33 +21,32 @@ from protocols.schemes.encrypted.messages import (
     Ciphertexts,
     Confirmed,
     Total,
-    VouchedUpload,
     ciphertext_digest,
 )
-from protocols.schemes.encrypted.party import EncryptedParty
-from protocols.session import CLIENT
+from protocols.schemes.encrypted.party import EncryptedParty, chunks_bytes
+from protocols.uploads import Upload, Uploads, uploads_bytes
 
 
 class Collecting(State, frozen=True):
     """The server takes uploads; the key holder may have closed its list already."""
 
     key_holder: Channel
-    uploads: tuple[VouchedUpload, ...] = ()
-    confirmed: tuple[VouchedUpload, ...] | None = None
+    uploads: tuple[Upload, ...] = ()
+    confirmed: tuple[Upload, ...] | None = None
 
 
 class Closed(State, frozen=True):
     """The server takes no more uploads, and awaits the key holder's list."""
 
     key_holder: Channel
-    uploads: tuple[VouchedUpload, ...]
+    uploads: tuple[Upload, ...]
 
 
 class Adding(State, frozen=True):
     """The server adds up the one set of ciphertexts that it ever will."""
 
     key_holder: Channel
-    agreed: tuple[VouchedUpload, ...]
+    agreed: tuple[Upload, ...]
 
 
 class Server(EncryptedParty):
@@ -58,8 +58,8 @@ class Server(EncryptedParty):
     role = SERVER
     states = Fresh | Collecting | Closed | Adding | Aborted
     steps: ClassVar[dict[str, Step]] = {
-        UPLOAD: Step(CLIENT, Ciphertexts),
-        CONFIRMED: Step(KEY_HOLDER, Confirmed),
+        UPLOAD: Step((CLIENT,), Ciphertexts, chunks_bytes),
+        CONFIRMED: Step((KEY_HOLDER,), Confirmed, uploads_bytes),
     }
 
     def _begin(self, secret: bytes) -> Collecting:
@@ -77,10 +77,18 @@ class Server(EncryptedParty):
             case _:
                 return None
 
+    @property
+    def agreed(self) -> tuple[str, ...] | None:
+        """Whose ciphertexts are in the sum that this server sent."""
+        if isinstance(self._state, Adding):
+            return tuple(upload.client for upload in self._state.agreed)
+        return None
+
     def _outbox(self, state: State) -> list[Message]:
         if not isinstance(state, Adding):
             return []
-        return [self._seal(state.key_holder, TOTAL, Total(state.agreed, self._add(state.agreed)))]
+        total = Total(Uploads.of(self.session, state.agreed), self._add(state.agreed))
+        return [self._seal(state.key_holder, TOTAL, total)]
 
     def _transition(self, state: State, received: Received) -> State:
         match state, received.content:
@@ -89,11 +97,11 @@ class Server(EncryptedParty):
             case Collecting(), Confirmed() as content:
                 if state.confirmed is not None:
                     raise self._replayed(received.sender, CONFIRMED)
-                self._check_list(received, content.uploads)
-                return self._settle(msgspec.structs.replace(state, confirmed=content.uploads))
+                confirmed = content.uploads.read(self.session, self.name, CONFIRMED)
+                return self._settle(msgspec.structs.replace(state, confirmed=confirmed))
             case Closed(), Confirmed() as content:
-                self._check_list(received, content.uploads)
-                return self._agree(state.key_holder, state.uploads, content.uploads)
+                confirmed = content.uploads.read(self.session, self.name, CONFIRMED)
+                return self._agree(state.key_holder, state.uploads, confirmed)
             case _:
                 raise UnexpectedStep("not awaited now", party=self.name, step=received.header.step)
 
@@ -118,9 +126,7 @@ class Server(EncryptedParty):
             pass  # all are well-formed, or none is taken
         digest = ciphertext_digest(self.session, sender, content.chunks)
         self._spool.put(sender, encode(received.message))
-        return msgspec.structs.replace(
-            state, uploads=(*state.uploads, VouchedUpload(sender, digest))
-        )
+        return msgspec.structs.replace(state, uploads=(*state.uploads, Upload(sender, digest)))
 
     def _settle(self, state: Collecting) -> State:
         """Close once everything that was confirmed is here; before that others may be late."""
@@ -131,15 +137,15 @@ class Server(EncryptedParty):
     def _agree(
         self,
         key_holder: Channel,
-        uploads: tuple[VouchedUpload, ...],
-        confirmed: tuple[VouchedUpload, ...],
+        uploads: tuple[Upload, ...],
+        confirmed: tuple[Upload, ...],
     ) -> Adding:
         held = set(uploads)
         agreed = tuple(upload for upload in confirmed if upload in held)
-        self._check_cohort(len(agreed), CONFIRMED)
+        self._check_set([upload.client for upload in agreed], CONFIRMED)
         return Adding(key_holder, agreed)
 
-    def _add(self, agreed: tuple[VouchedUpload, ...]) -> tuple[bytes, ...]:
+    def _add(self, agreed: tuple[Upload, ...]) -> tuple[bytes, ...]:
         """Add up ciphertexts, with one client's in memory at a time beside the sum."""
         totals: list[Any] = []
         for upload in agreed:
@@ -151,7 +157,7 @@ class Server(EncryptedParty):
                 self._ring.add(total, addend)
         return tuple(self._ring.save(total) for total in totals)
 
-    def _spooled(self, upload: VouchedUpload) -> tuple[bytes, ...]:
+    def _spooled(self, upload: Upload) -> tuple[bytes, ...]:
         def is_same(header: Header, content: Ciphertexts) -> bool:
             digest = ciphertext_digest(self.session, header.sender, content.chunks)
             return digest == upload.digest

@@ -1,6 +1,6 @@
 """The client of pairwise masking: believes nothing that it can check itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar, TypeVar
 
@@ -16,16 +16,19 @@ from protocols.errors import (
     SessionAborted,
     UnexpectedStep,
 )
+from protocols.identity import SIGNATURE_BYTES
 from protocols.message import Channel, Message
 from protocols.party import Aborted, Fresh, Party, Received, State, Step
 from protocols.primitives import shamir
 from protocols.primitives.masks import Mask, add_masks
+from protocols.roster import CLIENT
 from protocols.schemes.pairwise import keys as wire_keys
 from protocols.schemes.pairwise import messages as wire
 from protocols.schemes.pairwise.graph import draw_neighbours
 from protocols.schemes.pairwise.messages import (
     ADVERTISE,
     KEYS,
+    SEALED_BYTES,
     SERVER,
     SHARE,
     SHARES,
@@ -36,7 +39,7 @@ from protocols.schemes.pairwise.messages import (
     UPLOAD,
 )
 from protocols.schemes.pairwise.parameters import Parameters
-from protocols.session import CLIENT
+from protocols.session import Session
 
 _Kind = TypeVar("_Kind", bound=State)
 
@@ -97,12 +100,12 @@ class Uploaded(State, frozen=True):
 
 
 class Signed(State, frozen=True):
-    """The state of a client that will never open others than these survivors."""
+    """The state of a client that will never open others than these survivors, given as bits."""
 
     secret: bytes
     channel: Channel
     held: tuple[Held, ...]
-    survivors: tuple[str, ...]
+    survivors: bytes
 
 
 class Unmasked(State, frozen=True):
@@ -110,6 +113,11 @@ class Unmasked(State, frozen=True):
 
     channel: Channel
     shares: tuple[tuple[str, bytes], ...]
+    survivors: bytes
+
+
+def _bits_bytes(session: Session) -> int:
+    return len(session.header.participants) + 64
 
 
 _ORDER = (Fresh, Advertised, Shared, Uploaded, Signed, Unmasked)
@@ -121,10 +129,14 @@ class PairwiseClient(Party):
     role = CLIENT
     states = Fresh | Advertised | Shared | Uploaded | Signed | Unmasked | Aborted
     steps: ClassVar[dict[str, Step]] = {
-        KEYS: Step(SERVER, wire.Keys),
-        SHARES: Step(SERVER, wire.Shares),
-        SURVIVORS: Step(SERVER, wire.Survivors),
-        SIGNATURES: Step(SERVER, wire.Signatures),
+        KEYS: Step((SERVER,), wire.Keys, wire.bounded(wire.PLACE_BYTES + wire.ADVERT_BYTES)),
+        SHARES: Step((SERVER,), wire.Shares, wire.bounded(2 * wire.PLACE_BYTES + SEALED_BYTES)),
+        SURVIVORS: Step((SERVER,), wire.Survivors, _bits_bytes),
+        SIGNATURES: Step(
+            (SERVER,),
+            wire.Signatures,
+            lambda session: _bits_bytes(session) + SIGNATURE_BYTES * len(session.clients),
+        ),
     }
 
     def _begin(self, secret: bytes) -> Advertised:
@@ -145,6 +157,13 @@ class PairwiseClient(Party):
                 return self._unmask(self._expect(state, Signed, SIGNATURES), content)
         raise AssertionError("a content of no step")
 
+    @property
+    def agreed(self) -> tuple[str, ...] | None:
+        """The survivors, once this client has signed them."""
+        if isinstance(self._state, Signed | Unmasked):
+            return self.session.names(self._state.survivors)
+        return None
+
     def _outbox(self, state: State) -> list[Message]:
         match state:
             case Advertised():
@@ -158,7 +177,9 @@ class PairwiseClient(Party):
                 signature = self._enrolment.identity.sign(statement)
                 return [self._seal(state.channel, SIGN, wire.Sign(signature))]
             case Unmasked():
-                return [self._seal(state.channel, UNMASK, wire.Unmask(state.shares))]
+                owners = wire.places(self.session, (owner for owner, _ in state.shares))
+                opened = wire.Unmask(owners, b"".join(share for _, share in state.shares))
+                return [self._seal(state.channel, UNMASK, opened)]
         return []
 
     def _news(self, before: State) -> list[Message]:
@@ -167,8 +188,9 @@ class PairwiseClient(Party):
     # From the server's words to the next state: all checks are here.
 
     def _share(self, state: Advertised, content: wire.Keys) -> Shared:
-        adverts = content.adverts
-        self._check_names([advert.name for advert in adverts], KEYS)
+        names = wire.names_at(self.session, content.clients, self.name, KEYS, but=self.name)
+        if len(content.adverts) != len(names):
+            raise Malformed("not one advert for each client", party=self.name, step=KEYS)
         keys = wire_keys.keyring(self.session, self.name, state.secret)
         own = {wire_keys.public_key(keys.mask_key), wire_keys.public_key(keys.share_key)}
         mask_key, share_key = (
@@ -177,81 +199,79 @@ class PairwiseClient(Party):
         )
         chosen = self._chosen(keys)
         neighbours = []
-        for advert in adverts:
+        for name, advert in zip(names, content.adverts, strict=True):
             try:
-                wire_keys.check_advert(self.session, advert)
+                wire_keys.check_advert(self.session, name, advert)
                 if own & {advert.mask_key, advert.share_key}:
-                    raise BadKey(f"'{advert.name}' shows this client's own key")
-                masked = wire_keys.agree(mask_key, advert.mask_key, advert.name)
-                agreed = wire_keys.agree(share_key, advert.share_key, advert.name)
+                    raise BadKey(f"'{name}' shows this client's own key")
+                masked = wire_keys.agree(mask_key, advert.mask_key, name)
+                agreed = wire_keys.agree(share_key, advert.share_key, name)
             except (BadSignature, BadKey) as error:
                 raise BadSignature(
-                    f"keys of '{advert.name}': {error.what}",
+                    f"keys of '{name}': {error.what}",
                     party=self.name,
                     step=KEYS,
                     fix="the server or that client is hostile; form a new session",
                 ) from None
-            place = self._place[advert.name]
-            pair = sorted((self.name, advert.name), key=self._place.__getitem__)
+            pair = sorted((self.name, name), key=self._place.__getitem__)
             mask = wire_keys.pair_mask(self.session, masked, *pair)
-            holder = not self._parameters.clients_choose or place in chosen
-            neighbours.append(Neighbour(advert.name, mask, agreed, holder))
+            holder = not self._parameters.clients_choose or self._place[name] in chosen
+            neighbours.append(Neighbour(name, mask, agreed, holder))
         self._check_holders(neighbours, KEYS)
         return Shared(state.secret, state.fingerprint, state.channel, tuple(neighbours))
 
     def _upload(self, state: Shared, content: wire.Shares) -> Uploaded:
         known = {neighbour.name: neighbour for neighbour in state.neighbours}
-        self._check_names([name for name, _ in content.sealed], SHARES)
-        if any(name not in known for name, _ in content.sealed):
+        names = wire.names_at(self.session, content.clients, self.name, SHARES)
+        owners = wire.names_at(self.session, content.owners, self.name, SHARES)
+        if not set(owners) <= set(names) <= known.keys():
             raise Malformed("a share of one whose keys are unknown", party=self.name, step=SHARES)
-        neighbours = tuple(known[name] for name, _ in content.sealed)
+        sealed = wire.parts(content.sealed, len(owners), SEALED_BYTES, self.name, SHARES)
+        neighbours = tuple(known[name] for name in names)
         self._check_holders(neighbours, SHARES)
         held = tuple(
-            Held(name, known[name].agreed, sealed) for name, sealed in content.sealed if sealed
+            Held(owner, known[owner].agreed, share)
+            for owner, share in zip(owners, sealed, strict=True)
         )
         listed = {neighbour.name for neighbour in neighbours}
         withheld = tuple(name for name in known if name not in listed)
         return Uploaded(state.secret, state.fingerprint, state.channel, neighbours, withheld, held)
 
     def _sign(self, state: Uploaded, content: wire.Survivors) -> Signed:
-        names = content.names
-        self._check_names(names, SURVIVORS, own=True)
+        names = self.session.names(content.clients, party=self.name, step=SURVIVORS)
         if self.name not in names:
             raise self._inconsistent("the survivors leave out a client that they were shown to")
-        if len(names) < self.session.min_cohort:
-            raise BelowThreshold(
-                f"{len(names)} survivors, wanted ≥ {self.session.min_cohort}",
-                party=self.name,
-                step=SURVIVORS,
-                fix="run again with more clients, or a smaller minimum cohort",
-            )
+        self._check_set(names, SURVIVORS)
         masked = {neighbour.name for neighbour in state.neighbours} | {self.name}
         must = self._must_mask_with(state.secret) | set(state.withheld)
         if not must & set(names) <= masked:
             # Its mask with that one would be missing, and with it what keeps their sums together.
             raise self._inconsistent("a survivor that should have been masked with was withheld")
-        return Signed(state.secret, state.channel, state.held, names)
+        return Signed(state.secret, state.channel, state.held, content.clients)
 
     def _unmask(self, state: Signed, content: wire.Signatures) -> Unmasked:
         statement = wire_keys.survivors_statement(self.session, state.survivors)
-        survivors = set(state.survivors)
         quorum = self._parameters.quorum
+        names = self.session.names(content.signers, party=self.name, step=SIGNATURES)
+        if not set(names) <= self._survivors(state):
+            raise Malformed("a signer that is no survivor", party=self.name, step=SIGNATURES)
+        signatures = wire.parts(
+            content.signatures, len(names), SIGNATURE_BYTES, self.name, SIGNATURES
+        )
         signers = {self.name}
-        for name, signature in content.signatures:
+        for name, signature in zip(names, signatures, strict=True):
             if len(signers) >= quorum:
                 break
             if name == self.name:
                 continue
-            if name not in survivors or name in signers:
-                raise Malformed("a signer twice, or none", party=self.name, step=SIGNATURES)
             try:
-                self.session.member(name).verify(signature, statement)
+                self.session.line(name).verify(signature, statement)
             except BadSignature:
                 raise self._inconsistent(f"'{name}' signed another set", SIGNATURES) from None
             signers.add(name)
         if len(signers) < quorum:
             raise self._inconsistent(f"{len(signers)} signatures, wanted {quorum}", SIGNATURES)
-        return Unmasked(state.channel, self._shares_for(state))
+        return Unmasked(state.channel, self._shares_for(state), state.survivors)
 
     # What each state says
 
@@ -264,12 +284,11 @@ class PairwiseClient(Party):
         holders = {n.name: n.agreed for n in state.neighbours if n.holder}
         keys = wire_keys.keyring(self.session, self.name, state.secret)
         shares = wire_keys.split_secrets(self.session, keys, tuple(holders))
-        return wire.Share(
-            tuple(
-                (name, wire_keys.seal_share(self.session, agreed, self.name, name, shares[name]))
-                for name, agreed in holders.items()
-            )
+        sealed = (
+            wire_keys.seal_share(self.session, agreed, self.name, name, shares[name])
+            for name, agreed in holders.items()
         )
+        return wire.Share(wire.places(self.session, holders), b"".join(sealed))
 
     def _masked(self, state: Uploaded) -> wire.MaskedVector:
         keys = wire_keys.keyring(self.session, self.name, state.secret)
@@ -282,7 +301,7 @@ class PairwiseClient(Party):
         return wire.MaskedVector(layout.pack(vector))
 
     def _shares_for(self, state: Signed) -> tuple[tuple[str, bytes], ...]:
-        survivors = set(state.survivors)
+        survivors = self._survivors(state)
         shares = []
         for held in state.held:
             try:
@@ -298,7 +317,10 @@ class PairwiseClient(Party):
             keys = wire_keys.keyring(self.session, self.name, state.secret)
             own = wire_keys.split_secrets(self.session, keys, (self.name,))[self.name]
             shares.append((self.name, _either(own, survived=True)))
-        return tuple(shares)
+        return tuple(sorted(shares, key=lambda share: self._place[share[0]]))
+
+    def _survivors(self, state: Signed) -> set[str]:
+        return set(self.session.names(state.survivors))
 
     # Checks
 
@@ -310,15 +332,6 @@ class PairwiseClient(Party):
         if _ORDER.index(type(state)) > _ORDER.index(kind):
             raise Replayed("this step has been answered", party=self.name, step=step)
         raise UnexpectedStep("too early", party=self.name, step=step)
-
-    def _check_names(self, names: Sequence[str], step: str, *, own: bool = False) -> None:
-        """Check that the names are clients of the roster, in its order, none twice.
-
-        This client is among them only where it may be.
-        """
-        places = [self._place.get(name, -1) for name in names]
-        if -1 in places or places != sorted(set(places)) or (self.name in names and not own):
-            raise Malformed("names out of order, or not of clients", party=self.name, step=step)
 
     def _check_holders(self, neighbours: Sequence[Neighbour], step: str) -> None:
         parameters = self._parameters
@@ -368,9 +381,9 @@ class PairwiseClient(Party):
     def _parameters(self) -> Parameters:
         return wire.parameters_of(self.session)
 
-    @cached_property
-    def _place(self) -> dict[str, int]:
-        return wire.indices(self.session)
+    @property
+    def _place(self) -> Mapping[str, int]:
+        return self.session.places
 
 
 def _either(share: bytes, *, survived: bool) -> bytes:

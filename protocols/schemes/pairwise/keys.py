@@ -5,6 +5,7 @@ import hashlib
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from msgspec import structs
 
 from protocols.codec import Secret, domain_tag, encode
 from protocols.errors import BadKey, BadSeal
@@ -12,7 +13,7 @@ from protocols.identity import Identity
 from protocols.message import derive
 from protocols.primitives import shamir
 from protocols.primitives.masks import MASK_KEY_BYTES, key_stream
-from protocols.schemes.pairwise.messages import Advert, indices, parameters_of
+from protocols.schemes.pairwise.messages import Advert, parameters_of
 from protocols.session import Session
 
 _KEY_BYTES = 32
@@ -67,34 +68,31 @@ def agree(private: X25519PrivateKey, public: bytes, party: str) -> bytes:
 def sign_advert(session: Session, identity: Identity, keys: Keyring) -> Advert:
     """Sign the advert of a client's keys."""
     unsigned = Advert(
-        identity.name,
         public_key(keys.mask_key),
         public_key(keys.share_key),
         commitment(session, identity.name, keys.self_mask_seed),
         b"",
     )
-    signature = identity.sign(_advertised(session, unsigned))
-    return Advert(
-        unsigned.name, unsigned.mask_key, unsigned.share_key, unsigned.commitment, signature
-    )
+    signature = identity.sign(_advertised(session, identity.name, unsigned))
+    return structs.replace(unsigned, signature=signature)
 
 
-def check_advert(session: Session, advert: Advert) -> None:
-    """Raise UnknownSender, BadKey or BadSignature unless the named client signed this advert."""
-    member = session.member(advert.name)
+def check_advert(session: Session, name: str, advert: Advert) -> None:
+    """Raise UnknownSender, BadKey or BadSignature unless client `name` signed this advert."""
+    line = session.line(name)
     keys = (advert.mask_key, advert.share_key, advert.commitment)
     if any(len(key) != _KEY_BYTES for key in keys):
-        raise BadKey(f"keys of '{advert.name}' have the wrong length")
+        raise BadKey(f"keys of '{name}' have the wrong length")
     # One spelling a point, or another client's key reflected would not be known again.
     if any(int.from_bytes(key, "little") >= 2**255 - 19 for key in keys[:2]):
-        raise BadKey(f"a key of '{advert.name}' is no usable X25519 key")
-    member.verify(advert.signature, _advertised(session, advert))
+        raise BadKey(f"a key of '{name}' is no usable X25519 key")
+    line.verify(advert.signature, _advertised(session, name, advert))
 
 
-def check_order(advert: Advert) -> None:
-    """Raise BadKey if a key is a point of low order."""
+def check_order(name: str, advert: Advert) -> None:
+    """Raise BadKey if a key of client `name` is a point of low order."""
     for key in (advert.mask_key, advert.share_key):
-        agree(_PROBE, key, advert.name)
+        agree(_PROBE, key, name)
 
 
 def commitment(session: Session, name: str, self_mask_seed: bytes) -> bytes:
@@ -123,8 +121,7 @@ def split_secrets(session: Session, keys: Keyring, holders: tuple[str, ...]) -> 
 
     The point of a holder is its place + 1.
     """
-    place = indices(session)
-    points = [place[holder] + 1 for holder in holders]
+    points = [session.places[holder] + 1 for holder in holders]
     count = parameters_of(session).threshold - 1
     stream = key_stream(keys.sharing_key, 2 * count * 32)
     drawn = [stream[at : at + 32] for at in range(0, len(stream), 32)]
@@ -151,24 +148,16 @@ def open_share(session: Session, agreed: bytes, owner: str, holder: str, sealed:
         raise BadSeal(f"share of '{owner}' does not open", party=holder) from None
 
 
-def survivors_statement(session: Session, names: tuple[str, ...]) -> bytes:
-    """Make what a client signs: one set of survivors of one session."""
+def survivors_statement(session: Session, survivors: bytes) -> bytes:
+    """Make what a client signs: one set of survivors, as bits, of one session."""
     tag = domain_tag("pairwise survivors")
-    return tag.encode() + hashlib.sha256(encode((tag, session.id, names))).digest()
+    return tag.encode() + hashlib.sha256(encode((session.id, survivors))).digest()
 
 
 def _share_key(session: Session, agreed: bytes, owner: str, holder: str) -> bytes:
     return derive(agreed, session.id, "pairwise", "share", owner, holder)
 
 
-def _advertised(session: Session, advert: Advert) -> bytes:
-    return encode(
-        (
-            domain_tag("pairwise keys"),
-            session.id,
-            advert.name,
-            advert.mask_key,
-            advert.share_key,
-            advert.commitment,
-        )
-    )
+def _advertised(session: Session, name: str, advert: Advert) -> bytes:
+    keys = advert.mask_key, advert.share_key, advert.commitment
+    return encode((domain_tag("pairwise keys"), session.id, name, *keys))

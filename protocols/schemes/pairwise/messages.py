@@ -8,8 +8,17 @@ derived from an agreement (HKDF-SHA256) is salted with the session id and bound 
 to its purpose.
 """
 
-from protocols.codec import Secret, decode
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocols.codec import Digest, Secret, decode
+from protocols.errors import Malformed
+from protocols.identity import SIGNATURE_BYTES
 from protocols.primitives import shamir
+from protocols.roster import MAX_MEMBERS, Bits
 from protocols.schemes.pairwise.parameters import Parameters, ServerTrust, find_parameters
 from protocols.session import Session
 
@@ -27,51 +36,59 @@ UNMASK = "unmask"
 SEALED_BYTES = 2 * shamir.SHARE_BYTES + 16
 
 
+# Clients by their places in the session, ascending; a few of many take less than a bit each.
+Places = Annotated[tuple[int, ...], Meta(max_length=MAX_MEMBERS)]
+PLACE_BYTES = 5
+
+
 class Advert(Secret, frozen=True):
     """A client's public keys for one session.
 
     Attributes:
-        name: the client.
         mask_key, share_key: X25519 public keys, 32 bytes.
         commitment: derived from the self-mask seed, 32 bytes: whoever opens the seed can tell.
-        signature: by the client's identity, over all this and the session id.
+        signature: by the client's identity, over its name, all this and the session id.
     """
 
-    name: str
-    mask_key: bytes
-    share_key: bytes
-    commitment: bytes
-    signature: bytes
+    mask_key: Digest
+    share_key: Digest
+    commitment: Digest
+    signature: Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)]
+
+
+ADVERT_BYTES = 3 * 34 + SIGNATURE_BYTES + 3
 
 
 class Advertise(Secret, frozen=True):
-    """A client's keys, and the neighbours that it has drawn, as indices, where clients draw."""
+    """A client's keys, and the neighbours that it has drawn, where clients draw."""
 
     advert: Advert
-    chosen: tuple[int, ...]
+    chosen: Places
 
 
 class Keys(Secret, frozen=True):
-    """Message to a client: the keys of those it may mask with, in roster order."""
+    """Message to a client: whom it may mask with, and their keys in the same order."""
 
-    adverts: tuple[Advert, ...]
+    clients: Places
+    adverts: Annotated[tuple[Advert, ...], Meta(max_length=MAX_MEMBERS)]
 
 
 class Share(Secret, frozen=True):
-    """A client's shares, by holder in roster order, each sealed to its holder."""
+    """A client's holders, and its shares in the same order, each sealed to its holder."""
 
-    sealed: tuple[tuple[str, bytes], ...]
+    holders: Places
+    sealed: bytes
 
 
 class Shares(Secret, frozen=True):
-    """Message to a client: whom to mask with, and the sealed share that it holds.
+    """Message to a client: who has shared, whom it masks with therefore.
 
-    The former are in roster order; there may be no share.
-
-    All have shared; an empty share is of one whose secrets others hold.
+    Those of them whose secrets it holds are `owners`, with a sealed share from each in order.
     """
 
-    sealed: tuple[tuple[str, bytes], ...]
+    clients: Places
+    owners: Places
+    sealed: bytes
 
 
 class MaskedVector(Secret, frozen=True):
@@ -81,31 +98,33 @@ class MaskedVector(Secret, frozen=True):
 
 
 class Survivors(Secret, frozen=True):
-    """Message to a client: whose vectors are in the sum, in roster order."""
+    """Message to a client: whose vectors are in the sum, a bit for each client of the roster."""
 
-    names: tuple[str, ...]
+    clients: Bits
 
 
 class Sign(Secret, frozen=True):
     """A client's signature over the survivors."""
 
-    signature: bytes
+    signature: Annotated[bytes, Meta(max_length=SIGNATURE_BYTES)]
 
 
 class Signatures(Secret, frozen=True):
-    """Message to a client: a quorum of signatures over the survivors, by name."""
+    """Message to a client: who signed the survivors, and 64 bytes from each in order."""
 
-    signatures: tuple[tuple[str, bytes], ...]
+    signers: Bits
+    signatures: bytes
 
 
 class Unmask(Secret, frozen=True):
-    """A share for each client whose secrets the sender holds.
+    """Whose secrets the sender opens, and a share of 32 bytes for each in order.
 
     Of a survivor it is one of its self-mask seed, of any other one of its mask key: a message with
     both cannot be written.
     """
 
-    shares: tuple[tuple[str, bytes], ...]
+    owners: Places
+    shares: bytes
 
 
 def parameters_of(session: Session) -> Parameters:
@@ -120,6 +139,40 @@ def parameters_of(session: Session) -> Parameters:
     return find_parameters(len(session.clients), corrupt, dropout, server, session.min_cohort)
 
 
-def indices(session: Session) -> dict[str, int]:
-    """Return each client's place on the roster."""
-    return {name: index for index, name in enumerate(session.clients)}
+def places(session: Session, names: Iterable[str]) -> tuple[int, ...]:
+    """Return the clients' places, ascending."""
+    return tuple(sorted(session.places[name] for name in names))
+
+
+def names_at(
+    session: Session, found: tuple[int, ...], party: str, step: str, *, but: str = ""
+) -> tuple[str, ...]:
+    """Return the names of the clients at these places.
+
+    Raises:
+        Malformed: places out of order, twice or beyond the last; or the place of `but`.
+    """
+    clients = session.clients
+    in_order = all(before < after for before, after in pairwise(found))
+    if found and not (in_order and found[0] >= 0 and found[-1] < len(clients)):
+        raise Malformed("places out of order, or of no client", party=party, step=step)
+    names = tuple(clients[place] for place in found)
+    if but in names:
+        raise Malformed("a client's own place among the others'", party=party, step=step)
+    return names
+
+
+def parts(data: bytes, count: int, size: int, party: str, step: str) -> list[bytes]:
+    """Cut bytes into `count` parts of `size` bytes each.
+
+    Raises:
+        Malformed: not so many bytes.
+    """
+    if len(data) != count * size:
+        raise Malformed(f"{len(data)} bytes for {count} parts of {size}", party=party, step=step)
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def bounded(each: int, once: int = 64) -> Callable[[Session], int]:
+    """Return the bound of a content with so many bytes for each client."""
+    return lambda session: each * len(session.clients) + once

@@ -38,7 +38,7 @@ class Parameters:
 
     Attributes:
         clients: size of the cohort, n.
-        corrupt: clients that may work with the server, ⌊γn⌋.
+        corrupt: clients that may work with the server: ⌈γn⌉, and one at least of three or more.
         dropouts: clients that may vanish, ⌊δn⌋.
         server_trust: how far the server may lie.
         neighbours: k: with how many others a client masks (at least) and shares its secrets;
@@ -111,7 +111,7 @@ def find_parameters(
         raise InvalidSession(f"{clients} clients, allowed: ≥ 2")
     rule = _Rule(
         clients,
-        _part(corrupt_fraction, clients),
+        conceded(corrupt_fraction, clients),
         _part(dropout_fraction, clients),
         server_trust,
         clients // 2 + 1 if min_cohort is None else min_cohort,
@@ -129,6 +129,16 @@ def find_parameters(
             fix="declare fewer corrupt clients or drop-outs, or a server that lies less",
         )
     return rule.parameters(clients - 1, threshold)
+
+
+def conceded(corrupt_fraction: float, clients: int) -> int:
+    """Return how many clients may work with the server: ⌈γn⌉, and one at least of three or more.
+
+    Two clients have nothing to hide from one another: the sum shows the other's vector.
+    """
+    if clients < 3:
+        return 0
+    return max(1, ceil(Fraction(str(corrupt_fraction)) * clients))
 
 
 def describe(parameters: Parameters, min_cohort: int | None = None) -> dict[str, str]:

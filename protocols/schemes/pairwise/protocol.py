@@ -22,9 +22,10 @@ from msgspec import Meta
 from protocols.errors import InvalidSession
 from protocols.party import Party
 from protocols.protocol import PROTOCOLS, Coalition, Protocol
+from protocols.roster import CLIENT
 from protocols.schemes.pairwise.messages import NAME, SERVER, UPLOAD, parameters_of
-from protocols.schemes.pairwise.parameters import ServerTrust
-from protocols.session import CLIENT, Session
+from protocols.schemes.pairwise.parameters import ServerTrust, conceded
+from protocols.session import Session
 
 
 @PROTOCOLS.register
@@ -98,16 +99,16 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
         return (Coalition("server", "server", meaning, (SERVER,), "sum", swept=True),)
 
     def colluders(self, clients: int) -> int:
-        """Return ⌊γn⌋, the clients that may work with the server."""
-        return int(self.corrupt_fraction * clients)
+        """Return ⌈γn⌉, and one at least of three clients or more, who may work with the server."""
+        return conceded(self.corrupt_fraction, clients)
 
     def advice(self, clients: int) -> tuple[str, ...]:
-        """Warn where the corrupt fraction comes to no client at all."""
+        """Warn that of two clients neither may work with the server."""
         if self.colluders(clients) > 0:
             return ()
         return (
-            f"With {clients} clients and a corrupt fraction of {self.corrupt_fraction}, not "
-            "one client may work with the server; raise --corrupt-fraction.",
+            f"With {clients} clients not one may work with the server, which could subtract its "
+            "vector from the sum.",
         )
 
     def check(self, session: Session) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 from protocols.codec import Secret, Wire, encode
@@ -22,10 +23,21 @@ from protocols.errors import (
     UnexpectedStep,
     WrongShares,
 )
+from protocols.identity import SIGNATURE_BYTES
 from protocols.message import Channel, Message, derive
-from protocols.party import Aborted, Fresh, Party, Received, State, Step, Sum
+from protocols.party import (
+    Aborted,
+    Fresh,
+    Party,
+    Received,
+    State,
+    Step,
+    Sum,
+    vector_bytes,
+)
 from protocols.primitives import shamir
 from protocols.primitives.masks import Mask, add_masks_in_threads
+from protocols.roster import CLIENT
 from protocols.schemes.pairwise import keys as wire_keys
 from protocols.schemes.pairwise import messages as wire
 from protocols.schemes.pairwise.graph import circulant
@@ -44,7 +56,7 @@ from protocols.schemes.pairwise.messages import (
     Advertise,
 )
 from protocols.schemes.pairwise.parameters import Parameters
-from protocols.session import CLIENT
+from protocols.session import Session
 
 _Kind = TypeVar("_Kind", bound=State)
 _Shares = tuple[tuple[str, bytes], ...]
@@ -53,6 +65,7 @@ _Shares = tuple[tuple[str, bytes], ...]
 class Node(Secret, frozen=True):
     """A client that takes part, and those who hold its secrets, in roster order."""
 
+    name: str
     advert: Advert
     holders: tuple[str, ...]
 
@@ -62,7 +75,7 @@ class CollectingKeys(State, frozen=True):
 
     secret: bytes
     channels: tuple[Channel, ...]
-    arrived: tuple[Advertise, ...]
+    arrived: tuple[tuple[str, Advertise], ...]
 
 
 class CollectingShares(State, frozen=True):
@@ -135,11 +148,11 @@ class PairwiseServer(Party):
         | Aborted
     )
     steps: ClassVar[dict[str, Step]] = {
-        ADVERTISE: Step(CLIENT, wire.Advertise),
-        SHARE: Step(CLIENT, wire.Share),
-        UPLOAD: Step(CLIENT, wire.MaskedVector),
-        SIGN: Step(CLIENT, wire.Sign),
-        UNMASK: Step(CLIENT, wire.Unmask),
+        ADVERTISE: Step((CLIENT,), Advertise, wire.bounded(wire.PLACE_BYTES, 256)),
+        SHARE: Step((CLIENT,), wire.Share, wire.bounded(wire.PLACE_BYTES + wire.SEALED_BYTES)),
+        UPLOAD: Step((CLIENT,), wire.MaskedVector, vector_bytes),
+        SIGN: Step((CLIENT,), wire.Sign, wire.bounded(0, SIGNATURE_BYTES + 64)),
+        UNMASK: Step((CLIENT,), wire.Unmask, wire.bounded(wire.PLACE_BYTES + shamir.SHARE_BYTES)),
     }
     threads: ClassVar[int] = os.cpu_count() or 1
 
@@ -194,13 +207,13 @@ class PairwiseServer(Party):
             case CollectingUploads():
                 return self._send_shares(state)
             case CollectingSignatures():
-                survivors = wire.Survivors(state.survivors)
+                survivors = wire.Survivors(self.session.bits(state.survivors))
                 return self._send(
                     state.channels, SURVIVORS, dict.fromkeys(state.survivors, survivors)
                 )
             case CollectingOpenings():
-                quorum = wire.Signatures(state.signatures[: self._parameters.quorum])
                 signers = [name for name, _ in state.signatures]
+                quorum = self._quorum(state.signatures)
                 return self._send(state.channels, SIGNATURES, dict.fromkeys(signers, quorum))
         return []
 
@@ -210,37 +223,34 @@ class PairwiseServer(Party):
     # Keys, and the graph
 
     def _take_keys(self, state: CollectingKeys, sender: str, content: Advertise) -> State:
-        self._expect_first(
-            sender, [advertise.advert.name for advertise in state.arrived], ADVERTISE
-        )
+        self._expect_first(sender, [name for name, _ in state.arrived], ADVERTISE)
         advert = content.advert
         try:
-            wire_keys.check_advert(self.session, advert)
-            wire_keys.check_order(advert)
+            wire_keys.check_advert(self.session, sender, advert)
+            wire_keys.check_order(sender, advert)
         except (MessageRejected, BadKey) as error:
             raise BadSignature(
                 f"keys from '{sender}': {error.what}", party=self.name, step=ADVERTISE
             ) from None
-        if advert.name != sender or not self._well_chosen(sender, content.chosen):
+        if not self._well_chosen(sender, content.chosen):
             raise Malformed(
-                f"'{sender}' advertises for another, or other neighbours than it should",
+                f"'{sender}' chose other neighbours than it should",
                 party=self.name,
                 step=ADVERTISE,
             )
-        state = CollectingKeys(state.secret, state.channels, (*state.arrived, content))
+        state = CollectingKeys(state.secret, state.channels, (*state.arrived, (sender, content)))
         everybody = len(state.arrived) == len(self.session.clients)
         return self._close_keys(state) if everybody else state
 
     def _close_keys(self, state: CollectingKeys) -> CollectingShares:
-        place = wire.indices(self.session)
-        arrived = sorted(state.arrived, key=lambda advertise: place[advertise.advert.name])
+        arrived = sorted(state.arrived, key=lambda entry: self._place[entry[0]])
         self._enough(len(arrived), ADVERTISE)
-        names = [advertise.advert.name for advertise in arrived]
+        names = [name for name, _ in arrived]
         if self._parameters.clients_choose:
             clients, present = self.session.clients, set(names)
             holders = [
                 tuple(clients[index] for index in advertise.chosen if clients[index] in present)
-                for advertise in arrived
+                for _, advertise in arrived
             ]
         else:
             # Fixed by the server's secret and by all keys, after all of them.
@@ -249,18 +259,20 @@ class PairwiseServer(Party):
             graph = circulant(seed, len(names), self._parameters.neighbours)
             holders = [tuple(names[index] for index in neighbours) for neighbours in graph]
         nodes = tuple(
-            Node(advertise.advert, held_by)
-            for advertise, held_by in zip(arrived, holders, strict=True)
+            Node(name, advertise.advert, held_by)
+            for (name, advertise), held_by in zip(arrived, holders, strict=True)
         )
         return CollectingShares(state.channels, nodes, ())
 
     def _send_keys(self, state: CollectingShares) -> list[Message]:
-        adverts = {node.advert.name: node.advert for node in state.nodes}
+        adverts = {node.name: node.advert for node in state.nodes}
         return self._send(
             state.channels,
             KEYS,
             {
-                name: wire.Keys(tuple(adverts[other] for other in others))
+                name: wire.Keys(
+                    wire.places(self.session, others), tuple(adverts[other] for other in others)
+                )
                 for name, others in self._maskers(state.nodes).items()
             },
         )
@@ -268,43 +280,45 @@ class PairwiseServer(Party):
     # Shares
 
     def _take_shares(self, state: CollectingShares, sender: str, content: wire.Share) -> State:
-        node = next((node for node in state.nodes if node.advert.name == sender), None)
+        node = next((node for node in state.nodes if node.name == sender), None)
         if node is None:
             raise UnexpectedStep(f"'{sender}' has no keys here", party=self.name, step=SHARE)
         self._expect_first(sender, [name for name, _ in state.shares], SHARE)
-        if [name for name, _ in content.sealed] != list(node.holders) or any(
-            len(sealed) != wire.SEALED_BYTES for _, sealed in content.sealed
-        ):
+        if wire.names_at(self.session, content.holders, self.name, SHARE) != node.holders:
             raise Malformed(f"'{sender}' shares with others", party=self.name, step=SHARE)
-        state = CollectingShares(
-            state.channels, state.nodes, (*state.shares, (sender, content.sealed))
-        )
+        sealed = wire.parts(content.sealed, len(node.holders), wire.SEALED_BYTES, self.name, SHARE)
+        shares = tuple(zip(node.holders, sealed, strict=True))
+        state = CollectingShares(state.channels, state.nodes, (*state.shares, (sender, shares)))
         return self._close_shares(state) if len(state.shares) == len(state.nodes) else state
 
     def _close_shares(self, state: CollectingShares) -> CollectingUploads:
         self._enough(len(state.shares), SHARE)
         present = {name for name, _ in state.shares}
-        nodes = tuple(node for node in state.nodes if node.advert.name in present)
+        nodes = tuple(node for node in state.nodes if node.name in present)
         empty = bytes(self.session.layout.packed_bytes)
         return CollectingUploads(state.channels, nodes, state.shares, empty, ())
 
     def _send_shares(self, state: CollectingUploads) -> list[Message]:
         sealed = {owner: dict(shares) for owner, shares in state.shares}
-        return self._send(
-            state.channels,
-            SHARES,
-            {
-                name: wire.Shares(tuple((other, sealed[other].get(name, b"")) for other in others))
-                for name, others in self._maskers(state.nodes).items()
-            },
-        )
+
+        def shares_for(name: str, others: Sequence[str]) -> wire.Shares:
+            owners = [other for other in others if name in sealed[other]]
+            return wire.Shares(
+                wire.places(self.session, others),
+                wire.places(self.session, owners),
+                b"".join(sealed[owner][name] for owner in owners),
+            )
+
+        maskers = self._maskers(state.nodes).items()
+        contents = {name: shares_for(name, others) for name, others in maskers}
+        return self._send(state.channels, SHARES, contents)
 
     # Uploads
 
     def _take_upload(
         self, state: CollectingUploads, sender: str, content: wire.MaskedVector
     ) -> State:
-        if all(node.advert.name != sender for node in state.nodes):
+        if all(node.name != sender for node in state.nodes):
             raise UnexpectedStep(f"'{sender}' has not shared", party=self.name, step=UPLOAD)
         self._expect_first(sender, state.included, UPLOAD)
         layout = self.session.layout
@@ -323,6 +337,7 @@ class PairwiseServer(Party):
 
     def _close_uploads(self, state: CollectingUploads) -> CollectingSignatures:
         self._enough(len(state.included), UPLOAD)
+        self._check_set(state.included, UPLOAD)
         included = set(state.included)
         survivors = tuple(name for name in self.session.clients if name in included)
         return CollectingSignatures(state.channels, state.nodes, state.total, survivors, ())
@@ -335,9 +350,9 @@ class PairwiseServer(Party):
         if sender not in state.survivors:
             raise UnexpectedStep(f"'{sender}' is no survivor", party=self.name, step=SIGN)
         self._expect_first(sender, [name for name, _ in state.signatures], SIGN)
-        statement = wire_keys.survivors_statement(self.session, state.survivors)
+        statement = _statement(self.session, state.survivors)
         try:
-            self.session.member(sender).verify(content.signature, statement)
+            self.session.line(sender).verify(content.signature, statement)
         except BadSignature as error:
             raise BadSignature(error.what, party=self.name, step=SIGN) from None
         state = CollectingSignatures(
@@ -364,14 +379,15 @@ class PairwiseServer(Party):
         if all(name != sender for name, _ in state.signatures):
             raise UnexpectedStep(f"'{sender}' was not asked", party=self.name, step=UNMASK)
         self._expect_first(sender, [name for name, _ in state.answers], UNMASK)
-        holders = {node.advert.name: node.holders for node in state.nodes}
-        owners = [owner for owner, _ in content.shares]
+        holders = {node.name: node.holders for node in state.nodes}
+        owners = wire.names_at(self.session, content.owners, self.name, UNMASK)
         own = self._parameters.complete
-        if len(set(owners)) < len(owners) or not all(
+        if not all(
             sender in holders.get(owner, ()) or (own and sender == owner) for owner in owners
         ):
             raise Malformed(f"shares that '{sender}' cannot have", party=self.name, step=UNMASK)
-        if not all(shamir.is_share(share) for _, share in content.shares):
+        opened = wire.parts(content.shares, len(owners), shamir.SHARE_BYTES, self.name, UNMASK)
+        if not all(map(shamir.is_share, opened)):
             raise Malformed(f"no shares, from '{sender}'", party=self.name, step=UNMASK)
         state = CollectingOpenings(
             state.channels,
@@ -379,7 +395,7 @@ class PairwiseServer(Party):
             state.total,
             state.survivors,
             state.signatures,
-            (*state.answers, (sender, content.shares)),
+            (*state.answers, (sender, tuple(zip(owners, opened, strict=True)))),
         )
         return self._release(state) if len(state.answers) == len(state.signatures) else state
 
@@ -388,23 +404,21 @@ class PairwiseServer(Party):
         layout = self.session.layout
         total = layout.unpack(state.total).copy()
         add_masks_in_threads(total, self._masks_left(state, secrets), self.threads)
-        decoded = layout.decode(total, party=self.name, step=UNMASK)
-        return Finished(Sum(decoded, tuple(sorted(state.survivors))))
+        return Finished(Sum.of(layout.decode(total), state.survivors))
 
     def _open(self, state: CollectingOpenings) -> dict[str, bytes]:
         """Return by client a survivor's self-mask seed, or the mask key of one that vanished."""
-        place = wire.indices(self.session)
         threshold = self._parameters.threshold
         shares: dict[str, dict[int, bytes]] = defaultdict(dict)
         for holder, held in state.answers:
             for owner, share in held:
                 if len(shares[owner]) < threshold:
-                    shares[owner][place[holder] + 1] = share
+                    shares[owner][self._place[holder] + 1] = share
         weights: dict[tuple[int, ...], list[int]] = {}
         secrets = {}
         survivors = set(state.survivors)
         for node in state.nodes:
-            name = node.advert.name
+            name = node.name
             points = tuple(shares[name])
             if len(points) < threshold:
                 raise self._below(
@@ -414,18 +428,19 @@ class PairwiseServer(Party):
             if points not in weights:
                 weights[points] = shamir.weights(points)
             secret = shamir.combine(shares[name], weights[points])
-            self._check_opened(node.advert, secret, survived=name in survivors)
+            self._check_opened(node, secret, survived=name in survivors)
             secrets[name] = secret
         return secrets
 
-    def _check_opened(self, advert: Advert, secret: bytes, *, survived: bool) -> None:
+    def _check_opened(self, node: Node, secret: bytes, *, survived: bool) -> None:
         if survived:
-            right = wire_keys.commitment(self.session, advert.name, secret) == advert.commitment
+            commitment = wire_keys.commitment(self.session, node.name, secret)
+            right = commitment == node.advert.commitment
         else:
-            right = wire_keys.public_key(secret) == advert.mask_key
+            right = wire_keys.public_key(secret) == node.advert.mask_key
         if not right:
             raise WrongShares(
-                f"the shares of '{advert.name}' open something else than it shared",
+                f"the shares of '{node.name}' open something else than it shared",
                 party=self.name,
                 step=UNMASK,
                 fix="that client or one of its holders lies; run again without the suspects",
@@ -433,8 +448,7 @@ class PairwiseServer(Party):
 
     def _masks_left(self, state: CollectingOpenings, secrets: Mapping[str, bytes]) -> list[Mask]:
         """List the masks between total and sum, each with the sign that removes it."""
-        place = wire.indices(self.session)
-        keys = {node.advert.name: node.advert.mask_key for node in state.nodes}
+        keys = {node.name: node.advert.mask_key for node in state.nodes}
         masks = [
             Mask(wire_keys.self_mask(self.session, name, secrets[name]), negative=True)
             for name in state.survivors
@@ -446,13 +460,24 @@ class PairwiseServer(Party):
             private = wire_keys.private_key(secrets[gone])
             for other in survivors.intersection(others):
                 agreed = wire_keys.agree(private, keys[other], other)
-                first, second = sorted((gone, other), key=place.__getitem__)
+                first, second = sorted((gone, other), key=self._place.__getitem__)
                 key = wire_keys.pair_mask(self.session, agreed, first, second)
                 # The survivor added it if it comes first on the roster.
                 masks.append(Mask(key, negative=other == first))
         return masks
 
     # Helpers
+
+    @property
+    def _place(self) -> Mapping[str, int]:
+        return self.session.places
+
+    def _quorum(self, signatures: _Shares) -> wire.Signatures:
+        """Put together the first signatures that came, as many as open the sum."""
+        first = dict(signatures[: self._parameters.quorum])
+        ordered = sorted(first, key=self._place.__getitem__)
+        signers = self.session.bits(ordered)
+        return wire.Signatures(signers, b"".join(first[name] for name in ordered))
 
     @property
     def _parameters(self) -> Parameters:
@@ -463,20 +488,19 @@ class PairwiseServer(Party):
 
         They are its holders and those it holds for.
         """
-        place = wire.indices(self.session)
-        edges: dict[str, set[str]] = {node.advert.name: set() for node in nodes}
+        edges: dict[str, set[str]] = {node.name: set() for node in nodes}
         for node in nodes:
             for holder in node.holders:
                 if holder in edges:
-                    edges[node.advert.name].add(holder)
-                    edges[holder].add(node.advert.name)
-        return {name: sorted(others, key=place.__getitem__) for name, others in edges.items()}
+                    edges[node.name].add(holder)
+                    edges[holder].add(node.name)
+        return {name: sorted(others, key=self._place.__getitem__) for name, others in edges.items()}
 
     def _well_chosen(self, name: str, chosen: tuple[int, ...]) -> bool:
         if not self._parameters.clients_choose:
             return not chosen
         clients = len(self.session.clients)
-        own = wire.indices(self.session)[name]
+        own = self._place[name]
         return (
             len(chosen) == self._parameters.neighbours
             and list(chosen) == sorted(set(chosen))
@@ -518,3 +542,9 @@ class PairwiseServer(Party):
             step=step,
             fix="run again with more clients, or declare more drop-outs",
         )
+
+
+@lru_cache(maxsize=4)
+def _statement(session: Session, survivors: tuple[str, ...]) -> bytes:
+    """Return what all survivors sign, made once for all of them."""
+    return wire_keys.survivors_statement(session, session.bits(survivors))

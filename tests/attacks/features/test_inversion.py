@@ -95,7 +95,7 @@ def plain_view(method: AnyMethod | None = None) -> RunView:
 
 
 def blind_view() -> RunView:
-    return run(Additive(), AFL()).view(["aggregator_0"])
+    return run(Additive(), AFL()).view(["collector"])
 
 
 def by_name(measures: list[Measure]) -> dict[str, Measure]:
@@ -138,7 +138,7 @@ def test_in_plain_every_row_of_a_class_of_one_leaks(method: AnyMethod) -> None:
 
 @pytest.mark.parametrize("method", [AFL(), FedSGD(rounds=1)])
 def test_a_blind_sum_leaks_the_sums_of_its_classes(method: AnyMethod) -> None:
-    view = run(Additive(), method).view(["aggregator_0"])
+    view = run(Additive(), method).view(["collector"])
     leaks = find_leaks(view, RNG)
     assert [leak.label for leak in leaks] == list(range(9))
     for leak in leaks:
@@ -153,7 +153,7 @@ def test_a_small_blind_sum_still_leaks_its_rows_but_not_whose_they_are() -> None
     few = [
         ClientData(client.name, client.features[:5], client.labels[:5]) for client in clients()[:4]
     ]
-    view = record(few, Additive(), classes=CLASSES, bits=12).view(["aggregator_0"])
+    view = record(few, Additive(), classes=CLASSES, bits=12).view(["collector"])
     leaks = find_leaks(view, RNG)
     assert len(leaks) == 20
     assert all(leak.single and len(leak.clients) == 4 for leak in leaks)
@@ -167,7 +167,7 @@ def test_who_has_no_sum_has_no_leaks() -> None:
     additive = run(Additive(), AFL())
     assert find_leaks(additive.view(["aggregator_1"]), RNG) == []
     assert find_leaks(additive.view([]), RNG) == []
-    assert len(find_leaks(additive.view(["aggregator_0", "aggregator_1"]), RNG)) == 54
+    assert len(find_leaks(additive.view(["collector", "aggregator_1"]), RNG)) == 54
 
 
 def test_later_rounds_and_other_models_are_left_alone() -> None:

@@ -65,7 +65,7 @@ def test_the_attack_reads_rows_off_a_blind_sum_with_an_absent_class() -> None:
     method = FedSGD(rounds=1)
     names = [str(label) for label in range(CLASSES)]
     result = Federation(method, Additive()).run(clients, classes=names, record=True)
-    view = Record(method, Additive(), result).view(["aggregator_0"])
+    view = Record(method, Additive(), result).view(["collector"])
     claim = GradientLinear().claim(view, Known(), np.random.default_rng(0))
     truth = Truth({client.name: client for client in clients})
     assert claim is not None

@@ -58,7 +58,7 @@ SHAPE = (8, 8, 1)
 CLASSES = 10
 CONVNET = FedSGD(rounds=1, update_clip=1e3, architecture=ConvNet())
 LINEAR = FedSGD(rounds=1)
-SERVER, FIRST = ("server",), ("aggregator_0",)
+SERVER, FIRST = ("server",), ("collector",)
 CLIENTS = 10
 
 
@@ -85,7 +85,7 @@ def known() -> Known:
 
 def task(dim: int, classes: int) -> Task:
     names = tuple(str(label) for label in range(classes))
-    return Task(dim, names, Quantiser(12), (("c", 1),), bytes(32))
+    return Task(dim, names, Quantiser(12), 1, 1, 1, bytes(32))
 
 
 def convnet(seed: int, shape: tuple[int, int, int]) -> tuple[ConvNet, Task, Floats, Victim]:

@@ -207,7 +207,7 @@ def test_privacy_has_panels_of_its_own_and_its_bound_beside_the_curve(results: R
     page = Page(render(both))
     assert "afl, ε = 8, 40 rows in the sum" in page.text
     assert "bound at ε = 8" in page.text
-    assert "additive, first aggregator, ε = 8" in page.text
+    assert "additive, collector, ε = 8" in page.text
     assert "bound at" not in Page(render(results)).text
 
 

@@ -25,7 +25,7 @@ from tests.kit.runs import (
 
 CLIENTS = relu_clients([30, 40, 50, 60], dim=96)
 KNOWN, TRUTH = membership_game(CLIENTS, 96, 40, 40)
-AGGREGATORS = ["aggregator_0", "aggregator_1", "aggregator_2"]
+AGGREGATORS = ["collector", "aggregator_1", "aggregator_2"]
 
 BLIND = [
     (ADDITIVE, AGGREGATORS[:1]),
@@ -41,7 +41,7 @@ BROKEN = [
     (ADDITIVE, AGGREGATORS),
     (CKKS, ["server", "key_holder"]),
     (PAIRWISE, ["server", "c0", "c1", "c2"]),
-    (ADDITIVE, ["aggregator_0", "c0", "c1", "c2"]),
+    (ADDITIVE, ["collector", "c0", "c1", "c2"]),
 ]
 
 

@@ -42,9 +42,9 @@ class WithoutCounts(AFL, frozen=True, tag="without-counts-in-tests"):
     ("protocol", "coalition", "exact_clients"),
     [
         (PLAIN, ["server"], 1.0),
-        (ADDITIVE, ["aggregator_0", "aggregator_1", "aggregator_2"], 1.0),
-        (ADDITIVE, ["aggregator_0", "c0", "c1"], 1.0),
-        (ADDITIVE, ["aggregator_0"], None),
+        (ADDITIVE, ["collector", "aggregator_1", "aggregator_2"], 1.0),
+        (ADDITIVE, ["collector", "c0", "c1"], 1.0),
+        (ADDITIVE, ["collector"], None),
     ],
     ids=lambda value: getattr(value, "name", None),
 )

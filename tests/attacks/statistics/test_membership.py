@@ -50,7 +50,7 @@ def test_leverage_from_the_sum_of_up_to_5d_rows() -> None:
     clients = relu_clients([160] * 4, DIM)
     known, truth = membership_game(clients, DIM, 300, 600)
     run = record(clients, ADDITIVE)
-    view = run.view(["aggregator_0"])
+    view = run.view(["collector"])
     claim = LeverageMembership().claim(view, known, rng())
     measures = by_metric(LeverageMembership().judge(claim, truth))
     assert measures["AUC"].value >= 0.95
@@ -153,7 +153,7 @@ def test_noise_keeps_the_points_below_the_exact_tradeoff(mu: float) -> None:
     dim, runs = 48, 20
     clients = relu_clients([16, 16], dim)
     known, truth = membership_game(clients, dim, 300, 300)
-    views = [record(clients, ADDITIVE, Noisy(mu=mu)).view(["aggregator_0"]) for _ in range(runs)]
+    views = [record(clients, ADDITIVE, Noisy(mu=mu)).view(["collector"]) for _ in range(runs)]
     for attack in (SubspaceMembership(), LeverageMembership()):
         kept = [scored_members(attack.claim(view, known, rng()), truth) for view in views]
         scores = np.concatenate([pair[0] for pair in kept if pair])
@@ -166,7 +166,7 @@ def test_noise_keeps_the_points_below_the_exact_tradeoff(mu: float) -> None:
         assert highest[0] < 0.7
         assert (tpr <= highest).all()
         assert auc(scores, members, 0.999).low < gaussian_auc(mu)
-    exact = record(clients, ADDITIVE).view(["aggregator_0"])
+    exact = record(clients, ADDITIVE).view(["collector"])
     claim = SubspaceMembership().claim(exact, known, rng())
     assert by_metric(SubspaceMembership().judge(claim, truth))["AUC"].value == 1.0
 
@@ -175,7 +175,7 @@ def test_colluders_own_rows_are_not_scored() -> None:
     clients = relu_clients([10, 12, 14], 64)
     known, truth = membership_game(clients, 64, 50, 100)
     run = record(clients, ADDITIVE)
-    claim = SubspaceMembership().claim(run.view(["aggregator_0", "c0", "c1"]), known, rng())
+    claim = SubspaceMembership().claim(run.view(["collector", "c0", "c1"]), known, rng())
     kept = scored_members(claim, truth)
     assert kept is not None
     assert int(kept[1].sum()) == 14
@@ -196,7 +196,7 @@ def test_nothing_to_go_on_is_chance() -> None:
         assert all((m.value, m.trials) == (m.chance, 0) for m in measures)
     assert ModelMembership().claim(run.view([]), Known(known.candidates), rng()) is None
     with pytest.raises(ConfigError, match="candidates"):
-        SubspaceMembership().claim(run.view(["aggregator_0"]), Known(), rng())
+        SubspaceMembership().claim(run.view(["collector"]), Known(), rng())
     with pytest.raises(ConfigError, match="members"):
         SubspaceMembership().judge(None, Truth({}))
 

@@ -177,7 +177,7 @@ def test_compare_counts_what_is_missing() -> None:
 
 
 CLIENTS = relu_clients([5, 7, 6], dim=128, classes=4)
-ALL_AGGREGATORS = ["aggregator_0", "aggregator_1", "aggregator_2"]
+ALL_AGGREGATORS = ["collector", "aggregator_1", "aggregator_2"]
 
 
 @pytest.mark.parametrize("attack", [NonNegativeRows(), LatticeRows()], ids=lambda a: a.name)

@@ -26,7 +26,7 @@ from tests.kit.runs import (
 CLIENTS = relu_clients([30, 40, 50, 60], dim=20)
 TRUTH = truth_of(CLIENTS)
 RNG = np.random.default_rng(0)
-ALL_AGGREGATORS = ["aggregator_0", "aggregator_1", "aggregator_2"]
+ALL_AGGREGATORS = ["collector", "aggregator_1", "aggregator_2"]
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,8 @@ ALL_AGGREGATORS = ["aggregator_0", "aggregator_1", "aggregator_2"]
     [
         (PLAIN, ["server"], 4, 4),
         (PLAIN, ["c0"], 0, 3),
-        (ADDITIVE, ["aggregator_0"], 0, 4),
-        (ADDITIVE, ["aggregator_0", "aggregator_2"], 0, 4),
+        (ADDITIVE, ["collector"], 0, 4),
+        (ADDITIVE, ["collector", "aggregator_2"], 0, 4),
         (ADDITIVE, ALL_AGGREGATORS, 4, 4),
         (PAIRWISE, ["server"], 0, 4),
         (PAIRWISE, ["server", "c1"], 0, 3),

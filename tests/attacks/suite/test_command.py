@@ -37,7 +37,7 @@ def test_it_attacks_the_embedded_digits_and_reports(command: Command, tmp_path: 
     said = command.well("attack", "--quick", *DIGITS, "--rows", "40", "--out", out).out
     assert "afl, exact sums, 40 rows in the sum" in said
     assert "1 counts, 2 leverage, 3 mean-picture" in said
-    assert "first aggregator" in said
+    assert "collector" in said
     assert f"Report: {out / 'report.html'}" in said.replace("\n", "")
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert len(results["cells"]) == results["planned"] > 0

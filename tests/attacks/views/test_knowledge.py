@@ -30,6 +30,7 @@ from protocols.schemes.pairwise import client as pairwise_client
 from protocols.schemes.pairwise import messages as pairwise_wire
 from protocols.schemes.pairwise.protocol import Pairwise
 from protocols.schemes.pairwise.server import CollectingUploads, PairwiseServer
+from protocols.session import Session
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
@@ -49,7 +50,7 @@ from tests.kit.runs import (
 CLIENTS = relu_clients([5, 6, 7, 8], dim=40)
 ALL = {"c0", "c1", "c2", "c3"}
 HOLDERS = ["server", "key_holder"]
-AGGREGATORS = ["aggregator_0", "aggregator_1", "aggregator_2"]
+AGGREGATORS = ["collector", "aggregator_1", "aggregator_2"]
 
 
 @cache
@@ -81,8 +82,8 @@ def singles(*names: str) -> list[set[str]]:
         (ADDITIVE, AGGREGATORS[1:], []),
         (ADDITIVE, AGGREGATORS[:2], [ALL]),
         (ADDITIVE, AGGREGATORS, [*singles("c0", "c1", "c2", "c3"), ALL]),
-        (ADDITIVE, ["aggregator_0", "c0", "c1"], [{"c2", "c3"}]),
-        (ADDITIVE, ["aggregator_0", "c0", "c1", "c3"], [{"c2"}]),
+        (ADDITIVE, ["collector", "c0", "c1"], [{"c2", "c3"}]),
+        (ADDITIVE, ["collector", "c0", "c1", "c3"], [{"c2"}]),
         (PAIRWISE, ["server"], [ALL]),
         (PAIRWISE, ["server", "c2"], [ALL - {"c2"}]),
         (PAIRWISE, ["server", "c2", "c0", "c1"], [{"c3"}]),
@@ -153,7 +154,7 @@ def test_colluders_around_a_client_open_it_beyond_subtraction() -> None:
     state = server.held("server", PairwiseServer, CollectingUploads)
     assert state is not None
     assert pairwise_wire.parameters_of(server.session).neighbours < len(names) - 1
-    around = next(node.holders for node in state.nodes if node.advert.name == "c7")
+    around = next(node.holders for node in state.nodes if node.name == "c7")
     sums = subset_sums(run.view(["server", *around]))
     assert sums[0].clients == {"c7"}
     np.testing.assert_array_equal(sums[0].vector, vector_of(run, [clients[7]]))
@@ -290,7 +291,8 @@ def test_finest_keeps_no_client_twice() -> None:
 
 def test_another_protocol_opens_nothing() -> None:
     view = run_of(PLAIN).view(["server"]).rounds[0]
-    foreign = replace(view, session=msgspec.structs.replace(view.session, protocol="other"))
+    header = msgspec.structs.replace(view.session.header, protocol="other")
+    foreign = replace(view, session=Session(header, view.session.roster))
     assert openings(foreign).sums == {}
 
 

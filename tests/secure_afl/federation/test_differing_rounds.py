@@ -11,12 +11,13 @@ from msgspec.structs import replace
 from protocols import Additive, Plain
 from protocols.errors import InvalidSession
 from protocols.identity import Identity
-from protocols.protocol import Protocol, enrol, new_nonce
+from protocols.protocol import Protocol
+from protocols.session import Session
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.errors import ConfigError
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.result import Result
-from secure_afl.federation.server import FederationServer
+from secure_afl.federation.rounds import History
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task
@@ -24,6 +25,7 @@ from secure_afl.methods import AFL, FedAvg
 from secure_afl.privacy import accounting
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.privacy.mechanism import Mechanism, Privacy
+from tests.kit.halves import Halves
 from tests.kit.samples import make_clients
 from tests.toys.two_rounds import TwoRounds, TwoRoundsPublic
 
@@ -128,6 +130,10 @@ class World:
         self.task = plan_task(self.terms, declared)
         self.ledger = Ledger.open(folder / "ledger.json", None)
         self.client = RecordingClient(self.terms, CLIENTS[0], 16, ledger=self.ledger)
+        self.identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
+        self.coordinators = {n: Identity.generate(n) for n in Additive().coordinators()}
+        self.first: Session | None = None
+        self.history: History | None = None
 
     @property
     def mechanism(self) -> Mechanism:
@@ -136,15 +142,18 @@ class World:
 
     def join(self, mechanism: Mechanism, kept: tuple[int, ...] | None) -> None:
         """Join the first round, or the second in these dimensions."""
-        server = FederationServer(self.terms, replace(self.task, mechanism=mechanism))
+        task = replace(self.task, mechanism=mechanism)
+        halves = Halves(self.terms, task, CLIENTS, max_rows=16, min_cohort=4)
+        halves.meet(self.identities, self.coordinators)
         if kept is not None:
-            server.public = TwoRoundsPublic(server.public.task, np.array(kept))
-        nonce = new_nonce()
-        identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
-        enrolments = enrol(Additive(), identities, nonce)
-        session = server.form(enrolments, nonce, 4, 0)
-        assert session is not None
-        self.client.join(session, enrolments["c0"], server.public).start()
+            assert self.first is not None
+            assert self.history is not None
+            halves.server.history = self.history
+            halves.pretend(TwoRoundsPublic(task, np.array(kept)), self.first)
+        session, enrolments = halves.form()
+        self.client.join(session, enrolments["c0"], halves.opening).start()
+        if kept is None:
+            self.first, self.history = session, halves.server.history
 
 
 def as_calibrated(mechanism: Mechanism) -> Mechanism:
@@ -186,7 +195,8 @@ def test_a_second_round_within_the_allowance_is_joined(tmp_path: Path) -> None:
 
 def test_a_layout_of_more_entries_than_foreseen_is_refused(tmp_path: Path) -> None:
     world = World(tmp_path, TwoRounds())
-    with pytest.raises(InvalidSession, match="round 1: the grid costs"):
+    world.join(world.mechanism, None)
+    with pytest.raises(InvalidSession, match="round 2: the grid costs"):
         world.join(world.mechanism, (0, 1, 2, 3))
 
 

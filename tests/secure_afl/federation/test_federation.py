@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocols import Fault, FaultPlan, Identity, Pairwise, Plain, Protocol, enrol, new_nonce
-from protocols.errors import (
-    BelowThreshold,
-    InvalidSession,
-    InvalidVector,
-    WouldOverflow,
-)
+from protocols import Fault, FaultPlan, Line, Pairwise, Plain, Protocol, Roster
+from protocols.errors import BelowThreshold, InvalidSession, WouldOverflow
 from protocols.session import Session
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.ridge import ridge
@@ -23,118 +18,127 @@ from secure_afl.analytic.rows import ClientData, check_clients, pooled
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.server import FederationServer
+from secure_afl.federation.rounds import History, Opening, context_of, state_digest
 from secure_afl.federation.simulation import Federation
-from secure_afl.federation.sums import context
 from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedHiP, PublicState
 from secure_afl.methods.afl import AFLPublic
+from tests.kit.halves import Halves
 from tests.kit.samples import Miscounting, NotAdditive, make_client, make_clients, make_task
 
 # The two halves
 
 
-class Halves:
-    """One server, its clients, and the session of their first round."""
+def halves(method: AnyMethod, max_rows: int = 32, **task: Any) -> Halves:
+    """One server and two clients."""
+    clients = make_clients((20, 30))
+    planned = msgspec.structs.replace(make_task(clients, max_rows=max_rows), **task)
+    return Halves(Terms(method, Plain()), planned, clients, max_rows=max_rows)
 
-    def __init__(self, method: AnyMethod, max_rows: int = 32) -> None:
-        self.clients = make_clients((20, 30))
-        self.task = make_task(self.clients, max_rows=max_rows)
-        self.server = FederationServer(Terms(method, Plain()), self.task)
-        self.nonce = new_nonce()
-        identities = {c.name: Identity.generate(c.name) for c in self.clients}
-        self.enrolments = enrol(Plain(), identities, self.nonce)
-        session = self.server.form(self.enrolments, self.nonce, 2, 0)
-        assert session is not None
-        self.session = session
 
-    def join(
-        self,
-        method: AnyMethod,
-        session: Session | None = None,
-        public: PublicState | None = None,
-        max_rows: int = 32,
-    ) -> Any:
-        client = FederationClient(Terms(method, Plain()), self.clients[0], max_rows)
-        return client.join(
-            session or self.session, self.enrolments["c0"], public or self.server.public
-        )
+def join(
+    world: Halves,
+    method: AnyMethod | None = None,
+    *,
+    public: PublicState | None = None,
+    session: dict[str, Any] | None = None,
+    **wishes: Any,
+) -> Any:
+    """Client c0 joins the first round, in which something may be bent."""
+    formed, enrolments = world.form()
+    formed = Session(msgspec.structs.replace(formed.header, **(session or {})), formed.roster)
+    opening = world.opening
+    if public is not None:
+        opening = Opening(public, History(state_digest(public)))
+    terms = world.terms if method is None else Terms(method, Plain())
+    bound = wishes.pop("max_rows", world.max_rows)
+    client = FederationClient(terms, world.clients["c0"], bound, **wishes)
+    return client.join(formed, enrolments["c0"], opening)
+
+
+def bent(**changes: Any) -> AFLPublic:
+    task = make_task(make_clients((20, 30)), max_rows=32)
+    return AFLPublic(msgspec.structs.replace(task, **changes))
 
 
 def test_a_client_joins_the_session_of_its_round() -> None:
-    halves = Halves(AFL())
-    assert halves.join(AFL()).name == "c0"
-    assert halves.session.context == context(AFL(), halves.server.public)
+    world = halves(AFL())
+    assert (
+        join(world, pinned=world.roster, classes=("0", "1", "2"), backbone=bytes(32)).name == "c0"
+    )
+    session, _ = world.form()
+    history = world.opening.history
+    assert session.context == context_of(AFL(), world.server.public.task, history)
+    assert session.header.round == 1
+
+
+OTHER = "another method, task, state or history"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h: h.join(AFL(ridge=0.2)), "another method or public state"),
-        (lambda h: h.join(FedHiP()), "another method or public state"),
-        (
-            lambda h: h.join(AFL(), public=AFLPublic(h.task, np.zeros((6, 3)))),
-            "layout is not this round's",
-        ),
-        (
-            lambda h: h.join(AFL(), public=AFLPublic(make_task(h.clients, max_rows=33))),
-            "layout is not this round's",
-        ),
-        (
-            lambda h: h.join(
-                AFL(),
-                public=AFLPublic(msgspec.structs.replace(h.task, classes=("cat", "dog", "newt"))),
-            ),
-            "another method or public state",
-        ),
-        (
-            lambda h: h.join(
-                AFL(), public=AFLPublic(msgspec.structs.replace(h.task, backbone=b"x" * 32))
-            ),
-            "another method or public state",
-        ),
-        (
-            lambda h: h.join(
-                AFL(),
-                session=msgspec.structs.replace(
-                    h.session, layout=AFL().layout(AFLPublic(make_task(h.clients, bits=9)))
-                ),
-            ),
-            "layout is not this round's",
-        ),
-        (
-            lambda h: h.join(AFL(), session=msgspec.structs.replace(h.session, context=bytes(32))),
-            "another method or public state",
-        ),
-        (lambda h: h.join(AFL(), max_rows=64), "another bound on this client's rows"),
-        (lambda h: h.join(AFL(), max_rows=20), "another bound on this client's rows"),
+        (lambda w: join(w, AFL(ridge=0.2)), OTHER),
+        (lambda w: join(w, FedHiP()), "first public state is not the method's"),
+        (lambda w: join(w, public=AFLPublic(bent().task, np.zeros((6, 3)))), "layout is not this"),
+        (lambda w: join(w, public=bent(total_rows=65, client_rows=33)), "layout is not this"),
+        (lambda w: join(w, public=bent(classes=("cat", "dog", "newt"))), OTHER),
+        (lambda w: join(w, public=bent(backbone=b"x" * 32)), OTHER),
+        (lambda w: join(w, session={"layout": AFL().layout(bent(quantiser=Quantiser(9)))}), "layo"),
+        (lambda w: join(w, session={"context": bytes(32)}), OTHER),
+        (lambda w: join(w, session={"round": 2}), "round 2: the run has 1 rounds"),
+        (lambda w: join(w, session={"same_set": b"\3"}), "another set of clients than the first"),
+        (lambda w: join(w, max_rows=64), "another bound on this client's rows"),
+        (lambda w: join(w, max_rows=20), "another bound on this client's rows"),
+        (lambda w: join(w, public=bent(clients=3)), "for 3 clients, the session has 2"),
+        (lambda w: join(w, public=bent(client_rows=31, total_rows=62)), "room for 31 rows"),
+        (lambda w: join(w, classes=("a", "b", "c")), r"classes are not this client's, \['a'"),
+        (lambda w: join(w, classes=("0", "2", "1")), "classes are not this client's"),
+        (lambda w: join(w, backbone=b"x" * 32), "backbone is not the one"),
+        (lambda w: join(w, min_cohort=3), "this client wants ≥ 3"),
+        (lambda w: join(w, corrupt=1), "this client wants ≥ 2 and ≥ 1"),
     ],
 )
 def test_a_client_refuses_a_session_that_is_not_its_rounds(
     change: Callable[[Halves], object], message: str
 ) -> None:
     with pytest.raises(InvalidSession, match=f"c0: .*{message}"):
-        change(Halves(AFL()))
+        change(halves(AFL()))
 
 
-def test_a_client_refuses_another_bound_though_the_layout_is_the_same() -> None:
-    halves = Halves(AFL())
-    shifted = msgspec.structs.replace(halves.task, max_rows=(("c0", 31), ("c1", 33)))
-    server = FederationServer(Terms(AFL(), Plain()), shifted)
-    session = server.form(halves.enrolments, halves.nonce, 2, 0)
-    assert session is not None
-    assert session.layout == halves.session.layout
-    with pytest.raises(InvalidSession, match="another bound on this client's rows"):
-        halves.join(AFL(), session, server.public)
+def test_by_default_a_client_wants_a_majority_of_those_that_it_has_pinned() -> None:
+    lines = [Line(f"c{i}", "client", bytes([i]) * 32) for i in range(7)]
+    pinned = FederationClient(Terms(AFL(), Plain()), make_client("c0", 20), 32, Roster.of(lines))
+    assert pinned.min_cohort == 4
+    assert FederationClient(Terms(AFL(), Plain()), make_client("c0", 20), 32).min_cohort == 2
 
 
-def test_a_client_that_the_task_does_not_list_refuses() -> None:
-    halves = Halves(AFL())
-    alone = msgspec.structs.replace(halves.task, max_rows=(("c1", 64),))
-    server = FederationServer(Terms(AFL(), Plain()), alone)
-    session = server.form(halves.enrolments, halves.nonce, 2, 0)
-    with pytest.raises(InvalidSession, match="another bound on this client's rows"):
-        halves.join(AFL(), session, server.public)
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"total_rows": 63},
+        {"total_rows": 66, "client_rows": 33},
+        {"client_rows": 40},
+        {"clients": 3},
+    ],
+)
+def test_a_coordinator_adds_up_what_the_clients_declare(task: dict[str, int]) -> None:
+    world = halves(AFL())
+    session, enrolments = world.form()
+    opening = world.opening
+    assert world.carriers["server"].join(session, enrolments["server"], opening).name == "server"
+    lying = halves(AFL(), **task)
+    session, enrolments = lying.form()
+    with pytest.raises(InvalidSession, match=r"server: 2 clients declare 64 rows, the greatest 32"):
+        lying.carriers["server"].join(session, enrolments["server"], lying.opening)
+
+
+def test_a_coordinator_needs_the_enrolments() -> None:
+    world = halves(AFL())
+    session, enrolments = world.form()
+    view = Session(session.header, session.roster)
+    with pytest.raises(InvalidSession, match="needs the clients' enrolments"):
+        world.carriers["server"].join(view, enrolments["server"], world.opening)
 
 
 def test_a_client_with_more_rows_than_it_declares_is_refused() -> None:
@@ -143,24 +147,23 @@ def test_a_client_with_more_rows_than_it_declares_is_refused() -> None:
     FederationClient(Terms(AFL(), Plain()), make_client("c0", 20), 20)
 
 
-def test_a_session_for_another_width_of_features_sends_nothing() -> None:
-    halves = Halves(AFL())
+def test_a_session_for_another_width_of_features_is_refused() -> None:
+    clients = make_clients((20, 30))
     wider = make_task(make_clients((20, 30), dim=7), max_rows=32)
-    server = FederationServer(Terms(AFL(), Plain()), wider)
-    session = server.form(halves.enrolments, halves.nonce, 2, 0)
-    party = halves.join(AFL(), session, server.public)
-    with pytest.raises(InvalidVector, match="c0"):
-        party.start()
+    world = Halves(Terms(AFL(), Plain()), wider, clients)
+    with pytest.raises(
+        InvalidSession, match="c0: the task's rows have 7 features, this client's 6"
+    ):
+        join(world)
 
 
 def test_there_is_no_session_after_the_last_round() -> None:
-    halves = Halves(AFL())
-    total = sum(
-        FederationClient(Terms(AFL(), Plain()), client, 32).contribute(halves.server.public, b"")
-        for client in halves.clients
-    )
-    halves.server.public = AFL().absorb(halves.server.public, np.asarray(total), ("c0", "c1"))
-    assert halves.server.form(halves.enrolments, halves.nonce, 2, 0) is None
+    world = halves(AFL())
+    session, enrolments = world.form()
+    members = {name: world.client(name) for name in world.clients}
+    world.server.absorb(session, *world.carry(session, enrolments, members))
+    with pytest.raises(AssertionError, match="next round"):
+        world.form()
 
 
 # The oracle
@@ -453,12 +456,12 @@ def test_few_rows_are_warned_of_and_many_are_not() -> None:
     assert any("239 rows in the sum for 6 dimensions" in warning for warning in few)
 
 
-def test_a_small_pairwise_cohort_is_warned_of_zero_corrupt_clients() -> None:
-    clients = make_clients((20, 20, 20, 20))
-    warned = Federation(AFL(), Pairwise()).run(clients).report.warnings
-    assert any("not one client may work with the server" in warning for warning in warned)
-    safer = Federation(AFL(), Pairwise(corrupt_fraction=0.3), min_cohort=4).run(clients)
-    assert not any("not one client" in warning for warning in safer.report.warnings)
+def test_of_two_pairwise_clients_neither_may_work_with_the_server_and_three_say_nothing() -> None:
+    protocol = Pairwise(dropout_fraction=0.0)
+    warned = Federation(AFL(), protocol).run(make_clients((20, 20))).report.warnings
+    assert any("not one may work with the server" in warning for warning in warned)
+    safer = Federation(AFL(), protocol).run(make_clients((20, 20, 20)))
+    assert not any("not one" in warning for warning in safer.report.warnings)
 
 
 def test_accuracies_are_those_of_the_models() -> None:

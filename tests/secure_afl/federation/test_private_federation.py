@@ -10,9 +10,8 @@ import pytest
 
 from protocols import Additive, Pairwise, Plain
 from protocols.errors import BelowThreshold, InvalidSession, SessionAborted
-from protocols.identity import Identity
 from protocols.network import FaultPlan, Network
-from protocols.protocol import Protocol, enrol, new_nonce
+from protocols.protocol import Protocol
 from protocols.schemes.encrypted.protocol import Bfv, Ckks
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
@@ -20,12 +19,12 @@ from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError, LedgerRefusal
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.result import Result
-from secure_afl.federation.server import FederationServer
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.privacy.mechanism import Mechanism, Privacy
+from tests.kit.halves import Halves
 from tests.kit.samples import make_clients
 
 PROTOCOLS: tuple[Protocol, ...] = (
@@ -175,23 +174,26 @@ def test_central_noise_is_added_after_the_sum_and_says_whom_it_trusts() -> None:
 class World:
     """One server and clients, whose terms a test may bend."""
 
-    def __init__(self, min_cohort: int = 4, corrupt: int = 0) -> None:
+    def __init__(
+        self, min_cohort: int = 4, corrupt: int = 0, protocol: Protocol | None = None
+    ) -> None:
+        protocol = protocol or Additive()
         bounds = tuple((data.name, 16) for data in CLIENTS)
         dim = CLIENTS[0].features.shape[1]
         declared = Declared(dim, ("0", "1", "2"), bounds, bytes(32), min_cohort=4)
         self.task = plan_task(Terms(AFL(), Additive(), Privacy(1.0)), declared)
-        self.min_cohort, self.corrupt = min_cohort, corrupt
-        self.client = RecordingClient(Terms(AFL(), Additive(), Privacy(1.0)), CLIENTS[0], 16)
+        self.terms = Terms(AFL(), protocol, Privacy(1.0))
+        self.wishes = {"max_rows": 16, "min_cohort": min_cohort, "corrupt": corrupt}
+        self.client = RecordingClient(self.terms, CLIENTS[0], 16)
+
+    def halves(self, mechanism: Mechanism | None) -> Halves:
+        task = msgspec.structs.replace(self.task, mechanism=mechanism)
+        return Halves(self.terms, task, CLIENTS, **self.wishes)
 
     def join(self, mechanism: Mechanism | None) -> None:
-        task = msgspec.structs.replace(self.task, mechanism=mechanism)
-        server = FederationServer(Terms(AFL(), Additive()), task)
-        nonce = new_nonce()
-        identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
-        enrolments = enrol(Additive(), identities, nonce)
-        session = server.form(enrolments, nonce, self.min_cohort, self.corrupt)
-        assert session is not None
-        self.client.join(session, enrolments["c0"], server.public)
+        halves = self.halves(mechanism)
+        session, enrolments = halves.form()
+        self.client.join(session, enrolments["c0"], halves.opening)
 
     @property
     def mechanism(self) -> Mechanism:
@@ -255,11 +257,11 @@ def test_a_client_joins_as_many_sums_as_the_run_has() -> None:
     world.join(world.mechanism)
     with pytest.raises(InvalidSession, match="another session of this round"):
         world.join(world.mechanism)
-    # With a little more noise it is another task, and another round to whoever counts contexts.
+    # With a little more noise it is another task, and the same round all the same.
     bent = msgspec.structs.replace(
         world.mechanism, noise_multiplier=world.mechanism.noise_multiplier * 1.001
     )
-    with pytest.raises(InvalidSession, match="another task"):
+    with pytest.raises(InvalidSession, match="another session of this round"):
         world.join(bent)
 
 
@@ -268,16 +270,17 @@ def test_a_server_that_sees_vectors_sees_each_with_all_of_the_noise() -> None:
         report = run(protocol).report.privacy
         assert report is not None
         assert f"at least {shares} of" in report.trusts
-    client = RecordingClient(Terms(AFL(), Plain(), Privacy(1.0)), CLIENTS[0], 16)
-    world = World()
-    server = FederationServer(Terms(AFL(), Plain()), world.task)
-    nonce = new_nonce()
-    identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
-    enrolments = enrol(Plain(), identities, nonce)
-    session = server.form(enrolments, nonce, 4, 0)
-    assert session is not None
+    world = World(protocol=Plain())
     with pytest.raises(InvalidSession, match="one of 3 shares"):
-        client.join(session, enrolments["c0"], server.public)
+        world.join(world.mechanism)
+
+
+def test_noise_for_fewer_colluders_than_the_protocol_concedes_is_refused() -> None:
+    """Pairwise with two corrupt of five, and noise that one who tells what it knows takes away."""
+    world = World(protocol=Pairwise(corrupt_fraction=0.4, dropout_fraction=0.0))
+    assert world.mechanism.colluders == 1
+    with pytest.raises(InvalidSession, match=r"with 1 colluders, the session's are 4 and 2"):
+        world.join(world.mechanism)
 
 
 def test_pairwise_noise_is_for_as_many_colluders_as_the_protocol_withstands() -> None:
@@ -341,18 +344,11 @@ def test_a_budget_lets_no_exact_sum_pass(tmp_path: Path) -> None:
 
 def test_a_restarted_client_adds_the_same_noise_again() -> None:
     world = World()
-    server = FederationServer(Terms(AFL(), Additive()), world.task)
-    nonce = new_nonce()
-    identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
-    enrolments = enrol(Additive(), identities, nonce)
-    session = server.form(enrolments, nonce, 4, 0)
-    assert session is not None
-    members = {
-        data.name: RecordingClient(Terms(AFL(), Additive(), Privacy(1.0)), data, 16)
-        for data in CLIENTS
-    }
+    halves = world.halves(world.mechanism)
+    session, enrolments = halves.form()
+    members = {name: halves.client(name, RecordingClient) for name in halves.clients}
     parties = {
-        name: member.join(session, enrolments[name], server.public)
+        name: member.join(session, enrolments[name], halves.opening)
         for name, member in members.items()
     }
     parties["c0"].start()

@@ -45,7 +45,7 @@ def of_keys(result: Result) -> set[str]:
         for record in round_.transcript.values():
             # The last fields of a saved enrolment are its sealing keys, and within the first is
             # the signing key.
-            identity, _, _, *sealing = msgspec.msgpack.decode(record.keys)
+            identity, _, _, _, *sealing = msgspec.msgpack.decode(record.keys)
             _, signing = msgspec.msgpack.decode(identity)
             for key in (signing, *sealing):
                 texts |= {key.hex(), key.hex()[:16], repr(key)[2:-1][:24], str(list(key))[1:20]}

@@ -56,7 +56,7 @@ def test_joint_fedhip_with_two_clients_is_warned_of() -> None:
 
 
 def test_who_receives_g_where_w_would_do_is_named() -> None:
-    assert "The first aggregator receives (G, Q)" in warned(AFL(), Additive(), FEW)
+    assert "The collector receives (G, Q)" in warned(AFL(), Additive(), FEW)
     assert "The key holder receives (G, Q)" in warned(AFL(), Ckks(), FEW)
     # Of plain it is said already, and worse.
     assert "receives (G, Q)" not in warned(AFL(), Plain(), FEW)

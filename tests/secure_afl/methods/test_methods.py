@@ -12,8 +12,8 @@ from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
+from secure_afl.federation.rounds import first_context, state_digest
 from secure_afl.federation.simulation import Federation
-from secure_afl.federation.sums import context
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, PublicState
 from secure_afl.methods.afl import AFLPublic
 from secure_afl.methods.fedhip import FedHiPPublic
@@ -248,6 +248,10 @@ def test_a_public_state_survives_its_encoding_bit_for_bit(method: AnyMethod) -> 
         public = method.absorb(again, np.sum(vectors, axis=0), ("c0", "c1"))
     assert method.layout(public) is None
     assert np.array_equal(method.model(again).weights, method.model(public).weights)
+
+
+def context(method: AnyMethod, public: PublicState) -> bytes:
+    return first_context(method, public.task, state_digest(public))
 
 
 def test_contexts_differ_where_anything_that_matters_does() -> None:

@@ -24,7 +24,6 @@ from protocols import (
     Layout,
     Network,
     Party,
-    Protocol,
     Session,
     Sum,
     enrol,
@@ -44,15 +43,17 @@ from protocols.errors import (
     ProtocolError,
     Replayed,
     SessionAborted,
-    SumOutOfBounds,
     UnexpectedStep,
 )
 from protocols.layout import RING_BITS, Integers
 from protocols.message import Message
 from protocols.party import Fresh
-from protocols.schemes.additive.aggregator import Aggregator, _agreed_set
+from protocols.roster import CLIENT, Line, Roster
+from protocols.schemes.additive.aggregator import Aggregator, Collector, _agreed_set
 from protocols.schemes.additive.messages import (
+    AGGREGATOR,
     AGREE,
+    COLLECTOR,
     PARTIAL,
     SEED_BYTES,
     UPLOAD,
@@ -60,12 +61,11 @@ from protocols.schemes.additive.messages import (
     Agree,
     Partial,
     Share,
-    UploadDigest,
     Verified,
 )
 from protocols.schemes.additive.protocol import Additive
-from protocols.session import CLIENT
 from protocols.spool import FileSpool
+from protocols.uploads import Upload, Uploads
 from tests.kit.protocols import ProtocolSuite
 from tests.kit.worlds import (
     Outcome,
@@ -75,10 +75,9 @@ from tests.kit.worlds import (
     layouts,
     make_world,
     messages_of,
+    resigned,
     run,
-    with_header,
 )
-from tests.protocols.fuzz import PROTOCOLS, fuzz_codec, fuzz_protocol
 
 LAYOUT = Layout((Block("signed", 5, -(10**6), 10**6), Block("count", 3, 0, 1000)))
 Seeds = st.integers(0, 2**32 - 1)
@@ -91,7 +90,8 @@ class TestTwoAggregators(ProtocolSuite):
 
 class TestThreeAggregators(ProtocolSuite):
     protocol = Additive(aggregators=3)
-    max_routes = 8
+    examples = 10
+    max_routes = 6
 
 
 # Worlds
@@ -146,16 +146,19 @@ class Room:
         enrolment = self.world.enrolments[self.names[sender]]
         return self.world.forge(enrolment, self.names[recipient], step, encode(content))
 
-    def entry(self, client: str, said: Message | None = None) -> UploadDigest:
+    def entry(self, client: str, said: Message | None = None) -> Upload:
         """The pair that an aggregator lists for this client's upload."""
         header = (said or self.uploads[client][self.names[0]]).header
         (listed,) = listed_after(self.world, said or self.uploads[client][header.recipient])
         return listed
 
-    def signature(self, signer: int, uploads: Iterable[UploadDigest]) -> Agree:
-        ordered = tuple(sorted(uploads, key=lambda upload: upload.client))
+    def signature(self, signer: int, uploads: Iterable[Upload]) -> Agree:
         identity = self.world.enrolments[self.names[signer]].identity
-        return Agree(identity.sign(_agreed_set(self.world.session, ordered)))
+        return Agree(identity.sign(_agreed_set(self.world.session, tuple(uploads))))
+
+    def verified(self, uploads: Iterable[Upload]) -> Verified:
+        """A list of these uploads, as it travels."""
+        return Verified(Uploads.of(self.world.session, uploads))
 
     @property
     def total(self) -> Sum:
@@ -176,14 +179,15 @@ def steps(said: Iterable[Message]) -> list[str]:
     return [message.header.step for message in said]
 
 
-def listed_after(world: World, upload: Message) -> tuple[UploadDigest, ...]:
+def listed_after(world: World, upload: Message) -> tuple[Upload, ...]:
     """What an aggregator lists that has heard this one upload, and then closes."""
     name = upload.header.recipient
     witness = world.protocol.coordinator(world.session, world.enrolments[name])
     witness.start()
     witness.receive(upload)
     message, *_ = witness.deadline(UPLOAD)
-    return decode(world.content(encode(message)), Verified).uploads
+    listed = decode(world.content(encode(message)), Verified).uploads
+    return listed.read(world.session, name, VERIFIED)
 
 
 def second_upload(world: World, client: str, vector: Integers | None = None) -> dict[str, Message]:
@@ -193,11 +197,9 @@ def second_upload(world: World, client: str, vector: Integers | None = None) -> 
     return by_recipient(party.start())
 
 
-def resigned(world: World, message: Message, **changes: Any) -> Message:
+def altered(world: World, message: Message, **changes: Any) -> Message:
     """The message with another header, under its sender's own signature: a lying member's."""
-    header = with_header(message, **changes).header_bytes
-    identity = world.enrolments[message.header.sender].identity
-    return Message(header, identity.sign(messages._signed(header)), message.body)
+    return resigned(world.enrolments[message.header.sender], message, **changes)
 
 
 def upload_of(world: World, client: str, shares: Sequence[tuple[str, Share]]) -> list[Message]:
@@ -278,13 +280,18 @@ class Restarting(Aggregator):
 
     def reload(self) -> "Restarting":
         enrolment = Enrolment.load(self.save_keys())
-        return Restarting(self.session, enrolment, self._folder).restore(self.save())
+        return type(self)(self.session, enrolment, self._folder).restore(self.save())
+
+
+class RestartingCollector(Restarting, Collector):
+    """The collector that does."""
 
 
 def restarting(world: World, folder: Path) -> list[Party]:
+    kinds = {COLLECTOR: RestartingCollector, AGGREGATOR: Restarting}
     aggregators: list[Party] = [
-        Restarting(world.session, world.enrolments[name], folder / name)
-        for name in world.protocol.coordinators()
+        kinds[role](world.session, world.enrolments[name], folder / name)
+        for name, role in world.protocol.coordinators().items()
     ]
     return [*aggregators, *(world.party(name) for name in world.session.clients)]
 
@@ -316,7 +323,8 @@ def test_any_count_any_ring_any_dropouts_any_restarts(tmp_path: Path) -> None:
         layout = data.draw(layouts(bits, 9, through_zero=True))
         vectors = addends(random.Random(seed), layout, 5, edges=False)
         world = make_world(Additive(aggregators=m), vectors, layout, min_cohort=2)
-        struck = {(f"client{c}", f"aggregator_{a % m}") for c, a in lost}
+        names = list(world.protocol.coordinators())
+        struck = {(f"client{c}", names[a % m]) for c, a in lost}
         faults = [Fault("lose", sender=c, recipient=a, step=UPLOAD) for c, a in struck]
         faults += [Fault("duplicate")] if twice else []
         plan = FaultPlan(tuple(faults), reload=reload, shuffle=shuffle)
@@ -395,7 +403,7 @@ def test_only_one_share_depends_on_the_vector(m: int, bits: int) -> None:
     one, two = (rng.integers(-high, high, 40) for rng in map(np.random.default_rng, (1, 2)))
     first, second = (shares_of(world, "client0", v, b"s" * 32) for v in (one, two))
     other = shares_of(world, "client0", one, b"t" * 32)
-    masked, *seeds = (f"aggregator_{index}" for index in range(m))
+    masked, *seeds = world.protocol.coordinators()
     for name in seeds:
         assert first[name] == second[name] != other[name]
         assert (len(first[name].seed), first[name].vector) == (SEED_BYTES, b"")
@@ -425,22 +433,23 @@ def test_the_masked_share_is_uniform(bits: int) -> None:
     high = 2 ** (bits - 1) - 1
     layout = Layout((Block("all", 40_000, -high, high),))
     protocol = Additive()
-    names = {"aggregator_0": "aggregator", "aggregator_1": "aggregator"}
-    roles = {**names, "client0": CLIENT, "client1": CLIENT}
+    roles = {**protocol.coordinators(), "client0": CLIENT, "client1": CLIENT}
     enrolments = {
         name: Enrolment(
             Identity(name, Ed25519PrivateKey.from_private_bytes(bytes([at]) * 32)),
             role,
             b"n" * 32,
+            0,
             MLKEM768PrivateKey.from_seed_bytes(bytes([at]) * 64),
             X25519PrivateKey.from_private_bytes(bytes([at]) * 32),
         )
         for at, (name, role) in enumerate(roles.items())
     }
-    session = form_session(protocol, enrolments, b"n" * 32, layout, min_cohort=2)
+    members = [enrolment.member for enrolment in enrolments.values()]
+    session = form_session(protocol, members, b"n" * 32, layout, min_cohort=2)
     vector = np.full(layout.length, 7, dtype=np.int64)
     world = World(protocol, session, enrolments, {"client0": vector})
-    share = shares_of(world, "client0", vector, b"e" * 32)["aggregator_0"]
+    share = shares_of(world, "client0", vector, b"e" * 32)[COLLECTOR]
     size = bits // 8
     assert chi_square(share.vector) < 255 + 5 * 22.6
     for byte in range(size):
@@ -448,7 +457,7 @@ def test_the_masked_share_is_uniform(bits: int) -> None:
     assert chi_square(layout.pack(layout.embed(vector))) > 10**5
 
 
-def test_no_aggregator_but_the_first_is_told_a_sum(room: Room) -> None:
+def test_no_aggregator_but_the_collector_is_told_a_sum(room: Room) -> None:
     room.deliver(room.upload(room.clients))
     room.holds_exactly(room.clients)
     for index in range(1, len(room.names)):
@@ -548,7 +557,7 @@ def test_a_share_of_another_size_is_malformed(pair: Room, index: int) -> None:
     for bad in bad_shares(pair.world, index):
         shares = [(name, bad) for name in pair.names]
         upload = upload_of(pair.world, "client0", shares)[index]
-        refused(pair[index], upload, Malformed, "share of 'client0' has")
+        refused(pair[index], upload, Malformed, "share of 'client0' has|bytes, allowed: ≤ ")
     pair.upload(pair.clients[1:], to=[index])
     pair.finish()
     pair.holds_exactly(pair.clients[1:])
@@ -557,31 +566,37 @@ def test_a_share_of_another_size_is_malformed(pair: Room, index: int) -> None:
 def test_an_upload_is_signed_over_one_share_for_each_aggregator_in_order(room: Room) -> None:
     """Else one digest could stand for several sets of shares."""
     m = len(room.names)
+    one_each, length = "one share for each", "digest or a sealed key of another length"
     for index, name in enumerate(room.names):
         honest = room.uploads["client0"][name]
         batch = honest.header.batch
-        tag = honest.header.tag
-        for wrong in (
-            (),
-            (tag,),
-            (tag,) * (m - 1),
-            (*batch, tag),
-            (*batch, bytes(16)),
-            batch[1:] + batch[:1],
-            tuple(tag if at == index else other[:15] for at, other in enumerate(batch)),
-            tuple(tag if at == index else other * 1000 for at, other in enumerate(batch)),
-            tuple(tag if at == (index + 1) % m else other for at, other in enumerate((b"",) * m)),
+        own = honest.header.digest
+
+        def others_as(change: Callable[[bytes], bytes], index: int = index) -> tuple[bytes, ...]:
+            whole = room.uploads["client0"][room.names[index]].header.batch
+            return tuple(d if at == index else change(d) for at, d in enumerate(whole))
+
+        for wrong, match in (
+            ((), one_each),
+            ((own,), one_each),
+            ((own,) * (m - 1), one_each),
+            ((*batch, own), one_each),
+            ((*batch, bytes(32)), one_each),
+            (batch[1:] + batch[:1], one_each),
+            ((own,) * (m - 1) + (bytes(32),) if index == m - 1 else (bytes(32), *batch), one_each),
+            (others_as(lambda digest: digest[:31]), length),
+            (others_as(lambda digest: b""), length),
+            (others_as(lambda digest: digest + b"\0"), "not a Header"),
+            ((own,) * 65, "not a Header"),
+            ((bytes(32),) * m, "not among those sealed with it"),
         ):
-            lie = resigned(room.world, honest, batch=wrong)
-            refused(room[index], lie, Malformed, "one share for each")
-        stray = resigned(room.world, honest, batch=(bytes(16),) * m)
-        refused(room[index], stray, Malformed, "not among those sealed with it")
+            refused(room[index], altered(room.world, honest, batch=wrong), Malformed, match)
     room.deliver(room.upload(room.clients))
     room.holds_exactly(room.clients)
 
 
 def test_two_shares_of_one_upload_cannot_trade_places(pair: Room) -> None:
-    """A client seals two contents to one aggregator under one list of tags."""
+    """A client seals two contents to one aggregator under one list of digests."""
     world, client = pair.world, "client0"
     packed = Share(bytes(LAYOUT.packed_bytes), b"")
     to_first = upload_of(world, client, [(pair.names[0], packed), (pair.names[0], packed)])
@@ -590,16 +605,16 @@ def test_two_shares_of_one_upload_cannot_trade_places(pair: Room) -> None:
     channel = messages.open_channel(world.session, enrolment, pair.names[0], b"x" * 32)
     other = messages.seal(world.session, enrolment, channel, UPLOAD, encode(packed))
     honest = pair.uploads[client][pair.names[0]]
-    batch = (honest.header.tag, other.header.tag)
-    pair[0].receive(resigned(world, honest, batch=batch))
-    refused(pair[0], resigned(world, other, batch=batch), Malformed, "in roster order")
+    batch = (honest.header.digest, other.header.digest)
+    pair[0].receive(altered(world, honest, batch=batch))
+    refused(pair[0], altered(world, other, batch=batch), Malformed, "in order")
 
 
 @pytest.mark.parametrize("step", [VERIFIED, AGREE, PARTIAL])
 def test_contents_that_are_no_such_step_are_malformed(pair: Room, step: str) -> None:
     said = pair.upload(pair.clients)
     kinds: dict[str, Wire] = {
-        VERIFIED: Verified(()),
+        VERIFIED: Verified(Uploads(b"", b"")),
         AGREE: Agree(b""),
         PARTIAL: Partial((), b""),
         UPLOAD: Share(b"", b""),
@@ -619,18 +634,14 @@ def test_invented_clients_around_one_victim_are_refused_by_pinned_keys() -> None
     protocol, layout = Additive(), LAYOUT
     invented = {f"invented{i}": Identity.generate(f"invented{i}") for i in range(2)}
     enrolments = enrol(protocol, {"victim": victim, **invented}, nonce)
-    session = form_session(protocol, enrolments, nonce, layout, min_cohort=3)
-    pinned = {
-        name: (enrolment.member.role, enrolment.member.verify_key)
-        for name, enrolment in enrolments.items()
-        if name not in invented
-    }
-    with pytest.raises(InvalidSession, match="'invented0' is not known"):
-        session.check_known(pinned)
+    members = [enrolment.member for enrolment in enrolments.values()]
+    session = form_session(protocol, members, nonce, layout, min_cohort=3)
+    known = [member.line for member in members if member.name not in invented]
     # A real colleague's name does not help: it is the key that is known.
-    colleagues = {name: ("client", Identity.generate(name).verify_key) for name in invented}
-    with pytest.raises(InvalidSession, match="'invented0'"):
-        session.check_known(pinned | colleagues)
+    colleagues = [Line(name, CLIENT, Identity.generate(name).verify_key) for name in invented]
+    for pinned in (Roster.of(known), Roster.of([*known, *colleagues])):
+        with pytest.raises(InvalidSession, match="'invented0' is not known"):
+            Session.read(encode(session.header), pinned, thin=session.thin)
 
     # Without pinning everything looks as it should, and the victim's vector is laid bare.
     secret = np.array([1, -2, 3, -4, 5, 6, 7, 8])
@@ -646,14 +657,15 @@ def test_invented_clients_around_one_victim_are_refused_by_pinned_keys() -> None
 def relist(
     world: World,
     liar: str,
-    change: Callable[[tuple[UploadDigest, ...]], tuple[UploadDigest, ...]],
+    change: Callable[[tuple[Upload, ...]], tuple[Upload, ...]],
     to: str,
 ) -> Fault:
     """The liar's list to `to` is another than the one that it goes by itself."""
 
     def tamper(data: bytes) -> bytes:
-        uploads = decode(world.content(data), Verified).uploads
-        lie = encode(Verified(change(uploads)))
+        listed = decode(world.content(data), Verified).uploads
+        uploads = listed.read(world.session, to, VERIFIED)
+        lie = encode(Verified(Uploads.of(world.session, change(uploads))))
         return encode(world.forge(world.enrolments[liar], to, VERIFIED, lie))
 
     return Fault("tamper", liar, to, VERIFIED, tamper)
@@ -684,26 +696,38 @@ def test_an_aggregator_can_shut_a_client_out_but_not_silently(pair: Room) -> Non
 
 
 @pytest.mark.parametrize("liar", [0, 1])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda us: (*us, UploadDigest("client9", us[0].digest)),
-        lambda us: (*us, UploadDigest("aggregator_0", bytes(32))),
-        lambda us: (*us, UploadDigest(us[0].client, bytes(32))),
-        lambda us: (*us, *us),
-        lambda us: us[::-1],
-        lambda us: (UploadDigest("", b""), *us, UploadDigest("client0 ", us[0].digest)),
-        lambda us: (*us, *(UploadDigest(f"invented{i}", bytes(32)) for i in range(100))),
-    ],
-    ids=["unknown", "aggregator", "other digest", "twice", "unsorted", "odd", "many"],
-)
-def test_listing_what_nobody_else_holds_adds_nothing(
-    liar: int, change: Callable[[tuple[UploadDigest, ...]], tuple[UploadDigest, ...]]
-) -> None:
+@pytest.mark.parametrize("digest", ["own", "other's", "none"])
+def test_listing_what_one_does_not_hold_adds_nothing(liar: int, digest: str) -> None:
     world = new_world(2)
     names = list(world.protocol.coordinators())
-    outcome = run(world, FaultPlan((relist(world, names[liar], change, names[1 - liar]),)))
-    assert outcome.included == tuple(world.session.clients)
+
+    def invent(uploads: tuple[Upload, ...]) -> tuple[Upload, ...]:
+        known = {"own": bytes(32), "other's": uploads[0].digest, "none": b"\xff" * 32}
+        return (*uploads, Upload("client3", known[digest]))
+
+    lost = Fault("lose", "client3", names[liar], UPLOAD)
+    outcome = run(world, FaultPlan((lost, relist(world, names[liar], invent, names[1 - liar]))))
+    assert outcome.included == tuple(world.session.clients[:3])
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_list_that_is_none_is_malformed(pair: Room, index: int) -> None:
+    """One bit for each client of the roster, and one digest for each of them: no more, no less."""
+    digest = bytes(32)
+    said = pair.upload(pair.clients)
+    for lie in (
+        Uploads(b"", b""),
+        Uploads(b"\1\0", digest),
+        Uploads(b"\x10", digest),
+        Uploads(b"\xff", 8 * digest),
+        Uploads(b"\3", digest),
+        Uploads(b"\3", 2 * digest + b"\0"),
+        Uploads(b"\3", 3 * digest),
+        Uploads(b"\0", digest),
+    ):
+        refused(pair[index], pair.lie(1 - index, index, VERIFIED, Verified(lie)), Malformed)
+    pair.deliver(said)
+    pair.holds_exactly(pair.clients)
 
 
 def test_an_aggregator_that_lists_a_client_it_does_not_hold_can_only_spoil_the_sum(
@@ -713,16 +737,15 @@ def test_an_aggregator_that_lists_a_client_it_does_not_hold_can_only_spoil_the_s
     pair.upload(pair.clients, to=[0])
     pair.upload(pair.clients[1:], to=[1])
     held = [pair.entry(client) for client in pair.clients]
-    pair[0].receive(pair.lie(1, 0, VERIFIED, Verified(tuple(held))))
+    pair[0].receive(pair.lie(1, 0, VERIFIED, pair.verified(held)))
     pair[0].receive(pair.lie(1, 0, AGREE, pair.signature(1, held)))
     signatures = tuple(pair.signature(index, held).signature for index in (0, 1))
     before = pair[0].save()
     # It lacks a share, and so can only guess: here, the shares that it has.
     partial = honest_partial(pair, pair.clients[1:])
-    with pytest.raises(SumOutOfBounds):
-        pair[0].receive(pair.lie(1, 0, PARTIAL, Partial(signatures, partial)))
-    assert pair[0].result is None
-    # With the missing share there would have been a sum: it is the share that matters.
+    pair[0].receive(pair.lie(1, 0, PARTIAL, Partial(signatures, partial)))
+    assert pair.total.outside
+    # With the missing share it would have been the sum: it is the share that matters.
     finished = pair.world.load(pair.names[0], before)
     finished.receive(
         pair.lie(1, 0, PARTIAL, Partial(signatures, honest_partial(pair, pair.clients)))
@@ -747,7 +770,7 @@ def test_an_aggregator_that_signs_another_set_gets_nothing(room: Room) -> None:
     held = [room.entry(client) for client in room.clients]
     said = room.upload(room.clients)
     said = [m for m in said if m.header.sender != room.names[liar]]
-    room[honest].receive(room.lie(liar, honest, VERIFIED, Verified(tuple(held))))
+    room[honest].receive(room.lie(liar, honest, VERIFIED, room.verified(held)))
     room.deliver(m for m in said if m.header.recipient == room.names[honest])
     with pytest.raises(InconsistentSurvivors, match="has not signed the set") as caught:
         room[honest].receive(room.lie(liar, honest, AGREE, room.signature(liar, held[1:])))
@@ -757,20 +780,22 @@ def test_an_aggregator_that_signs_another_set_gets_nothing(room: Room) -> None:
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["after the list", "before the list"])
-@pytest.mark.parametrize("signature", [b"", bytes(64), b"s" * 64, None, "other set", "other name"])
+@pytest.mark.parametrize(
+    "signature", [b"", bytes(64), b"s" * 64, "short", "other set", "other name"]
+)
 def test_a_signature_over_anything_else_ends_the_session(
-    pair: Room, signature: bytes | str | None, early: bool
+    pair: Room, signature: bytes | str, early: bool
 ) -> None:
     held = [pair.entry(client) for client in pair.clients]
-    lies: dict[bytes | str | None, Agree] = {
-        None: Agree(pair.signature(1, held).signature + b"\0"),
+    lies: dict[bytes | str, Agree] = {
+        "short": Agree(pair.signature(1, held).signature[:-1]),
         "other set": pair.signature(1, held[1:]),
         "other name": pair.signature(0, held),
     }
     lie = lies.get(signature) or Agree(cast(bytes, signature))
     pair.upload(pair.clients, to=[0])
     said = [
-        pair.lie(1, 0, VERIFIED, Verified(tuple(held))),
+        pair.lie(1, 0, VERIFIED, pair.verified(held)),
         pair.lie(1, 0, AGREE, lie),
     ]
     one, two = said[::-1] if early else said
@@ -869,7 +894,7 @@ def test_the_partial_sum_leaves_only_under_all_signatures(trio: Room) -> None:
         (peer, step): trio.lie(peer, 1, step, content)
         for peer in (0, 2)
         for step, content in (
-            (VERIFIED, Verified(tuple(held))),
+            (VERIFIED, trio.verified(held)),
             (AGREE, trio.signature(peer, held)),
         )
     }
@@ -909,10 +934,10 @@ def test_a_second_opening_is_refused(trio: Room) -> None:
     less = tuple(held[1:])
     whole = tuple(held)
 
-    trio[0].receive(trio.lie(2, 0, VERIFIED, Verified(whole)))
-    refused(trio[0], trio.lie(2, 0, VERIFIED, Verified(less)), Replayed)
-    trio[0].receive(trio.lie(1, 0, VERIFIED, Verified(whole)))
-    refused(trio[0], trio.lie(2, 0, VERIFIED, Verified(less)), UnexpectedStep)
+    trio[0].receive(trio.lie(2, 0, VERIFIED, trio.verified(whole)))
+    refused(trio[0], trio.lie(2, 0, VERIFIED, trio.verified(less)), Replayed)
+    trio[0].receive(trio.lie(1, 0, VERIFIED, trio.verified(whole)))
+    refused(trio[0], trio.lie(2, 0, VERIFIED, trio.verified(less)), UnexpectedStep)
     trio[0].receive(trio.lie(2, 0, AGREE, trio.signature(2, whole)))
     refused(trio[0], trio.lie(2, 0, AGREE, trio.signature(2, less)), Replayed)
     signatures = tuple(trio.signature(index, whole).signature for index in range(3))
@@ -922,7 +947,7 @@ def test_a_second_opening_is_refused(trio: Room) -> None:
     refused(trio[0], trio.lie(2, 0, PARTIAL, partial), Replayed)
     trio[0].receive(trio.lie(1, 0, AGREE, trio.signature(1, whole)))
     for lie in (
-        trio.lie(2, 0, VERIFIED, Verified(less)),
+        trio.lie(2, 0, VERIFIED, trio.verified(less)),
         trio.lie(2, 0, AGREE, trio.signature(2, less)),
         trio.lie(1, 0, AGREE, trio.signature(1, less)),
     ):
@@ -938,7 +963,7 @@ def test_after_the_release_no_other_set_is_opened(trio: Room, index: int) -> Non
     assert steps(trio[index].pending()) == [VERIFIED] * 2 + [AGREE] * 2 + [PARTIAL]
     for peer in {0, 1, 2} - {index}:
         for step, content in (
-            (VERIFIED, Verified(held[1:])),
+            (VERIFIED, trio.verified(held[1:])),
             (AGREE, trio.signature(peer, held[1:])),
             (PARTIAL, Partial(tuple(bytes(64) for _ in range(3)), bytes(LAYOUT.packed_bytes))),
         ):
@@ -991,7 +1016,7 @@ def test_never_two_sets_from_one_aggregator_whatever_it_is_told_and_whenever_it_
     pool = {f"upload {client}": room.uploads[client][name] for client in room.clients}
     for number, chosen in enumerate(sets):
         for peer in liars:
-            listed = room.lie(peer, index, VERIFIED, Verified(chosen))
+            listed = room.lie(peer, index, VERIFIED, room.verified(chosen))
             agreed = room.lie(peer, index, AGREE, room.signature(peer, chosen))
             pool |= {f"list {number} {peer}": listed, f"agree {number} {peer}": agreed}
     told = [what for what in pool if not what.startswith("upload")]
@@ -1035,7 +1060,7 @@ def test_an_older_state_is_out_of_contract_and_this_is_why(pair: Room) -> None:
     opened = []
     for chosen in (held, held, held[1:]):
         party = pair.world.load(pair.names[1], older)
-        said = party.receive(pair.lie(0, 1, VERIFIED, Verified(chosen)))
+        said = party.receive(pair.lie(0, 1, VERIFIED, pair.verified(chosen)))
         said += party.receive(pair.lie(0, 1, AGREE, pair.signature(0, chosen)))
         assert steps(said) == [AGREE, PARTIAL]
         opened.append([encode(message) for message in said])
@@ -1044,9 +1069,9 @@ def test_an_older_state_is_out_of_contract_and_this_is_why(pair: Room) -> None:
     assert same[0] != other[0]
     # Even so, a state that was saved after signing holds: this is all that the contract needs.
     party = pair.world.load(pair.names[1], older)
-    party.receive(pair.lie(0, 1, VERIFIED, Verified(held)))
+    party.receive(pair.lie(0, 1, VERIFIED, pair.verified(held)))
     signed = pair.world.load(pair.names[1], party.save())
-    refused(signed, pair.lie(0, 1, VERIFIED, Verified(held[1:])), UnexpectedStep)
+    refused(signed, pair.lie(0, 1, VERIFIED, pair.verified(held[1:])), UnexpectedStep)
     with pytest.raises(InconsistentSurvivors):
         signed.receive(pair.lie(0, 1, AGREE, pair.signature(0, held[1:])))
 
@@ -1065,7 +1090,7 @@ def test_below_the_minimum_cohort_after_the_intersection_nobody_signs(m: int) ->
         *mine, last = [m for m in said if m.header.recipient == room.names[index]]
         for message in mine:
             assert room[index].receive(message) == []
-        with pytest.raises(BelowThreshold, match="1 clients reached every aggregator, wanted ≥ 2"):
+        with pytest.raises(BelowThreshold, match="1 clients contributed, wanted ≥ 2"):
             room[index].receive(last)
         assert room[index].pending() == []
         assert room.world.load(room.names[index], room[index].save()).pending() == []
@@ -1094,6 +1119,12 @@ def damages(folder: Path, other: bytes, retry: bytes) -> dict[str, Callable[[Pat
     }
 
 
+def spooling(world: World, name: str, folder: Path) -> Party:
+    """An aggregator that spools to a folder."""
+    enrolment = world.enrolments[name]
+    return world.protocol.coordinator(world.session, enrolment, spool=FileSpool(folder))
+
+
 @pytest.mark.parametrize("struck", [0, 1])
 def test_a_damaged_or_lost_spool_releases_nothing_until_it_is_restored(
     tmp_path: Path, struck: int
@@ -1102,19 +1133,13 @@ def test_a_damaged_or_lost_spool_releases_nothing_until_it_is_restored(
     name, victim = room.names[struck], "client1"
     retry = encode(second_upload(room.world, victim)[name])
     other = encode(room.uploads["client2"][name])
-    foreign_world = World(
-        room.world.protocol,
-        room.world.with_terms(context=b"c" * 32),
-        room.world.enrolments,
-        room.world.vectors,
-    )
+    foreign_world = room.world.under(room.world.with_terms(context=b"c" * 32))
     foreign = encode(second_upload(foreign_world, victim)[name])
     kinds = damages(tmp_path, other, retry)
     kinds["other session's"] = lambda path: path.write_bytes(foreign)
     for number, (kind, damage) in enumerate(kinds.items()):
         folder = tmp_path / str(number)
-        spool = FileSpool(folder)
-        aggregator = Aggregator(room.world.session, room.world.enrolments[name], spool=spool)
+        aggregator = spooling(room.world, name, folder)
         aggregator.start()
         files: dict[str, Path] = {}
         for client in room.clients:
@@ -1124,7 +1149,7 @@ def test_a_damaged_or_lost_spool_releases_nothing_until_it_is_restored(
         held = tuple(room.entry(client) for client in room.clients)
         whole = files[victim].read_bytes()
         damage(files[victim])
-        aggregator.receive(room.lie(1 - struck, struck, VERIFIED, Verified(held)))
+        aggregator.receive(room.lie(1 - struck, struck, VERIFIED, room.verified(held)))
         last = agree = room.lie(1 - struck, struck, AGREE, room.signature(1 - struck, held))
         if struck == 0:
             aggregator.receive(agree)
@@ -1137,15 +1162,11 @@ def test_a_damaged_or_lost_spool_releases_nothing_until_it_is_restored(
         assert not isinstance(caught.value, MessageRejected), kind
         assert aggregator.result is None
         # The same after a restart; once the file is back, all goes on where it was.
-        restarted = Aggregator(
-            room.world.session, room.world.enrolments[name], spool=FileSpool(folder)
-        ).restore(saved)
+        restarted = spooling(room.world, name, folder).restore(saved)
         with pytest.raises(BadSavedState):
             restarted.receive(last)
         files[victim].write_bytes(whole)
-        restored = Aggregator(
-            room.world.session, room.world.enrolments[name], spool=FileSpool(folder)
-        ).restore(saved)
+        restored = spooling(room.world, name, folder).restore(saved)
         said = restored.receive(last)
         if struck == 0:
             assert restored.result is not None
@@ -1162,9 +1183,7 @@ def test_an_upload_that_cannot_be_spooled_is_not_counted_and_may_come_again(tmp_
     room = Room(new_world(2))
     folder = tmp_path / "spool"
     name = room.names[1]
-    room.aggregators[name] = aggregator = Aggregator(
-        room.world.session, room.world.enrolments[name], spool=FileSpool(folder)
-    )
+    room.aggregators[name] = aggregator = spooling(room.world, name, folder)
     aggregator.start()
     folder.rmdir()
     refused(aggregator, room.uploads["client0"][name], MessageRejected, "cannot be written")
@@ -1180,21 +1199,3 @@ def test_states_hold_no_share(pair: Room) -> None:
     content = decode(pair.world.content(encode(pair.uploads["client0"][pair.names[0]])), Share)
     assert content.vector not in saved
     assert len(saved) < 2000 + 100 * 3
-
-
-# Fuzzing; `make fuzz` does more of the same
-
-
-@pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
-def test_two_thousand_corrupted_messages_break_nothing(protocol: Protocol) -> None:
-    tally = fuzz_protocol(protocol, 2000, seed=1)
-    assert tally.messages >= 2000
-    # It has been everywhere: sums that leave a liar out, sums without a lost one, refusals.
-    for what in ("outside: exact sum", "outside: refused", "inside: refused", "inside: a sum"):
-        assert any(outcome.startswith(what) for outcome in tally.outcomes), str(tally)
-
-
-def test_damaged_encodings_are_refused_or_are_other_values() -> None:
-    tally = fuzz_codec(20_000, seed=1)
-    assert tally.outcomes["codec: refused"] > 10_000
-    assert tally.outcomes["codec: decoded"] > 1_000

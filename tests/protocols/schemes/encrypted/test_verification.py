@@ -8,7 +8,7 @@ import pytest
 from attacks.encryption.polynomials import Pair, modulus, put_together, take_apart
 from protocols import Bfv, Block, Ckks, Layout
 from protocols.errors import InexactDecoding, SessionAborted, UnverifiedSum
-from protocols.layout import Integers
+from protocols.layout import Decoded, Integers
 from protocols.schemes.encrypted.key_holder import KeyHolder
 from protocols.schemes.encrypted.messages import KEY_HOLDER, SERVER, TOTAL, Total
 from protocols.schemes.encrypted.parameters import BFV, CKKS, find_parameters
@@ -66,7 +66,7 @@ def read_by_holder(
     seen: list[bytes] = []
     decode = KeyHolder._decode
 
-    def spy(holder: KeyHolder, slots: Slots) -> Integers:
+    def spy(holder: KeyHolder, slots: Slots) -> Decoded:
         seen.append(slots.tobytes())
         return decode(holder, slots)
 
@@ -93,14 +93,17 @@ def test_a_shift_has_one_outcome_whatever_the_noise(
         honest = room.total()
         chunks = tuple(shifted(room, chunk, shift) for chunk in honest.chunks)
         outcomes.add(read_by_holder(room, Total(honest.uploads, chunks), monkeypatch))
+        result = room.holder.result
         if halves % 2:
-            assert room.holder.result is None
+            # Under CKKS a sum that wraps around q looks the same, and is counted.
+            assert (result is None) == (room.world.protocol.name == BFV)
+            assert result is None or result.outside
         else:
-            assert room.holder.result is not None
+            assert result is not None
             wanted = room.world.truth(room.said) + halves // 2 * in_every_slot(room)
-            assert np.array_equal(room.holder.result.total, wanted)
+            assert np.array_equal(result.total, wanted)
     ((_, error),) = outcomes
-    assert error is (InexactDecoding if halves % 2 else None)
+    assert error is (InexactDecoding if halves % 2 and protocol.name == BFV else None)
 
 
 @pytest.mark.parametrize("beside", [-1, 0, 1])

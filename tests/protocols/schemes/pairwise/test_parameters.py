@@ -3,11 +3,18 @@
 from math import comb
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
 from protocols.errors import InvalidSession
-from protocols.schemes.pairwise.parameters import SERVERS, ServerTrust, describe, find_parameters
+from protocols.schemes.pairwise.parameters import (
+    SERVERS,
+    ServerTrust,
+    conceded,
+    describe,
+    find_parameters,
+)
 
 CASES = [
     (n, corrupt, dropout, server)
@@ -43,7 +50,7 @@ def test_promises_hold_by_scipy(
     n: int, corrupt: float, dropout: float, server: ServerTrust
 ) -> None:
     p = find_parameters(n, corrupt, dropout, server)
-    assert p.corrupt == int(corrupt * n + 1e-9)
+    assert p.corrupt == max(1, int(np.ceil(corrupt * n - 1e-9)))
     assert p.dropouts == int(dropout * n + 1e-9)
     left = n - p.dropouts
     assert p.threshold >= 2
@@ -103,6 +110,17 @@ def test_a_minimum_cohort_above_the_quorum_needs_the_complete_graph() -> None:
 def test_fractions_are_the_decimals_that_were_written() -> None:
     assert find_parameters(100, 0.29, 0.07, "curious").corrupt == 29
     assert find_parameters(100, 0.29, 0.07, "curious").dropouts == 7
+
+
+@pytest.mark.parametrize(
+    ("fraction", "clients", "corrupt"),
+    [(0.0, 2, 0), (0.4, 2, 0), (0.0, 3, 1), (0.1, 9, 1), (0.1, 10, 1), (0.1, 11, 2), (0.29, 7, 3)],
+)
+def test_corrupt_clients_are_rounded_up_and_one_at_least_of_three(
+    fraction: float, clients: int, corrupt: int
+) -> None:
+    assert conceded(fraction, clients) == corrupt
+    assert find_parameters(clients, fraction, 0.0, "curious").corrupt == corrupt
 
 
 @pytest.mark.parametrize(

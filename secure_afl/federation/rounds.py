@@ -1,0 +1,273 @@
+"""The rounds of a run as a chain, which every party computes for itself.
+
+A round's context hashes the round before it: its context, what the collector signed about its sum,
+and the public state that followed. Whoever forms the sessions can then neither give one round twice
+nor show two parties different histories. A collector that lies about its own sum can still choose
+the state; where the state reveals the total anyway, clients are sent that total and recompute it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+from protocols.codec import Digest, Wire, domain_tag, encode
+from protocols.errors import BadSignature, InvalidSession, Malformed, WouldOverflow
+from protocols.layout import Integers
+from protocols.party import Party
+from protocols.release import Release, commit, next_context
+from protocols.roster import Line
+from protocols.session import Session
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.federation.sums import sum_layout
+from secure_afl.methods.method import AnyMethod, PublicState, Task
+
+MAX_ROUNDS = 1_000_000
+
+
+class Link(Wire, frozen=True):
+    """A round that is over: what its collector signed, and the digest of the state after it."""
+
+    release: Release
+    state: Digest
+
+
+class History(Wire, frozen=True):
+    """The rounds of a run that are over.
+
+    Attributes:
+        first: digest of the public state that the first round began with, 32 bytes.
+        links: one for each round that is over, in order.
+    """
+
+    first: Digest
+    links: Annotated[tuple[Link, ...], Meta(max_length=MAX_ROUNDS)] = ()
+
+    @property
+    def state(self) -> bytes:
+        """Digest of the state that the next round begins with, 32 bytes."""
+        return self.links[-1].state if self.links else self.first
+
+    @property
+    def first_set(self) -> bytes:
+        """Bits of the clients in the first sum; empty before that."""
+        return self.links[0].release.included if self.links else b""
+
+    def then(self, release: Release, public: PublicState) -> "History":
+        """Return the history with one more round, which ended in this state."""
+        return History(self.first, (*self.links, Link(release, state_digest(public))))
+
+
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """The round before, whole: for clients to compute its end themselves.
+
+    Attributes:
+        public: the state that it began with.
+        total: its sum.
+        salt: what opens the collector's commitment to the sum, 32 bytes.
+    """
+
+    public: PublicState
+    total: Integers
+    salt: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """What the server tells every party of a round beside its session.
+
+    Attributes:
+        public: the state that the round begins with.
+        history: of the rounds before.
+        ended: the round before, where the state gives its sum away anyway; else None.
+    """
+
+    public: PublicState
+    history: History
+    ended: Ended | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Position:
+    """Where one party stands in a run: the last round that it entered.
+
+    Attributes:
+        round: its number.
+        session: its session's id, 32 bytes.
+        context: its context, 32 bytes.
+        roster: digest of the roster, 32 bytes.
+        public: the state that it began with.
+        party: this party's in that session, which may know whose vectors are in the sum.
+    """
+
+    round: int
+    session: bytes
+    context: bytes
+    roster: bytes
+    public: PublicState
+    party: Party | None = None
+
+
+def state_digest(public: PublicState) -> bytes:
+    """Return the SHA-256, 32 bytes, of a public state."""
+    return hashlib.sha256(encode((domain_tag("state"), public))).digest()
+
+
+def first_context(method: AnyMethod, task: Task, first: bytes) -> bytes:
+    """Hash what a run is for: method, its parameters, the task, and the digest of its first state.
+
+    The hash is SHA-256.
+    """
+    return hashlib.sha256(encode((domain_tag("context"), method, task, first))).digest()
+
+
+def context_of(method: AnyMethod, task: Task, history: History) -> bytes:
+    """Return the context of the round after this history, 32 bytes."""
+    context = first_context(method, task, history.first)
+    for link in history.links:
+        context = next_context(context, link.release, link.state)
+    return context
+
+
+def enter(
+    position: Position | None,
+    session: Session,
+    method: AnyMethod,
+    opening: Opening,
+    receiver: Line,
+    party: str,
+) -> Position:
+    """Return where a party stands in a run once it enters a round.
+
+    To enter a session again changes nothing.
+
+    Args:
+        position: where it stood; None before the first round that it enters.
+        receiver: the collector, by whose key the history is signed.
+
+    Raises:
+        InvalidSession: the session's layout or context is not that of the opening; the history is
+            unsigned, or another than this party knows; the round is not a later one of the same
+            run over the same roster, or beyond the run's last; the state is not the one that the
+            total before gives.
+    """
+    try:
+        return _enter(position, session, method, opening, receiver)
+    except InvalidSession as error:
+        where = f"round {session.header.round}: {error.what}"
+        raise InvalidSession(where, party=party, fix=error.fix) from None
+
+
+def _enter(
+    position: Position | None,
+    session: Session,
+    method: AnyMethod,
+    opening: Opening,
+    receiver: Line,
+) -> Position:
+    public, history, header = opening.public, opening.history, session.header
+    if header.round > method.sums:
+        raise InvalidSession(f"the run has {method.sums} rounds", fix="begin a new run")
+    if header.round != len(history.links) + 1:
+        raise InvalidSession(f"the history has {len(history.links)} rounds")
+    if header.attempt:
+        raise InvalidSession(f"attempt {header.attempt}; a round is not attempted again")
+    if state_digest(public) != history.state:
+        raise InvalidSession("the public state is not the one that the history ends with")
+    if header.same_set not in (b"", history.first_set):
+        raise InvalidSession("the session names another set of clients than the first round's")
+    _check_state(session, method, public)
+    if position is None:
+        context, links = first_context(method, public.task, history.first), history.links
+    elif position.round == header.round:
+        # Two sums of one round that differ by one client show that client.
+        if position.session != session.id or state_digest(position.public) != history.state:
+            raise InvalidSession("this party has joined another session of this round")
+        return position
+    else:
+        context, links = position.context, _links_since(position, session, history)
+        _check_same_run(position, session, public)
+    for link in links:
+        context = next_context(context, link.release, link.state)
+    if context != header.context:
+        raise InvalidSession("the session is for another method, task, state or history")
+    for link in links:
+        try:
+            link.release.check(receiver)
+        except BadSignature as error:
+            raise InvalidSession(f"a round of the history is {error.what}") from None
+    if history.links and reveals_total(method, public.task):
+        _recompute(session, method, opening)
+    return Position(header.round, session.id, context, header.roster, public)
+
+
+def _check_state(session: Session, method: AnyMethod, public: PublicState) -> None:
+    """Check that the state is one of this round: what clients compute with it turns on it."""
+    try:
+        method.check(public, session.header.round)
+        layout = sum_layout(method, public)
+    except (ConfigError, DataError, WouldOverflow) as error:
+        raise InvalidSession(f"the public state is none of this round's: {error}") from None
+    if session.layout != layout:
+        raise InvalidSession("the session's layout is not this round's")
+    if session.header.round == 1 and encode(public) != encode(method.begin(public.task)):
+        raise InvalidSession("the first public state is not the method's")
+
+
+def _links_since(position: Position, session: Session, history: History) -> tuple[Link, ...]:
+    """Return the rounds that ended since; this party knows the session of the first."""
+    if session.header.round < position.round:
+        raise InvalidSession(f"this party has been in round {position.round}")
+    links = history.links[position.round - 1 :]
+    release = links[0].release
+    if release.session != position.session:
+        raise InvalidSession(
+            f"the history of round {position.round} is of another session than this party's"
+        )
+    known = None if position.party is None else position.party.agreed
+    if known is not None and release.included != session.bits(known):
+        raise InvalidSession(
+            f"the history of round {position.round} has other clients in the sum than those that "
+            "this party agreed to",
+            fix="the collector lies about its sum; do not go on with this run",
+        )
+    return links
+
+
+def _check_same_run(position: Position, session: Session, public: PublicState) -> None:
+    if session.header.roster != position.roster:
+        raise InvalidSession("the roster is another than in the rounds before")
+    if encode(public.task) != encode(position.public.task):
+        raise InvalidSession("another task than in the rounds before")
+
+
+def _recompute(session: Session, method: AnyMethod, opening: Opening) -> None:
+    """Compute the state from the total before, where the state gives that away anyway."""
+    ended, history = opening.ended, opening.history
+    release = history.links[-1].release
+    begun = history.links[-2].state if len(history.links) > 1 else history.first
+    if ended is None or commit(ended.total, ended.salt) != release.total:
+        raise InvalidSession("no total of the round before that the collector signed")
+    if state_digest(ended.public) != begun:
+        raise InvalidSession("the state before is not the one that the history has")
+    layout = sum_layout(method, ended.public)
+    if layout is None or not layout.holds(ended.total):
+        raise InvalidSession("the total of the round before is none of its layout")
+    try:
+        included = session.roster.names(release.included)
+        after = method.absorb(ended.public, ended.total, included)
+    except (Malformed, ConfigError, DataError) as error:
+        raise InvalidSession(f"the round before cannot be computed: {error}") from None
+    if encode(after) != encode(opening.public):
+        raise InvalidSession(
+            "the public state is not what the total of the round before gives",
+            fix="whoever keeps the state lies, or computes otherwise; do not go on with this run",
+        )
+
+
+def reveals_total(method: AnyMethod, task: Task) -> bool:
+    """Say whether clients are sent totals; an exact one never where noise comes afterwards."""
+    central = task.mechanism is not None and task.mechanism.privacy.placement == "central"
+    return method.state_reveals_total and not central

@@ -1,0 +1,547 @@
+"""Rounds in a chain: nobody gives one round twice, nor two parties different histories."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from protocols import (
+    Additive,
+    Fault,
+    FaultPlan,
+    Identity,
+    Network,
+    Pairwise,
+    Party,
+    Plain,
+    Protocol,
+)
+from protocols.errors import AnotherSet, InvalidSession, SessionAborted
+from protocols.layout import Integers
+from protocols.release import commit
+from secure_afl.analytic.rows import ClientData
+from secure_afl.errors import ConfigError, OutOfBoundsTotal
+from secure_afl.federation import simulation
+from secure_afl.federation.client import FederationClient
+from secure_afl.federation.oracle import RecordingClient
+from secure_afl.federation.rounds import History, Link, Opening, state_digest
+from secure_afl.federation.simulation import Federation
+from secure_afl.federation.task import Terms
+from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD, PublicState
+from secure_afl.methods.afl import AFLPublic
+from secure_afl.methods.fedavg import AveragingPublic
+from tests.kit.halves import Halves
+from tests.kit.samples import make_clients, make_task
+
+CLIENTS = make_clients((20, 20, 20, 20, 20), classes=2)
+NAMES = [client.name for client in CLIENTS]
+WEIGHTED = FedSGD(rounds=4)
+UNWEIGHTED = FedSGD(rounds=4, weighted=False)
+
+
+def halves(method: AnyMethod = WEIGHTED, protocol: Protocol | None = None, **server: Any) -> Halves:
+    task = make_task(CLIENTS, classes=2, bits=12, max_rows=32)
+    terms = Terms(method, protocol or Additive())
+    return Halves(terms, task, CLIENTS, min_cohort=3, **server)
+
+
+def members(world: Halves, **wishes: Any) -> dict[str, FederationClient]:
+    return {name: world.client(name, pinned=world.roster, **wishes) for name in NAMES}
+
+
+def one_round(world: Halves, everybody: dict[str, FederationClient]) -> Integers:
+    """An honest round of all clients; returns its sum."""
+    session, enrolments = world.form()
+    released, release, salt = world.carry(session, enrolments, everybody)
+    world.server.absorb(session, released, release, salt)
+    return released.total
+
+
+def nudged(public: PublicState) -> AveragingPublic:
+    """A state that differs in the last bit of every parameter."""
+    assert isinstance(public, AveragingPublic)
+    return msgspec.structs.replace(public, parameters=np.nextafter(public.parameters, 1))
+
+
+def stalled(public: PublicState) -> AveragingPublic:
+    """The state of the next round, with the parameters of this one but for the last bit."""
+    after = nudged(public)
+    return msgspec.structs.replace(after, round=after.round + 1)
+
+
+# One round, once
+
+
+@pytest.mark.parametrize("bend", ["state", "round", "nothing"])
+def test_a_round_that_comes_again_is_refused_whatever_is_bent(bend: str) -> None:
+    """The same parameters once more, in the last bit others, without the victim: a difference."""
+    world = halves()
+    everybody = members(world)
+    one_round_of = world.server.public
+    session, enrolments = world.form()
+    world.carry(session, enrolments, everybody)
+
+    public = one_round_of if bend != "state" else nudged(one_round_of)
+    world.server.public = public
+    world.server.history = History(state_digest(public))
+    again, enrolments = world.form(NAMES[:-1])
+    if bend == "round":
+        header = msgspec.structs.replace(again.header, round=2)
+        again = type(again)(header, again.roster, again.members)
+    opening = Opening(public, world.server.history)
+    for name in NAMES[:-1]:
+        with pytest.raises(InvalidSession, match=f"{name}: "):
+            everybody[name].join(again, enrolments[name], opening)
+    for name, carrier in world.carriers.items():
+        with pytest.raises(InvalidSession, match=f"{name}: "):
+            carrier.join(again, enrolments[name], opening)
+
+
+def test_a_next_round_needs_what_the_collector_signed() -> None:
+    """Whoever forms sessions, and is not the collector, cannot end a round by its own word."""
+    world = halves()
+    everybody = members(world)
+    session, enrolments = world.form()
+    world.carry(session, enrolments, everybody)
+    forger = Identity.generate("collector")
+    world.coordinators["collector"], honest = forger, world.coordinators["collector"]
+    world.pretend(stalled(world.server.public), session)
+    world.coordinators["collector"] = honest
+    session, enrolments = world.form()
+    for party in (everybody["c0"], world.carriers["aggregator_1"]):
+        name = "c0" if party is everybody["c0"] else "aggregator_1"
+        with pytest.raises(InvalidSession, match="round 2: a round of the history is not signed"):
+            party.join(session, enrolments[name], world.opening)
+
+
+def test_a_lying_collector_still_gets_a_difference_where_sets_may_differ() -> None:
+    """Documented in SECURITY.md: without noise, and with --no-same-set, only trust prevents it."""
+    world = halves()
+    everybody = members(world)
+    public = world.server.public
+    session, enrolments = world.form()
+    first, *_ = world.carry(session, enrolments, everybody)
+    world.pretend(stalled(public), session, first.total)
+    session, enrolments = world.form(NAMES[:-1])
+    fewer = {name: everybody[name] for name in NAMES[:-1]}
+    with pytest.raises(InvalidSession, match=r"4 clients declare 128 rows.*; the task says 5"):
+        world.carry(session, enrolments, fewer)
+    # All are enrolled, and the victim's upload is lost on its way.
+    second = lose(world, everybody, "c4")
+    difference = first.total - second
+    assert isinstance(public, AveragingPublic)
+    truth = WEIGHTED.contribute(public, CLIENTS[-1], {}, bytes(32))
+    assert difference[-1] == truth[-1] == 20
+    error = np.linalg.norm((difference - truth)[:-1]) / np.linalg.norm(truth[:-1])
+    assert error < 1e-2
+
+
+def lose(world: Halves, everybody: dict[str, FederationClient], victim: str) -> Integers:
+    """A round of all clients in which the victim's messages are lost."""
+    session, enrolments = world.form()
+    opening = world.opening
+    parties = [c.join(session, enrolments[n], opening) for n, c in world.carriers.items()]
+    parties += [m.join(session, enrolments[n], opening) for n, m in everybody.items()]
+    return Network(parties, FaultPlan((Fault("lose", sender=victim),))).run().total
+
+
+@pytest.mark.parametrize("protocol", [Plain(), Additive(), Additive(3), Pairwise()], ids=repr)
+def test_where_the_set_is_held_that_difference_is_refused(protocol: Protocol) -> None:
+    if isinstance(protocol, Pairwise):
+        protocol = Pairwise(dropout_fraction=0.2)
+    world = halves(protocol=protocol, same_set=True)
+    everybody = members(world, same_set=True)
+    public = world.server.public
+    session, enrolments = world.form()
+    world.carry(session, enrolments, everybody)
+    world.pretend(stalled(public), session)
+    with pytest.raises(SessionAborted) as ended:
+        lose(world, everybody, "c4")
+    assert isinstance(ended.value, AnotherSet)
+    assert "--no-same-set" in str(ended.value)
+
+
+@pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.2)], ids=repr)
+@pytest.mark.parametrize("claimed", [(), NAMES[:-1]])
+def test_a_collector_that_lies_about_the_set_is_caught_by_whoever_agreed_to_it(
+    protocol: Protocol, claimed: Sequence[str]
+) -> None:
+    """With another set in the history, the next sum could be held to that one."""
+    world = halves(protocol=protocol, same_set=True)
+    everybody = members(world, same_set=True)
+    public = world.server.public
+    session, enrolments = world.form()
+    world.carry(session, enrolments, everybody)
+    world.pretend(stalled(public), session, included=claimed or NAMES[:3])
+    session, enrolments = world.form()
+    for party in (everybody["c0"], world.carriers.get("aggregator_1")):
+        knows = isinstance(party, FederationClient) == isinstance(protocol, Pairwise)
+        if party is None or not knows:
+            continue
+        name = "c0" if party is everybody["c0"] else "aggregator_1"
+        with pytest.raises(InvalidSession, match="other clients in the sum than those that this"):
+            party.join(session, enrolments[name], world.opening)
+
+
+def test_to_join_a_session_again_is_to_get_the_same_party() -> None:
+    """Another one would know nothing of the set that the first one signed."""
+    world = halves()
+    session, enrolments = world.form()
+    client, carrier = world.client("c0", pinned=world.roster), world.carriers["collector"]
+    for half, name in ((client, "c0"), (carrier, "collector")):
+        party = half.join(session, enrolments[name], world.opening)
+        assert half.join(session, enrolments[name], world.opening) is party
+
+
+def test_a_client_that_wants_one_set_refuses_a_session_that_names_none_or_another() -> None:
+    world = halves()
+    everybody = members(world, same_set=True)
+    one_round(world, everybody)
+    session, enrolments = world.form()
+    with pytest.raises(InvalidSession, match="does not hold its sum to the last round's"):
+        everybody["c0"].join(session, enrolments["c0"], world.opening)
+    held = halves(same_set=True)
+    everybody = members(held, same_set=True)
+    one_round(held, everybody)
+    session, enrolments = held.form()
+    header = msgspec.structs.replace(session.header, same_set=held.roster.bits(NAMES[:-1]))
+    session = type(session)(header, session.roster)
+    with pytest.raises(InvalidSession, match="another set of clients than the first round's"):
+        everybody["c0"].join(session, enrolments["c0"], held.opening)
+
+
+def test_exact_runs_of_many_rounds_hold_the_set_by_default_below_fifty_clients() -> None:
+    assert Terms(WEIGHTED, Additive()).keeps_same_set(49)
+    assert not Terms(WEIGHTED, Additive()).keeps_same_set(50)
+    assert not Terms(AFL(), Additive()).keeps_same_set(5)
+    run = Federation(WEIGHTED, Additive()).run(CLIENTS, max_rows=32)
+    sets = [round_.session.header.same_set for round_ in run.rounds]
+    assert sets[0] == b""
+    assert set(sets[1:]) == {run.rounds[0].session.bits(NAMES)}
+    free = Federation(WEIGHTED, Additive(), same_set=False).run(CLIENTS, max_rows=32)
+    assert {round_.session.header.same_set for round_ in free.rounds} == {b""}
+
+
+# The history
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parameters": np.full(12, 1e6)}, "the first public state is not the method's"),
+        ({"round": 3}, "a state of round 4, wanted 1"),
+        ({"round": -5}, "a state of round -4, wanted 1"),
+        ({"parameters": np.zeros(())}, r"parameters \[\], wanted \[12\]"),
+        ({"parameters": np.zeros((1, 12))}, r"parameters \[1, 12\], wanted \[12\]"),
+        ({"parameters": np.zeros(1)}, r"parameters \[1\], wanted \[12\]"),
+        ({"parameters": np.full(12, np.nan)}, "finite numbers"),
+    ],
+)
+def test_a_first_state_that_is_not_the_methods_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    """Chosen parameters make a gradient show the rows behind it."""
+    world = halves()
+    world.server.public = msgspec.structs.replace(world.server.public, **change)
+    world.server.history = History(state_digest(world.server.public))
+    honest = halves()
+    session, enrolments = honest.form()
+    with pytest.raises(InvalidSession, match=message):
+        world.client("c0").join(session, enrolments["c0"], world.opening)
+
+
+def test_an_attempt_after_the_first_is_refused() -> None:
+    world = halves()
+    session, enrolments = world.form()
+    header = msgspec.structs.replace(session.header, attempt=7, void=bytes(32))
+    session = type(session)(header, session.roster)
+    with pytest.raises(InvalidSession, match="attempt 7; a round is not attempted again"):
+        world.client("c0").join(session, enrolments["c0"], world.opening)
+
+
+def test_rounds_are_numbered_and_chained_and_clients_may_miss_some() -> None:
+    world = halves()
+    everybody = members(world)
+    late = world.client("c0", pinned=world.roster)
+    for number in range(1, 5):
+        session, enrolments = world.form()
+        assert session.header.round == number
+        if number in (2, 4):
+            late.join(session, enrolments["c0"], world.opening)
+        world.server.absorb(session, *world.carry(session, enrolments, everybody))
+    assert len({link.state for link in world.server.history.links}) == 4
+
+
+def bent(world: Halves, number: int, **changes: Any) -> Opening:
+    """The opening with a link of the history changed, and the state's digest as it was."""
+    links = list(world.server.history.links)
+    release = msgspec.structs.replace(links[number].release, **changes)
+    links[number] = Link(release, links[number].state)
+    return Opening(world.server.public, History(world.server.history.first, tuple(links)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"session": bytes(32)}, "of another session than this party's"),
+        ({"total": bytes(32)}, "not signed by 'collector'"),
+        ({"included": b"\x0f"}, "not signed by 'collector'"),
+        ({"signature": bytes(64)}, "not signed by 'collector'"),
+    ],
+)
+def test_a_history_that_is_bent_is_refused(change: dict[str, bytes], message: str) -> None:
+    world = halves()
+    everybody = members(world)
+    one_round(world, everybody)
+    opening = bent(world, 0, **change)
+    session, enrolments = world.form()
+    with pytest.raises(InvalidSession, match="c0: round 2: "):
+        everybody["c0"].join(session, enrolments["c0"], opening)
+    # And where the session is formed over it.
+    world.server.history = opening.history
+    session, enrolments = world.form()
+    with pytest.raises(InvalidSession, match=f"c0: round 2: .*{message}"):
+        everybody["c0"].join(session, enrolments["c0"], world.opening)
+
+
+def test_another_state_than_the_historys_and_another_history_are_refused() -> None:
+    world = halves()
+    everybody = members(world)
+    one_round(world, everybody)
+    session, enrolments = world.form()
+    opening = world.opening
+    other = Opening(nudged(opening.public), opening.history)
+    with pytest.raises(InvalidSession, match="not the one that the history ends with"):
+        everybody["c0"].join(session, enrolments["c0"], other)
+    links = (Link(opening.history.links[0].release, state_digest(other.public)),)
+    other = Opening(other.public, History(opening.history.first, links))
+    with pytest.raises(InvalidSession, match="another method, task, state or history"):
+        everybody["c0"].join(session, enrolments["c0"], other)
+    none = Opening(opening.public, History(state_digest(opening.public)))
+    with pytest.raises(InvalidSession, match="the history has 0 rounds"):
+        everybody["c0"].join(session, enrolments["c0"], none)
+
+
+def test_a_round_before_the_last_is_refused() -> None:
+    world = halves()
+    everybody = members(world)
+    first, opening = world.form(), world.opening
+    world.server.absorb(first[0], *world.carry(*first, everybody))
+    one_round(world, everybody)
+    with pytest.raises(InvalidSession, match="round 1: this party has been in round 2"):
+        everybody["c0"].join(first[0], first[1]["c0"], opening)
+
+
+def test_to_join_a_session_again_with_another_state_is_refused() -> None:
+    """The state is not in the session; a rejoined round must not bring another."""
+    world = halves()
+    session, enrolments = world.form()
+    client = world.client("c0", pinned=world.roster)
+    client.join(session, enrolments["c0"], world.opening)
+    other = nudged(world.server.public)
+    opening = Opening(other, History(state_digest(other)))
+    with pytest.raises(InvalidSession, match="the first public state is not the method's"):
+        client.join(session, enrolments["c0"], opening)
+    client.join(session, enrolments["c0"], world.opening)
+
+
+def test_another_task_or_roster_in_a_later_round_is_refused() -> None:
+    world = halves()
+    everybody = members(world)
+    one_round(world, everybody)
+    public = world.server.public
+    task = msgspec.structs.replace(public.task, run=b"another")
+    other = msgspec.structs.replace(public, task=task)
+    links = (Link(world.server.history.links[0].release, state_digest(other)),)
+    world.server.public = other
+    world.server.history = History(world.server.history.first, links)
+    session, enrolments = world.form()
+    with pytest.raises(InvalidSession, match="another task than in the rounds before"):
+        everybody["c0"].join(session, enrolments["c0"], world.opening)
+
+
+# States that clients compute themselves
+
+
+def test_a_state_that_gives_the_total_away_is_recomputed_by_the_clients() -> None:
+    world = halves(UNWEIGHTED)
+    everybody = members(world)
+    total = one_round(world, everybody)
+    session, enrolments = world.form()
+    opening = world.opening
+    ended = opening.ended
+    assert ended is not None
+    assert np.array_equal(ended.total, total)
+    everybody["c0"].join(session, enrolments["c0"], opening)
+    for lie in (None, replace(ended, total=total + 1), replace(ended, salt=bytes(32))):
+        with pytest.raises(InvalidSession, match=r"no total .* that the collector signed"):
+            everybody["c1"].join(session, enrolments["c1"], replace(opening, ended=lie))
+    other = replace(opening, ended=replace(ended, public=nudged(ended.public)))
+    with pytest.raises(InvalidSession, match="state before is not the one that the history has"):
+        everybody["c1"].join(session, enrolments["c1"], other)
+
+
+def test_whoever_missed_a_round_recomputes_the_last_one_all_the_same() -> None:
+    """Else whoever invites decides which client may check."""
+    world = halves(UNWEIGHTED)
+    everybody = members(world)
+    late = world.client("c0", pinned=world.roster)
+    one_round(world, everybody)
+    one_round(world, everybody)
+    session, enrolments = world.form()
+    late.join(session, enrolments["c0"], world.opening)
+    lie = nudged(world.server.public)
+    links = (
+        *world.server.history.links[:-1],
+        Link(world.server.history.links[-1].release, state_digest(lie)),
+    )
+    world.server.public = lie
+    world.server.history = History(world.server.history.first, links)
+    session, enrolments = world.form()
+    newcomer = world.client("c1", pinned=world.roster)
+    with pytest.raises(InvalidSession, match="not what the total of the round before gives"):
+        newcomer.join(session, enrolments["c1"], world.opening)
+
+
+@pytest.mark.parametrize("total", [[], [1], [[0] * 15], 0, [0] * 14])
+def test_a_signed_total_of_no_layout_is_refused(total: object) -> None:
+    world = halves(UNWEIGHTED)
+    everybody = members(world)
+    session, enrolments = world.form()
+    world.carry(session, enrolments, everybody)
+    world.pretend(
+        msgspec.structs.replace(world.server.public, round=1),
+        session,
+        np.array(total, dtype=np.int64),
+    )
+    session, enrolments = world.form()
+    with pytest.raises(InvalidSession, match="is none of its layout"):
+        everybody["c0"].join(session, enrolments["c0"], world.opening)
+
+
+def test_a_server_that_computes_another_state_is_caught_where_totals_are_shown() -> None:
+    world = halves(UNWEIGHTED)
+    everybody = members(world)
+    session, enrolments = world.form()
+    released, release, salt = world.carry(session, enrolments, everybody)
+    world.server.absorb(session, released, release, salt)
+    lie = nudged(world.server.public)
+    world.server.public = lie
+    world.server.history = History(world.server.history.first, (Link(release, state_digest(lie)),))
+    session, enrolments = world.form()
+    with pytest.raises(InvalidSession, match="not what the total of the round before gives"):
+        everybody["c0"].join(session, enrolments["c0"], world.opening)
+
+
+def test_a_weighted_mean_shows_clients_no_total() -> None:
+    world = halves(WEIGHTED)
+    one_round(world, members(world))
+    assert world.opening.ended is None
+
+
+def test_the_server_takes_a_sum_with_its_collectors_signature_only() -> None:
+    world = halves()
+    session, enrolments = world.form()
+    released, release, salt = world.carry(session, enrolments, members(world))
+    before = world.server.public
+    for other in (
+        msgspec.structs.replace(released, total=released.total + 1),
+        msgspec.structs.replace(released, included=released.included[1:]),
+    ):
+        with pytest.raises(InvalidSession, match="release is of another sum"):
+            world.server.absorb(session, other, release, salt)
+    with pytest.raises(InvalidSession, match="release is of another sum"):
+        world.server.absorb(session, released, release, bytes(32))
+    assert world.server.public is before
+    assert release.total == commit(released.total, salt)
+
+
+# Totals out of their bounds
+
+
+def lying(party: Party) -> Party:
+    """Let a client take one off its last entry, past its own check."""
+    honest = party._vector
+    assert honest is not None
+
+    def bent(secret: bytes) -> Integers:
+        vector = honest(secret).copy()
+        vector[-1] = -1
+        return vector
+
+    party._take_vector = bent  # type: ignore[method-assign]
+    return party
+
+
+class Liar(FederationClient):
+    """A client whose party lies."""
+
+    def join(self, *args: Any) -> Party:
+        return lying(super().join(*args))
+
+
+class RecordedLiar(RecordingClient):
+    """The same in a simulation, which gives all clients one class: c0 lies."""
+
+    def join(self, *args: Any) -> Party:
+        party = super().join(*args)
+        return lying(party) if self.data.name == "c0" else party
+
+
+def lied_to(method: AnyMethod, labels: Sequence[int], **server: Any) -> Halves:
+    """A run whose client c0 takes one off the last class, of which there are rows or not."""
+    clients = [ClientData(c.name, c.features, np.zeros(20, dtype=np.int64)) for c in CLIENTS[:-1]]
+    last = np.array([*labels, *([0] * (20 - len(labels)))])
+    clients.append(ClientData("c4", CLIENTS[-1].features, last))
+    task = make_task(clients, classes=2, max_rows=32)
+    return Halves(Terms(method, Additive()), task, clients, min_cohort=3, **server)
+
+
+@pytest.mark.parametrize("rows_of_the_class", [0, 1])
+def test_a_liar_learns_nothing_from_how_the_session_ends(rows_of_the_class: int) -> None:
+    world = lied_to(AFL(), [1] * rows_of_the_class)
+    session, enrolments = world.form()
+    everybody: dict[str, FederationClient] = {name: world.client(name) for name in NAMES}
+    everybody["c0"] = world.client("c0", Liar)
+    released, release, salt = world.carry(session, enrolments, everybody)
+    assert released.total[-1] == rows_of_the_class - 1
+    if rows_of_the_class:
+        assert released.outside == ()
+        world.server.absorb(session, released, release, salt)
+    else:
+        assert released.outside == (("counts", 1),)
+        with pytest.raises(OutOfBoundsTotal, match=r"1 of block 'counts'.*--accept-outside"):
+            world.server.absorb(session, released, release, salt)
+
+
+def test_a_model_of_such_a_sum_is_made_on_demand() -> None:
+    world = lied_to(AFL(), [], accept_outside=True)
+    session, enrolments = world.form()
+    everybody: dict[str, FederationClient] = {name: world.client(name) for name in NAMES}
+    everybody["c0"] = world.client("c0", Liar)
+    world.server.absorb(session, *world.carry(session, enrolments, everybody))
+    assert isinstance(world.server.public, AFLPublic)
+    assert AFL().model(world.server.public).weights.shape == (6, 2)
+
+
+def test_a_run_says_that_its_sum_is_wrong_and_passes_it_on_to_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(simulation, "RecordingClient", RecordedLiar)
+    clients = [ClientData(c.name, c.features, np.zeros(20, dtype=np.int64)) for c in CLIENTS]
+    with pytest.raises(OutOfBoundsTotal):
+        Federation(FedHiP(), Additive()).run(clients, classes=("a", "b"), max_rows=32)
+    accepted = Federation(FedHiP(), Additive(), accept_outside=True).run(
+        clients, classes=("a", "b"), max_rows=32
+    )
+    assert accepted.report.outside == {"counts": 1}
+    assert not accepted.report.exact
+    assert accepted.personal == {}
+
+
+def test_many_rounds_have_no_use_for_a_wrong_sum() -> None:
+    with pytest.raises(ConfigError, match="accept_outside with 4 sums"):
+        Federation(FedAvg(rounds=4), Additive(), accept_outside=True)
