@@ -209,7 +209,7 @@ def aggregate(wire: Connection, session_bytes: bytes, keys: bytes, folder: str) 
 def streaming(clients: int, root: Path) -> dict[str, Any]:
     """Clients one after the other through two aggregators that spool to disk."""
     protocol, layout, nonce = Additive(), layout_of(STREAMED_ENTRIES, 32), new_nonce()
-    names = [f"client{index}" for index in range(clients)]
+    names = [f"client{index:05}" for index in range(clients)]
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
     session = form_session(
         protocol, [e.member for e in enrolments.values()], nonce, layout, min_cohort=clients

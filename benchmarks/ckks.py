@@ -81,7 +81,7 @@ def new_session(
     protocol: Protocol, layout: Layout, clients: int, min_cohort: int
 ) -> tuple[Session, dict[str, Enrolment]]:
     """A session of new identities."""
-    names = [f"client{index}" for index in range(clients)]
+    names = [f"client{index:05}" for index in range(clients)]
     nonce = new_nonce()
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
     session = form_session(

@@ -150,7 +150,7 @@ def cohort(
     clients: int, protocol: Pairwise, min_cohort: int | None = None
 ) -> tuple[Session, list[Party]]:
     """A session and its parties; a few distinct vectors among them keep memory to the protocol."""
-    names = [f"client{index}" for index in range(clients)]
+    names = [f"client{index:05}" for index in range(clients)]
     nonce = new_nonce()
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
     layout = Layout((Block("values", ENTRIES, -clients * BOUND, clients * BOUND),))
