@@ -39,6 +39,7 @@ from protocols.errors import (
     ProtocolError,
     UnknownSender,
 )
+from protocols.protocol import receiver_of
 from protocols.roster import CLIENT, MAX_ROSTER_BYTES
 from protocols.session import (
     MAX_COORDINATORS,
@@ -444,6 +445,14 @@ def test_two_collectors_are_refused_by_the_protocol() -> None:
     session = chosen(identities, {**roles, "helper": "collector"}, None)
     with pytest.raises(InvalidSession, match=r"coordinators \['collector', 'collector'\], wanted"):
         Additive().check(session)
+    with pytest.raises(InvalidSession, match="2 parties in role 'collector', wanted 1"):
+        receiver_of(Additive(), session)
+
+
+def test_the_receiver_is_the_one_party_of_its_role() -> None:
+    assert receiver_of(Plain(), SESSION) == SESSION.line("server")
+    with pytest.raises(InvalidSession, match="0 parties in role 'collector', wanted 1"):
+        receiver_of(Additive(), SESSION)
 
 
 # What coordinators check
