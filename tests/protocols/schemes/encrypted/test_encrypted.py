@@ -24,6 +24,7 @@ from protocols.errors import (
     MessageRejected,
     NoParameters,
     Replayed,
+    UnexpectedStep,
     UnverifiedSum,
 )
 from protocols.layout import RING_BITS
@@ -332,6 +333,15 @@ def test_a_bad_ciphertext_leaves_out_its_client_only(room: Room) -> None:
             )
 
 
+def test_a_ciphertext_that_is_too_long_is_not_given_to_seal(room: Room) -> None:
+    """One that the whole upload has room for."""
+    most = room.ring.parameters.ciphertext_bytes
+    honest = room.content(room.said["client1"][SERVER], Ciphertexts).chunks[0]
+    lie = room.lie("client1", SERVER, UPLOAD, Ciphertexts((honest.ljust(most + 1, b"\0"),)))
+    with pytest.raises(Malformed, match=r"^server .*'client1', ciphertext 0: .* too long"):
+        room.server.receive(lie)
+
+
 def test_an_uncompressed_spelling_of_an_honest_ciphertext_is_not_canonical(room: Room) -> None:
     honest = room.content(room.said["client1"][SERVER], Ciphertexts).chunks[0]
     pair = take_apart(room.ring, honest)
@@ -357,6 +367,14 @@ def test_a_bad_public_key_is_refused_by_the_client(room: Room, what: str) -> Non
     with pytest.raises(Malformed, match="client0"):
         client.receive(lie)
     assert client.save() == before
+
+
+def test_a_client_that_has_not_begun_takes_no_key(room: Room) -> None:
+    client = room.world.party("client0")
+    first, *_ = room.holder.pending()
+    with pytest.raises(UnexpectedStep, match=r"^client0 at step 'key': no key is awaited"):
+        client.receive(first)
+    assert client.pending() == []
 
 
 def test_a_client_encrypts_under_one_key_only(room: Room) -> None:
@@ -504,6 +522,20 @@ def test_a_list_that_is_none_is_malformed_at_both(room: Room, shape: str) -> Non
     fresh = Room(room.world)
     with pytest.raises(Malformed):
         fresh.server.receive(fresh.lie(KEY_HOLDER, SERVER, CONFIRMED, Confirmed(lists[shape])))
+
+
+def test_the_server_takes_one_list_only(room: Room) -> None:
+    """Also while uploads of the first one are on their way."""
+    for client in room.world.session.clients:
+        confirmed = room.holder.receive(room.said[client][KEY_HOLDER])
+    assert room.server.receive(confirmed[0]) == []
+    before = room.server.save()
+    first = room.content(confirmed[0], Confirmed).uploads.read(room.world.session, SERVER, "")
+    fewer = Confirmed(Uploads.of(room.world.session, first[1:]))
+    for again in (confirmed[0], room.lie(KEY_HOLDER, SERVER, CONFIRMED, fewer)):
+        with pytest.raises(Replayed, match=r"^server .*'key_holder' has been heard on this before"):
+            room.server.receive(again)
+    assert room.server.save() == before
 
 
 def test_a_client_that_reaches_only_one_of_the_two_is_left_out() -> None:
