@@ -231,6 +231,32 @@ def test_two_clients_have_nothing_to_hide_from_each_other() -> None:
     assert run(world).included == ("client0", "client1")
 
 
+# A server that is driven by hand
+
+
+def up_to(world: World, step: str) -> tuple[Party, list[Message]]:
+    """The server when it awaits this step of everybody; and what all clients say at it."""
+    parties = {party.name: party for party in world.parties()}
+    server = parties["server"]
+    server.start()
+    said = [message for name in world.session.clients for message in parties[name].start()]
+    while server.awaits != step:
+        answers = [answer for message in said for answer in server.receive(message)]
+        said = [m for answer in answers for m in parties[answer.header.recipient].receive(answer)]
+    return server, said
+
+
+def go_on_without(world: World, name: str, step: str) -> tuple[Party, Message]:
+    """The server after the deadline for what this client says at this step; and that message."""
+    server, said = up_to(world, step)
+    (late,) = (message for message in said if message.header.sender == name)
+    for message in said:
+        if message is not late:
+            server.receive(message)
+    server.deadline(step)
+    return server, late
+
+
 # A server of our own
 
 
@@ -505,6 +531,26 @@ def test_survivors_that_a_client_does_not_accept(bits: int | None, wanted: type[
     assert server.parties["client0"].pending() == (before if wanted is Malformed else [])
 
 
+def test_a_client_that_has_given_up_answers_nothing() -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    clients = world.session.clients
+    server = Puppeteer(world)
+    server.collect_uploads()
+    with pytest.raises(InconsistentSurvivors, match="leave out"):
+        server.tell("client0", "survivors", server.survivors(clients[1:]), wire.Sign)
+    before = server.parties["client0"].save()
+    for step, content, kind in (
+        ("keys", server.keys_for("client0"), wire.Share),
+        ("shares", wire.Shares((), (), b""), wire.MaskedVector),
+        ("survivors", server.survivors(clients), wire.Sign),
+        ("signatures", server.signatures({}), wire.Unmask),
+    ):
+        said = f"^client0 at step '{step}': this client has given up"
+        with pytest.raises(UnexpectedStep, match=said):
+            server.tell("client0", step, content, kind)
+    assert server.parties["client0"].save() == before
+
+
 def test_a_survivor_that_was_withheld_is_noticed() -> None:
     """A client that was told that another had vanished has not masked with it."""
     world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
@@ -599,8 +645,45 @@ def test_an_honest_server_leaves_out_adverts_that_clients_would_refuse() -> None
         forged = world.forge(world.enrolments["client1"], "server", "advertise", said)
         fault = Fault("tamper", "client1", "server", "advertise", lambda _, m=forged: encode(m))  # type: ignore[misc]
         outcome = run(world, FaultPlan((fault,)))
-        assert isinstance(outcome.rejections_at("server")[0], BadSignature)
+        (refused,) = outcome.rejections_at("server")
+        assert isinstance(refused, BadSignature)
         assert outcome.included == ("client0", "client2", "client3", "client4")
+
+
+def test_keys_are_one_for_each_other_client() -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server = Puppeteer(world)
+    server.start()
+    good = server.keys_for("client0")
+    own = server.adverts["client0"].advert
+    before = server.parties["client0"].save()
+    for keys, reason in (
+        (wire.Keys(good.clients, good.adverts[:-1]), "not one advert for each client"),
+        (wire.Keys(good.clients, (*good.adverts, own)), "not one advert for each client"),
+        (wire.Keys((0, *good.clients), (own, *good.adverts)), "a client's own place among"),
+    ):
+        with pytest.raises(Malformed, match=f"^client0 at step 'keys': {reason}"):
+            server.tell("client0", "keys", keys, wire.Share)
+        assert server.parties["client0"].save() == before
+    assert server.tell("client0", "keys", good, wire.Share).holders == good.clients
+
+
+@pytest.mark.parametrize("length", [0, 31])
+@pytest.mark.parametrize("key", ["mask_key", "share_key", "commitment"])
+def test_keys_of_another_length_are_refused_although_well_signed(key: str, length: int) -> None:
+    """By the clients, and by an honest server before they reach any."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    short = forged_advert(world, "client1", **{key: bytes(range(1, length + 1))})
+    puppets = Puppeteer(world)
+    puppets.start()
+    keys = instead(puppets.keys_for("client0"), short)
+    with pytest.raises(BadSignature, match=r"^client0 .*keys of 'client1' have the wrong length"):
+        puppets.tell("client0", "keys", keys, wire.Share)
+    server = world.party("server")
+    server.start()
+    said = encode(wire.Advertise(short, ()))
+    with pytest.raises(BadSignature, match=r"^server .*keys of 'client1' have the wrong length"):
+        server.receive(world.forge(world.enrolments["client1"], "server", "advertise", said))
 
 
 @pytest.mark.parametrize("key", ["mask_key", "share_key"])
@@ -632,7 +715,8 @@ def test_points_of_low_order_are_refused(point: int, key: str) -> None:
     fault = Fault("tamper", "client1", "server", "advertise", lambda _: encode(forged))
     outcome = run(world, FaultPlan((fault,)))
     assert outcome.included == ("client0", "client2", "client3", "client4")
-    assert isinstance(outcome.rejections_at("server")[0], BadSignature)
+    (refused,) = outcome.rejections_at("server")
+    assert isinstance(refused, BadSignature)
 
 
 def test_masks_and_keys_are_not_reused_across_sessions() -> None:
@@ -694,26 +778,51 @@ def test_redirected_shares_are_not_opened_by_another() -> None:
     assert holders == {"client0", "client3", "client4"}
 
 
+@pytest.mark.parametrize(
+    ("clients", "owners"),
+    [((1, 2, 3), (4,)), ((1, 2, 3, 4), (0,)), ((1, 2, 3, 5), ()), ((0, 1, 2, 3), ())],
+    ids=["owner not listed", "own share", "without keys", "itself"],
+)
+def test_a_share_of_one_whose_keys_are_unknown_is_refused(
+    clients: tuple[int, ...], owners: tuple[int, ...]
+) -> None:
+    world = small_world(6, Pairwise(0.2, 0.2, "lying"), min_cohort=4)
+    server = Puppeteer(world)
+    server.start()
+    near = world.session.clients[:5]
+    server.tell("client0", "keys", server.keys_for("client0", near), wire.Share)
+    before = server.parties["client0"].save()
+    lie = wire.Shares(clients, owners, bytes(len(owners) * wire.SEALED_BYTES))
+    with pytest.raises(Malformed, match=r"^client0 .*a share of one whose keys are unknown"):
+        server.tell("client0", "shares", lie, wire.MaskedVector)
+    assert server.parties["client0"].save() == before
+
+
 def test_shares_for_others_than_the_holders_are_refused() -> None:
     world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
-    sealed = bytes(4 * wire.SEALED_BYTES)
-    for share in (
-        wire.Share((1, 2, 3), sealed[wire.SEALED_BYTES :]),
-        wire.Share((1, 2, 3), sealed),
-        wire.Share((4, 3, 2, 1), sealed),
-        wire.Share((0, 1, 2, 3, 4), sealed + bytes(wire.SEALED_BYTES)),
-        wire.Share((0, 2, 3, 4), sealed),
-        wire.Share((1, 2, 3, 4, 4), sealed + bytes(wire.SEALED_BYTES)),
-        wire.Share((1, 2, 3, 5), sealed),
-        wire.Share((-1, 2, 3, 4), sealed),
-        wire.Share((1, 2, 3, 4), sealed[:-1]),
-        wire.Share((1, 2, 3, 4), b""),
+    four = bytes(4 * wire.SEALED_BYTES)
+    three, five = four[wire.SEALED_BYTES :], four + bytes(wire.SEALED_BYTES)
+    server, _ = up_to(world, "share")
+    before = server.save()
+    for share, reason in (
+        (wire.Share((1, 2, 3), three), "'client0' shares with others"),
+        (wire.Share((1, 2, 3), four), "'client0' shares with others"),
+        (wire.Share((0, 1, 2, 3, 4), five), "'client0' shares with others"),
+        (wire.Share((0, 2, 3, 4), four), "'client0' shares with others"),
+        (wire.Share((4, 3, 2, 1), four), "places out of order"),
+        (wire.Share((1, 2, 3, 4, 4), five), "places out of order"),
+        (wire.Share((1, 2, 3, 5), four), "of no client"),
+        (wire.Share((-1, 2, 3, 4), four), "of no client"),
+        (wire.Share((1, 2, 3, 4), four[:-1]), "319 bytes for 4 parts of 80"),
+        (wire.Share((1, 2, 3, 4), b""), "0 bytes for 4 parts of 80"),
     ):
-        said = encode(share)
-        forged = world.forge(world.enrolments["client0"], "server", "share", said)
+        forged = world.forge(world.enrolments["client0"], "server", "share", encode(share))
+        with pytest.raises(Malformed, match=f"^server at step 'share': .*{reason}"):
+            server.receive(forged)
+        assert server.save() == before
         fault = Fault("tamper", "client0", "server", "share", lambda _, m=forged: encode(m))  # type: ignore[misc]
         outcome = run(world, FaultPlan((fault,)))
-        assert isinstance(outcome.rejections_at("server")[0], Malformed)
+        assert len(outcome.rejections_at("server")) == 1
         assert outcome.included == world.session.clients[1:]
 
 
@@ -759,29 +868,50 @@ def test_a_client_that_shares_what_is_no_share_is_named(spoilt: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "lie_about",
+    ("answer", "reason"),
     [
-        wire.Unmask((1, 1), bytes(64)),
-        wire.Unmask((2, 1), bytes(64)),
-        wire.Unmask((5,), bytes(32)),
-        wire.Unmask((-1,), bytes(32)),
-        wire.Unmask((1,), bytes(31)),
-        wire.Unmask((1,), bytes(64)),
-        wire.Unmask((1,), b"\xff" * 32),
+        (wire.Unmask((1, 1), bytes(64)), "places out of order"),
+        (wire.Unmask((2, 1), bytes(64)), "places out of order"),
+        (wire.Unmask((5,), bytes(32)), "of no client"),
+        (wire.Unmask((-1,), bytes(32)), "of no client"),
+        (wire.Unmask((1,), bytes(31)), "31 bytes for 1 parts of 32"),
+        (wire.Unmask((1,), bytes(64)), "64 bytes for 1 parts of 32"),
+        (wire.Unmask((1,), b"\xff" * 32), "no shares, from 'client0'"),
     ],
     ids=["twice", "unsorted", "beyond", "negative", "short", "long", "no share"],
 )
-def test_answers_that_a_client_cannot_give_are_refused(lie_about: wire.Unmask) -> None:
+def test_answers_that_a_client_cannot_give_are_refused(answer: wire.Unmask, reason: str) -> None:
     world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
-
-    def lie(_: bytes) -> bytes:
-        said = encode(lie_about)
-        return encode(world.forge(world.enrolments["client0"], "server", "unmask", said))
-
-    outcome = run(world, FaultPlan((Fault("tamper", "client0", "server", "unmask", lie),)))
-    assert isinstance(outcome.rejections_at("server")[0], Malformed)
+    forged = world.forge(world.enrolments["client0"], "server", "unmask", encode(answer))
+    server, _ = up_to(world, "unmask")
+    before = server.save()
+    with pytest.raises(Malformed, match=f"^server at step 'unmask': .*{reason}"):
+        server.receive(forged)
+    assert server.save() == before
+    fault = Fault("tamper", "client0", "server", "unmask", lambda _: encode(forged))
+    outcome = run(world, FaultPlan((fault,)))
+    assert len(outcome.rejections_at("server")) == 1
     # The other four are enough, which is what the threshold is for.
     assert outcome.included == world.session.clients
+
+
+def test_shares_that_a_client_does_not_hold_are_refused() -> None:
+    """Of one that it is no holder of; and its own, which it keeps on a small graph only."""
+    world = small_world(60, Pairwise(0.05, 0.1, "lying"))
+    assert not wire.parameters_of(world.session).complete
+    server, said = up_to(world, "unmask")
+    (honest,) = (message for message in said if message.header.sender == "client0")
+    held = decode(world.content(encode(honest)), wire.Unmask).owners
+    before = server.save()
+    strange = next(place for place in range(1, 60) if place not in held)
+    for owner in (0, strange):
+        lie = wire.Unmask(tuple(sorted((*held, owner))), bytes(32 * (len(held) + 1)))
+        with pytest.raises(Malformed, match=r"^server .*shares that 'client0' cannot have"):
+            server.receive(
+                world.forge(world.enrolments["client0"], "server", "unmask", encode(lie))
+            )
+    assert server.save() == before
+    server.receive(honest)
 
 
 # Late and replayed uploads
@@ -808,6 +938,45 @@ def test_a_late_upload_is_not_taken_and_not_opened() -> None:
     key = shamir.combine({place + 1: share for place, share in enumerate(shares)})
     assert wire_keys.public_key(key) == advert.mask_key
     assert wire_keys.commitment(world.session, "client4", key) != advert.commitment
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_server_takes_nothing_after_a_steps_deadline(step: str) -> None:
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    server, late = go_on_without(world, "client4", step)
+    before = server.save()
+    with pytest.raises(UnexpectedStep, match=f"^server at step '{step}': this step is closed"):
+        server.receive(late)
+    assert server.save() == before
+
+
+@pytest.mark.parametrize(
+    ("missed", "step", "said"),
+    [
+        ("advertise", "share", "'client4' has no keys here"),
+        ("share", "upload", "'client4' has not shared"),
+        ("upload", "sign", "'client4' is no survivor"),
+        ("sign", "unmask", "'client4' was not asked"),
+    ],
+)
+def test_whoever_has_missed_a_step_is_out(missed: str, step: str, said: str) -> None:
+    """What it says next is right but for that."""
+    world = small_world(5, Pairwise(0.2, 0.2, "lying"), min_cohort=3)
+    session, enrolment = world.session, world.enrolments["client4"]
+    server, _ = go_on_without(world, "client4", missed)
+    assert server.awaits == step
+    survivors = session.bits(session.clients[:4])
+    signature = enrolment.identity.sign(wire_keys.survivors_statement(session, survivors))
+    contents = {
+        "share": wire.Share((0, 1, 2, 3), bytes(4 * wire.SEALED_BYTES)),
+        "upload": wire.MaskedVector(bytes(session.layout.packed_bytes)),
+        "sign": wire.Sign(signature),
+        "unmask": wire.Unmask((0,), bytes(shamir.SHARE_BYTES)),
+    }
+    before = server.save()
+    with pytest.raises(UnexpectedStep, match=f"^server at step '{step}': {said}"):
+        server.receive(world.forge(enrolment, "server", step, encode(contents[step])))
+    assert server.save() == before
 
 
 def test_a_sum_out_of_bounds_is_released_and_counted() -> None:
