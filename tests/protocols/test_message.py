@@ -20,6 +20,7 @@ from protocols.errors import (
     MessageRejected,
     ProtocolError,
     SessionMismatch,
+    UnexpectedStep,
     UnknownSender,
     WrongRecipient,
 )
@@ -393,6 +394,13 @@ def test_errors_say_who_and_what_but_not_what_a_peer_wrote() -> None:
             assert "root" not in str(caught.value)
             assert str(caught.value).startswith("server")
             assert str(caught.value).isprintable()
+
+
+def test_a_step_that_the_party_does_not_have_is_unexpected() -> None:
+    party = WORLD.party("server")
+    party.start()
+    with pytest.raises(UnexpectedStep, match=r"^server: no such step here"):
+        party.receive(signed(MESSAGE, step="no such step"))
 
 
 def test_an_error_names_party_step_and_fix() -> None:

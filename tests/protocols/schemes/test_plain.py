@@ -61,7 +61,7 @@ def test_the_deadline_below_the_minimum_cohort_aborts_for_good(world: World) -> 
         server.deadline("upload")
     assert server.deadline("upload") == []
     for client in clients:
-        with pytest.raises(UnexpectedStep):
+        with pytest.raises(UnexpectedStep, match="server at step 'upload': uploads are closed"):
             server.receive(client.start()[0])
     assert server.result is None
 

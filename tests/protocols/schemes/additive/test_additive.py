@@ -836,6 +836,8 @@ def _pairs(one: Sequence[bytes], two: Sequence[bytes]) -> Iterable[tuple[int, tu
 
 @pytest.mark.parametrize("kind", ["none", "one missing", "one too many", "short", "long", "empty"])
 def test_a_partial_sum_of_another_form_is_malformed(room: Room, kind: str) -> None:
+    in_bytes = kind in ("short", "long", "empty")
+    reason = r"has \d+ bytes, wanted" if in_bytes else "partial sum without all signatures"
     liar = len(room.names) - 1
     said = room.upload(room.clients)
     withheld = [m for m in said if m.header.step != PARTIAL]
@@ -843,7 +845,7 @@ def test_a_partial_sum_of_another_form_is_malformed(room: Room, kind: str) -> No
         for answer in room.aggregators[message.header.recipient].receive(message):
             withheld += [answer] if answer.header.step != PARTIAL else []
     assert room[0].awaits == PARTIAL
-    refused(room[0], room.lie(liar, 0, PARTIAL, partial_lies(room, liar)[kind]), Malformed)
+    refused(room[0], room.lie(liar, 0, PARTIAL, partial_lies(room, liar)[kind]), Malformed, reason)
     honest = [party.pending()[-1] for party in room.aggregators.values() if party is not room[0]]
     assert steps(honest) == [PARTIAL] * len(honest)
     room.deliver(honest)
