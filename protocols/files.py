@@ -1,38 +1,126 @@
-"""Files that outlast a crash, and that nobody else on the machine may read."""
+"""Files that outlast a crash, and that nobody else on the machine may read.
 
+A file is written aside, in its own folder, under a name that nobody else has: `PARTIAL_PREFIX`,
+random characters, `PARTIAL_SUFFIX`. Only a crash leaves such a file behind. `remove_partials` takes
+those away that are too old to be still written.
+"""
+
+import errno
 import os
-from contextlib import suppress
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+PARTIAL_PREFIX = ".writing-"
+PARTIAL_SUFFIX = ".partial"
+# No write takes so long, in seconds.
+STALE_AFTER = 3600.0
 
 
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file for its owner alone, whole even after a crash.
 
-    After a crash the file is the old one or the new one.
-
-    Written aside, flushed to the disk, then renamed. Callers see to it that no two of them write
-    one path at a time.
+    After a crash the file is the old one or the new one. Of several writers at one time each
+    succeeds, and the last one's content stays.
 
     Raises:
-        OSError: it could not be written; the old file is as it was.
+        OSError: it could not be written. The old file is as it was; where only the folder could
+            not be flushed, the new one is there and may not outlast a power cut.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = _write_aside(path.parent, content)
     try:
-        partial.unlink(missing_ok=True)  # of a crash
-        with open(partial, "xb", opener=_open_private) as file:
+        partial.replace(path)
+    except BaseException:
+        _remove(partial)
+        raise
+    _flush_folder(path.parent)
+
+
+def create_durably(path: Path, content: bytes) -> None:
+    """Create a file for its owner alone, whole even after a crash, never over another.
+
+    Of several processes that create one path exactly one succeeds. Wants a file system with hard
+    links.
+
+    Raises:
+        FileExistsError: the path exists already, whatever it is; it is as it was.
+        OSError: it could not be created; where only the folder could not be flushed, the file is
+            there and may not outlast a power cut.
+    """
+    partial = _write_aside(path.parent, content)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+    finally:
+        _remove(partial)
+    _flush_folder(path.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file's lock, among threads and processes; others wait.
+
+    The lock is a file of its own beside it, `<name>.lock`, since the file itself is replaced. It is
+    never removed. On Windows nothing is locked.
+
+    Raises:
+        OSError: the lock file cannot be opened.
+    """
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_partials(folder: Path, older_than: float = STALE_AFTER) -> int:
+    """Remove what crashes left half-written in a folder; return how many files.
+
+    Args:
+        older_than: seconds since the last write; younger files may still be in use.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
+    removed = 0
+    for path in folder.glob(f"{PARTIAL_PREFIX}*{PARTIAL_SUFFIX}"):
+        # Its writer may finish meanwhile.
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > older_than:
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _write_aside(folder: Path, content: bytes) -> Path:
+    """Write a file under a fresh name, flushed to the disk."""
+    # For its owner alone, whatever the umask allows.
+    descriptor, name = tempfile.mkstemp(PARTIAL_SUFFIX, PARTIAL_PREFIX, folder)
+    partial = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
-        _flush_folder(path.parent)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()  # a full disk must not stay full of what was not kept
+    except BaseException:
+        # A full disk must not stay full of what was not kept.
+        _remove(partial)
         raise
+    return partial
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _remove(partial: Path) -> None:
+    with suppress(OSError):
+        partial.unlink()
 
 
 def _flush_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from protocols.errors import BadSavedState, NotStored
-from protocols.files import write_durably
+from protocols.files import remove_partials, write_durably
 
 
 class Spool(Protocol):
@@ -59,6 +59,7 @@ class FileSpool:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        remove_partials(folder)
 
     def put(self, sender: str, message: bytes) -> None:
         """Write a message to its sender's file, flushed to the disk.

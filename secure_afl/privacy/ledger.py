@@ -7,10 +7,8 @@ releasing.
 """
 
 import math
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, NamedTuple, TypedDict, TypeVar, Unpack
@@ -18,7 +16,7 @@ from typing import Annotated, NamedTuple, TypedDict, TypeVar, Unpack
 import msgspec
 from msgspec import Meta
 
-from protocols.files import write_durably
+from protocols.files import locked, write_durably
 from secure_afl.errors import ConfigError, LedgerRefusal
 from secure_afl.privacy.accounting import (
     compose,
@@ -28,9 +26,6 @@ from secure_afl.privacy.accounting import (
     mu_of,
 )
 from secure_afl.privacy.sensitivity import Neighbours, Unit
-
-if sys.platform != "win32":
-    import fcntl
 
 FORMAT_VERSION = 1
 MAX_ROUNDS = 10**6
@@ -335,19 +330,13 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        # The lock has a file of its own, since the ledger's is replaced; it is never removed.
-        path = self.path.with_name(self.path.name + ".lock")
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-        except OSError as error:
-            raise self._unusable(error) from None
-        try:
-            if sys.platform != "win32":
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            try:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                held.enter_context(locked(self.path))
+            except OSError as error:
+                raise self._unusable(error) from None
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _entry(lineage: str, session: bytes, charge: Charge) -> Entry:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from protocols.errors import BadSavedState, MessageRejected, NotStored
+from protocols.files import PARTIAL_PREFIX, PARTIAL_SUFFIX
 from protocols.spool import FileSpool, MemorySpool, Spool
 
 
@@ -107,8 +108,20 @@ def test_a_file_half_written_before_a_crash_is_never_read(folder: Path) -> None:
     spool = FileSpool(folder)
     spool.put("a", b"whole")
     (file,) = folder.iterdir()
-    file.rename(file.with_name(file.name + ".partial"))
+    partial = folder / f"{PARTIAL_PREFIX}x{PARTIAL_SUFFIX}"
+    file.rename(partial)
     with pytest.raises(BadSavedState):
         FileSpool(folder).get("a")
-    FileSpool(folder).put("a", b"again")
-    assert [path.read_bytes() for path in folder.iterdir()] == [b"again"]
+    spool.put("a", b"again")
+    assert spool.get("a") == b"again"
+
+
+def test_what_a_crash_left_half_written_goes_when_the_spool_is_opened(folder: Path) -> None:
+    FileSpool(folder).put("a", b"1")
+    partial = folder / f"{PARTIAL_PREFIX}x{PARTIAL_SUFFIX}"
+    partial.write_bytes(b"half")
+    FileSpool(folder)
+    assert partial.exists()  # it may be another process's
+    os.utime(partial, (0, 0))
+    assert FileSpool(folder).get("a") == b"1"
+    assert not partial.exists()
