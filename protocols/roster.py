@@ -5,6 +5,7 @@ clients by one bit a line, and so a client counts them in its own copy. Where tw
 where nothing is pinned, the roster itself travels.
 """
 
+import base64
 import hashlib
 import re
 from collections.abc import Iterable
@@ -25,6 +26,11 @@ MAX_MEMBERS = 100_000
 # A line with the longest name, role and key, and the lengths before them.
 _MAX_LINE_BYTES = 64 + 64 + VERIFY_KEY_BYTES + 8
 MAX_ROSTER_BYTES = MAX_MEMBERS * _MAX_LINE_BYTES
+
+# Of a line whoever would deceive has to meet the one of another's key: 80 bits are enough. Of a
+# roster they may search for two of their own that agree, which takes the root of all tries.
+_LINE_PRINT_BYTES = 10
+_ROSTER_PRINT_BYTES = 20
 
 # Names become file names and lines of logs.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -54,6 +60,12 @@ class Line(Wire, frozen=True):
     name: Name
     role: Name
     verify_key: Annotated[bytes, Meta(max_length=VERIFY_KEY_BYTES)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Name, role and key as people read them aloud: 4 groups of 4 letters and digits."""
+        said = encode((domain_tag("line"), self.name, self.role, self.verify_key))
+        return _aloud(hashlib.sha256(said).digest()[:_LINE_PRINT_BYTES])
 
     def verify(self, signature: bytes, data: bytes) -> None:
         """Raise BadSignature unless `signature` is this party's over `data`."""
@@ -120,6 +132,11 @@ class Roster(Wire, frozen=True, dict=True):
         """SHA-256, 32 bytes: what a session names this roster by."""
         return roster_digest(encode(self))
 
+    @property
+    def fingerprint(self) -> str:
+        """Number and lines as people read them aloud: 8 groups of 4 letters and digits."""
+        return _aloud(self.digest[:_ROSTER_PRINT_BYTES])
+
     @cached_property
     def clients(self) -> tuple[Line, ...]:
         """Lines of the clients, in order: one bit of a set of clients for each."""
@@ -165,3 +182,9 @@ class Roster(Wire, frozen=True, dict=True):
 def roster_digest(data: bytes) -> Digest:
     """Return the SHA-256, 32 bytes, of a roster's canonical bytes."""
     return hashlib.sha256(domain_tag("roster").encode() + data).digest()
+
+
+def _aloud(data: bytes) -> str:
+    """Write whole groups of 20 bits in base32 (A–Z, 2–7), which has no 0 and no 1 to mistake."""
+    text = base64.b32encode(data).decode()
+    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))
