@@ -27,8 +27,8 @@ MAX_MEMBERS = 100_000
 _MAX_LINE_BYTES = 64 + 64 + VERIFY_KEY_BYTES + 8
 MAX_ROSTER_BYTES = MAX_MEMBERS * _MAX_LINE_BYTES
 
-# Of a line whoever would deceive has to meet the one of another's key: 80 bits are enough. Of a
-# roster they may search for two of their own that agree, which takes the root of all tries.
+# A forged line has to meet a given fingerprint, for which 80 bits are enough. Whoever makes a
+# roster could search for two that agree, which takes the square root of all tries only.
 _LINE_PRINT_BYTES = 10
 _ROSTER_PRINT_BYTES = 20
 

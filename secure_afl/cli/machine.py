@@ -1,7 +1,6 @@
-"""`secure-afl keygen`, `params`, `doctor` and `schema`: keys, and what this machine can do."""
+"""`secure-afl params`, `doctor` and `schema`: parameters, and what this machine can do."""
 
 import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,35 +9,6 @@ from rich.table import Table
 
 from secure_afl.cli.options import run_settings, with_flags
 from secure_afl.errors import ConfigError
-
-
-def keygen(
-    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="One or more party names.")],
-    role: Annotated[
-        str,
-        typer.Option(
-            metavar="ROLE",
-            help="client, or a coordinator's: collector, aggregator, server, key_holder.",
-        ),
-    ] = "client",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the keys.")] = Path("keys"),
-) -> None:
-    """Make identity keys, and add their public halves to DIR/roster.json.
-
-    Each DIR/NAME.identity is private and belongs on that party's machine alone. Compare roster.json
-    with everybody over another channel: parties refuse whoever is not in it.
-
-      secure-afl keygen north south west
-
-      secure-afl keygen university --role collector
-
-      secure-afl keygen clinic --role aggregator
-    """
-    from secure_afl.federation.keys import generate
-
-    roster = generate(names, role, out)
-    for line in roster.lines:
-        typer.echo(f"{line.name}  {line.role}  {line.verify_key.hex()}")
 
 
 @with_flags(

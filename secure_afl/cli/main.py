@@ -27,7 +27,8 @@ OWN = {
     "ledger": "secure_afl.cli.ledger",
     "evaluate": "secure_afl.cli.models",
     "predict": "secure_afl.cli.models",
-    "keygen": "secure_afl.cli.machine",
+    "keygen": "secure_afl.cli.keys",
+    "roster": "secure_afl.cli.keys",
     "params": "secure_afl.cli.machine",
     "doctor": "secure_afl.cli.machine",
     "schema": "secure_afl.cli.machine",
@@ -60,8 +61,7 @@ class Commands(TyperGroup):
             except BrokenExtension as error:
                 rows.append((name, str(error)))
                 continue
-            text = getattr(found.command if isinstance(found, Flagged) else found, "__doc__", "")
-            rows.append((name, (inspect.cleandoc(text or "").splitlines() or [""])[0]))
+            rows.append((name, (inspect.cleandoc(_help(found)).splitlines() or [""])[0]))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -110,6 +110,13 @@ def _found(name: str) -> Any:
                 fix="update or uninstall the package that brings it",
             ) from error
     return None
+
+
+def _help(found: Any) -> str:
+    """Return the text that explains a command or a group of commands; empty for none."""
+    if isinstance(found, typer.Typer):
+        return found.info.help or ""
+    return getattr(found.command if isinstance(found, Flagged) else found, "__doc__", "") or ""
 
 
 def _version(wanted: bool) -> None:
