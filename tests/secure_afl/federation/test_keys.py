@@ -340,6 +340,15 @@ def test_a_name_twice_is_refused_before_anything_is_made(tmp_path: Path) -> None
     assert "north.identity" not in files(tmp_path)
 
 
+def test_a_name_on_the_roster_gets_no_second_key_beside_it(keys: Keys, tmp_path: Path) -> None:
+    for name in ("north.identity", "north.public.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(ConfigError, match="'north' has a key already"):
+        generate(["east", "north"], "client", tmp_path)
+    assert not {"east.identity", "north.identity"} & set(files(tmp_path))
+    assert load_roster(tmp_path) == keys.roster
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="locks of POSIX")
 def test_keys_that_are_made_at_once_are_all_on_the_roster(tmp_path: Path) -> None:
     names = [f"p{number}" for number in range(40)]
