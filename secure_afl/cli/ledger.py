@@ -1,79 +1,244 @@
-"""`secure-afl ledger`."""
+"""`secure-afl ledger`: look into a ledger, and change by hand what only its owner may change."""
 
-import json
-import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, LedgerRefusal
 
 if TYPE_CHECKING:
-    from secure_afl.privacy.ledger import Ledger
+    from secure_afl.privacy.ledger import Budget, Ledger, RunSpent
+
+# So much of an id tells sessions apart, for people.
+_SHOWN = 8
 
 
-def ledger(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A ledger of run --ledger.")],
-    raise_budget: Annotated[
-        float | None,
-        typer.Option(
-            metavar="ε",
-            help="Allow this ε in all from now on, at the same δ. That weakens the promise which "
-            "was made to those whose data it is, also about what is released already: ask them.",
-        ),
-    ] = None,
+class _Commands(TyperGroup):
+    """The commands, and a word for those who knew another `secure-afl ledger`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that the arguments name.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        if args and args[0] not in self.list_commands(ctx) and not args[0].startswith("-"):
+            raise ConfigError(
+                f"'{args[0]}' is no command of secure-afl ledger; allowed: "
+                f"{', '.join(self.list_commands(ctx))}. To look into a file: "
+                f"secure-afl ledger show {args[0]}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+ledger = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    help="Show what was released about each lineage of data, raise a budget, give sessions back.",
+)
+
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="A ledger of run --ledger.")]
+_Keys = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        metavar="DIR",
+        help="The folder of run --keys, in which the ledger's head is kept, too.",
+    ),
+]
+
+
+@ledger.command("show")
+def show(
+    file: _File,
+    json_out: Annotated[bool, typer.Option("--json", help="Print JSON, with all ids.")] = False,
 ) -> None:
-    """Print what was released about each lineage of data, and the budget spent on it.
+    """Print each run's releases about each lineage of data, and the budget spent on them.
 
-    A lineage is a folder or file and all that becomes of it. ε so far is that of all releases up
-    to a line, at the budget's δ.
+    A lineage is a folder or file and all that becomes of it. ε is that of all releases up to the
+    run's last, at the budget's δ.
 
-      secure-afl ledger ledger.json
+      secure-afl ledger show ledger.json
     """
     from secure_afl.privacy.ledger import Ledger
 
-    if not file.is_file():
-        raise ConfigError(f"{file} is no ledger; name the file of run --ledger")
-    book = Ledger.open(file)
-    if raise_budget is not None:
-        _raise_budget(book, raise_budget)
-    _show_ledger(book)
+    book = Ledger.look(file)
+    if json_out:
+        text = msgspec.json.format(msgspec.json.encode(_content(book)), indent=2)
+        typer.echo(text.decode())
+    else:
+        _print(book)
 
 
-def _raise_budget(book: "Ledger", epsilon: float) -> None:
-    budget = book.budget
-    if budget is None:
+@ledger.command("raise-budget")
+def raise_budget(
+    file: _File,
+    budget: Annotated[float, typer.Option(metavar="ε", help="The new ε that is allowed in all.")],
+    delta: Annotated[
+        float | None, typer.Option(metavar="δ", help="The new δ. Default: the old one.")
+    ] = None,
+    keys: _Keys = None,
+) -> None:
+    """Allow more from now on. That weakens a promise: ask those whose data it is.
+
+    The promise was made about what is released already, too.
+
+      secure-afl ledger raise-budget ledger.json --budget 4
+    """
+    from secure_afl.privacy.ledger import Ledger
+
+    book = Ledger.open(file, anchor=keys)
+    old = book.budget
+    if old is None:
         raise ConfigError(
             f"{book.path} keeps no budget that could be raised; set one with run --ledger --budget"
         )
-    if not epsilon > budget.epsilon:
-        raise ConfigError(f"--raise-budget {epsilon:g}; allowed: above {budget.epsilon:g}, the old")
-    book.raise_budget(msgspec.structs.replace(budget, epsilon=epsilon))
+    new = msgspec.structs.replace(old, epsilon=budget, delta=old.delta if delta is None else delta)
+    if not (budget > old.epsilon or new.delta > old.delta):
+        raise ConfigError(
+            f"--budget {budget:g} --delta {new.delta:g} raises nothing; allowed: above the old, "
+            f"{old.epsilon:g} and {old.delta:g}"
+        )
+    book.raise_budget(new)
+    typer.echo(f"Old budget: {old}\nNew budget: {new}")
 
 
-def _show_ledger(book: "Ledger") -> None:
+@ledger.command("void")
+def void(
+    file: _File,
+    session: Annotated[
+        str, typer.Argument(metavar="SESSION", help="Id of the session, or its first 8 characters.")
+    ],
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="What shows that the session failed; its digest is kept."
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Give it back without evidence, on your own word.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; for scripts.")] = False,
+    keys: _Keys = None,
+) -> None:
+    """Give a session back that failed: it costs nothing, and the run may have its round again.
+
+    secure-afl ledger void ledger.json 3f9a01c2 --force
+    """
+    from secure_afl.privacy.ledger import Ledger
+
+    book = Ledger.open(file, anchor=keys)
+    found = _session(book, session)
+    proof = _read_evidence(evidence)
+    if not force:
+        raise LedgerRefusal(
+            "no evidence that the session failed; if you know it, --force"
+            if evidence is None
+            else f"this version cannot check {evidence}, so it is no evidence that the session "
+            "failed; if you know it, --force"
+        )
+    typer.echo(
+        f"Session {found}\n"
+        "If its sum did come out after all, whoever has it will have two: an exact second one "
+        "tells everything that changed in between, and noise protects less than the budget says. "
+        "Nobody can take that back. Ask whoever receives the sums first."
+    )
+    if not yes:
+        typed = typer.prompt(f"Type the session's id ({_SHOWN} characters or all) to go on")
+        if typed.strip() not in (found, found[:_SHOWN]):
+            raise ConfigError("that is not the session's id; nothing was changed")
+    reason = "by hand, without evidence" if evidence is None else "by hand, evidence unchecked"
+    book.void(bytes.fromhex(found), reason, proof)
+    typer.echo("Given back.")
+
+
+@ledger.command("import")
+def import_(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="A ledger of format 1.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The file to make.")],
+    keys: _Keys = None,
+) -> None:
+    """Copy a ledger of an earlier version into a new file that is authenticated.
+
+    Nobody can tell whether the old one was edited: its releases are marked as imported.
+    """
+    from secure_afl.privacy.ledger.imports import import_ledger
+
+    book = import_ledger(old, new, keys)
+    count = sum(len(book.entries(lineage)) for lineage in book.lineages)
+    typer.echo(f"{count} releases are in {book.path}; use that file from now on.")
+
+
+def _session(book: "Ledger", given: str) -> str:
+    """Return the whole id of a session of the ledger."""
+    ids = {entry.session for lineage in book.lineages for entry in book.entries(lineage)}
+    found = [own for own in ids if own == given or (len(given) >= _SHOWN and own.startswith(given))]
+    if len(found) != 1:
+        raise ConfigError(
+            f"{len(found)} sessions of {book.path} are '{given}'; wanted one whole id, or ≥ "
+            f"{_SHOWN} characters of one: secure-afl ledger show --json lists them"
+        )
+    return found[0]
+
+
+def _read_evidence(file: Path | None) -> bytes:
+    if file is None:
+        return b""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}); name a file") from None
+
+
+def _content(book: "Ledger") -> dict[str, Any]:
+    """Return what JSON tells of a ledger."""
+    budget: Budget | None = book.budget
+    lineages = []
+    for name in book.lineages:
+        spent = book.spent(name)
+        runs = [run._asdict() for run in book.runs(name)]
+        lineages.append(
+            {
+                "name": name,
+                "shares_rows_with": book.shares(name),
+                "releases": spent.releases,
+                "epsilon": spent.epsilon,
+                "runs": runs,
+            }
+        )
+    return {"ledger": str(book.path), "budget": budget, "lineages": lineages}
+
+
+def _print(book: "Ledger") -> None:
     from secure_afl.cli.tables import finite
 
     console, budget = Console(), book.budget
-    # Opened, so that it is known to be a ledger.
-    entries = json.loads(book.path.read_text(encoding="utf-8"))["entries"]
-    for lineage in dict.fromkeys(entry["lineage"] for entry in entries):
-        table = Table("when", "run", title=Text(lineage), title_justify="left", box=None)
+    for lineage in book.lineages:
+        title = Text(lineage)
+        if shares := book.shares(lineage):
+            title.append(f"  (counts as one with {', '.join(shares)}: they share rows)")
+        table = Table("run", title=title, title_justify="left", box=None)
         table.add_column("rounds", justify="right")
-        table.add_column("mechanism", overflow="fold")
+        table.add_column("sessions", overflow="fold")
+        table.add_column("μ", justify="right")
         table.add_column("ε so far", justify="right")
-        for entry in book.entries(lineage):
+        table.add_column("last", no_wrap=True)
+        for run in book.runs(lineage):
             table.add_row(
-                f"{entry.when:%Y-%m-%d %H:%M}",
-                entry.run[:8],
-                f"{entry.rounds}",
-                Text(entry.mechanism),
-                finite(math.inf if entry.mu is None else entry.epsilon),
+                run.run[:_SHOWN],
+                f"{run.used} of {run.rounds}",
+                _sessions(run),
+                "exact" if run.mu is None else f"{run.mu:.3g}",
+                finite(run.epsilon),
+                f"{run.when:%Y-%m-%d %H:%M}",
             )
         console.print(table)
         spent = book.spent(lineage)
@@ -81,7 +246,7 @@ def _show_ledger(book: "Ledger") -> None:
         if budget is not None and spent.epsilon is not None:
             words += f"; spent: ε = {finite(spent.epsilon)} of {budget.epsilon:g}"
         console.print(words, "\n", highlight=False)
-    if not entries:
+    if not book.lineages:
         console.print("Nothing was released.", highlight=False)
     console.print(
         "There is no budget: releases are recorded, and none but a second exact sum is refused."
@@ -90,3 +255,13 @@ def _show_ledger(book: "Ledger") -> None:
         f"{budget.neighbours}.",
         highlight=False,
     )
+
+
+def _sessions(run: "RunSpent") -> str:
+    """Write a run's last session, how many came before it, and which were given back."""
+    words = run.sessions[-1][:_SHOWN]
+    if len(run.sessions) > 1:
+        words = f"{len(run.sessions)}, last {words}"
+    if run.void:
+        words += f" (void: {', '.join(session[:_SHOWN] for session in run.void[-3:])})"
+    return words

@@ -41,7 +41,7 @@ def run(
 
     With a promise about every example, and a ledger of what was released:
 
-      secure-afl run --clients 'sites/*' --max-rows 128 --epsilon 1 --ledger ledger.json
+      secure-afl run --clients 'sites/*' --max-rows 128 --epsilon 1 --ledger l.json --new-ledger
     """
     from secure_afl.cli.tables import check_writable, show_report, write_json
     from secure_afl.runs import run as runs

@@ -8,6 +8,7 @@ process, a transport between many.
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from protocols.errors import InvalidSession
 from protocols.identity import Enrolment
@@ -118,7 +119,13 @@ class FederationClient:
         )
         # Last: what is refused costs nothing.
         if self.ledger is not None:
-            self.ledger.authorise(self.lineage, session=session.id, **self.charge(public))
+            self.ledger.authorise(
+                self.lineage,
+                session=session.id,
+                party=b"",
+                rows=self.row_digests,
+                **self.charge(public),
+            )
         self._position = replace(position, party=party)
         return party
 
@@ -169,6 +176,11 @@ class FederationClient:
             neighbours=mechanism.privacy.neighbours,
             mechanism=mechanism.describe(),
         )
+
+    @cached_property
+    def row_digests(self) -> tuple[bytes, ...]:
+        """Digests by which the ledger knows this client's rows again; none without a ledger."""
+        return () if self.ledger is None else self.ledger.row_digests(self.data.features)
 
     def _check_policy(self, session: Session) -> None:
         if session.min_cohort < self.min_cohort or session.corrupt < self.corrupt:

@@ -15,6 +15,7 @@ from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
 from secure_afl.data.dataset import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
+from secure_afl.federation.accounts import note_released, unsent
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
 from secure_afl.federation.report import Accuracy
@@ -155,7 +156,9 @@ class Federation:
         if self.ledger is not None:
             # All or none: a sum that one client refuses should cost the others nothing.
             for member in members.values():
-                self.ledger.check(member.lineage, **member.charge(server.public))
+                self.ledger.check(
+                    member.lineage, rows=member.row_digests, **member.charge(server.public)
+                )
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.terms.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
@@ -278,7 +281,8 @@ class Federation:
         while formed := self._form(declared, server, identities):
             session, enrolments = formed
             log.info("round %d: %r", len(rounds) + 1, session)
-            parties = self._parties(session, enrolments, server.opening, coordinators, members)
+            with unsent(self.ledger, session):
+                parties = self._parties(session, enrolments, server.opening, coordinators, members)
             network = Network(parties, plan, record=record)
             rounds.append(self._round(session, server.public, network, members))
             log.info("round %d: %r", len(rounds), rounds[-1].released)
@@ -338,6 +342,7 @@ class Federation:
         members: Mapping[str, RecordingClient],
     ) -> Round:
         released = network.run()
+        note_released(self.ledger, session)
         recorded = network.transcript is not None
         return Round(
             session,

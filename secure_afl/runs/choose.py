@@ -47,10 +47,18 @@ def make_privacy(config: RunConfig) -> Privacy | None:
 
 
 def open_ledger(config: RunConfig) -> Ledger | None:
-    """Open the configured ledger, which is made if there is none yet; None without one."""
+    """Open the configured ledger, or begin a new one; None without one.
+
+    Nothing is written before the first release. With keys, their folder is the ledger's anchor.
+
+    Raises:
+        LedgerRefusal: no such file, one that exists and is to be new, or one that is not as it was
+            written.
+    """
     if config.ledger is None:
         return None
     budget = None
     if config.budget is not None:
         budget = Budget(config.budget, config.delta, config.unit, config.neighbours)
-    return Ledger.open(Path(config.ledger), budget)
+    anchor = None if config.keys is None else Path(config.keys)
+    return Ledger.open(Path(config.ledger), budget, anchor=anchor, new=config.new_ledger)

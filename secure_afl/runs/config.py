@@ -231,10 +231,18 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Text | None,
         _about(
             "File in which the clients account for all that was released about their data; it "
-            "refuses a second exact sum, and what exceeds --budget.",
+            "refuses a second exact sum, and what exceeds --budget. It has to exist.",
             "FILE",
         ),
     ] = None
+    new_ledger: Annotated[
+        bool,
+        _about(
+            "Begin --ledger FILE, which must not exist: only if nothing was released about these "
+            "data. It is written with the first release.",
+            needs=("ledger",),
+        ),
+    ] = False
     budget: Annotated[
         Annotated[float, Meta(ge=1e-3, le=1000)] | None,
         _about(

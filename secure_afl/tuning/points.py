@@ -64,7 +64,7 @@ def points(config: RunConfig, sweep: Sweep) -> list[Point]:
     """
     if config.epsilon is not None:
         raise ConfigError("tune varies ε; pass --epsilons instead of --epsilon")
-    if config.ledger is not None or config.budget is not None:
+    if config.ledger is not None or config.new_ledger or config.budget is not None:
         raise ConfigError(
             "ledger and budget are settings of run: every point of a sweep is a release, and tune "
             "accounts for none. Leave them out, and tune on data that are your own or public"

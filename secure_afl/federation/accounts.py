@@ -1,0 +1,39 @@
+"""What whoever drives all parties tells the clients' ledger about a session.
+
+Nothing here may end a run: a sum that is out must not be lost because a note about it cannot be
+written, and what is not noted counts.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from protocols.session import Session
+from secure_afl.errors import LedgerRefusal, SecureAflError
+from secure_afl.privacy.ledger import Ledger
+
+log = logging.getLogger("secure_afl")
+
+
+@contextmanager
+def unsent(ledger: Ledger | None, session: Session) -> Iterator[None]:
+    """Give a session back if not all parties join it; nothing of it has been sent then."""
+    try:
+        yield
+    except SecureAflError as error:
+        if ledger is not None and ledger.knows(session.id):
+            try:
+                ledger.void(session.id, f"refused before anything was sent: {error}"[:1000])
+            except LedgerRefusal as problem:
+                log.warning("the session's releases count: %s", problem)
+        raise
+
+
+def note_released(ledger: Ledger | None, session: Session) -> None:
+    """Note that a session's sum is out."""
+    if ledger is None:
+        return
+    try:
+        ledger.released(session.id)
+    except LedgerRefusal as problem:
+        log.warning("the ledger does not know that the sum is out: %s", problem)
