@@ -1,5 +1,6 @@
 """`secure-afl ledger`: look into a ledger, and change by hand what only its owner may change."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from typer.core import TyperGroup
 from secure_afl.errors import ConfigError, LedgerRefusal
 
 if TYPE_CHECKING:
-    from secure_afl.privacy.ledger import Budget, Ledger, RunSpent
+    from secure_afl.privacy.ledger import Budget, Ledger
 
 # So much of an id tells sessions apart, for people.
 _SHOWN = 8
@@ -225,20 +226,18 @@ def _print(book: "Ledger") -> None:
         title = Text(lineage)
         if shares := book.shares(lineage):
             title.append(f"  (counts as one with {', '.join(shares)}: they share rows)")
-        table = Table("run", title=title, title_justify="left", box=None)
-        table.add_column("rounds", justify="right")
-        table.add_column("sessions", overflow="fold")
-        table.add_column("μ", justify="right")
-        table.add_column("ε so far", justify="right")
-        table.add_column("last", no_wrap=True)
+        table = Table(title=title, title_justify="left", box=None)
+        for name in ("run", "rounds", "sessions", "void", "μ", "ε so far", "last"):
+            table.add_column(name, no_wrap=True)
         for run in book.runs(lineage):
             table.add_row(
                 run.run[:_SHOWN],
                 f"{run.used} of {run.rounds}",
-                _sessions(run),
+                _latest(run.sessions),
+                _latest(run.void),
                 "exact" if run.mu is None else f"{run.mu:.3g}",
                 finite(run.epsilon),
-                f"{run.when:%Y-%m-%d %H:%M}",
+                f"{run.when:%Y-%m-%d}",
             )
         console.print(table)
         spent = book.spent(lineage)
@@ -257,11 +256,7 @@ def _print(book: "Ledger") -> None:
     )
 
 
-def _sessions(run: "RunSpent") -> str:
-    """Write a run's last session, how many came before it, and which were given back."""
-    words = run.sessions[-1][:_SHOWN]
-    if len(run.sessions) > 1:
-        words = f"{len(run.sessions)}, last {words}"
-    if run.void:
-        words += f" (void: {', '.join(session[:_SHOWN] for session in run.void[-3:])})"
-    return words
+def _latest(sessions: Sequence[str]) -> str:
+    """Write the last of some sessions, and how many came before it."""
+    words = sessions[-1][:_SHOWN] if sessions else ""
+    return f"{words} +{len(sessions) - 1}" if len(sessions) > 1 else words

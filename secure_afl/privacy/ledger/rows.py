@@ -19,16 +19,14 @@ from secure_afl.privacy.ledger.book import Mark
 
 ROW_BYTES = 8
 _CHUNK = 1024
-# Of a float64's 52 bits of mantissa the last 29: what is left is as precise as a float32.
-_DROPPED = np.uint64(29)
 
 
 def row_digests(features: NDArray[np.floating], key: bytes) -> tuple[bytes, ...]:
     """Hash rows under a key, so that they are known again and cannot be guessed from outside.
 
-    A row is known by its features as float64, rounded to the precision of float32: a projection of
-    other rows beside it may change the last bits. Labels do not matter. Rows of zeros have no
-    digest, for they are nobody's.
+    A row is known by its features as float32, for a projection of other rows beside it may change
+    the last bits of a float64. Labels do not matter. Rows of zeros have no digest, for they are
+    nobody's.
 
     Args:
         features: (n, d), finite.
@@ -37,19 +35,17 @@ def row_digests(features: NDArray[np.floating], key: bytes) -> tuple[bytes, ...]
     Returns:
         BLAKE2b digests, 8 bytes each, without repetitions and sorted.
     """
-    half = np.uint64(1) << (_DROPPED - np.uint64(1))
-    keep = ~((np.uint64(1) << _DROPPED) - np.uint64(1))
     found: set[bytes] = set()
     for start in range(0, len(features), _CHUNK):
-        # A sum with 0.0 makes one zero of the two, and a copy that is ours to round.
-        rows = np.ascontiguousarray(features[start : start + _CHUNK], dtype=np.float64) + 0.0
-        bits = rows.view(np.uint64)
-        bits += half
-        bits &= keep
-        found.update(
-            hashlib.blake2b(row, digest_size=ROW_BYTES, key=key).digest()
-            for row in bits.view(np.uint8)[bits.any(axis=1)]
-        )
+        rows = features[start : start + _CHUNK]
+        with np.errstate(over="ignore", under="ignore"):
+            # A sum with zero makes one zero of the two.
+            rounded = rows.astype(np.float32, order="C") + np.float32(0)
+        usual = np.isfinite(rounded).all(axis=1) & rounded.any(axis=1)
+        # Rows that float32 has no room for are taken as they are.
+        others = rows[~usual].astype(np.float64, order="C") + 0.0
+        for row in (*rounded[usual], *others[others.any(axis=1)]):
+            found.add(hashlib.blake2b(row, digest_size=ROW_BYTES, key=key).digest())
     return tuple(sorted(found))
 
 

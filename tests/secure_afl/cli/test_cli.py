@@ -453,7 +453,7 @@ def test_promises_that_cannot_be_kept_are_refused(
 def test_a_private_run_says_what_it_promises(command: Command, tmp_path: Path) -> None:
     report = reported(
         command, tmp_path, *DIGITS, "--epsilon", 4, "--max-rows", 1024, "--method", "fedhip",
-        "--out", tmp_path / "out", "--ledger", tmp_path / "ledger.json",
+        "--out", tmp_path / "out", "--ledger", tmp_path / "ledger.json", "--new-ledger",
     )  # fmt: skip
     assert report.exact
     assert report.examples is None

@@ -83,7 +83,7 @@ def test_each_sum_is_charged_what_it_costs_and_both_keep_the_promise(
     protocol: Protocol, tmp_path: Path
 ) -> None:
     budget = Budget(PRIVACY.epsilon, PRIVACY.delta, PRIVACY.unit, PRIVACY.neighbours)
-    ledger = Ledger.open(tmp_path / "ledger.json", budget)
+    ledger = Ledger.open(tmp_path / "ledger.json", budget, new=True)
     report = run(TwoRounds(), protocol, ledger).report.privacy
     assert report is not None
     expected = costs(report.noise_multiplier)
@@ -128,7 +128,7 @@ class World:
         bounds = tuple((data.name, 16) for data in CLIENTS)
         declared = Declared(DIM, CLASSES, bounds, bytes(32), min_cohort=4, feature_bits=BITS)
         self.task = plan_task(self.terms, declared)
-        self.ledger = Ledger.open(folder / "ledger.json", None)
+        self.ledger = Ledger.open(folder / "ledger.json", None, new=True)
         self.client = RecordingClient(self.terms, CLIENTS[0], 16, ledger=self.ledger)
         self.identities = {data.name: Identity.generate(data.name) for data in CLIENTS}
         self.coordinators = {n: Identity.generate(n) for n in Additive().coordinators()}
@@ -201,7 +201,7 @@ def test_a_layout_of_more_entries_than_foreseen_is_refused(tmp_path: Path) -> No
 
 
 def test_a_run_that_foresees_less_ends_at_the_round_that_costs_more(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", None)
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
     with pytest.raises(InvalidSession, match="round 2"):
         run(TwoRounds(foresees=False), Additive(), ledger)
     assert ledger.spent("c0").releases == 1

@@ -290,14 +290,18 @@ def test_pairwise_noise_is_for_as_many_colluders_as_the_protocol_withstands() ->
 
 
 def test_a_floor_of_zero_is_refused_before_anything_is_spent(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.4, 1e-5, "example", "add-remove"))
+    ledger = Ledger.open(
+        tmp_path / "ledger.json", Budget(1.4, 1e-5, "example", "add-remove"), new=True
+    )
     with pytest.raises(ConfigError, match="ridge is 0"):
         run(Additive(), AFL(ridge=0.0), ledger=ledger)
     assert ledger.spent("c0").releases == 0
 
 
 def test_a_run_that_one_client_refuses_costs_nobody_anything(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.1, 1e-5, "example", "add-remove"))
+    ledger = Ledger.open(
+        tmp_path / "ledger.json", Budget(1.1, 1e-5, "example", "add-remove"), new=True
+    )
     short = Federation(AFL(), Additive(), privacy=Privacy(1.0), ledger=ledger, min_cohort=2)
     short.run(CLIENTS[3:], classes=CLASSES, max_rows=16)
     with pytest.raises(LedgerRefusal, match="c3"):
@@ -306,13 +310,15 @@ def test_a_run_that_one_client_refuses_costs_nobody_anything(tmp_path: Path) -> 
 
 
 def test_central_noise_is_an_exact_sum_to_a_ledger(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", Budget(5, 1e-5, "example", "add-remove"))
+    ledger = Ledger.open(
+        tmp_path / "ledger.json", Budget(5, 1e-5, "example", "add-remove"), new=True
+    )
     with pytest.raises(LedgerRefusal, match="infinite"):
         run(Additive(), privacy=Privacy(1.0, placement="central"), ledger=ledger)
 
 
 def test_a_ledger_refuses_a_second_exact_sum(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", None)
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
     Federation(AFL(), Additive(), ledger=ledger).run(CLIENTS)
     changed = [*CLIENTS[:-1], ClientData("c4", CLIENTS[-1].features[:-1], CLIENTS[-1].labels[:-1])]
     with pytest.raises(LedgerRefusal, match="c0"):
@@ -320,14 +326,16 @@ def test_a_ledger_refuses_a_second_exact_sum(tmp_path: Path) -> None:
 
 
 def test_the_rounds_of_one_run_are_one_declared_release(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", None)
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
     Federation(FedSGD(rounds=3), Additive(), ledger=ledger).run(CLIENTS)
     with pytest.raises(LedgerRefusal):
         Federation(FedSGD(rounds=3), Additive(), ledger=ledger).run(CLIENTS)
 
 
 def test_a_budget_is_spent_and_then_refused(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", Budget(1.4, 1e-5, "example", "add-remove"))
+    ledger = Ledger.open(
+        tmp_path / "ledger.json", Budget(1.4, 1e-5, "example", "add-remove"), new=True
+    )
     run(Additive(), privacy=Privacy(1.0), ledger=ledger)
     with pytest.raises(LedgerRefusal, match="exceed the budget"):
         run(Additive(), privacy=Privacy(1.0), ledger=ledger)
@@ -337,7 +345,9 @@ def test_a_budget_is_spent_and_then_refused(tmp_path: Path) -> None:
 
 
 def test_a_budget_lets_no_exact_sum_pass(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "ledger.json", Budget(50, 1e-5, "example", "add-remove"))
+    ledger = Ledger.open(
+        tmp_path / "ledger.json", Budget(50, 1e-5, "example", "add-remove"), new=True
+    )
     with pytest.raises(LedgerRefusal):
         Federation(AFL(), Additive(), ledger=ledger).run(CLIENTS)
 

@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(path: Path) -> Ledger:
-    return Ledger.open(path, BUDGET)
+    return Ledger.open(path, BUDGET, new=True)
 
 
 def test_a_budget_holds_what_was_calibrated_for_it_and_no_more(ledger: Ledger) -> None:
@@ -74,7 +74,8 @@ def test_it_is_a_readable_file_for_its_owner_alone(ledger: Ledger, path: Path) -
     spend(ledger, 1, mechanism="discrete Gaussian of 10 shares")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert {file.name for file in path.parent.iterdir()} == {"ledger.json", "ledger.json.lock"}
+    files = {"ledger.json", "ledger.json.lock", "ledger.json.key"}
+    assert {file.name for file in path.parent.iterdir()} == files
     entry = json.loads(path.read_text())["entries"][0]
     assert entry["session"] == "7301"
     assert entry["mechanism"] == "discrete Gaussian of 10 shares"
@@ -124,7 +125,7 @@ def test_distances_cost_delta(ledger: Ledger) -> None:
 def test_exact_releases_and_budgets_exclude_each_other(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(LedgerRefusal, match="infinite epsilon"):
         spend(ledger, 1, mu=None)
-    free = Ledger.open(tmp_path / "free.json")
+    free = Ledger.open(tmp_path / "free.json", new=True)
     spend(free, 1, mu=None)
     assert free.spent("hips") == (None, 1)
     bound = Ledger.open(tmp_path / "free.json", BUDGET)
@@ -138,7 +139,7 @@ def test_exact_releases_and_budgets_exclude_each_other(ledger: Ledger, tmp_path:
 
 
 def test_without_a_budget_exact_releases_are_those_of_one_run(path: Path) -> None:
-    ledger = Ledger.open(path)
+    ledger = Ledger.open(path, new=True)
     spend(ledger, 1)
     spend(ledger, 2, run=b"run", rounds=2, mu=None)
     spend(ledger, 3, run=b"run", rounds=2, mu=None)
@@ -156,15 +157,17 @@ def test_promises_of_other_kinds_do_not_add_up(ledger: Ledger, path: Path, tmp_p
     for changes in ({"unit": "client"}, {"neighbours": "replace-one"}):
         with pytest.raises(LedgerRefusal, match="does not add up"):
             spend(ledger, 1, **changes)
+    spend(ledger, 1, "knees")
     with pytest.raises(LedgerRefusal, match="asked: epsilon 2"):
         Ledger.open(path, Budget(2.0, 1e-5, "client", "add-remove"))
-    free = Ledger.open(tmp_path / "free.json")
+    free = Ledger.open(tmp_path / "free.json", new=True)
     spend(free, 1, unit="client", mu=0.01)
     with pytest.raises(LedgerRefusal, match="exceed the budget"):
         spend(Ledger.open(tmp_path / "free.json", BUDGET), 2, mu=0.01)
 
 
 def test_a_budget_is_raised_only_deliberately(ledger: Ledger, path: Path) -> None:
+    spend(ledger, 9, "knees")
     for epsilon, delta in ((2.1, 1e-5), (1.0, 2e-5)):
         with pytest.raises(LedgerRefusal, match="raise the ledger's budget first"):
             Ledger.open(path, Budget(epsilon, delta, "example", "add-remove"))
@@ -198,7 +201,7 @@ def test_no_sequence_exceeds_the_budget(
     tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[Any, ...]]
 ) -> None:
     path = tmp_path_factory.mktemp("ledger") / "ledger.json"
-    ledger = Ledger.open(path, BUDGET)
+    ledger = Ledger.open(path, BUDGET, new=True)
     granted: dict[str, dict[int, tuple[float, float]]] = {"hips": {}, "knees": {}}
     for lineage, run, session, mu, distance, rounds in asked:
         try:
@@ -262,6 +265,8 @@ def test_a_crash_leaves_the_old_ledger(
 def test_what_cannot_be_recorded_is_refused(
     ledger: Ledger, path: Path, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    spend(ledger, 9)
+
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -269,8 +274,8 @@ def test_what_cannot_be_recorded_is_refused(
         patch.setattr(os if call == "fsync" else Path, call, full)
         with pytest.raises(LedgerRefusal, match="No space left"):
             spend(ledger, 1)
-    assert ledger.spent("hips").releases == 0
-    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
+    assert ledger.spent("hips").releases == 1
+    assert not list(path.parent.glob("*.partial"))
 
 
 SPENDER = """
@@ -289,7 +294,8 @@ for session in range(10):
 """
 
 
-def test_processes_do_not_spend_the_same_budget(path: Path) -> None:
+def test_processes_do_not_spend_the_same_budget(ledger: Ledger, path: Path) -> None:
+    spend(ledger, 0, "knees")
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", SPENDER, str(path), name],
@@ -305,6 +311,8 @@ def test_processes_do_not_spend_the_same_budget(path: Path) -> None:
 
 
 def test_threads_do_not_spend_the_same_budget(ledger: Ledger, path: Path) -> None:
+    spend(ledger, 0, "knees")
+
     def attempt(session: int) -> bool:
         try:
             spend(Ledger.open(path) if session % 2 else ledger, session)
@@ -318,33 +326,27 @@ def test_threads_do_not_spend_the_same_budget(ledger: Ledger, path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "said"),
     [
-        ("{", ""),
-        ('"format_version": 1', '"format_version": 2'),
-        ('"mu": 0.1', '"mu": -0.1'),
-        ('"mu": 0.1', '"mu": 0.0'),
-        ('"mu": 0.1', '"mu": NaN'),
-        ('"mu": 0.1', '"mu": Infinity'),
-        ('"mu": 0.1', '"mu": 1e999'),
-        ('"mu": 0.1', '"mu": "0.1"'),
-        ('"mu": 0.1', '"moo": 0.1'),
-        ('"distance": 0.0', '"distance": -1e-3'),
-        ('"distance": 0.0', '"distance": null'),
-        ('"rounds": 1', '"rounds": 0'),
-        ('"epsilon": 2.0', '"epsilon": -2.0'),
-        ('"epsilon": 2.0', '"epsilon": 1e999'),
-        ('"delta": 0.00001', '"delta": 0'),
-        ('"delta": 0.00001', '"delta": 1.5'),
-        ('"unit": "example"', '"unit": "nobody"'),
-        ('"session": "7302"', '"session": "7301"'),
-        ('"session": "7302"', '"session": "7"'),
-        ('"lineage": "hips"', '"lineage": ""'),
-        ("Z", ""),
+        ("{", "", "cannot be read"),
+        ("{", "[", "cannot be read"),
+        ('"format_version": 2', '"format_version": 3', "cannot be read"),
+        ('"mu": 0.1', '"mu": NaN', "cannot be read"),
+        ('"mu": 0.1', '"mu": Infinity', "cannot be read"),
+        ('"entries": [', '"entries": [[],', "cannot be read"),
+        ('"mu": 0.1', '"mu": 1e999', "entry 1 of 2 was changed"),
+        ('"mu": 0.1', '"mu": 0.01', "entry 1 of 2 was changed"),
+        ('"mu": 0.1', '"moo": 0.1', "entry 1 of 2 was changed"),
+        ('"session": "7302"', '"session": "7301"', "entry 2 of 2 was changed"),
+        ('"epsilon": 2.0', '"epsilon": 20.0', "budget or another part was changed"),
+        ('"epsilon": 2.0', '"epsilon": 1e999', "budget or another part was changed"),
+        ('"unit": "example"', '"unit": "nobody"', "budget or another part was changed"),
+        ('"head": "', '"head": "\u00e9', "budget or another part was changed"),
+        ('"ledger": "', '"ledger": "00', "entry 1 of 2 was changed"),
     ],
 )
 def test_a_damaged_ledger_is_refused_and_kept(
-    ledger: Ledger, path: Path, old: str, new: str
+    ledger: Ledger, path: Path, old: str, new: str, said: str
 ) -> None:
     spend(ledger, 1, mu=0.1)
     spend(ledger, 2, mu=0.1)
@@ -354,12 +356,16 @@ def test_a_damaged_ledger_is_refused_and_kept(
     path.write_text(damaged)
     for use in (
         lambda: Ledger.open(path, BUDGET),
+        lambda: Ledger.look(path),
         lambda: spend(ledger, 3, mu=0.1),
         lambda: ledger.spent("hips"),
         lambda: ledger.raise_budget(BUDGET),
+        lambda: ledger.void(b"s1", "it failed"),
+        lambda: ledger.released(b"s1"),
     ):
-        with pytest.raises(LedgerRefusal, match="cannot be read"):
+        with pytest.raises(LedgerRefusal, match=f"{said}.*restore") as refusal:
             use()
+        assert str(path) in str(refusal.value)
     assert path.read_text() == damaged
 
 
@@ -371,23 +377,27 @@ def test_a_truncated_or_missing_ledger_is_not_begun_anew(ledger: Ledger, path: P
         with pytest.raises(LedgerRefusal, match="restore it"):
             Ledger.open(path, BUDGET)
     path.unlink()
-    with pytest.raises(LedgerRefusal, match="restore it"):
-        spend(ledger, 2)
+    for use in (lambda: spend(ledger, 2), lambda: Ledger.open(path)):
+        with pytest.raises(LedgerRefusal, match="restore it"):
+            use()
+    with pytest.raises(LedgerRefusal, match=r"belongs to a ledger .* that is gone"):
+        Ledger.open(path, new=True)
     assert not path.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LedgerRefusal, match="cannot be written"):
-        Ledger.open(tmp_path / "file" / "ledger.json", BUDGET)
+        Ledger.open(tmp_path / "file" / "ledger.json", BUDGET, new=True)
 
 
 def test_a_link_leads_to_the_ledger_and_stays(ledger: Ledger, path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.json"
     link.symlink_to(path)
-    spend(Ledger.open(link), 1)
+    spend(ledger, 1)
+    spend(Ledger.open(link), 2)
     assert link.is_symlink()
-    assert ledger.spent("hips").releases == 1
+    assert ledger.spent("hips").releases == 2
 
 
 @pytest.mark.parametrize(
@@ -418,5 +428,5 @@ def test_arguments_out_of_range_are_refused(ledger: Ledger, changes: dict[str, A
 @pytest.mark.parametrize(("epsilon", "delta"), [(0, 1e-5), (math.nan, 1e-5), (1, 0), (1, 1)])
 def test_budgets_out_of_range_are_refused(path: Path, epsilon: float, delta: float) -> None:
     with pytest.raises(ConfigError):
-        Ledger.open(path, Budget(epsilon, delta, "example", "add-remove"))
+        Ledger.open(path, Budget(epsilon, delta, "example", "add-remove"), new=True)
     assert not path.exists()

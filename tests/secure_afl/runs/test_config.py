@@ -29,7 +29,14 @@ GOOD: list[dict[str, Any]] = [
     {"protocol": "pairwise", "server_trust": "curious", "corrupt_fraction": 0.2},
     {"method": "fedavg", "architecture": "convnet", "rounds": 3, "update_clip": 2},
     {"epsilon": 1, "delta": 1e-6, "unit": "client", "noise": "central", "cross_weight": 1},
-    {"ledger": "book", "budget": 2, "delta": 1e-6, "public": "p.npz", "whiten": 0.25},
+    {
+        "ledger": "book",
+        "new_ledger": True,
+        "budget": 2,
+        "delta": 1e-6,
+        "public": "p.npz",
+        "whiten": 0.25,
+    },
     {"seed": 0, "out": "results", "checkpoint": "weights.pth", "image_size": 4096},
 ]
 
@@ -185,6 +192,7 @@ def test_every_setting_is_described() -> None:
         ({"noise": "distributed"}, "--noise has no effect without --epsilon"),
         ({"cross_weight": 0.8}, "--cross-weight has no effect without --epsilon"),
         ({"budget": 3.0}, "--budget has no effect without --ledger"),
+        ({"new_ledger": True}, "--new-ledger has no effect without --ledger"),
         ({"method": "fedavg", "feature_bits": 8}, "--feature-bits has no effect with fedavg"),
     ],
 )

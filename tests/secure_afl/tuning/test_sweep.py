@@ -155,7 +155,7 @@ def test_what_a_sweep_does_not_look_at_is_refused(
         points(CONFIG.replaced(**changes), replace(SWEEP, **sweep))
 
 
-@pytest.mark.parametrize("changes", [{"ledger": "ledger.json"}, {"budget": 3.0}])
+@pytest.mark.parametrize("changes", [{"ledger": "l.json"}, {"new_ledger": True}, {"budget": 3.0}])
 def test_a_ledger_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="ledger and budget"):
         points(CONFIG.replaced(**changes), SWEEP)
