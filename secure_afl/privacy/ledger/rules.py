@@ -6,6 +6,10 @@ from collections.abc import Iterable, Sequence
 from secure_afl.privacy.accounting import compose, delta_of, distance_delta, epsilon_of, mu_of
 from secure_afl.privacy.ledger.book import Budget, Entry
 
+# Of the search for an ε: by how much more than the least it may be, and how long it may take.
+_MARGIN = 1 + 1e-6
+_STEPS = 200
+
 
 def problem_of(new: Entry, earlier: Sequence[Entry], budget: Budget | None) -> str:
     """Say why a release may not be made; empty if it may.
@@ -110,13 +114,19 @@ def _sessions(entries: Iterable[Entry]) -> list[list[list[Entry]]]:
 
 
 def _least_epsilon(mu: float, distance: float, delta: float) -> float:
-    """Return an ε that holds at this δ, near the least.
+    """Return an ε that holds at this δ, near the least; infinite if the distance leaves none.
 
-    It is infinite if the distance takes too much of δ.
-
-    The distance costs more of δ the larger ε is: half of δ gives an ε, and what the distance really
-    takes at that one a smaller, at which it takes no more.
+    The distance costs more of δ the larger ε is. Each ε on the way is what the one before left of
+    δ gives: they rise to the least, and the first that holds with a margin is taken.
     """
-    first = epsilon_of(delta / 2, mu)
-    rest = delta - distance_delta(first, distance) if math.isfinite(first) else 0.0
-    return epsilon_of(rest, mu) if rest >= delta / 2 else math.inf
+    epsilon = epsilon_of(delta, mu)
+    if distance == 0:
+        return epsilon
+    for _ in range(_STEPS):
+        if not math.isfinite(epsilon):
+            break
+        enough = epsilon * _MARGIN
+        if delta_of(enough, mu) + distance_delta(enough, distance) <= delta:
+            return enough
+        epsilon = epsilon_of(max(delta - distance_delta(epsilon, distance), 0.0), mu)
+    return math.inf

@@ -224,7 +224,17 @@ def test_no_sequence_exceeds_the_budget(
         charge = (1 + math.exp(spent.epsilon)) * distance
         theirs = dp_accounting.get_epsilon_gaussian(sigma, BUDGET.delta - charge)
         # Near the least ε that this distance leaves room for, and not below it.
-        assert theirs * (1 - 1e-6) <= spent.epsilon <= 1.2 * theirs + 1e-3
+        assert theirs * (1 - 1e-6) <= spent.epsilon <= 1.01 * theirs + 1e-3
+
+
+def test_a_distance_that_takes_most_of_delta_still_leaves_an_epsilon(ledger: Ledger) -> None:
+    for number, mu in enumerate((0.3, 0.01, 0.3, 0.01)):
+        spend(ledger, number, mu=mu, distance=2e-7)
+    epsilon, mu = ledger.spent("hips").epsilon, compose([0.3, 0.01, 0.3, 0.01])
+    assert epsilon is not None
+    assert 5e-6 < distance_delta(epsilon, 8e-7)
+    assert delta_of(epsilon, mu) + distance_delta(epsilon, 8e-7) <= 1e-5
+    assert delta_of(0.999 * epsilon, mu) + distance_delta(0.999 * epsilon, 8e-7) > 1e-5
 
 
 def test_runs_compose_as_another_accountant_composes_them(ledger: Ledger) -> None:
