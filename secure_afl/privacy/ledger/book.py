@@ -1,7 +1,7 @@
 """What a ledger's file holds: the budget, the releases, and which data are the same."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple, TypedDict, TypeVar
 
@@ -188,6 +188,16 @@ class Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         known = Lineage(lineage, tuple(sorted({*known.shares, *shares})))
         lineages = (*self.lineages[:place], known, *self.lineages[place + 1 :])
         return msgspec.structs.replace(self, lineages=lineages)
+
+    def counting(self, lineages: Collection[str]) -> list[Entry]:
+        """Return the releases about some lineages that cost anything, oldest first."""
+        return [entry for entry in self.entries if entry.lineage in lineages and entry.counts]
+
+    def changed(self, session: bytes, change: Callable[[Entry], Entry]) -> "Book":
+        """Return the book with all entries of a session changed, the others as they are."""
+        own = session.hex()
+        entries = tuple(change(entry) if entry.session == own else entry for entry in self.entries)
+        return msgspec.structs.replace(self, entries=entries)
 
     def group(self, lineage: str, shares: Iterable[str] = ()) -> set[str]:
         """Return all lineages that count as one with this one, which is among them.

@@ -9,7 +9,7 @@ releasing.
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Unpack
@@ -33,13 +33,13 @@ from secure_afl.privacy.ledger.book import (
     make_entry,
     now,
 )
-from secure_afl.privacy.ledger.rows import ROW_BYTES, Rows, row_digests
+from secure_afl.privacy.ledger.rows import Rows, check_digests, describe_shared, row_digests
 from secure_afl.privacy.ledger.rules import (
     epsilon_spent,
     left,
-    mu_spent,
     problem_of,
     rounds_used,
+    runs_of,
 )
 from secure_afl.privacy.ledger.store import Store
 
@@ -156,7 +156,7 @@ class Ledger:
             LedgerRefusal: the file cannot be read, or has a smaller budget or another kind by now.
         """
         book = self._read()
-        entries = _counting(book, book.group(lineage))
+        entries = book.counting(book.group(lineage))
         return Spent(epsilon_spent(entries, self._effective(book)), len(entries))
 
     def runs(self, lineage: str) -> tuple[RunSpent, ...]:
@@ -166,30 +166,7 @@ class Ledger:
             LedgerRefusal: the file cannot be read, or has a smaller budget or another kind by now.
         """
         book = self._read()
-        budget, group = self._effective(book), book.group(lineage)
-        places: dict[str, list[int]] = {}
-        for place, entry in enumerate(book.entries):
-            if entry.lineage == lineage:
-                places.setdefault(entry.run, []).append(place)
-        found = []
-        for run, own in places.items():
-            entries = [book.entries[place] for place in own]
-            counting = [entry for entry in entries if entry.counts]
-            up_to = _counting(replace(book, entries=book.entries[: own[-1] + 1]), group)
-            found.append(
-                RunSpent(
-                    run,
-                    rounds_used(counting),
-                    entries[-1].rounds,
-                    tuple(dict.fromkeys(entry.session for entry in entries)),
-                    tuple(dict.fromkeys(e.session for e in entries if not e.counts)),
-                    mu_spent(counting),
-                    epsilon_spent(up_to, budget),
-                    entries[-1].when,
-                    entries[-1].mechanism,
-                )
-            )
-        return tuple(found)
+        return runs_of(book, lineage, self._effective(book))
 
     def row_digests(self, features: NDArray[np.floating]) -> tuple[bytes, ...]:
         """Hash a client's rows under the ledger's key, for `authorise`.
@@ -241,7 +218,7 @@ class Ledger:
                 was changed or rolled back, or cannot be written.
         """
         new = make_entry(lineage, session, party, charge)
-        _check_rows(rows)
+        check_digests(rows)
         with self._busy:
             if self._new:
                 # What is refused makes no files.
@@ -255,7 +232,7 @@ class Ledger:
             budget = self._effective(book)
             after = replace(book, budget=book.budget or budget).with_lineage(lineage, shares)
             if not recorded:
-                counting = _counting(after, after.group(lineage))
+                counting = after.counting(after.group(lineage))
                 new = replace(new, epsilon=epsilon_spent([*counting, new], budget))
                 after = replace(after, entries=(*book.entries, new))
             place = book.place(lineage)
@@ -266,7 +243,7 @@ class Ledger:
 
     def check(self, lineage: str, *, rows: Sequence[bytes] = (), **charge: Unpack[Charge]) -> None:
         """Raise LedgerRefusal if `authorise` would, now, for a new session; nothing is recorded."""
-        _check_rows(rows)
+        check_digests(rows)
         self._judge(self._read(), make_entry(lineage, b"\0", b"", charge), rows)
 
     def released(self, session: bytes) -> None:
@@ -277,7 +254,7 @@ class Ledger:
         """
         with self._locked() as book:
             self._entries_of(book, session)
-            after = _changed(book, session, lambda entry: replace(entry, released=True))
+            after = book.changed(session, lambda entry: replace(entry, released=True))
             if after != book:
                 self._store.write(after)
 
@@ -306,8 +283,8 @@ class Ledger:
                     f"the sum of session {session.hex()} came out; it cannot be given back. Leave "
                     f"it: what was released counts. The ledger is {self.path}."
                 )
-            after = _changed(
-                book, session, lambda e: e if e.void is not None else replace(e, void=note)
+            after = book.changed(
+                session, lambda e: e if e.void is not None else replace(e, void=note)
             )
             if after != book:
                 self._store.write(after)
@@ -353,7 +330,7 @@ class Ledger:
             met = self._rows.shared(book.rows, book.place(new.lineage), rows)
         shared = {book.lineages[place].name: count for place, count in met.items()}
         group = book.group(new.lineage, shared)
-        earlier = _counting(book, group)
+        earlier = book.counting(group)
         same = [e for e in book.entries if (e.lineage, e.session) == (new.lineage, new.session)]
         problem, recorded = "", [entry for entry in same if entry.party == new.party]
         if any(entry.void for entry in book.entries if entry.session == new.session):
@@ -366,7 +343,9 @@ class Ledger:
             # Recorded before it was known whose rows these are, too.
             problem = problem_of(new, [e for e in earlier if e is not recorded[0]], budget)
         if problem:
-            raise self._refusal(new, earlier, budget, problem, _met(shared, len(set(rows))))
+            raise self._refusal(
+                new, earlier, budget, problem, describe_shared(shared, len(set(rows)))
+            )
         return bool(recorded), list(shared)
 
     def _record(self, book: Book, place: int, rows: Sequence[bytes]) -> None:
@@ -447,33 +426,3 @@ class Ledger:
                 f"the rows {self._store.rows} of the ledger cannot be read ({error}). Nothing is "
                 "released without them: restore them, with the ledger, from a backup"
             ) from None
-
-
-def _counting(book: Book, lineages: set[str]) -> list[Entry]:
-    return [entry for entry in book.entries if entry.lineage in lineages and entry.counts]
-
-
-def _changed(book: Book, session: bytes, change: Callable[[Entry], Entry]) -> Book:
-    """Return the book with all entries of a session changed, the others as they are."""
-    own = session.hex()
-    entries = tuple(change(entry) if entry.session == own else entry for entry in book.entries)
-    return replace(book, entries=entries)
-
-
-def _met(shared: Mapping[str, int], rows: int) -> str:
-    """Say in a sentence which lineages have rows of this one, most rows first."""
-    if not shared:
-        return ""
-    most = sorted(shared.items(), key=lambda item: (-item[1], item[0]))
-    words = [f"{count} of {rows} rows were in lineage '{name}'" for name, count in most[:3]]
-    more = f" and in {len(most) - 3} more lineages" if len(most) > 3 else ""
-    return f"These count as one: {', '.join(words)}{more}. "
-
-
-def _check_rows(rows: Sequence[bytes]) -> None:
-    for row in rows:
-        if not isinstance(row, bytes) or len(row) != ROW_BYTES:
-            raise ConfigError(
-                f"a row's digest is {type(row).__name__} of {len(row)}; wanted {ROW_BYTES} bytes "
-                "each, as row_digests makes them"
-            )

@@ -8,13 +8,14 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_afl.errors import ConfigError
 from secure_afl.privacy.ledger.book import Mark
 
 ROW_BYTES = 8
@@ -47,6 +48,26 @@ def row_digests(features: NDArray[np.floating], key: bytes) -> tuple[bytes, ...]
         for row in (*rounded[usual], *others[others.any(axis=1)]):
             found.add(hashlib.blake2b(row, digest_size=ROW_BYTES, key=key).digest())
     return tuple(sorted(found))
+
+
+def check_digests(rows: Sequence[bytes]) -> None:
+    """Raise ConfigError unless these can be digests of rows."""
+    for row in rows:
+        if not isinstance(row, bytes) or len(row) != ROW_BYTES:
+            raise ConfigError(
+                f"a row's digest is a {type(row).__name__}; wanted {ROW_BYTES} bytes each, as "
+                "row_digests makes them"
+            )
+
+
+def describe_shared(shared: Mapping[str, int], rows: int) -> str:
+    """Say in a sentence which lineages have how many of so many rows; empty for none."""
+    if not shared:
+        return ""
+    most = sorted(shared.items(), key=lambda item: (-item[1], item[0]))
+    words = [f"{count} of {rows} rows were in lineage '{name}'" for name, count in most[:3]]
+    more = f" and in {len(most) - 3} more lineages" if len(most) > 3 else ""
+    return f"These count as one: {', '.join(words)}{more}. "
 
 
 class Rows:

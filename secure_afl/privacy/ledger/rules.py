@@ -3,8 +3,10 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from secure_afl.privacy.accounting import compose, delta_of, distance_delta, epsilon_of, mu_of
-from secure_afl.privacy.ledger.book import Budget, Entry
+from secure_afl.privacy.ledger.book import Book, Budget, Entry, RunSpent
 
 # Of the search for an ε: by how much more than the least it may be, and how long it may take.
 _MARGIN = 1 + 1e-6
@@ -76,6 +78,34 @@ def mu_spent(entries: Sequence[Entry]) -> float | None:
         math.fsum(compose(entry.mu or 0.0 for entry in own) for own in session)
         for session in _sessions(entries)
     )
+
+
+def runs_of(book: Book, lineage: str, budget: Budget | None) -> tuple[RunSpent, ...]:
+    """Sum up what each run released about a lineage, oldest run first."""
+    group = book.group(lineage)
+    places: dict[str, list[int]] = {}
+    for place, entry in enumerate(book.entries):
+        if entry.lineage == lineage:
+            places.setdefault(entry.run, []).append(place)
+    found = []
+    for run, own in places.items():
+        entries = [book.entries[place] for place in own]
+        counting = [entry for entry in entries if entry.counts]
+        up_to = replace(book, entries=book.entries[: own[-1] + 1])
+        found.append(
+            RunSpent(
+                run,
+                rounds_used(counting),
+                entries[-1].rounds,
+                tuple(dict.fromkeys(entry.session for entry in entries)),
+                tuple(dict.fromkeys(e.session for e in entries if not e.counts)),
+                mu_spent(counting),
+                epsilon_spent(up_to.counting(group), budget),
+                entries[-1].when,
+                entries[-1].mechanism,
+            )
+        )
+    return tuple(found)
 
 
 def left(entries: Sequence[Entry], budget: Budget | None) -> str:

@@ -232,7 +232,7 @@ def test_a_distance_that_takes_most_of_delta_still_leaves_an_epsilon(ledger: Led
         spend(ledger, number, mu=mu, distance=2e-7)
     epsilon, mu = ledger.spent("hips").epsilon, compose([0.3, 0.01, 0.3, 0.01])
     assert epsilon is not None
-    assert 5e-6 < distance_delta(epsilon, 8e-7)
+    assert distance_delta(epsilon, 8e-7) > 5e-6
     assert delta_of(epsilon, mu) + distance_delta(epsilon, 8e-7) <= 1e-5
     assert delta_of(0.999 * epsilon, mu) + distance_delta(0.999 * epsilon, 8e-7) > 1e-5
 

@@ -229,7 +229,7 @@ def test_rows_that_were_changed_are_noticed(path: Path) -> None:
     rows.unlink()
     with pytest.raises(LedgerRefusal, match=r"rows.*restore"):
         spend(Ledger.open(path), 2, mu=0.1, rows=ROWS)
-    rows.write_bytes(whole + b"of a crash")
+    rows.write_bytes(whole + b"left by a crash" * 9)
     spend(Ledger.open(path), 2, mu=0.1, rows=[*ROWS, b"12345678"])
     assert len(rows.read_bytes()) == len(whole) + 16
     spend(Ledger.open(path), 3, mu=0.1, rows=ROWS)

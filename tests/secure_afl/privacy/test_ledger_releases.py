@@ -158,7 +158,9 @@ def test_sessions_that_are_not_known_are_refused(ledger: Ledger) -> None:
         ledger.released(b"s\2")
 
 
-@pytest.mark.parametrize("changes", [{"party": bytes(65)}, {"rows": [b"short"]}, {"rows": "word"}])
+@pytest.mark.parametrize(
+    "changes", [{"party": bytes(65)}, {"rows": [b"short"]}, {"rows": bytes(8)}]
+)
 def test_arguments_out_of_range_are_refused(ledger: Ledger, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         spend(ledger, 1, **changes)
