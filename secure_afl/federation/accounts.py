@@ -21,11 +21,11 @@ def unsent(ledger: Ledger | None, session: Session) -> Iterator[None]:
     try:
         yield
     except SecureAflError as error:
-        if ledger is not None and ledger.knows(session.id):
-            try:
+        try:
+            if ledger is not None and ledger.knows(session.id):
                 ledger.void(session.id, f"refused before anything was sent: {error}"[:1000])
-            except LedgerRefusal as problem:
-                log.warning("the session's releases count: %s", problem)
+        except LedgerRefusal as problem:
+            log.warning("the session's releases count: %s", problem)
         raise
 
 
