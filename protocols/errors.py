@@ -105,7 +105,13 @@ class Replayed(MessageRejected):
 
 
 class SessionAborted(ProtocolError):
-    """The session is over without a sum."""
+    """The session is over without a sum.
+
+    Attributes:
+        opened: the party had looked at the sum when it gave up.
+    """
+
+    opened = False
 
 
 class NotStored(MessageRejected):
@@ -132,6 +138,18 @@ class AnotherSet(SessionAborted):
     """A set of clients that is not that of the rounds before, in a run that holds to one set."""
 
 
+class SeatEnded(Refused):
+    """A seat that was given up, and never begins again."""
+
+
+class Busy(Refused):
+    """A seat that another process has."""
+
+
+class NotVoidable(Refused):
+    """A party cannot say that nothing of it opens the session, for something may."""
+
+
 class NoParameters(Refused):
     """No encryption parameters hold the sum with the security and exactness that are promised."""
 
@@ -142,3 +160,5 @@ class UnverifiedSum(SessionAborted):
 
 class InexactDecoding(SessionAborted):
     """A decrypted sum is not made of integers: it is not an honest one."""
+
+    opened = True

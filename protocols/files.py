@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,11 +42,15 @@ def write_durably(path: Path, content: bytes) -> None:
     _flush_folder(path.parent)
 
 
-def create_durably(path: Path, content: bytes) -> None:
+def create_durably(path: Path, content: bytes | Callable[[int], bytes]) -> None:
     """Create a file for its owner alone, whole even after a crash, never over another.
 
     Of several processes that create one path exactly one succeeds. Wants a file system with hard
     links.
+
+    Args:
+        content: the bytes, or what makes them of the file's descriptor: a file that names its own
+            inode.
 
     Raises:
         FileExistsError: the path exists already, whatever it is; it is as it was.
@@ -101,14 +105,14 @@ def remove_partials(folder: Path, older_than: float = STALE_AFTER) -> int:
     return removed
 
 
-def _write_aside(folder: Path, content: bytes) -> Path:
+def _write_aside(folder: Path, content: bytes | Callable[[int], bytes]) -> Path:
     """Write a file under a fresh name, flushed to the disk."""
     # For its owner alone, whatever the umask allows.
     descriptor, name = tempfile.mkstemp(PARTIAL_SUFFIX, PARTIAL_PREFIX, folder)
     partial = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.write(content(file.fileno()) if callable(content) else content)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

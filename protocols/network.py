@@ -174,6 +174,11 @@ class Network:
         return next(iter(sums.values()))
 
     @property
+    def parties(self) -> tuple[Party, ...]:
+        """All parties as they are now, those that vanished among them."""
+        return tuple(self._parties.values())
+
+    @property
     def release(self) -> Release:
         """What the receiver signed about the sum; there is none before `run` has returned."""
         assert self._receiver is not None, "run first"

@@ -26,6 +26,7 @@ from protocols.errors import (
     InvalidVector,
     Malformed,
     MessageRejected,
+    NotVoidable,
     SessionAborted,
     UnexpectedStep,
     UnknownSender,
@@ -34,8 +35,10 @@ from protocols.identity import Enrolment, Member
 from protocols.layout import Decoded, Integers
 from protocols.message import MAX_OVERHEAD_BYTES, TAG_BYTES, Channel, Header, Message
 from protocols.release import Release, release_salt, sign_release
+from protocols.roster import CLIENT
 from protocols.session import Session
 from protocols.spool import MemorySpool, Spool
+from protocols.void import Void, sign_void
 
 _Content = TypeVar("_Content", bound=Wire)
 
@@ -84,9 +87,16 @@ class Fresh(State, frozen=True):
 
 
 class Aborted(State, frozen=True):
-    """The state of a party whose session is over without a sum."""
+    """The state of a party whose session is over without a sum.
+
+    Attributes:
+        reason: why.
+        uploaded, opened: what the party had said before, see `Party`.
+    """
 
     reason: str
+    uploaded: bool = False
+    opened: bool = False
 
 
 class Sum(Wire, frozen=True, eq=False):
@@ -226,6 +236,51 @@ class Party(ABC):
         """Return what others may still need: a restarted party says it again, byte for byte."""
         return self._outbox(self._state)
 
+    def give_back(self) -> list[Message]:
+        """Give the session back, so that a void may be signed: this party says nothing more.
+
+        Raises:
+            NotVoidable: a message of this party that opens the session may exist.
+        """
+        if self.opened:
+            raise NotVoidable(
+                "what this party has said may open the sum", party=self.name, fix="there is none"
+            )
+        if not isinstance(self._state, Aborted):
+            self._state = Aborted("given back", self.uploaded, False)
+        return []
+
+    def void(self) -> Void:
+        """Give the session back, and sign that; a seat makes it durable between the two.
+
+        Raises:
+            NotVoidable: as `give_back`.
+        """
+        self.give_back()
+        return sign_void(self.session, self._enrolment.identity)
+
+    @property
+    def uploaded(self) -> bool:
+        """Whether a message with this party's vector may exist; false at coordinators."""
+        state = self._state
+        return state.uploaded if isinstance(state, Aborted) else self._has_uploaded(state)
+
+    @property
+    def opened(self) -> bool:
+        """Whether a message of this party that helps to open the sum, or the sum, may exist."""
+        state = self._state
+        return state.opened if isinstance(state, Aborted) else self._has_opened(state)
+
+    @property
+    def state(self) -> State:
+        """The state that the party is in; secret."""
+        return self._state
+
+    def go_back(self, state: State) -> None:
+        """Go back to an earlier state: what has happened since could not be written down."""
+        self._state = state
+        self._prepared = None
+
     @property
     def awaits(self) -> str | None:
         """The step whose deadline a driver has to watch for this party, if any."""
@@ -343,7 +398,9 @@ class Party(ABC):
         try:
             self._state = next_state()
         except SessionAborted as error:
-            self._state = Aborted(error.what)
+            self._state = Aborted(
+                error.what, self._has_uploaded(before), error.opened or self._has_opened(before)
+            )
             raise
         if type(self._state) is type(before):
             # A state of the same kind only counts arrivals; its messages have been sent.
@@ -361,6 +418,13 @@ class Party(ABC):
 
     @abstractmethod
     def _begin(self, secret: bytes) -> State: ...
+
+    def _has_uploaded(self, state: State) -> bool:
+        # A party that cannot tell has.
+        return self.role == CLIENT and not isinstance(state, Fresh)
+
+    def _has_opened(self, state: State) -> bool:
+        return not isinstance(state, Fresh)
 
     def _transition(self, state: State, received: Received) -> State:
         raise UnexpectedStep("this party awaits nothing", party=self.name)

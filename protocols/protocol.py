@@ -2,11 +2,11 @@
 
 import secrets
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from protocols.codec import WIRE_VERSION, Wire, encode
+from protocols.codec import WIRE_VERSION, Wire, decode, encode
 from protocols.errors import InvalidSession
 from protocols.identity import NONCE_BYTES, Enrolment, Identity, Member
 from protocols.layout import Layout
@@ -15,6 +15,7 @@ from protocols.registry import Registry
 from protocols.roster import CLIENT, Line, Roster
 from protocols.session import Session, SessionHeader, enrolments_digest
 from protocols.spool import Spool
+from protocols.void import Evidence
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,14 @@ class Protocol(Wire, frozen=True):
         """
         return ()
 
+    def void_lacks(self, session: Session, signed: Collection[str]) -> str:
+        """Say in words whose voids are missing to give a session back; empty if none are.
+
+        By default those of all coordinators: without a message of one of them there is no sum.
+        """
+        names = [member.name for member in session.header.coordinators]
+        return ", ".join(name for name in names if name not in signed)
+
     def client(
         self,
         session: Session,
@@ -185,6 +194,30 @@ def receiver_of(protocol: Protocol, session: Session) -> Line:
     if len(names) != 1:
         raise InvalidSession(f"{len(names)} parties in role '{protocol.receiver_role}', wanted 1")
     return session.line(names[0])
+
+
+def check_given_back(data: bytes, pinned: Roster | None) -> bytes:
+    """Check evidence that a session was given back; returns the session's id, 32 bytes.
+
+    Args:
+        data: `Evidence`, canonically encoded.
+        pinned: the roster whose parties are believed; None, for simulations, believes the
+            evidence's own.
+
+    Raises:
+        Malformed, InvalidSession, BadSignature, UnknownSender: no evidence of parties that are
+            pinned; or too few of them have given the session back, naming who is missing.
+    """
+    evidence = decode(data, Evidence)
+    session = Session.read(evidence.header, pinned, thin=evidence.roster)
+    protocol = decode(session.parameters, PROTOCOLS[session.protocol])
+    protocol.check(session)
+    if lacks := protocol.void_lacks(session, evidence.voids.parties(session)):
+        raise InvalidSession(
+            f"the session is not given back: {lacks} missing",
+            fix="ask them for their voids; who has the sum, or helped to open it, signs none",
+        )
+    return session.id
 
 
 def new_nonce() -> bytes:

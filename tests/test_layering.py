@@ -16,6 +16,7 @@ ROOMS = (
     "protocols",
     "protocols.primitives",
     "protocols.schemes",
+    "protocols.seats",
     "protocols.__init__",
     "secure_afl",
     "secure_afl.data",

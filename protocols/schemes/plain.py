@@ -65,6 +65,9 @@ class PlainClient(Party):
         fingerprint = self._fingerprint_vector(secret)
         return Uploading(secret, fingerprint, self._open_channel(server, secret))
 
+    def _has_opened(self, state: State) -> bool:
+        return self._has_uploaded(state)
+
     def _outbox(self, state: State) -> list[Message]:
         if not isinstance(state, Uploading):
             return []
@@ -82,6 +85,9 @@ class PlainServer(Party):
     role = SERVER
     states = Fresh | Collecting | Finished | Aborted
     steps: ClassVar[dict[str, Step]] = {UPLOAD: Step((CLIENT,), ClearVector, vector_bytes)}
+
+    def _has_opened(self, state: State) -> bool:
+        return isinstance(state, Finished)
 
     def _begin(self, secret: bytes) -> Collecting:
         return Collecting(bytes(self.session.layout.packed_bytes), ())

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from protocols.errors import ProtocolError
 from secure_afl.errors import ConfigError, LedgerRefusal
 
 if TYPE_CHECKING:
@@ -120,9 +121,7 @@ def void(
     ],
     evidence: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="What shows that the session failed; its digest is kept."
-        ),
+        typer.Option(metavar="FILE", help="The parties' voids, which show that no sum came out."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Give it back without evidence, on your own word.")
@@ -132,7 +131,10 @@ def void(
 ) -> None:
     """Give a session back that failed: it costs nothing, and the run may have its round again.
 
-    secure-afl ledger void ledger.json 3f9a01c2 --force
+    With --evidence, the voids that its parties signed, and --keys, the folder of their roster.
+    Without, --force is your own word.
+
+      secure-afl ledger void ledger.json 3f9a01c2 --evidence voids.bin --keys keys
     """
     from secure_afl.privacy.ledger import Ledger
 
@@ -140,12 +142,10 @@ def void(
     found = _session(book, session)
     proof = _read_evidence(evidence)
     if not force:
-        raise LedgerRefusal(
-            "no evidence that the session failed; if you know it, --force"
-            if evidence is None
-            else f"this version cannot check {evidence}, so it is no evidence that the session "
-            "failed; if you know it, --force"
-        )
+        _check_evidence(proof, found, keys)
+        book.void(bytes.fromhex(found), "given back by its parties", proof)
+        typer.echo("Given back by its parties.")
+        return
     typer.echo(
         f"Session {found}\n"
         "If its sum did come out after all, whoever has it will have two: an exact second one "
@@ -188,6 +188,24 @@ def _session(book: "Ledger", given: str) -> str:
             f"{_SHOWN} characters of one: secure-afl ledger show --json lists them"
         )
     return found[0]
+
+
+def _check_evidence(proof: bytes, session: str, keys: Path | None) -> None:
+    """Raise LedgerRefusal unless parties that are pinned have given this session back."""
+    from protocols.protocol import check_given_back
+    from secure_afl.federation.keys import load_roster
+
+    if not proof or keys is None:
+        raise LedgerRefusal(
+            "no evidence that the session failed: pass --evidence with its parties' voids and "
+            "--keys with their roster; or, if you know it, --force"
+        )
+    try:
+        given_back = check_given_back(proof, load_roster(keys)).hex()
+    except ProtocolError as error:
+        raise LedgerRefusal(f"that is no evidence that the session failed: {error}") from None
+    if given_back != session:
+        raise LedgerRefusal(f"the evidence is about session {given_back[:16]}, not this one")
 
 
 def _read_evidence(file: Path | None) -> bytes:

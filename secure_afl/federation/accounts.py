@@ -6,9 +6,13 @@ written, and what is not noted counts.
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from protocols.errors import NotVoidable, SessionAborted
+from protocols.network import Network
+from protocols.protocol import Protocol
 from protocols.session import Session
+from protocols.void import Voids
 from secure_afl.errors import LedgerRefusal, SecureAflError
 from secure_afl.privacy.ledger import Ledger
 
@@ -24,6 +28,31 @@ def unsent(ledger: Ledger | None, session: Session) -> Iterator[None]:
         try:
             if ledger is not None and ledger.knows(session.id):
                 ledger.void(session.id, f"refused before anything was sent: {error}"[:1000])
+        except LedgerRefusal as problem:
+            log.warning("the session's releases count: %s", problem)
+        raise
+
+
+@contextmanager
+def given_back(ledger: Ledger | None, protocol: Protocol, network: Network) -> Iterator[None]:
+    """Give a session back that ends without a sum, if enough of its parties can sign for that."""
+    try:
+        yield
+    except SessionAborted as error:
+        session = network.parties[0].session
+        signed = []
+        for party in network.parties:
+            with suppress(NotVoidable):
+                signed.append(party.void())
+        if ledger is None or not signed:
+            raise
+        voids = Voids.of(signed)
+        lacks = protocol.void_lacks(session, voids.parties(session))
+        if lacks:
+            log.warning("the session counts as a release: no void of %s", lacks)
+            raise
+        try:
+            ledger.void(session.id, f"no sum came out: {error}"[:1000], voids.digest)
         except LedgerRefusal as problem:
             log.warning("the session's releases count: %s", problem)
         raise

@@ -15,7 +15,7 @@ from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
 from secure_afl.data.dataset import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.accounts import note_released, unsent
+from secure_afl.federation.accounts import given_back, note_released, unsent
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
 from secure_afl.federation.report import Accuracy
@@ -284,7 +284,8 @@ class Federation:
             with unsent(self.ledger, session):
                 parties = self._parties(session, enrolments, server.opening, coordinators, members)
             network = Network(parties, plan, record=record)
-            rounds.append(self._round(session, server.public, network, members))
+            with given_back(self.ledger, self.terms.protocol, network):
+                rounds.append(self._round(session, server.public, network, members))
             log.info("round %d: %r", len(rounds), rounds[-1].released)
             begin = time.perf_counter()
             server.absorb(session, rounds[-1].released, network.release, network.release_salt)

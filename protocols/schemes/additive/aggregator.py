@@ -165,6 +165,10 @@ class Aggregator(Party):
             return tuple(upload.client for upload in self._state.agreed)
         return super().agreed
 
+    def _has_opened(self, state: State) -> bool:
+        # The partial sum leaves when all have signed.
+        return isinstance(state, Finished if self._collects else Releasing)
+
     def _begin(self, secret: bytes) -> Collecting:
         return Collecting(tuple(self._open_channel(name, secret) for name in self._others))
 

@@ -27,6 +27,9 @@ class AdditiveClient(Party):
         channels = tuple(self._open_channel(name, secret) for name in receivers)
         return Uploading(secret, fingerprint, channels)
 
+    def _has_opened(self, state: State) -> bool:
+        return self._has_uploaded(state)
+
     def _outbox(self, state: State) -> list[Message]:
         if not isinstance(state, Uploading):
             return []

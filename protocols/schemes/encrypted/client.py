@@ -76,6 +76,12 @@ class EncryptingClient(EncryptedParty):
             state.secret, state.fingerprint, state.server, state.key_holder, public_key
         )
 
+    def _has_uploaded(self, state: State) -> bool:
+        return isinstance(state, Uploading)
+
+    def _has_opened(self, state: State) -> bool:
+        return self._has_uploaded(state)
+
     def _outbox(self, state: State) -> list[Message]:
         if not isinstance(state, Uploading):
             return []

@@ -84,6 +84,9 @@ class Server(EncryptedParty):
             return tuple(upload.client for upload in self._state.agreed)
         return None
 
+    def _has_opened(self, state: State) -> bool:
+        return isinstance(state, Adding)
+
     def _outbox(self, state: State) -> list[Message]:
         if not isinstance(state, Adding):
             return []

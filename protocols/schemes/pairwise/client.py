@@ -164,6 +164,13 @@ class PairwiseClient(Party):
             return self.session.names(self._state.survivors)
         return None
 
+    def _has_uploaded(self, state: State) -> bool:
+        return isinstance(state, Uploaded | Signed | Unmasked)
+
+    def _has_opened(self, state: State) -> bool:
+        # Who has signed one set of survivors helps to open it, and no other.
+        return isinstance(state, Signed | Unmasked)
+
     def _outbox(self, state: State) -> list[Message]:
         match state:
             case Advertised():

@@ -13,7 +13,7 @@ Masks agreed by X25519 can be recorded by the server now and opened by a later q
 Everybody else sees the links only, which are sealed by a hybrid with ML-KEM.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 import msgspec
@@ -110,6 +110,20 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
             f"With {clients} clients not one may work with the server, which could subtract its "
             "vector from the sum.",
         )
+
+    def void_lacks(self, session: Session, signed: Collection[str]) -> str:
+        """Say how many clients' voids are missing, that no quorum can sign any survivors.
+
+        Of n clients so many must have signed none that with all corrupt ones the others are fewer
+        than a quorum. The server's own word counts only where it is trusted not to lie.
+        """
+        parameters = parameters_of(session)
+        servers = set(session.of_role(SERVER))
+        if self.server_trust == "curious" and servers <= set(signed):
+            return ""
+        wanted = parameters.clients + parameters.corrupt - parameters.quorum + 1
+        have = len(set(signed) & set(session.clients))
+        return "" if have >= wanted else f"{wanted - have} more of {wanted} clients"
 
     def check(self, session: Session) -> None:
         """Check the session, and that its terms are ones that the parameters bear.

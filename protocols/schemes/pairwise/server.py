@@ -200,6 +200,9 @@ class PairwiseServer(Party):
                 return self._release(state)
         raise AssertionError("a deadline in a state that awaits nothing")
 
+    def _has_opened(self, state: State) -> bool:
+        return isinstance(state, Finished)
+
     def _outbox(self, state: State) -> list[Message]:
         match state:
             case CollectingShares():

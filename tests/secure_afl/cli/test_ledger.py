@@ -5,11 +5,14 @@ import json
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from secure_afl.federation.rosters import Edition, RosterFile
 from secure_afl.privacy.accounting import noise_multiplier
 from secure_afl.privacy.ledger import Budget, Ledger
 from tests.kit.commands import Command
+from tests.protocols.test_void import WORLD, evidence, voids_of
 from tests.secure_afl.privacy.test_ledger_files import OLD
 
 BUDGET = Budget(2.0, 1e-5, "example", "add-remove")
@@ -161,12 +164,42 @@ def test_it_is_not_raised_otherwise(
 def test_a_session_is_not_given_back_without_evidence(command: Command, file: Path) -> None:
     before = file.read_bytes()
     said = command.badly("ledger", "void", file, session(1))
-    assert "no evidence that the session failed; if you know it, --force" in said
-    # Until something checks it, a file is no evidence.
+    assert "no evidence that the session failed" in said
+    assert "if you know it, --force" in said
+    # A file by itself is no evidence.
     said = command.badly("ledger", "void", file, session(1), "--evidence", file)
-    assert "cannot check" in said
-    assert "--force" in said
+    assert "--keys" in said
     assert file.read_bytes() == before
+
+
+def test_a_session_is_given_back_by_its_parties_voids(command: Command, tmp_path: Path) -> None:
+    keys, ledger, proof = tmp_path / "keys", tmp_path / "ledger.json", tmp_path / "voids"
+    keys.mkdir()
+    roster = WORLD.session.roster
+    (keys / "roster.json").write_bytes(msgspec.json.encode(RosterFile.of(Edition(roster))))
+    book = Ledger.open(ledger, None, anchor=keys, new=True)
+    for id_, run in ((WORLD.session.id, b"one"), (b"other session", b"two")):
+        book.authorise(
+            "hips",
+            run=run,
+            session=id_,
+            rounds=1,
+            mu=1.0,
+            distance=0.0,
+            unit="example",
+            neighbours="add-remove",
+            mechanism="discrete Gaussian",
+        )
+    own = WORLD.session.id.hex()
+    call = ("ledger", "void", ledger, own, "--evidence", proof, "--keys", keys)
+    proof.write_bytes(evidence(WORLD, voids_of(WORLD, ("collector",))))
+    assert "not given back: aggregator_1 missing" in command.badly(*call)
+    proof.write_bytes(evidence(WORLD, voids_of(WORLD, ("collector", "aggregator_1"))))
+    elsewhere = ("ledger", "void", ledger, b"other session".hex(), *call[4:])
+    assert "not this one" in command.badly(*elsewhere)
+    assert Ledger.open(ledger, None, anchor=keys).spent("hips").releases == 2
+    assert "Given back by its parties" in command.well(*call).out
+    assert Ledger.open(ledger, None, anchor=keys).spent("hips").releases == 1
 
 
 def test_a_session_is_given_back_by_force(command: Command, file: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from protocols import Additive, Pairwise, Plain
 from protocols.errors import BelowThreshold, InvalidSession, SessionAborted
-from protocols.network import FaultPlan, Network
+from protocols.network import Fault, FaultPlan, Network
 from protocols.protocol import Protocol
 from protocols.schemes.encrypted.protocol import Bfv, Ckks
 from secure_afl.analytic.quantise import Quantiser
@@ -371,3 +371,38 @@ def test_a_restarted_client_adds_the_same_noise_again() -> None:
     assert np.array_equal(members["c0"].added_noise, before)
     vectors = [member.vector + member.added_noise for member in members.values()]
     assert np.array_equal(released.total, np.sum(vectors, axis=0))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "gone"),
+    [
+        (Additive(), {"aggregator_1": "verified"}),
+        (Additive(), {"collector": "verified"}),
+        (Plain(), {"c0": "upload", "c1": "upload", "c2": "upload"}),
+        (Ckks(), {"key_holder": "key"}),
+        (Pairwise(dropout_fraction=0.2), {"c0": "advertise", "c1": "advertise", "c2": "share"}),
+    ],
+    ids=str,
+)
+def test_a_session_without_a_sum_is_given_back(
+    protocol: Protocol, gone: dict[str, str], tmp_path: Path
+) -> None:
+    """One vanished aggregator once used up everybody's exact release for good."""
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
+    federation = Federation(AFL(), protocol, ledger=ledger)
+    with pytest.raises(SessionAborted):
+        federation.run(CLIENTS, plan=FaultPlan(vanish=gone))
+    assert [ledger.spent(data.name).releases for data in CLIENTS] == [0] * 5
+    assert Federation(AFL(), protocol, ledger=ledger).run(CLIENTS).report.exact
+    with pytest.raises(LedgerRefusal):
+        Federation(AFL(), protocol, ledger=ledger).run(CLIENTS)
+
+
+def test_a_session_whose_partial_sums_are_out_is_not_given_back(tmp_path: Path) -> None:
+    """The collector lost them; another that works with it may have them."""
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
+    plan = FaultPlan(faults=(Fault("lose", step="partial"),))
+    with pytest.raises(SessionAborted):
+        Federation(AFL(), Additive(), ledger=ledger).run(CLIENTS, plan=plan)
+    with pytest.raises(LedgerRefusal, match="another run had an exact release"):
+        Federation(AFL(), Additive(), ledger=ledger).run(CLIENTS)

@@ -1,0 +1,501 @@
+"""A seat: one party of one session, in one folder, which starts once.
+
+What a party needs to begin, its enrolment and its entropy, is on the disk before anybody hears of
+it; what it was told is in the journal before it answers. Parties draw nothing afterwards, so that
+starting again is hearing the journal again: the same bytes, and never others.
+
+Files in the folder: `key` (under which all else is sealed), `enrolment`, `journal`, `bound` (that a
+journal was there), `vector`, `lock`, and in the end `ended` alone.
+"""
+
+import os
+import secrets
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+
+from protocols.codec import Secret, Wire, decode, encode
+from protocols.errors import (
+    BadSavedState,
+    Busy,
+    InvalidSession,
+    Malformed,
+    MessageRejected,
+    NotStored,
+    SeatEnded,
+    SessionAborted,
+    UnknownSender,
+)
+from protocols.files import create_durably, remove_partials
+from protocols.identity import Enrolment, Identity, Member
+from protocols.layout import Integers
+from protocols.message import Message, check_signed
+from protocols.party import ENTROPY_BYTES, Party, State, Sum, Vector
+from protocols.protocol import Protocol
+from protocols.release import Release
+from protocols.roster import CLIENT
+from protocols.seats.journal import Journal, Place
+from protocols.seats.media import check_local
+from protocols.seats.vault import Vault, new_key
+from protocols.session import Session
+from protocols.void import Void
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class Bound(Wire, frozen=True):
+    """The journal's first content: the session that the seat is bound to, whole."""
+
+    header: bytes
+    roster: bytes
+    members: tuple[Member, ...] | None
+
+
+class Event(Wire, frozen=True):
+    """One thing that happened to a seat.
+
+    Attributes:
+        kind: the party has begun, a message came, a deadline passed, the session is given back.
+        data: its first state; the message; the step; nothing.
+    """
+
+    kind: Literal["begun", "message", "deadline", "void"]
+    data: bytes
+
+
+class Enrolled(Secret, frozen=True):
+    """What is stored before the answer to hello."""
+
+    enrolment: bytes
+    entropy: bytes
+
+
+class StoredVector(Secret, frozen=True):
+    """A client's vector, as it was first computed."""
+
+    vector: Integers
+
+
+class Seat:
+    """One party of one session, in a folder that one process has at a time.
+
+    Use `hello` to take a new seat and `open` for one that is there; either holds the folder's lock
+    until `close`.
+    """
+
+    def __init__(self, folder: Path, lock: int, vault: Vault) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._vault = vault
+        self._journal: Journal | None = None
+        self._party: Party | None = None
+        self._spooled: JournalSpool | None = None
+        self._said: dict[tuple[str, str], bytes] = {}
+        saved = decode(vault.open("enrolment", _read(folder / "enrolment")), Enrolled)
+        self._enrolment = Enrolment.load(saved.enrolment)
+        self._entropy = saved.entropy
+
+    @classmethod
+    def hello(
+        cls, folder: Path, identity: Identity, role: str, nonce: bytes, bound: int = 0
+    ) -> "Seat":
+        """Enrol in the session that will be formed under `nonce`; one nonce, one answer.
+
+        Enrolment and entropy are on the disk before this returns.
+
+        Raises:
+            SeatEnded: the seat was given up.
+            Busy: another process has it.
+            BadSavedState: what is there is damaged, or another party's.
+            NotStored: it cannot be written, or lies on a network's file system.
+        """
+        check_local(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        lock = _locked(folder)
+        try:
+            _check_not_ended(folder)
+            if not (folder / "enrolment").exists():
+                if not (folder / "key").exists():
+                    _create(folder / "key", new_key())
+                vault = Vault.load(folder / "key")
+                enrolment = identity.enrol(role, nonce, bound)
+                enrolled = Enrolled(enrolment.save(), secrets.token_bytes(ENTROPY_BYTES))
+                _create(folder / "enrolment", vault.seal("enrolment", encode(enrolled)))
+            seat = cls(folder, lock, Vault.load(folder / "key"))
+        except BaseException:
+            os.close(lock)
+            raise
+        wanted = identity.name, identity.verify_key, role, bound
+        member = seat.member
+        if wanted != (member.name, member.verify_key, member.role, member.bound):
+            seat.close()
+            raise BadSavedState("the seat of this nonce is another party's, or has another bound")
+        return seat
+
+    @classmethod
+    def open(cls, folder: Path) -> "Seat":
+        """Open a seat that is there.
+
+        Raises:
+            SeatEnded, Busy, BadSavedState: as `hello`.
+        """
+        if not folder.is_dir():
+            raise BadSavedState("there is no such seat", fix="say hello first")
+        lock = _locked(folder)
+        try:
+            _check_not_ended(folder)
+            return cls(folder, lock, Vault.load(folder / "key"))
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @property
+    def name(self) -> str:
+        """Name of the party."""
+        return self.member.name
+
+    @property
+    def member(self) -> Member:
+        """The enrolment's public part: the answer to hello."""
+        return self._enrolment.member
+
+    @property
+    def party(self) -> Party:
+        """The party, once the seat has joined.
+
+        Raises:
+            InvalidSession: it has not.
+        """
+        if self._party is None:
+            raise InvalidSession("this seat has joined no session", party=self.name)
+        return self._party
+
+    @property
+    def awaits(self) -> str | None:
+        """The step whose deadline has to be watched for this party, if any."""
+        return self.party.awaits
+
+    @property
+    def result(self) -> Sum | None:
+        """The sum, at a party that receives it and once it is there."""
+        return self.party.result
+
+    @property
+    def release(self) -> Release | None:
+        """What this party signs about the sum, at the receiver and once it is there."""
+        return self.party.release
+
+    def join(
+        self, session: Session, protocol: Protocol, vector: Vector | None = None
+    ) -> list[Message]:
+        """Join the session, or go on with it; returns what others may still need.
+
+        The first join binds the seat: it joins no other session, ever.
+
+        Args:
+            vector: a client's; called once in the seat's life, for it is stored.
+
+        Raises:
+            InvalidSession: the seat is bound to another session, or the session is none for it.
+            BadSavedState: the journal is gone, damaged or a copy; the seat has ended.
+            NotStored: the journal cannot be written.
+            SessionAborted: the session is over for this party.
+        """
+        party = self._made(session, protocol, vector)
+        path = self.folder / "journal"
+        if not path.exists():
+            if (self.folder / "bound").exists():
+                raise self._end_because("its journal is gone")
+            content = Bound(encode(session.header), session.thin, session.members)
+            with suppress(FileExistsError):
+                Journal.create(path, self._vault, encode(content))
+        try:
+            self._journal, records = Journal.open(path, self._vault)
+            first = decode(self._journal.birth.content, Bound)
+        except (BadSavedState, Malformed) as error:
+            raise self._end_because(error.what) from None
+        if first.header != encode(session.header):
+            raise InvalidSession(
+                "this seat is bound to another session", party=self.name, fix="enrol anew"
+            )
+        if not (self.folder / "bound").exists():
+            _create(self.folder / "bound", session.id)
+        self._party = party
+        if not records:
+            # The channels that a party opens are sealed at random; everybody uses the first ones.
+            party.start()
+            self._journal.append(encode(Event("begun", party.save())))
+            return self._says(party.pending())
+        for place, record in records:
+            self._hear_again(place, decode(record, Event))
+        return party.pending()
+
+    def deliver(self, data: bytes) -> list[Message]:
+        """Take a message; what is returned may be said, for the message is on the disk.
+
+        Raises:
+            MessageRejected: it is refused, or cannot be stored; the seat is as it was.
+            SessionAborted: the session is over for this party.
+        """
+        return self._happen(Event("message", data), lambda: self.party.take(data))
+
+    def deadline(self, step: str) -> list[Message]:
+        """Stop waiting for `step`; a party that does not await it ignores the deadline.
+
+        Raises:
+            NotStored: it cannot be stored; the seat is as it was.
+            SessionAborted: what has arrived is not enough.
+        """
+        if self.awaits != step:
+            return []
+        return self._happen(Event("deadline", step.encode()), lambda: self.party.deadline(step))
+
+    def pending(self) -> list[Message]:
+        """Return what others may still need from this party."""
+        return self.party.pending()
+
+    def confront(self, data: bytes) -> None:
+        """Show the seat a message that others have from it; one that it never said ends it.
+
+        The message bears this party's own signature: a seat that does not know of it has lost part
+        of its journal, as one that was restored from a copy has.
+
+        Raises:
+            MessageRejected: no message of this party in this session.
+            BadSavedState: it was never said; the seat has ended.
+        """
+        message = decode(data, Message, party=self.name)
+        header = message.read_header(self.name)
+        if (header.session, header.sender) != (self.party.session.id, self.name):
+            raise UnknownSender("no message of this party in this session", party=self.name)
+        check_signed(self.party.session, header, message)
+        if self._said.get(message.route) != message.header_bytes:
+            raise self._end_because(f"it never said '{header.step}', which others have from it")
+
+    def void(self) -> Void:
+        """Give the session back: this party says nothing more in it, and signs that.
+
+        Raises:
+            NotVoidable: something of it that opens the session may be out.
+            NotStored: it cannot be written, and is not signed.
+        """
+        self._happen(Event("void", b""), self.party.give_back)
+        return self.party.void()
+
+    def end(self) -> None:
+        """Forget everything: the key is gone, and a mark stays that refuses to begin again."""
+        _end(self.folder, b"")
+        self._party = None
+
+    def close(self) -> None:
+        """Let the folder go; another process may open the seat."""
+        with suppress(OSError):
+            os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _made(self, session: Session, protocol: Protocol, vector: Vector | None) -> Party:
+        """Make the party, with the entropy of hello and what the journal spools."""
+        self._spooled = JournalSpool(self)
+
+        def entropy(length: int) -> bytes:
+            assert length == ENTROPY_BYTES
+            return self._entropy
+
+        if self.member.role == CLIENT:
+            assert vector is not None, "a client needs a vector"
+            return protocol.client(session, self._enrolment, self._once(vector), entropy=entropy)
+        spool = self._spooled
+        return protocol.coordinator(session, self._enrolment, spool=spool, entropy=entropy)
+
+    def _once(self, vector: Vector) -> Vector:
+        """Return the stored vector, and compute it where there is none: the first writer wins."""
+        path = self.folder / "vector"
+
+        def stored(entropy: bytes) -> Integers:
+            if not path.exists():
+                computed = np.ascontiguousarray(vector(entropy))
+                sealed = self._vault.seal("vector", encode(StoredVector(computed)))
+                with suppress(FileExistsError):
+                    _create(path, sealed)
+            return decode(self._vault.open("vector", _read(path)), StoredVector).vector
+
+        return stored
+
+    def _happen(self, event: Event, happen: Callable[[], list[Message]]) -> list[Message]:
+        """Let something happen, and write it down before anybody hears of it."""
+        assert self._journal is not None
+        assert self._spooled is not None
+        before: State = self.party.state
+        aborted: SessionAborted | None = None
+        said: list[Message] = []
+        try:
+            said = happen()
+        except MessageRejected:
+            self._spooled.forget()
+            raise
+        except SessionAborted as error:
+            aborted = error
+        try:
+            place = self._journal.append(encode(event))
+        except NotStored:
+            self.party.go_back(before)
+            self._spooled.forget()
+            raise
+        self._spooled.keep(place)
+        if aborted is not None:
+            raise aborted
+        return self._says(said)
+
+    def _says(self, said: list[Message]) -> list[Message]:
+        """Remember what this party said, on which route."""
+        self._said |= {message.route: message.header_bytes for message in said}
+        return said
+
+    def _hear_again(self, place: Place, event: Event) -> None:
+        assert self._spooled is not None
+        try:
+            if event.kind == "begun":
+                self._says(self.party.restore(event.data).pending())
+            elif event.kind == "message":
+                self._says(self.party.take(event.data))
+            elif event.kind == "deadline":
+                self._says(self.party.deadline(event.data.decode()))
+            else:
+                self.party.give_back()
+        except SessionAborted:
+            pass
+        except (MessageRejected, BadSavedState) as error:
+            raise self._end_because(f"it does not hear its journal again: {error.what}") from None
+        self._spooled.keep(place)
+
+    def _end_because(self, what: str) -> BadSavedState:
+        """End the seat for good; returns the error that says why."""
+        with suppress(NotStored):
+            _end(self.folder, what.encode())
+        self._party = None
+        return BadSavedState(
+            f"this seat has ended: {what}",
+            party=self.name,
+            fix="take part in a new session; never restore a seat from a copy",
+        )
+
+    def __repr__(self) -> str:
+        return f"<Seat of {self.name} in {self.folder.name[:16]}>"
+
+
+class JournalSpool:
+    """A spool that keeps nothing itself: the messages are in the seat's journal already."""
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+        self._fresh: dict[str, bytes] = {}
+        self._places: dict[str, Place] = {}
+
+    def put(self, sender: str, message: bytes) -> None:
+        """Note that the message which is being taken is to be found again."""
+        self._fresh[sender] = message
+
+    def get(self, sender: str) -> bytes:
+        """Return the message of a sender.
+
+        Raises:
+            BadSavedState: there is none, or it is damaged.
+        """
+        if sender in self._fresh:
+            return self._fresh[sender]
+        journal = self._seat._journal
+        if journal is None or sender not in self._places:
+            raise BadSavedState(f"the message of '{sender}' is not in the journal")
+        return decode(journal.read(self._places[sender]), Event).data
+
+    def keep(self, place: Place) -> None:
+        """Remember where the journal has what was put just now."""
+        self._places |= dict.fromkeys(self._fresh, place)
+        self._fresh.clear()
+
+    def forget(self) -> None:
+        """Forget what was put just now: its message was refused, or not stored."""
+        self._fresh.clear()
+
+
+def end_seat(folder: Path) -> None:
+    """End a seat whatever is in its folder, as where a crash left half an enrolment.
+
+    Raises:
+        Busy: another process has it.
+        SeatEnded: it has ended.
+    """
+    lock = _locked(folder)
+    try:
+        _check_not_ended(folder)
+        _end(folder, b"")
+    finally:
+        os.close(lock)
+
+
+def _end(folder: Path, why: bytes) -> None:
+    """Leave the mark that refuses to begin again, and then forget."""
+    with suppress(FileExistsError):
+        _create(folder / "ended", why)
+    _forget(folder)
+
+
+def _locked(folder: Path) -> int:
+    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise Busy(
+                "another process has this seat", fix="wait until it is done, or stop it"
+            ) from None
+    return descriptor
+
+
+def _check_not_ended(folder: Path) -> None:
+    mark = folder / "ended"
+    if mark.exists():
+        with suppress(OSError):
+            _forget(folder)
+        why = mark.read_text(encoding="utf-8", errors="replace")
+        raise SeatEnded(
+            f"this seat has ended{': ' + why if why else ''}", fix="enrol for a new session"
+        )
+
+
+def _forget(folder: Path) -> None:
+    """Delete the key first, and then what nobody can read any more."""
+    for name in ("key", "enrolment", "vector", "journal", "bound"):
+        with suppress(OSError):
+            (folder / name).unlink()
+    with suppress(OSError):
+        remove_partials(folder, older_than=-1)
+
+
+def _create(path: Path, content: bytes) -> None:
+    try:
+        create_durably(path, content)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise NotStored(f"the seat cannot be written: {error.strerror}") from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadSavedState(
+            f"the {path.name} of this seat cannot be read: {error.strerror}"
+        ) from None

@@ -1,0 +1,84 @@
+"""All seats of one party on one machine: a folder each, by the session's nonce."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from protocols.errors import Busy, NotStored, SeatEnded
+from protocols.identity import NONCE_BYTES, Identity
+from protocols.seats.seat import Seat, end_seat
+
+MAX_OPEN = 64
+"""Enrolments that may be outstanding: anybody may ask for one, and each is a folder."""
+
+
+class Seats:
+    """The seats of one identity, in one folder.
+
+    Args:
+        folder: on a local disk; made if need be.
+        identity: whose seats these are.
+        most: how many may be open at once.
+    """
+
+    def __init__(self, folder: Path, identity: Identity, *, most: int = MAX_OPEN) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._identity = identity
+        self._most = most
+
+    def hello(self, role: str, nonce: bytes, bound: int = 0) -> Seat:
+        """Enrol for a nonce, or return what was answered before.
+
+        Raises:
+            NotStored: too many enrolments are outstanding, or the disk is full.
+            SeatEnded, Busy, BadSavedState: as `Seat.hello`.
+        """
+        folder = self._of(nonce)
+        if not folder.exists() and len(self.open_seats()) >= self._most:
+            raise NotStored(
+                f"{self._most} enrolments are outstanding, allowed: ≤ {self._most}",
+                party=self._identity.name,
+                fix="end those that no session came of, or wait for the janitor",
+            )
+        return Seat.hello(folder, self._identity, role, nonce, bound)
+
+    def open(self, nonce: bytes) -> Seat:
+        """Open the seat of a nonce.
+
+        Raises:
+            SeatEnded, Busy, BadSavedState: as `Seat.open`.
+        """
+        return Seat.open(self._of(nonce))
+
+    def open_seats(self) -> list[bytes]:
+        """Return the nonces of all seats that have not ended."""
+        return [
+            bytes.fromhex(folder.name)
+            for folder in sorted(self._folder.iterdir())
+            if len(folder.name) == 2 * NONCE_BYTES and not (folder / "ended").exists()
+        ]
+
+    def sweep(self, older_than: float) -> list[bytes]:
+        """End the seats whose enrolment is older, in seconds, and that joined no session.
+
+        Returns:
+            Their nonces.
+        """
+        ended = []
+        for nonce in self.open_seats():
+            folder = self._of(nonce)
+            enrolment = folder / "enrolment"
+            joined = (folder / "journal").exists() or (folder / "bound").exists()
+            born = (enrolment if enrolment.exists() else folder).stat().st_mtime
+            if joined or time.time() - born < older_than:
+                continue
+            with suppress(Busy, SeatEnded):
+                end_seat(folder)
+                ended.append(nonce)
+        return ended
+
+    def _of(self, nonce: bytes) -> Path:
+        if len(nonce) != NONCE_BYTES:
+            raise NotStored(f"a nonce of {len(nonce)} bytes, wanted {NONCE_BYTES}")
+        return self._folder / nonce.hex()

@@ -1,0 +1,432 @@
+"""A seat starts once, whatever happens to its process or its folder."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocols import Additive, Bfv, Ckks, Identity, Pairwise, Plain, Protocol, form_session
+from protocols.codec import decode, encode
+from protocols.errors import (
+    BadSavedState,
+    BadSignature,
+    Busy,
+    InvalidSession,
+    NotStored,
+    NotVoidable,
+    SeatEnded,
+    UnknownSender,
+)
+from protocols.message import Message
+from protocols.roster import CLIENT
+from protocols.seats.seat import Seat
+from protocols.seats.seats import Seats
+from tests.kit.seats import Act, Table, deliver, in_child, killed_at
+
+EVERY = [
+    Plain(),
+    Additive(),
+    Additive(3),
+    Pairwise(dropout_fraction=0.0),
+    Ckks(),
+    Bfv(),
+]
+every = pytest.mark.parametrize("protocol", EVERY, ids=repr)
+
+
+@every
+def test_parties_that_restart_at_every_event_reach_the_sum(
+    protocol: Protocol, tmp_path: Path
+) -> None:
+    table = Table(protocol, tmp_path)
+    released = table.run()
+    assert np.array_equal(released.total, table.truth)
+    assert set(table.computed.values()) == {1}
+
+
+@pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.0)], ids=repr)
+def test_a_party_killed_at_any_write_goes_on(protocol: Protocol, tmp_path: Path) -> None:
+    kill_at_every_write(protocol, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", [Plain(), Additive(3), Ckks(), Bfv()], ids=repr)
+def test_a_party_of_any_protocol_killed_at_any_write_goes_on(
+    protocol: Protocol, tmp_path: Path
+) -> None:
+    kill_at_every_write(protocol, tmp_path)
+
+
+def kill_at_every_write(protocol: Protocol, folder: Path) -> None:
+    table = Table(protocol, folder)
+    kills = 0
+
+    def before(name: str, act: Act) -> None:
+        nonlocal kills
+
+        def work() -> None:
+            with table.seats[name].open(table.nonce) as seat:
+                act(seat)
+
+        for write in range(1, 20):
+            if not killed_at(write, work):
+                return
+            kills += 1
+
+    table.before = before
+    released = table.run()
+    assert np.array_equal(released.total, table.truth)
+    assert kills > 20
+
+
+def test_hello_killed_at_any_write_answers_once(tmp_path: Path) -> None:
+    identity, nonce = Identity.generate("north"), bytes(32)
+    seats = Seats(tmp_path, identity)
+    for write in range(1, 12):
+        if not killed_at(write, lambda: seats.hello(CLIENT, nonce)):
+            break
+    assert write >= 3
+    with seats.hello(CLIENT, nonce, 0) as seat:
+        first = seat.member
+    with seats.hello(CLIENT, nonce, 0) as seat:
+        assert seat.member == first
+    first.check(nonce)
+
+
+# One session, ever
+
+
+def test_a_seat_that_is_bound_joins_no_other_session(tmp_path: Path) -> None:
+    """Joined twice, a client once gave two sums over different sets (and other noise in each)."""
+    table = Table(Additive(), tmp_path)
+    table.act("client0")
+    members = [member for member in table.session.everybody if member.name != "client3"]
+    other = form_session(Additive(), members, table.nonce, table.session.layout, min_cohort=3)
+    for name in ("client0",):
+        with (
+            table.seats[name].open(table.nonce) as seat,
+            pytest.raises(InvalidSession, match=f"{name}: this seat is bound to another session"),
+        ):
+            table.join(seat, other)
+
+
+def test_an_aggregator_started_twice_opens_no_second_set(tmp_path: Path) -> None:
+    """From one enrolment it once agreed on two sets, whose difference is one client."""
+    table = Table(Additive(), tmp_path)
+    table.run()
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "aggregator_1", copy)
+    again = Seats(copy, table.identities["aggregator_1"])
+    with again.open(table.nonce) as seat, pytest.raises(BadSavedState, match="was copied"):
+        table.join(seat)
+    # From what hello stored alone, as by a process that believes it is the first.
+    folder = tmp_path / "aggregator_1" / table.nonce.hex()
+    (folder / "journal").unlink()
+    with (
+        table.seats["aggregator_1"].open(table.nonce) as seat,
+        pytest.raises(BadSavedState, match="its journal is gone"),
+    ):
+        table.join(seat)
+    with pytest.raises(SeatEnded, match="its journal is gone"):
+        table.seats["aggregator_1"].open(table.nonce)
+    with pytest.raises(SeatEnded):
+        table.seats["aggregator_1"].hello("aggregator", table.nonce)
+
+
+def test_two_processes_at_once_are_told_apart(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    with table.seats["client0"].open(table.nonce):
+        with pytest.raises(Busy, match="another process"):
+            table.seats["client0"].open(table.nonce)
+
+        def elsewhere() -> None:
+            with pytest.raises(Busy):
+                table.seats["client0"].open(table.nonce)
+
+        assert in_child(elsewhere) == 0
+    table.act("client0")
+
+
+def test_a_vector_is_computed_once_though_the_rows_have_changed(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    (first,) = table.act("client0")
+    table.vectors["client0"] = table.vectors["client0"] + 1
+    (again,) = table.act("client0")
+    assert again == first
+    assert table.computed["client0"] == 1
+
+
+# What is damaged does not go on
+
+
+def test_a_torn_last_record_is_dropped_and_any_other_damage_ends_the_seat(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    uploads = {name: table.act(name)[0] for name in table.vectors}
+    table.act("server")
+    for name in ("client0", "client1"):
+        table.act("server", lambda seat, data=uploads[name]: deliver(seat, data))  # type: ignore[misc]
+    journal = tmp_path / "server" / table.nonce.hex() / "journal"
+    whole = journal.read_bytes()
+    with journal.open("r+b") as file:  # in place, as a power cut would
+        file.truncate(len(whole) - 7)
+    with table.seats["server"].open(table.nonce) as seat:
+        table.join(seat)
+        seat.deliver(uploads["client1"])  # once more: it was never answered
+    with journal.open("r+b") as file:
+        file.seek(len(whole) // 2)
+        byte = file.read(1)
+        file.seek(len(whole) // 2)
+        file.write(bytes([byte[0] ^ 1]))
+    with (
+        table.seats["server"].open(table.nonce) as seat,
+        pytest.raises(BadSavedState, match="has ended: the journal of this seat is damaged"),
+    ):
+        table.join(seat)
+    with pytest.raises(SeatEnded):
+        table.seats["server"].open(table.nonce)
+
+
+@pytest.mark.parametrize("name", ["enrolment", "key", "vector"])
+def test_other_files_that_are_damaged_are_refused(name: str, tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    table.act("client0")
+    path = tmp_path / "client0" / table.nonce.hex() / name
+    path.chmod(0o600)
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    with pytest.raises(BadSavedState, match="damaged"):
+        table.act("client0")
+
+
+def test_records_in_another_order_or_taken_out_end_the_seat(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    journal = tmp_path / "server" / table.nonce.hex() / "journal"
+    table.act("server")
+    edges = [journal.stat().st_size]
+    for name in table.vectors:
+        (data,) = table.act(name)
+        table.act("server", lambda seat, data=data: deliver(seat, data))  # type: ignore[misc]
+        edges.append(journal.stat().st_size)
+    whole = journal.read_bytes()
+    a, b, c = (whole[edges[i] : edges[i + 1]] for i in range(3))
+    for bent in (b + a, c, a + c, a + a):
+        with journal.open("r+b") as file:
+            file.write(whole[: edges[0]] + bent)
+            file.truncate()
+        copy = tmp_path / "kept"
+        shutil.copytree(journal.parent, copy)
+        with table.seats["server"].open(table.nonce) as seat, pytest.raises(BadSavedState):
+            table.join(seat)
+        for path in copy.iterdir():
+            if path.name != "journal":
+                shutil.copy(path, journal.parent / path.name)
+        (journal.parent / "ended").unlink()
+        shutil.copy(copy / "journal", journal)
+        shutil.rmtree(copy)
+
+
+def test_a_message_that_others_have_and_the_seat_does_not_know_ends_it(tmp_path: Path) -> None:
+    """The journal was put back to an earlier state, in place, where no copy shows."""
+    table = Table(Additive(), tmp_path)
+    journal = tmp_path / "aggregator_1" / table.nonce.hex() / "journal"
+    table.act("aggregator_1")
+    early = journal.read_bytes()
+    table.run()
+    said = table.said["aggregator_1"]["collector", "verified"]
+    theirs = table.said["collector"]["aggregator_1", "verified"]
+    with table.seats["aggregator_1"].open(table.nonce) as seat:
+        table.join(seat)
+        seat.confront(said)
+        with pytest.raises(UnknownSender):
+            seat.confront(theirs)
+    with journal.open("r+b") as file:
+        file.write(early)
+        file.truncate()
+    with table.seats["aggregator_1"].open(table.nonce) as seat:
+        table.join(seat)
+        bent = decode(said, Message)
+        with pytest.raises(BadSignature):
+            seat.confront(encode(Message(bent.header_bytes, bytes(64), bent.body)))
+        with pytest.raises(BadSavedState, match="never said 'verified', which others have"):
+            seat.confront(said)
+    with pytest.raises(SeatEnded):
+        table.seats["aggregator_1"].open(table.nonce)
+
+
+# Forgetting
+
+
+def test_an_ended_seat_has_nothing_left_to_read(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    table.act("client0")
+    folder = tmp_path / "client0" / table.nonce.hex()
+    with table.seats["client0"].open(table.nonce) as seat:
+        seat.end()
+    assert {path.name for path in folder.iterdir()} == {"ended", "lock"}
+    with pytest.raises(SeatEnded):
+        table.act("client0")
+
+
+def test_nothing_in_the_folder_is_readable_without_the_key(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    table.vectors["client0"] = np.full(5, 0x1122334455, dtype=np.int64) % 49
+    table.act("client0")
+    folder = tmp_path / "client0" / table.nonce.hex()
+    needle = encode(table.vectors["client0"])[-40:]
+    secret = table.identities["client0"].save()[-32:]
+    for path in folder.iterdir():
+        assert needle not in path.read_bytes()
+        assert secret not in path.read_bytes()
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_outstanding_enrolments_are_capped_and_swept(tmp_path: Path) -> None:
+    seats = Seats(tmp_path, Identity.generate("north"), most=3)
+    nonces = [bytes([i]) * 32 for i in range(5)]
+    for nonce in nonces[:3]:
+        seats.hello(CLIENT, nonce).close()
+    with pytest.raises(NotStored, match="3 enrolments are outstanding"):
+        seats.hello(CLIENT, nonces[3])
+    seats.hello(CLIENT, nonces[0]).close()  # answered before
+    assert seats.sweep(older_than=3600) == []
+    assert sorted(seats.sweep(older_than=-1)) == nonces[:3]
+    seats.hello(CLIENT, nonces[3]).close()
+    with pytest.raises(SeatEnded):
+        seats.hello(CLIENT, nonces[0])
+
+
+def test_a_nonce_has_one_answer_and_one_party(tmp_path: Path) -> None:
+    north = Identity.generate("north")
+    with Seats(tmp_path, north).hello(CLIENT, bytes(32), 7) as seat:
+        assert seat.member.bound == 7
+    for identity, role, bound in (
+        (north, CLIENT, 8),
+        (north, "server", 7),
+        (Identity.generate("north"), CLIENT, 7),
+    ):
+        with pytest.raises(BadSavedState, match="another party's, or has another bound"):
+            Seats(tmp_path, identity).hello(role, bytes(32), bound)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 and not Path("/dev/full").exists(), reason="needs a full disk"
+)
+def test_a_full_disk_leaves_the_seat_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(Plain(), tmp_path)
+    uploads = {name: table.act(name)[0] for name in table.vectors}
+    with table.seats["server"].open(table.nonce) as seat:
+        table.join(seat)
+        seat.deliver(uploads["client0"])
+        with monkeypatch.context() as patch:
+
+            def full(file: int) -> None:
+                raise OSError(28, "No space left on device")
+
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(NotStored, match="No space left"):
+                seat.deliver(uploads["client1"])
+        for name in ("client1", "client2", "client3"):
+            seat.deliver(uploads[name])
+        assert seat.result is not None
+        assert np.array_equal(seat.result.total, table.truth)
+    table.act("server")
+
+
+# Voids
+
+
+def voided(table: Table, names: list[str]) -> str:
+    """What is missing once these parties have signed."""
+    from protocols.void import Voids
+
+    signed = []
+    for name in names:
+        with table.seats[name].open(table.nonce) as seat:
+            table.join(seat)
+            signed.append(seat.void())
+    voids = Voids.of(signed)
+    return table.protocol.void_lacks(table.session, voids.parties(table.session))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "enough"),
+    [
+        (Plain(), ["server"]),
+        (Additive(), ["collector", "aggregator_1"]),
+        (Ckks(), ["server", "key_holder"]),
+        (Pairwise(dropout_fraction=0.0), ["client0", "client1", "client2"]),
+        (Pairwise(dropout_fraction=0.0, server_trust="curious"), ["server"]),
+    ],
+    ids=repr,
+)
+def test_a_session_that_failed_is_given_back_by_enough_of_them(
+    protocol: Protocol, enough: list[str], tmp_path: Path
+) -> None:
+    table = Table(protocol, tmp_path)
+    for name in [*protocol.coordinators(), *table.vectors]:
+        table.act(name)
+    assert voided(table, enough) == ""
+    if len(enough) > 1:
+        assert voided(table, enough[:-1]) != ""
+    # What was given back says nothing more.
+    with table.seats[enough[0]].open(table.nonce) as seat:
+        table.join(seat)
+        assert seat.awaits is None
+
+
+@every
+def test_a_session_whose_sum_came_out_is_never_given_back(
+    protocol: Protocol, tmp_path: Path
+) -> None:
+    table = Table(protocol, tmp_path)
+    table.run()
+    for name in table.roles:
+        with table.seats[name].open(table.nonce) as seat:
+            table.join(seat)
+            opens = seat.party.opened
+            if opens:
+                with pytest.raises(NotVoidable):
+                    seat.void()
+    receiver = table.session.of_role(protocol.receiver_role)[0]
+    with table.seats[receiver].open(table.nonce) as seat:
+        table.join(seat)
+        assert seat.party.opened
+
+
+def test_a_void_comes_before_its_signature_and_outlasts_a_restart(tmp_path: Path) -> None:
+    table = Table(Additive(), tmp_path)
+    uploads = [data for name in table.vectors for data in table.act(name)]
+    table.act("collector")
+
+    def give_back() -> None:
+        with table.seats["collector"].open(table.nonce) as seat:
+            table.join(seat)
+            seat.void()
+
+    killed_at(1, give_back)
+    with table.seats["collector"].open(table.nonce) as seat:
+        table.join(seat)
+        seat.void()
+    for data in uploads:
+        if decode(data, Message).header.recipient == "collector":
+            assert table.act("collector", lambda seat, data=data: deliver(seat, data)) == []  # type: ignore[misc]
+    with table.seats["collector"].open(table.nonce) as seat:
+        table.join(seat)
+        assert seat.void() == seat.void()
+
+
+def test_seats_do_not_lie_on_networks(tmp_path: Path) -> None:
+    from protocols.seats.media import check_local
+
+    line = "36 35 0:32 / {} rw,relatime shared:1 - {} server:/export rw"
+    root = "1 0 8:1 / / rw - ext4 /dev/root rw\n"
+    for kind in ("nfs", "nfs4", "cifs", "fuse.sshfs"):
+        with pytest.raises(NotStored, match=rf"network's file system \({kind}\)"):
+            check_local(tmp_path, root + line.format(tmp_path, kind))
+    check_local(tmp_path, root + line.format(tmp_path, "ext4"))
+    check_local(tmp_path, root + line.format(tmp_path / "below", "nfs"))
+    check_local(tmp_path)
+    assert Seat.__doc__

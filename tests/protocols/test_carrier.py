@@ -1,0 +1,162 @@
+"""Whatever the post does, a session ends with the exact sum or with an error that says why."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocols import Additive, Bfv, Ckks, Pairwise, Plain, Protocol, Sum
+from protocols.carrier import Carrier, Loose, Mail, Patience
+from protocols.codec import encode
+from protocols.errors import Malformed, ProtocolError, SessionAborted
+from protocols.layout import Block, Layout
+from tests.kit.posts import FoulPost, Weather
+from tests.kit.seats import Table
+from tests.kit.worlds import World, make_world
+
+LAYOUT = Layout((Block("values", 4, -40, 40),))
+PATIENCE = Patience(deadline=25, repeat=2, most=8)
+TURNS = 400
+
+
+def world_of(protocol: Protocol) -> World:
+    vectors = [np.full(4, place + 1, dtype=np.int64) for place in range(5)]
+    return make_world(protocol, vectors, LAYOUT, min_cohort=3)
+
+
+def carried(world: World, seed: int, restart: bool = True) -> Sum | list[ProtocolError]:
+    """The sum of a session over a post of this seed, or the errors that it ended with.
+
+    Parties are spread over some machines, and are restored from their saved states now and then.
+    """
+    rng = random.Random(seed)
+    post = FoulPost(Weather.drawn(rng), rng)
+    machines = rng.randrange(1, len(world.names) + 1)
+    parties = {name: world.party(name) for name in world.names}
+    for party in parties.values():
+        party.start()
+
+    def carrier(machine: int) -> Carrier:
+        names = [n for place, n in enumerate(world.names) if place % machines == machine]
+        here = {name: Loose(parties[name]) for name in names}
+        found = Carrier(here, post, lambda: post.turn, PATIENCE)
+        found.begin(world.names)
+        return found
+
+    carriers = [carrier(machine) for machine in range(machines)]
+    for _ in range(TURNS):
+        post.pass_time()
+        if restart and rng.random() < 0.02:
+            name = rng.choice(world.names)
+            parties[name] = parties[name].reload()
+            machine = world.names.index(name) % machines
+            kept = carriers[machine].problems
+            carriers[machine] = carrier(machine)
+            carriers[machine].problems = kept
+        for one in carriers:
+            one.turn()
+            for result in one.results.values():
+                return result
+        if all(parties[name].awaits is None for name in world.protocol.coordinators()):
+            break
+    return [problem.error for one in carriers for problem in one.problems]
+
+
+def check(world: World, seed: int) -> bool:
+    """An exact sum, or a typed end; says which."""
+    ended = carried(world, seed)
+    if isinstance(ended, Sum):
+        assert len(ended.included) >= 3, f"seed {seed}"
+        assert np.array_equal(ended.total, world.truth(ended.included)), f"seed {seed}"
+        assert ended.outside == ()
+        return True
+    assert any(isinstance(error, SessionAborted) for error in ended), f"seed {seed}: {ended}"
+    return False
+
+
+PAIRWISE = Pairwise(dropout_fraction=0.2)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "plans"),
+    [(Plain(), 60), (Additive(), 100), (Additive(3), 60), (PAIRWISE, 60), (Ckks(), 6), (Bfv(), 6)],
+    ids=str,
+)
+def test_a_sum_is_exact_or_ends_by_name_whatever_the_post_does(
+    protocol: Protocol, plans: int
+) -> None:
+    world = world_of(protocol)
+    sums = sum(check(world, seed) for seed in range(plans))
+    assert sums > plans // 3, "most posts are good enough"
+
+
+def test_a_calm_post_carries_everybody() -> None:
+    for protocol in (Plain(), Additive(), PAIRWISE):
+        world = world_of(protocol)
+        post = FoulPost(Weather(), random.Random(0))
+        parties = [world.party(name) for name in world.names]
+        for party in parties:
+            party.start()
+        here = {party.name: Loose(party) for party in parties}
+        carrier = Carrier(here, post, lambda post=post: post.turn, PATIENCE)  # type: ignore[misc]
+        carrier.begin()
+        while not carrier.results:
+            post.pass_time()
+            carrier.turn()
+        (result,) = carrier.results.values()
+        assert result.included == world.session.clients
+        assert carrier.problems == []
+
+
+def test_what_is_no_mail_is_noted_and_harms_nobody() -> None:
+    world = world_of(Plain())
+    post = FoulPost(Weather(), random.Random(0))
+    party = world.party("server")
+    party.start()
+    carrier = Carrier({"server": Loose(party)}, post, lambda: post.turn, PATIENCE)
+    for data in (b"", b"x", encode(Mail("message", "client0", b"no message"))):
+        post.send("server", data)
+    carrier.turn()
+    assert [type(problem.error) for problem in carrier.problems] == [Malformed] * 3
+    assert party.awaits == "upload"
+
+
+def test_repetitions_come_at_growing_intervals() -> None:
+    world = world_of(Plain())
+    post = FoulPost(Weather(lose=1.0), random.Random(0))
+    client = world.party("client0")
+    client.start()
+    sent: list[int] = []
+
+    def send(recipient: str, mail: bytes) -> None:
+        sent.append(post.turn)
+
+    post.send = send  # type: ignore[method-assign]
+    carrier = Carrier({"client0": Loose(client)}, post, lambda: post.turn, PATIENCE)
+    carrier.begin()
+    for _ in range(60):
+        post.pass_time()
+        carrier.turn()
+    gaps = np.diff(sent).tolist()
+    assert gaps[:4] == [2, 4, 8, 8]
+
+
+@pytest.mark.parametrize("protocol", [Additive(), PAIRWISE], ids=str)
+def test_seats_are_carried_too(protocol: Protocol, tmp_path: Path) -> None:
+    table = Table(protocol, tmp_path, clients=5)
+    post = FoulPost(Weather(lose=0.1, repeat=0.1, delay=0.1, slow=4), random.Random(1))
+    seats = {name: table.seats[name].open(table.nonce) for name in table.roles}
+    for seat in seats.values():
+        table.join(seat)
+    carrier = Carrier(seats, post, lambda: post.turn, PATIENCE)
+    carrier.begin(table.roles)
+    for _ in range(TURNS):
+        post.pass_time()
+        carrier.turn()
+        if carrier.results:
+            break
+    (result,) = carrier.results.values()
+    assert np.array_equal(result.total, sum(table.vectors[name] for name in result.included))
+    for seat in seats.values():
+        seat.close()
