@@ -1,17 +1,29 @@
 """Sessions whose parties sit in folders, and are opened afresh for everything that they do."""
 
 import os
+import pickle
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from protocols import Block, Identity, Layout, Protocol, Session, Sum, form_session, new_nonce
+from protocols import (
+    Block,
+    Identity,
+    Layout,
+    Member,
+    Protocol,
+    Session,
+    Sum,
+    form_session,
+    new_nonce,
+)
 from protocols.codec import decode, encode
 from protocols.errors import MessageRejected
 from protocols.layout import Integers
 from protocols.message import Message
+from protocols.protocol import PROTOCOLS
 from protocols.roster import CLIENT
 from protocols.seats.seat import Seat
 from protocols.seats.seats import Seats
@@ -32,6 +44,7 @@ class Table:
 
     def __init__(self, protocol: Protocol, folder: Path, clients: int = 4) -> None:
         self.protocol = protocol
+        self.folder = folder
         roles = {f"client{i}": CLIENT for i in range(clients)} | dict(protocol.coordinators())
         self.identities = {name: Identity.generate(name) for name in roles}
         self.seats = {n: Seats(folder / n, i) for n, i in self.identities.items()}
@@ -49,6 +62,38 @@ class Table:
             with self.seats[name].hello(role, self.nonce) as seat:
                 members.append(seat.member)
         self.session = form_session(protocol, members, self.nonce, LAYOUT, min_cohort=3)
+
+    def save(self) -> bytes:
+        """What another process needs to seat parties of this session."""
+        kept = {
+            "protocol": (self.protocol.name, encode(self.protocol)),
+            "folder": self.folder,
+            "identities": {n: identity.save() for n, identity in self.identities.items()},
+            "roles": self.roles,
+            "nonce": self.nonce,
+            "vectors": self.vectors,
+            "session": (encode(self.session.header), self.session.thin),
+            "members": encode(self.session.members),
+        }
+        return pickle.dumps(kept)
+
+    @classmethod
+    def load(cls, data: bytes) -> "Table":
+        """The table of another process."""
+        kept = pickle.loads(data)
+        table = cls.__new__(cls)
+        name, parameters = kept["protocol"]
+        table.protocol = decode(parameters, PROTOCOLS[name])
+        table.folder, table.roles, table.nonce = kept["folder"], kept["roles"], kept["nonce"]
+        table.identities = {n: Identity.load(i) for n, i in kept["identities"].items()}
+        table.seats = {n: Seats(table.folder / n, i) for n, i in table.identities.items()}
+        table.vectors, table.said = kept["vectors"], {}
+        table.computed = dict.fromkeys(table.vectors, 0)
+        table.before = lambda name, act: None
+        header, thin = kept["session"]
+        members = decode(kept["members"], tuple[Member, ...])
+        table.session = Session.read(header, None, thin=thin, members=members)
+        return table
 
     def view(self, name: str, session: Session | None = None) -> Session:
         """The session as this party reads it."""

@@ -1,0 +1,91 @@
+"""A post that is a folder: shared, synchronised, or carried by hand.
+
+Each party has an inbox in it, a folder of its name, and each piece of mail is a file whose name is
+its hash: to send it again changes only its time, and what has been carried twice is there once.
+Mail is sealed and signed; whoever can write here can delay, delete or repeat it, and no more.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from protocols.errors import NotStored
+from protocols.files import PARTIAL_PREFIX, write_durably
+from protocols.roster import check_name
+
+SUFFIX = ".mail"
+
+
+class FolderPost:
+    """A post in a folder, which may lie on a network.
+
+    A post remembers what it has collected while it lives. One that is made anew collects everything
+    again, which parties do not mind.
+
+    Args:
+        folder: an existing folder.
+        most: bytes of one piece of mail; longer files are left alone.
+
+    Raises:
+        NotStored: there is no such folder.
+    """
+
+    def __init__(self, folder: Path, *, most: int = 2**31) -> None:
+        if not folder.is_dir():
+            raise NotStored(f"{folder} is no folder", fix="make the post's folder first")
+        self._folder = folder
+        self._most = most
+        self._collected: dict[Path, int] = {}
+
+    def send(self, recipient: str, mail: bytes) -> None:
+        """Put mail into a party's inbox, or touch it where it lies already.
+
+        Raises:
+            InvalidSession: no party can have that name.
+            NotStored: it cannot be written.
+        """
+        path = self._inbox(recipient) / (hashlib.sha256(mail).hexdigest() + SUFFIX)
+        try:
+            path.parent.mkdir(exist_ok=True)
+            if path.exists():
+                os.utime(path)
+            else:
+                write_durably(path, mail)
+        except OSError as error:
+            raise NotStored(
+                f"mail for '{recipient}' cannot be put into the post: {error.strerror}",
+                fix="see whether the folder is there, and has room",
+            ) from None
+
+    def collect(self, recipient: str) -> Iterable[bytes]:
+        """Yield mail that has come for a party, or come again, since the last time."""
+        inbox = self._inbox(recipient)
+        with suppress(OSError):  # a folder that is away comes back
+            for path in sorted(inbox.iterdir()):
+                if path.suffix != SUFFIX or path.name.startswith(PARTIAL_PREFIX):
+                    continue
+                mail = self._read(path)
+                if mail is not None:
+                    yield mail
+
+    def _read(self, path: Path) -> bytes | None:
+        """Return a file's content if it is new, whole, and no link to elsewhere."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        except OSError:
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(file.fileno())
+            if self._collected.get(path) == found.st_mtime_ns or found.st_size > self._most:
+                return None
+            mail = file.read()
+        if hashlib.sha256(mail).hexdigest() != path.stem:
+            return None  # still on its way
+        self._collected[path] = found.st_mtime_ns
+        return mail
+
+    def _inbox(self, recipient: str) -> Path:
+        check_name(recipient)
+        return self._folder / recipient
