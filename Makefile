@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Test workers take a core each; BLAS threads on top of them only get in each other's way.
-BENCHMARKS := gram sessions additive pairwise ckks noise federation privacy tune fedavg inversion gradient_prior leakage
+BENCHMARKS := gram sessions seats additive pairwise ckks noise federation privacy tune fedavg inversion gradient_prior leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test slow nightly bench fuzz guards check clean
+.PHONY: demo test slow nightly bench fuzz plans guards check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
@@ -21,7 +21,11 @@ slow: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m slow
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow" --cov --cov-report term:skip-covered
 
-nightly: $(INSTALLED) fuzz slow guards
+nightly: $(INSTALLED) fuzz plans slow guards
+
+# Sessions over posts that lose, repeat, reorder, delay and forget.
+plans: $(INSTALLED)
+	$(BIN)/python -m tests.kit.plans --plans 10000
 
 fuzz: $(INSTALLED)
 	$(BIN)/python -m tests.protocols.fuzz --messages 100000

@@ -16,8 +16,8 @@ from protocols.errors import (
 from protocols.protocol import check_given_back
 from protocols.roster import Roster
 from protocols.void import Evidence, Void, Voids, sign_void
+from tests.kit.plans import LAYOUT
 from tests.kit.worlds import World, make_world, run
-from tests.protocols.test_carrier import LAYOUT
 
 NAMES = ("collector", "aggregator_1")
 
