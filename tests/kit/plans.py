@@ -5,6 +5,7 @@ A session ends with the exact sum or with an error that says why, whatever the p
 
 import argparse
 import random
+import sys
 import time
 
 import numpy as np
@@ -98,7 +99,9 @@ def main() -> None:
         wanted = max(1, int(plans * share))
         sums = sum(check(world, seed) for seed in range(wanted))
         took = time.perf_counter() - begin
-        print(f"{protocol}: {sums} exact sums, {wanted - sums} typed ends, in {took:.0f} s")  # noqa: T201
+        ends = f"{sums} exact sums, {wanted - sums} typed ends"
+        sys.stdout.write(f"{protocol}: {ends}, in {took:.0f} s\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
