@@ -155,7 +155,9 @@ class Party(ABC):
         entropy: Entropy = secrets.token_bytes,
     ) -> None:
         member = enrolment.member
+        self.name = member.name
         self._enrolment = enrolment
+        self._state: State = Fresh()
         if not self._is_in(session, member):
             raise InvalidSession(
                 f"the session's roster has no {self.role} of this name and these keys",
@@ -163,11 +165,9 @@ class Party(ABC):
                 fix="enrol with the session's nonce, in this role, before it is formed",
             )
         self.session = session
-        self.name = member.name
         self._vector = vector
         self._spool = spool if spool is not None else MemorySpool()
         self._entropy = entropy
-        self._state: State = Fresh()
         self._prepared: Integers | None = None
 
     def start(self) -> list[Message]:

@@ -8,6 +8,7 @@ Files in the folder: `key` (under which all else is sealed), `enrolment`, `journ
 journal was there), `vector`, `lock`, and in the end `ended` alone.
 """
 
+import hashlib
 import os
 import secrets
 import sys
@@ -18,7 +19,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from protocols.codec import Secret, Wire, decode, encode
+from protocols.codec import Secret, Wire, decode, domain_tag, encode
 from protocols.errors import (
     BadSavedState,
     Busy,
@@ -163,6 +164,16 @@ class Seat:
     def member(self) -> Member:
         """The enrolment's public part: the answer to hello."""
         return self._enrolment.member
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """The keys of this party in the session."""
+        return self._enrolment
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the entropy, 32 bytes: tells this start of the party from any other."""
+        return hashlib.sha256(encode((domain_tag("entropy"), self._entropy))).digest()
 
     @property
     def party(self) -> Party:

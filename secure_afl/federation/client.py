@@ -9,23 +9,33 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import Any, Self
 
-from protocols.errors import InvalidSession
+import numpy as np
+
+from protocols.codec import Secret, decode, encode
+from protocols.errors import BadSavedState, InvalidSession, Malformed
 from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import derive
 from protocols.party import Party
 from protocols.protocol import receiver_of
 from protocols.roster import Roster
+from protocols.seats.seat import Seat
 from protocols.session import Session
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.rounds import Opening, Position, enter
+from secure_afl.federation.rounds import Opening, Position, SavedPosition, enter
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.method import Memory, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Charge, Ledger
+
+
+class _Saved(Secret, frozen=True):
+    position: SavedPosition | None
+    memory: tuple[tuple[str, np.ndarray[Any, Any]], ...]
 
 
 class FederationClient:
@@ -91,10 +101,22 @@ class FederationClient:
         self.memory: Memory = {}
         self.statistics_seconds = 0.0
 
-    def join(self, session: Session, enrolment: Enrolment, opening: Opening) -> Party:
+    def join(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        opening: Opening,
+        *,
+        seat: Seat | None = None,
+    ) -> Party:
         """Return this client's party, once the session is for the next round of this run.
 
         There is one party a session: to join again returns the same.
+
+        Args:
+            enrolment: this client's in the session.
+            opening: what the server tells beside it.
+            seat: where the party lives, and outlasts its process; without one it lives here.
 
         Raises:
             InvalidSession: the session or the opening is not one that this client takes part in:
@@ -110,24 +132,62 @@ class FederationClient:
         receiver = receiver_of(self.protocol, session)
         name, public = self.data.name, opening.public
         position = enter(self._position, session, self.method, opening, receiver, name)
-        if position.party is not None:
+        again = self._position is not None and self._position.round == position.round
+        if again and position.party is not None:
             # Another party would have other entropy, and know nothing of what this one signed.
             return position.party
+        if again and seat is None:
+            raise self._refused(
+                "this client has been in this session, and has no seat to go on from"
+            )
         self._check_privacy(session, public)
-        party = self.protocol.client(
-            session, enrolment, lambda entropy: self.contribute(public, entropy)
-        )
+
+        def vector(entropy: bytes) -> Integers:
+            return self.contribute(public, entropy)
+
+        if seat is None:
+            party = self.protocol.client(session, enrolment, vector)
+        else:
+            seat.join(session, self.protocol, vector)
+            party = seat.party
         # Last: what is refused costs nothing.
         if self.ledger is not None:
             self.ledger.authorise(
                 self.lineage,
                 session=session.id,
-                party=b"",
+                party=b"" if seat is None else seat.digest,
                 rows=self.row_digests,
                 **self.charge(public),
             )
         self._position = replace(position, party=party)
         return party
+
+    def save(self) -> bytes:
+        """Return what this client remembers of its run, for a restart; secret.
+
+        Rows, keys and the party are kept elsewhere.
+        """
+        position = None if self._position is None else SavedPosition.of(self._position)
+        return encode(_Saved(position, tuple(self.memory.items())))
+
+    def restore(self, saved: bytes) -> Self:
+        """Put a newly made client where an earlier one was.
+
+        Raises:
+            BadSavedState: damaged, or another method's.
+        """
+        try:
+            found = decode(saved, _Saved)
+            position = found.position
+            self._position = None if position is None else position.position(self.method)
+        except Malformed as error:
+            raise BadSavedState(
+                f"what this client remembers: {error.what}",
+                party=self.data.name,
+                fix="restore what it saved in this run, or take part in a new one",
+            ) from None
+        self.memory = dict(found.memory)
+        return self
 
     def contribute(self, public: PublicState, entropy: bytes) -> Integers:
         """Return this client's vector for the round of `public`, with its share of the noise."""

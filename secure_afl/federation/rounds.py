@@ -12,7 +12,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from protocols.codec import Digest, Wire, domain_tag, encode
+from protocols.codec import Digest, Wire, decode, domain_tag, encode
 from protocols.errors import BadSignature, InvalidSession, Malformed, WouldOverflow
 from protocols.layout import Integers
 from protocols.party import Party
@@ -108,6 +108,31 @@ class Position:
     roster: bytes
     public: PublicState
     party: Party | None = None
+
+
+class SavedPosition(Wire, frozen=True):
+    """A position as it outlasts a restart; the party is in its seat."""
+
+    round: int
+    session: Digest
+    context: Digest
+    roster: Digest
+    public: bytes
+
+    @classmethod
+    def of(cls, position: Position) -> "SavedPosition":
+        """Write a position down."""
+        p = position
+        return cls(p.round, p.session, p.context, p.roster, encode(p.public))
+
+    def position(self, method: AnyMethod) -> Position:
+        """Return the position, without its party.
+
+        Raises:
+            Malformed: the state is none of this method's.
+        """
+        public = decode(self.public, method.public)
+        return Position(self.round, self.session, self.context, self.roster, public)
 
 
 def state_digest(public: PublicState) -> bytes:

@@ -3,21 +3,24 @@
 import secrets
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Self
 
-from protocols.errors import InvalidSession
+from protocols.codec import decode, encode
+from protocols.errors import BadSavedState, InvalidSession, Malformed
 from protocols.identity import Enrolment, Member
-from protocols.party import Entropy, Party, Sum
+from protocols.party import Party, Sum
 from protocols.protocol import form_session, receiver_of
 from protocols.release import Release, commit
 from protocols.roster import Roster
+from protocols.seats.seat import Seat
 from protocols.session import Session
-from protocols.spool import Spool
 from secure_afl.errors import OutOfBoundsTotal
 from secure_afl.federation.rounds import (
     Ended,
     History,
     Opening,
     Position,
+    SavedPosition,
     context_of,
     enter,
     reveals_total,
@@ -137,12 +140,16 @@ class FederationCoordinator:
         enrolment: Enrolment,
         opening: Opening,
         *,
-        spool: Spool | None = None,
-        entropy: Entropy = secrets.token_bytes,
+        seat: Seat | None = None,
     ) -> Party:
         """Return this coordinator's party, once the session is for the next round of this run.
 
         There is one party a session: to join again returns the same.
+
+        Args:
+            enrolment: this coordinator's in the session.
+            opening: what the server tells beside it.
+            seat: where the party lives, and outlasts its process; without one it lives here.
 
         Raises:
             InvalidSession: parties that are not pinned, clients whose declared bounds do not add up
@@ -155,11 +162,41 @@ class FederationCoordinator:
             raise self._refused("the session does not hold its sum to the last round's clients")
         receiver = receiver_of(self.protocol, session)
         position = enter(self._position, session, self.method, opening, receiver, self.name)
-        if position.party is not None:
+        again = self._position is not None and self._position.round == position.round
+        if again and position.party is not None:
             return position.party
-        party = self.protocol.coordinator(session, enrolment, spool=spool, entropy=entropy)
+        if again and seat is None:
+            raise self._refused(
+                "this party has been in this session, and has no seat to go on from"
+            )
+        if seat is None:
+            party = self.protocol.coordinator(session, enrolment)
+        else:
+            seat.join(session, self.protocol)
+            party = seat.party
         self._position = replace(position, party=party)
         return party
+
+    def save(self) -> bytes:
+        """Return where this coordinator stands in its run, for a restart."""
+        return encode(None if self._position is None else SavedPosition.of(self._position))
+
+    def restore(self, saved: bytes) -> Self:
+        """Put a newly made coordinator where an earlier one was.
+
+        Raises:
+            BadSavedState: damaged, or another method's.
+        """
+        try:
+            found = decode(saved, SavedPosition | None)  # type: ignore[arg-type]
+            self._position = None if found is None else found.position(self.method)
+        except Malformed as error:
+            raise BadSavedState(
+                f"where this coordinator stands: {error.what}",
+                party=self.name,
+                fix="restore what it saved in this run, or take part in a new one",
+            ) from None
+        return self
 
     def _check_bounds(self, session: Session, task: Task) -> None:
         """Add up what the clients declare, of whom each knows its own bound only."""

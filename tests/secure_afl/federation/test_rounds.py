@@ -479,15 +479,15 @@ def lying(party: Party) -> Party:
 class Liar(FederationClient):
     """A client whose party lies."""
 
-    def join(self, *args: Any) -> Party:
-        return lying(super().join(*args))
+    def join(self, *args: Any, **seat: Any) -> Party:
+        return lying(super().join(*args, **seat))
 
 
 class RecordedLiar(RecordingClient):
     """The same in a simulation, which gives all clients one class: c0 lies."""
 
-    def join(self, *args: Any) -> Party:
-        party = super().join(*args)
+    def join(self, *args: Any, **seat: Any) -> Party:
+        party = super().join(*args, **seat)
         return lying(party) if self.data.name == "c0" else party
 
 
