@@ -16,7 +16,6 @@ from protocols.errors import (
     MessageRejected,
     ProtocolError,
     Replayed,
-    SessionAborted,
     UnexpectedStep,
 )
 from protocols.message import Message
@@ -62,6 +61,10 @@ class Hearing(Protocol):
         """The step whose deadline has to be watched, if any."""
 
     @property
+    def aborted(self) -> bool:
+        """Whether the session is over for the party, without a sum."""
+
+    @property
     def result(self) -> Sum | None:
         """The sum, at a party that receives it."""
 
@@ -90,6 +93,11 @@ class Loose:
     def awaits(self) -> str | None:
         """The step whose deadline has to be watched, if any."""
         return self._party.awaits
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the session is over for the party, without a sum."""
+        return self._party.aborted
 
     @property
     def result(self) -> Sum | None:
@@ -208,7 +216,11 @@ class Carrier:
     @property
     def ended(self) -> frozenset[str]:
         """Parties here whose session is over without a sum."""
-        return frozenset(name for name, watch in self._watches.items() if watch.ended)
+        return frozenset(
+            name
+            for name, watch in self._watches.items()
+            if watch.ended or self._parties[name].aborted
+        )
 
     def _hear(self, name: str, data: bytes) -> None:
         try:
@@ -216,9 +228,11 @@ class Carrier:
         except MessageRejected as error:
             self.problems.append(Problem(name, error))
             return
+        if self._watches[name].ended:
+            return
         if mail.kind == "nudge":
-            said = self._parties[name].pending()
-            self._send(name, [m for m in said if m.header.recipient == mail.sender])
+            # Anybody can write one: however many come, everything is said again once a turn.
+            self._watches[name].again_at = self._clock()
             return
         self._let(name, lambda: self._parties[name].deliver(mail.data))
 
@@ -230,7 +244,8 @@ class Carrier:
         except MessageRejected as error:
             self.problems.append(Problem(name, error))
             return
-        except SessionAborted as error:
+        except ProtocolError as error:
+            # The session is over, or this party: the others here go on.
             self.problems.append(Problem(name, error))
             self._watches[name].ended = True
             return

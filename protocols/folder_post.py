@@ -2,11 +2,13 @@
 
 Each party has an inbox in it, a folder of its name, and each piece of mail is a file whose name is
 its hash: to send it again changes only its time, and what has been carried twice is there once.
-Mail is sealed and signed; whoever can write here can delay, delete or repeat it, and no more.
+Mail is sealed and signed; whoever can write here can delay, delete or repeat it, and no more. Files
+are readable for all: where parties are different users, the folder says who may look.
 """
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +39,7 @@ class FolderPost:
             raise NotStored(f"{folder} is no folder", fix="make the post's folder first")
         self._folder = folder
         self._most = most
-        self._collected: dict[Path, int] = {}
+        self._collected: dict[Path, tuple[int, int]] = {}
 
     def send(self, recipient: str, mail: bytes) -> None:
         """Put mail into a party's inbox, or touch it where it lies already.
@@ -49,10 +51,11 @@ class FolderPost:
         path = self._inbox(recipient) / (hashlib.sha256(mail).hexdigest() + SUFFIX)
         try:
             path.parent.mkdir(exist_ok=True)
-            if path.exists():
+            if path.exists() and path.stat().st_size == len(mail):
                 os.utime(path)
             else:
                 write_durably(path, mail)
+                path.chmod(0o644)  # sealed, and for another user
         except OSError as error:
             raise NotStored(
                 f"mail for '{recipient}' cannot be put into the post: {error.strerror}",
@@ -61,30 +64,36 @@ class FolderPost:
 
     def collect(self, recipient: str) -> Iterable[bytes]:
         """Yield mail that has come for a party, or come again, since the last time."""
-        inbox = self._inbox(recipient)
+        inbox, names = self._inbox(recipient), []
         with suppress(OSError):  # a folder that is away comes back
-            for path in sorted(inbox.iterdir()):
-                if path.suffix != SUFFIX or path.name.startswith(PARTIAL_PREFIX):
-                    continue
+            names = sorted(inbox.iterdir())
+        for path in names:
+            if path.suffix != SUFFIX or path.name.startswith(PARTIAL_PREFIX):
+                continue
+            with suppress(OSError):
                 mail = self._read(path)
                 if mail is not None:
                     yield mail
 
     def _read(self, path: Path) -> bytes | None:
         """Return a file's content if it is new, whole, and no link to elsewhere."""
+        # Neither a link to elsewhere nor a pipe that nobody writes to.
+        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, os.O_RDONLY | flags)
         try:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        except OSError:
-            return None
-        with os.fdopen(descriptor, "rb") as file:
-            found = os.fstat(file.fileno())
-            if self._collected.get(path) == found.st_mtime_ns or found.st_size > self._most:
+            found = os.fstat(descriptor)
+            mark = found.st_mtime_ns, found.st_size
+            if not stat.S_ISREG(found.st_mode) or found.st_size > self._most:
                 return None
-            mail = file.read()
-        if hashlib.sha256(mail).hexdigest() != path.stem:
-            return None  # still on its way
-        self._collected[path] = found.st_mtime_ns
-        return mail
+            if self._collected.get(path) == mark:
+                return None
+            with os.fdopen(os.dup(descriptor), "rb") as file:
+                mail = file.read(self._most + 1)
+        finally:
+            os.close(descriptor)
+        self._collected[path] = mark
+        # Another hash is of mail that is still on its way, and will have another time or size.
+        return mail if hashlib.sha256(mail).hexdigest() == path.stem else None
 
     def _inbox(self, recipient: str) -> Path:
         check_name(recipient)

@@ -260,6 +260,11 @@ class Party(ABC):
         return sign_void(self.session, self._enrolment.identity)
 
     @property
+    def aborted(self) -> bool:
+        """Whether the session is over for this party, without a sum."""
+        return isinstance(self._state, Aborted)
+
+    @property
     def uploaded(self) -> bool:
         """Whether a message with this party's vector may exist; false at coordinators."""
         state = self._state

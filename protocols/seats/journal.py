@@ -6,18 +6,21 @@ cut off is dropped, for nothing was said because of it; any other damage ends th
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from protocols.codec import Wire, decode, encode
 from protocols.errors import BadSavedState, Malformed, NotStored
 from protocols.files import create_durably
-from protocols.seats.vault import Vault
+from protocols.seats.vault import SEAL_BYTES, Vault
 
-_LENGTH_BYTES = 4
-_PURPOSE = "journal"
+_PURPOSE, _HEAD = "journal", "journal record's length"
+# A record's length, sealed: nobody but a cut-off write makes a record look longer than it is.
+_HEAD_BYTES = 4 + SEAL_BYTES
+# What a cut-off write leaves where bytes did not come.
+_UNWRITTEN = bytes(16)
 
 
 class Birth(Wire, frozen=True):
@@ -71,38 +74,48 @@ class Journal:
             raise
         except OSError as error:
             raise NotStored(f"the journal cannot be made: {error.strerror}") from None
-        found, records = cls.open(path, vault)
-        del records
-        return found
+        return cls.open(path, vault)
 
     @classmethod
-    def open(cls, path: Path, vault: Vault) -> tuple["Journal", list[tuple[Place, bytes]]]:
-        """Read a journal; returns it, ready to be appended to, with its records after the first.
+    def open(cls, path: Path, vault: Vault) -> "Journal":
+        """Open a journal at its first record; `replay` reads the others.
 
         Raises:
             BadSavedState: damaged, without its first record, or a copy.
         """
         journal = cls(path, vault)
+        records = journal._read()
         try:
-            size = path.stat().st_size
-            records = list(journal._read(size))
-        except OSError as error:
-            raise BadSavedState(f"the journal cannot be read: {error.strerror}") from None
-        if not records:
-            raise BadSavedState("the journal has no first record")
-        try:
-            journal.birth = decode(records[0][1], Birth)
-        except Malformed:
-            raise BadSavedState("the journal begins with another record") from None
-        here = path.stat().st_ino, _filesystem(path.parent)
+            _, first = next(records)
+            journal.birth = decode(first, Birth)
+            here = path.stat().st_ino, _filesystem(path.parent)
+        except StopIteration:
+            raise BadSavedState("the journal has no first record") from None
+        except (OSError, Malformed) as error:
+            raise BadSavedState(f"the journal cannot be read: {error}") from None
+        finally:
+            records.close()
         if here != (journal.birth.inode, journal.birth.filesystem):
             raise BadSavedState(
                 "the journal was copied, and its original may go on elsewhere",
                 fix="use the folder that the seat was made in, or take part in a new session",
             )
-        if journal._end < size:
-            os.truncate(path, journal._end)  # a torn record, which nobody has answered to
-        return journal, records[1:]
+        return journal
+
+    def replay(self) -> Iterator[tuple[Place, bytes]]:
+        """Yield the records after the first; then the journal may be appended to.
+
+        A torn last record is cut off: nobody has answered to it.
+
+        Raises:
+            BadSavedState: damaged, or it cannot be read.
+        """
+        try:
+            yield from self._read()
+            if self._end < self._path.stat().st_size:
+                os.truncate(self._path, self._end)
+        except OSError as error:
+            raise BadSavedState(f"the journal cannot be read: {error.strerror}") from None
 
     birth: Birth
 
@@ -113,7 +126,7 @@ class Journal:
             NotStored: it cannot be written, and the journal is as it was.
         """
         sealed, chain = self._sealed(record)
-        place = Place(self._end, len(sealed) - _LENGTH_BYTES, self._chain)
+        place = Place(self._end, len(sealed) - _HEAD_BYTES, self._chain)
         try:
             with self._path.open("r+b") as file:
                 file.seek(self._end)
@@ -139,7 +152,7 @@ class Journal:
         """
         try:
             with self._path.open("rb") as file:
-                file.seek(place.offset + _LENGTH_BYTES)
+                file.seek(place.offset + _HEAD_BYTES)
                 sealed = file.read(place.length)
         except OSError as error:
             raise BadSavedState(f"the journal cannot be read: {error.strerror}") from None
@@ -147,24 +160,34 @@ class Journal:
 
     def _sealed(self, record: bytes) -> tuple[bytes, bytes]:
         """Return a record as it is written, and the chain's value after it."""
-        sealed = self._vault.seal(_PURPOSE, record, self._chain)
-        return len(sealed).to_bytes(_LENGTH_BYTES, "little") + sealed, _next(self._chain, sealed)
+        body = self._vault.seal(_PURPOSE, record, self._chain)
+        head = self._vault.seal(_HEAD, len(body).to_bytes(4, "little"), self._chain)
+        return head + body, _next(self._chain, body)
 
-    def _read(self, size: int) -> Iterator[tuple[Place, bytes]]:
+    def _read(self) -> Generator[tuple[Place, bytes], None, None]:
+        """Yield the records from here on, up to the end or a torn one."""
         with self._path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             while True:
-                head = file.read(_LENGTH_BYTES)
-                length = int.from_bytes(head, "little")
-                if len(head) < _LENGTH_BYTES or self._end + _LENGTH_BYTES + length > size:
+                file.seek(self._end)
+                head = file.read(_HEAD_BYTES)
+                if len(head) < _HEAD_BYTES or not (head.strip(b"\0") or _rest(file).strip(b"\0")):
                     return
-                sealed = file.read(length)
-                last = self._end + _LENGTH_BYTES + length == size
-                if last and not sealed.strip(b"\0"):
-                    return  # the file grew, and its bytes did not come
-                record = self._vault.open(_PURPOSE, sealed, self._chain)
-                yield Place(self._end, length, self._chain), record
-                self._end += _LENGTH_BYTES + length
-                self._chain = _next(self._chain, sealed)
+                length = int.from_bytes(self._vault.open(_HEAD, head, self._chain), "little")
+                file.seek(self._end + _HEAD_BYTES)
+                body = file.read(length)
+                last = self._end + _HEAD_BYTES + length >= size
+                if last and (len(body) < length or body.endswith(_UNWRITTEN)):
+                    return
+                record = self._vault.open(_PURPOSE, body, self._chain)
+                place = Place(self._end, length, self._chain)
+                self._end += _HEAD_BYTES + length
+                self._chain = _next(self._chain, body)
+                yield place, record
+
+
+def _rest(file: BinaryIO) -> bytes:
+    return file.read()
 
 
 def _next(chain: bytes, sealed: bytes) -> bytes:

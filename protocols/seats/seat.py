@@ -5,10 +5,9 @@ it; what it was told is in the journal before it answers. Parties draw nothing a
 starting again is hearing the journal again: the same bytes, and never others.
 
 Files in the folder: `key` (under which all else is sealed), `enrolment`, `journal`, `bound` (that a
-journal was there), `vector`, `lock`, and in the end `ended` alone.
+journal was there), `vector`, and in the end `ended` alone.
 """
 
-import hashlib
 import os
 import secrets
 import sys
@@ -19,7 +18,7 @@ from typing import Literal, Self
 
 import numpy as np
 
-from protocols.codec import Secret, Wire, decode, domain_tag, encode
+from protocols.codec import Secret, Wire, decode, encode
 from protocols.errors import (
     BadSavedState,
     Busy,
@@ -91,7 +90,7 @@ class Seat:
 
     def __init__(self, folder: Path, lock: int, vault: Vault) -> None:
         self.folder = folder
-        self._lock = lock
+        self._lock: int | None = lock
         self._vault = vault
         self._journal: Journal | None = None
         self._party: Party | None = None
@@ -116,11 +115,17 @@ class Seat:
             NotStored: it cannot be written, or lies on a network's file system.
         """
         check_local(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise NotStored(f"the seat cannot be made: {error.strerror}") from None
         lock = _locked(folder)
         try:
             _check_not_ended(folder)
             if not (folder / "enrolment").exists():
+                if any((folder / name).exists() for name in ("journal", "bound", "vector")):
+                    _end(folder, b"its enrolment is gone")
+                    _check_not_ended(folder)
                 if not (folder / "key").exists():
                     _create(folder / "key", new_key())
                 vault = Vault.load(folder / "key")
@@ -171,9 +176,9 @@ class Seat:
         return self._enrolment
 
     @property
-    def digest(self) -> bytes:
-        """SHA-256 of the entropy, 32 bytes: tells this start of the party from any other."""
-        return hashlib.sha256(encode((domain_tag("entropy"), self._entropy))).digest()
+    def entropy(self) -> bytes:
+        """The 32 bytes that the party was given at hello; secret."""
+        return self._entropy
 
     @property
     def party(self) -> Party:
@@ -190,6 +195,11 @@ class Seat:
     def awaits(self) -> str | None:
         """The step whose deadline has to be watched for this party, if any."""
         return self.party.awaits
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the session is over for this party, without a sum."""
+        return self.party.aborted
 
     @property
     def result(self) -> Sum | None:
@@ -217,7 +227,10 @@ class Seat:
             NotStored: the journal cannot be written.
             SessionAborted: the session is over for this party.
         """
-        party = self._made(session, protocol, vector)
+        if self._lock is None:
+            raise BadSavedState("this seat was closed", party=self.name, fix="open it again")
+        spool = JournalSpool()
+        party = self._made(session, protocol, vector, spool)
         path = self.folder / "journal"
         if not path.exists():
             if (self.folder / "bound").exists():
@@ -226,8 +239,8 @@ class Seat:
             with suppress(FileExistsError):
                 Journal.create(path, self._vault, encode(content))
         try:
-            self._journal, records = Journal.open(path, self._vault)
-            first = decode(self._journal.birth.content, Bound)
+            journal = Journal.open(path, self._vault)
+            first = decode(journal.birth.content, Bound)
         except (BadSavedState, Malformed) as error:
             raise self._end_because(error.what) from None
         if first.header != encode(session.header):
@@ -236,14 +249,15 @@ class Seat:
             )
         if not (self.folder / "bound").exists():
             _create(self.folder / "bound", session.id)
-        self._party = party
-        if not records:
+        spool.journal = journal
+        said = self._replayed(journal, party, spool)
+        if said is None:
             # The channels that a party opens are sealed at random; everybody uses the first ones.
             party.start()
-            self._journal.append(encode(Event("begun", party.save())))
-            return self._says(party.pending())
-        for place, record in records:
-            self._hear_again(place, decode(record, Event))
+            journal.append(encode(Event("begun", party.save())))
+            said = {message.route: message.header_bytes for message in party.pending()}
+        # Nobody hears of the party before what it says is on the disk.
+        self._journal, self._spooled, self._said, self._party = journal, spool, said, party
         return party.pending()
 
     def deliver(self, data: bytes) -> list[Message]:
@@ -305,8 +319,10 @@ class Seat:
 
     def close(self) -> None:
         """Let the folder go; another process may open the seat."""
-        with suppress(OSError):
-            os.close(self._lock)
+        if self._lock is not None:
+            with suppress(OSError):
+                os.close(self._lock)
+        self._lock = self._party = self._journal = None
 
     def __enter__(self) -> Self:
         return self
@@ -314,9 +330,10 @@ class Seat:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _made(self, session: Session, protocol: Protocol, vector: Vector | None) -> Party:
+    def _made(
+        self, session: Session, protocol: Protocol, vector: Vector | None, spool: "JournalSpool"
+    ) -> Party:
         """Make the party, with the entropy of hello and what the journal spools."""
-        self._spooled = JournalSpool(self)
 
         def entropy(length: int) -> bytes:
             assert length == ENTROPY_BYTES
@@ -325,7 +342,6 @@ class Seat:
         if self.member.role == CLIENT:
             assert vector is not None, "a client needs a vector"
             return protocol.client(session, self._enrolment, self._once(vector), entropy=entropy)
-        spool = self._spooled
         return protocol.coordinator(session, self._enrolment, spool=spool, entropy=entropy)
 
     def _once(self, vector: Vector) -> Vector:
@@ -350,15 +366,13 @@ class Seat:
         aborted: SessionAborted | None = None
         said: list[Message] = []
         try:
-            said = happen()
-        except MessageRejected:
-            self._spooled.forget()
-            raise
-        except SessionAborted as error:
-            aborted = error
-        try:
+            try:
+                said = happen()
+            except SessionAborted as error:
+                aborted = error
             place = self._journal.append(encode(event))
-        except NotStored:
+        except BaseException:
+            # Whatever stopped it, what is not written down has not happened.
             self.party.go_back(before)
             self._spooled.forget()
             raise
@@ -372,22 +386,24 @@ class Seat:
         self._said |= {message.route: message.header_bytes for message in said}
         return said
 
-    def _hear_again(self, place: Place, event: Event) -> None:
-        assert self._spooled is not None
+    def _replayed(
+        self, journal: Journal, party: Party, spool: "JournalSpool"
+    ) -> dict[tuple[str, str], bytes] | None:
+        """Let the party hear the journal again; returns all that it ever said, by route.
+
+        None is for a party that has not begun.
+        """
+        said: dict[tuple[str, str], bytes] | None = None
         try:
-            if event.kind == "begun":
-                self._says(self.party.restore(event.data).pending())
-            elif event.kind == "message":
-                self._says(self.party.take(event.data))
-            elif event.kind == "deadline":
-                self._says(self.party.deadline(event.data.decode()))
-            else:
-                self.party.give_back()
-        except SessionAborted:
-            pass
+            for place, record in journal.replay():
+                said = said or {}
+                with suppress(SessionAborted):
+                    heard = _hear_again(party, decode(record, Event))
+                    said |= {message.route: message.header_bytes for message in heard}
+                spool.keep(place)
         except (MessageRejected, BadSavedState) as error:
             raise self._end_because(f"it does not hear its journal again: {error.what}") from None
-        self._spooled.keep(place)
+        return said
 
     def _end_because(self, what: str) -> BadSavedState:
         """End the seat for good; returns the error that says why."""
@@ -407,8 +423,8 @@ class Seat:
 class JournalSpool:
     """A spool that keeps nothing itself: the messages are in the seat's journal already."""
 
-    def __init__(self, seat: Seat) -> None:
-        self._seat = seat
+    def __init__(self) -> None:
+        self.journal: Journal | None = None
         self._fresh: dict[str, bytes] = {}
         self._places: dict[str, Place] = {}
 
@@ -424,10 +440,9 @@ class JournalSpool:
         """
         if sender in self._fresh:
             return self._fresh[sender]
-        journal = self._seat._journal
-        if journal is None or sender not in self._places:
+        if self.journal is None or sender not in self._places:
             raise BadSavedState(f"the message of '{sender}' is not in the journal")
-        return decode(journal.read(self._places[sender]), Event).data
+        return decode(self.journal.read(self._places[sender]), Event).data
 
     def keep(self, place: Place) -> None:
         """Remember where the journal has what was put just now."""
@@ -439,8 +454,14 @@ class JournalSpool:
         self._fresh.clear()
 
 
-def end_seat(folder: Path) -> None:
+def end_seat(folder: Path, *, unless_joined: bool = False) -> bool:
     """End a seat whatever is in its folder, as where a crash left half an enrolment.
+
+    Args:
+        unless_joined: leave a seat alone that has joined a session.
+
+    Returns:
+        Whether it was ended.
 
     Raises:
         Busy: another process has it.
@@ -449,20 +470,52 @@ def end_seat(folder: Path) -> None:
     lock = _locked(folder)
     try:
         _check_not_ended(folder)
+        if unless_joined and any((folder / name).exists() for name in ("journal", "bound")):
+            return False
         _end(folder, b"")
+        return True
     finally:
         os.close(lock)
 
 
+def _hear_again(party: Party, event: Event) -> list[Message]:
+    """Let a party hear one record of its journal; returns what it said because of it."""
+    if event.kind == "begun":
+        return party.restore(event.data).pending()
+    if event.kind == "message":
+        return party.take(event.data)
+    if event.kind == "deadline":
+        return party.deadline(event.data.decode())
+    return party.give_back()
+
+
 def _end(folder: Path, why: bytes) -> None:
-    """Leave the mark that refuses to begin again, and then forget."""
+    """Delete the key, which takes no space, and leave the mark that refuses to begin again.
+
+    Raises:
+        NotStored: the key cannot be deleted, or the mark not be made; then nothing goes on either,
+            for the enrolment is there and its key is not.
+    """
+    try:
+        (folder / "key").unlink(missing_ok=True)
+    except OSError as error:
+        raise NotStored(f"the seat's key cannot be deleted: {error.strerror}") from None
     with suppress(FileExistsError):
         _create(folder / "ended", why)
     _forget(folder)
 
 
 def _locked(folder: Path) -> int:
-    descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR, 0o600)
+    """Lock the folder itself, which nobody replaces unnoticed.
+
+    Raises:
+        Busy: another process has it.
+        NotStored: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise NotStored(f"the seat's folder cannot be opened: {error.strerror}") from None
     if sys.platform != "win32":
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -486,7 +539,7 @@ def _check_not_ended(folder: Path) -> None:
 
 
 def _forget(folder: Path) -> None:
-    """Delete the key first, and then what nobody can read any more."""
+    """Delete what nobody can read any more."""
     for name in ("key", "enrolment", "vector", "journal", "bound"):
         with suppress(OSError):
             (folder / name).unlink()

@@ -53,11 +53,13 @@ class Seats:
 
     def open_seats(self) -> list[bytes]:
         """Return the nonces of all seats that have not ended."""
-        return [
-            bytes.fromhex(folder.name)
-            for folder in sorted(self._folder.iterdir())
-            if len(folder.name) == 2 * NONCE_BYTES and not (folder / "ended").exists()
-        ]
+        found = []
+        for folder in sorted(self._folder.iterdir()):
+            with suppress(ValueError):
+                nonce = bytes.fromhex(folder.name)
+                if len(nonce) == NONCE_BYTES and not (folder / "ended").exists():
+                    found.append(nonce)
+        return found
 
     def sweep(self, older_than: float) -> list[bytes]:
         """End the seats whose enrolment is older, in seconds, and that joined no session.
@@ -68,14 +70,10 @@ class Seats:
         ended = []
         for nonce in self.open_seats():
             folder = self._of(nonce)
-            enrolment = folder / "enrolment"
-            joined = (folder / "journal").exists() or (folder / "bound").exists()
-            born = (enrolment if enrolment.exists() else folder).stat().st_mtime
-            if joined or time.time() - born < older_than:
-                continue
-            with suppress(Busy, SeatEnded):
-                end_seat(folder)
-                ended.append(nonce)
+            with suppress(Busy, SeatEnded, OSError):
+                born = folder.stat().st_mtime
+                if time.time() - born >= older_than and end_seat(folder, unless_joined=True):
+                    ended.append(nonce)
         return ended
 
     def _of(self, nonce: bytes) -> Path:

@@ -12,6 +12,8 @@ from protocols.message import derive
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
+# A nonce and a tag: what sealing adds.
+SEAL_BYTES = _NONCE_BYTES + 16
 
 
 class Vault:

@@ -129,7 +129,7 @@ def void(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; for scripts.")] = False,
     keys: _Keys = None,
 ) -> None:
-    """Give a session back that failed: it costs nothing, and the run may have its round again.
+    """Give a session back that failed: it costs nothing any more.
 
     With --evidence, the voids that its parties signed, and --keys, the folder of their roster.
     Without, --force is your own word.

@@ -8,11 +8,12 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from protocols.codec import encode
 from protocols.errors import NotVoidable, SessionAborted
 from protocols.network import Network
 from protocols.protocol import Protocol
 from protocols.session import Session
-from protocols.void import Voids
+from protocols.void import Evidence, Voids
 from secure_afl.errors import LedgerRefusal, SecureAflError
 from secure_afl.privacy.ledger import Ledger
 
@@ -52,7 +53,8 @@ def given_back(ledger: Ledger | None, protocol: Protocol, network: Network) -> I
             log.warning("the session counts as a release: no void of %s", lacks)
             raise
         try:
-            ledger.void(session.id, f"no sum came out: {error}"[:1000], voids.digest)
+            evidence = Evidence(encode(session.header), session.thin, voids)
+            ledger.void(session.id, f"no sum came out: {error}"[:1000], encode(evidence))
         except LedgerRefusal as problem:
             log.warning("the session's releases count: %s", problem)
         raise

@@ -5,6 +5,8 @@ public state, the session, and the parties' messages. A driver joins them: `simu
 process, a transport between many.
 """
 
+import hashlib
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,12 +15,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from protocols.codec import Secret, decode, encode
+from protocols.codec import Secret, decode, domain_tag, encode
 from protocols.errors import BadSavedState, InvalidSession, Malformed
 from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import derive
-from protocols.party import Party
+from protocols.party import ENTROPY_BYTES, Party
 from protocols.protocol import receiver_of
 from protocols.roster import Roster
 from protocols.seats.seat import Seat
@@ -116,7 +118,8 @@ class FederationClient:
         Args:
             enrolment: this client's in the session.
             opening: what the server tells beside it.
-            seat: where the party lives, and outlasts its process; without one it lives here.
+            seat: where the party lives, and outlasts its process; without one it lives here. Keep
+                what `save` returns before anything of the party is sent.
 
         Raises:
             InvalidSession: the session or the opening is not one that this client takes part in:
@@ -145,22 +148,29 @@ class FederationClient:
         def vector(entropy: bytes) -> Integers:
             return self.contribute(public, entropy)
 
+        drawn = secrets.token_bytes(ENTROPY_BYTES)
         if seat is None:
-            party = self.protocol.client(session, enrolment, vector)
+            party = self.protocol.client(session, enrolment, vector, entropy=lambda _: drawn)
         else:
-            seat.join(session, self.protocol, vector)
-            party = seat.party
-        # Last: what is refused costs nothing.
+            self.protocol.check(session)
+        # Before anything can be said; after all else, for what is refused costs nothing.
         if self.ledger is not None:
             self.ledger.authorise(
                 self.lineage,
                 session=session.id,
-                party=b"" if seat is None else seat.digest,
+                party=self.start_digest(drawn if seat is None else seat.entropy),
                 rows=self.row_digests,
                 **self.charge(public),
             )
+        if seat is not None:
+            seat.join(session, self.protocol, vector)
+            party = seat.party
         self._position = replace(position, party=party)
         return party
+
+    def start_digest(self, entropy: bytes) -> bytes:
+        """Return what tells this start of the party from another, 32 bytes, for the ledger."""
+        return hashlib.sha256(encode((domain_tag("entropy"), entropy))).digest()
 
     def save(self) -> bytes:
         """Return what this client remembers of its run, for a restart; secret.

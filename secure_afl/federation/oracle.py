@@ -28,6 +28,10 @@ class RecordingClient(FederationClient):
         self.vector = sent - self.added_noise
         return sent
 
+    def start_digest(self, entropy: bytes) -> bytes:
+        """Return nothing: a simulation starts a party once, and pieces of one lineage together."""
+        return b""
+
     def noise(self, public: PublicState, entropy: bytes) -> Integers:
         """Draw the share of noise as any client does, and keep it."""
         self.added_noise = super().noise(public, entropy)

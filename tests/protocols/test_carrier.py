@@ -9,7 +9,7 @@ import pytest
 from protocols import Additive, Bfv, Ckks, Plain, Protocol
 from protocols.carrier import Carrier, Loose, Mail
 from protocols.codec import encode
-from protocols.errors import Malformed
+from protocols.errors import BelowThreshold, Malformed
 from tests.kit.plans import PAIRWISE, PATIENCE, TURNS, check, world_of
 from tests.kit.posts import FoulPost, Weather
 from tests.kit.seats import Table
@@ -97,3 +97,29 @@ def test_seats_are_carried_too(protocol: Protocol, tmp_path: Path) -> None:
     assert np.array_equal(result.total, sum(table.vectors[name] for name in result.included))
     for seat in seats.values():
         seat.close()
+
+
+def test_a_party_that_has_aborted_is_known_to_have_ended_after_a_restart(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    with table.seats["server"].open(table.nonce) as seat:
+        table.join(seat)
+        with pytest.raises(BelowThreshold):
+            seat.deadline("upload")
+    with table.seats["server"].open(table.nonce) as seat:
+        table.join(seat)
+        carrier = Carrier({"server": seat}, FoulPost(Weather(), random.Random(0)), lambda: 0.0)
+        assert carrier.ended == {"server"}
+
+
+def test_many_nudges_are_answered_once_a_turn() -> None:
+    world = world_of(Plain())
+    post = FoulPost(Weather(), random.Random(0))
+    client = world.party("client0")
+    client.start()
+    carrier = Carrier({"client0": Loose(client)}, post, lambda: post.turn, PATIENCE)
+    for sender in ("server", "server", "nobody"):
+        post.send("client0", encode(Mail("nudge", sender, b"")))
+    carrier.turn()
+    assert len(list(post.collect("server"))) == 1
+    carrier.turn()
+    assert list(post.collect("server")) == []

@@ -161,3 +161,22 @@ def test_a_client_that_speaks_once_may_be_carried_by_hand(tmp_path: Path) -> Non
     assert encode(result)
     for seat in seats.values():
         seat.close()
+
+
+def test_pipes_and_folders_among_the_mail_stop_nobody(tmp_path: Path) -> None:
+    post = FolderPost(tmp_path)
+    post.send("north", b"mail")
+    os.mkfifo(tmp_path / "north" / "0.mail")
+    (tmp_path / "north" / "00.mail").mkdir()
+    assert list(post.collect("north")) == [b"mail"]
+
+
+def test_mail_that_lies_there_damaged_is_written_again(tmp_path: Path) -> None:
+    post = FolderPost(tmp_path)
+    post.send("north", b"mail")
+    (path,) = (tmp_path / "north").iterdir()
+    path.write_bytes(b"ma")
+    assert list(post.collect("north")) == []
+    post.send("north", b"mail")
+    assert list(post.collect("north")) == [b"mail"]
+    assert path.stat().st_mode & 0o777 == 0o644

@@ -112,15 +112,15 @@ class Pairwise(Protocol, frozen=True, tag=NAME):
         )
 
     def void_lacks(self, session: Session, signed: Collection[str]) -> str:
-        """Say how many clients' voids are missing, that no quorum can sign any survivors.
+        """Say whose voids are missing, that no quorum can sign any survivors.
 
         Of n clients so many must have signed none that with all corrupt ones the others are fewer
-        than a quorum. The server's own word counts only where it is trusted not to lie.
+        than a quorum. Where the server is trusted not to lie, its own word is what counts.
         """
         parameters = parameters_of(session)
-        servers = set(session.of_role(SERVER))
-        if self.server_trust == "curious" and servers <= set(signed):
-            return ""
+        servers = session.of_role(SERVER)
+        if self.server_trust == "curious":
+            return ", ".join(name for name in servers if name not in signed)
         wanted = parameters.clients + parameters.corrupt - parameters.quorum + 1
         have = len(set(signed) & set(session.clients))
         return "" if have >= wanted else f"{wanted - have} more of {wanted} clients"

@@ -201,7 +201,8 @@ class PairwiseServer(Party):
         raise AssertionError("a deadline in a state that awaits nothing")
 
     def _has_opened(self, state: State) -> bool:
-        return isinstance(state, Finished)
+        # Once it has shown a quorum, clients open the sum to it, and it may remember how.
+        return isinstance(state, CollectingOpenings | Finished)
 
     def _outbox(self, state: State) -> list[Message]:
         match state:

@@ -263,7 +263,7 @@ def test_an_ended_seat_has_nothing_left_to_read(tmp_path: Path) -> None:
     folder = tmp_path / "client0" / table.nonce.hex()
     with table.seats["client0"].open(table.nonce) as seat:
         seat.end()
-    assert {path.name for path in folder.iterdir()} == {"ended", "lock"}
+    assert {path.name for path in folder.iterdir()} == {"ended"}
     with pytest.raises(SeatEnded):
         table.act("client0")
 
@@ -430,3 +430,184 @@ def test_seats_do_not_lie_on_networks(tmp_path: Path) -> None:
     check_local(tmp_path, root + line.format(tmp_path / "below", "nfs"))
     check_local(tmp_path)
     assert Seat.__doc__
+
+
+# What a review found
+
+
+def server_after(table: Table, count: int) -> tuple[Path, list[bytes]]:
+    """A server's journal that has heard so many uploads, and the others."""
+    uploads = [table.act(name)[0] for name in table.vectors]
+    table.act("server")
+    for data in uploads[:count]:
+        table.act("server", lambda seat, data=data: deliver(seat, data))  # type: ignore[misc]
+    return table.folder / "server" / table.nonce.hex() / "journal", uploads[count:]
+
+
+def test_a_length_that_was_changed_does_not_roll_the_seat_back(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    table.act("server")
+    journal = table.folder / "server" / table.nonce.hex() / "journal"
+    edge = journal.stat().st_size
+    server_after(table, 2)
+    with journal.open("r+b") as file:
+        file.seek(edge + 14)
+        byte = file.read(1)
+        file.seek(edge + 14)
+        file.write(bytes([byte[0] ^ 0x40]))
+    with (
+        table.seats["server"].open(table.nonce) as seat,
+        pytest.raises(BadSavedState, match="length of this seat is damaged"),
+    ):
+        table.join(seat)
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 7, b"\0" * 5000])
+def test_bytes_that_never_came_are_a_torn_record(tail: bytes, tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    journal, left = server_after(table, 2)
+    with journal.open("ab") as file:
+        file.write(tail)
+    for data in left:
+        table.act("server", lambda seat, data=data: deliver(seat, data))  # type: ignore[misc]
+    with table.seats["server"].open(table.nonce) as seat:
+        table.join(seat)
+        assert seat.result is not None
+
+
+def test_a_record_that_is_half_written_is_dropped(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    journal, left = server_after(table, 2)
+    size = journal.stat().st_size
+    table.act("server", lambda seat: deliver(seat, left[0]))
+    with journal.open("r+b") as file:  # the last page of it did not come
+        end = journal.stat().st_size
+        file.seek(size + (end - size) // 2)
+        file.write(bytes(end - size - (end - size) // 2))
+    for data in left:
+        table.act("server", lambda seat, data=data: deliver(seat, data))  # type: ignore[misc]
+    with table.seats["server"].open(table.nonce) as seat:
+        table.join(seat)
+        assert seat.result is not None
+        assert np.array_equal(seat.result.total, table.truth)
+
+
+def test_whatever_stops_an_event_it_has_not_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A party ahead of its journal once sent its partial sum, and signed a void after."""
+    table = Table(Additive(), tmp_path)
+    uploads = [data for name in table.vectors for data in table.act(name)]
+    mine = [d for d in uploads if decode(d, Message).header.recipient == "aggregator_1"]
+    for name in ("collector", "aggregator_1"):
+        table.act(name)
+    for data in mine[:-1]:
+        table.act("aggregator_1", lambda seat, data=data: deliver(seat, data))  # type: ignore[misc]
+    with table.seats["aggregator_1"].open(table.nonce) as seat:
+        table.join(seat)
+        before = seat.party.state
+        with monkeypatch.context() as patch:
+
+            def stop(*_: object) -> None:
+                raise MemoryError
+
+            patch.setattr("protocols.party.encode", stop)
+            with pytest.raises(MemoryError):
+                seat.deliver(mine[-1])
+        assert seat.party.state is before
+        assert seat.deliver(mine[-1])
+
+
+def test_a_join_that_is_not_written_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(Additive(), tmp_path)
+    with table.seats["client0"].open(table.nonce) as seat:
+        with monkeypatch.context() as patch:
+
+            def full(*_: object) -> None:
+                raise NotStored("no space")
+
+            patch.setattr("protocols.seats.journal.Journal.append", full)
+            with pytest.raises(NotStored):
+                table.join(seat)
+        with pytest.raises(InvalidSession, match="has joined no session"):
+            seat.pending()
+        first = [encode(message) for message in table.join(seat)]
+    assert table.act("client0") == first
+
+
+def test_a_closed_seat_is_closed_and_closes_no_other(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    seat = table.seats["client0"].open(table.nonce)
+    seat.close()
+    with table.seats["client0"].open(table.nonce):
+        seat.close()
+        with pytest.raises(Busy):
+            table.seats["client0"].open(table.nonce)
+        with pytest.raises(BadSavedState, match="was closed"):
+            table.join(seat)
+
+
+@pytest.mark.parametrize("left", ["journal", "bound", "vector"])
+def test_one_nonce_gets_no_second_answer(left: str, tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    table.act("client0")
+    folder = tmp_path / "client0" / table.nonce.hex()
+    for path in folder.iterdir():
+        if path.name != left:
+            path.unlink()
+    with pytest.raises(SeatEnded, match="its enrolment is gone"):
+        table.seats["client0"].hello(CLIENT, table.nonce)
+
+
+def test_an_end_on_a_full_disk_deletes_the_key_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(Plain(), tmp_path)
+    table.act("client0")
+    with table.seats["client0"].open(table.nonce) as seat, monkeypatch.context() as patch:
+
+        def full(file: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(NotStored):
+            seat.end()
+    with pytest.raises(BadSavedState, match="key of this seat cannot be read"):
+        table.seats["client0"].open(table.nonce)
+
+
+def test_what_lies_beside_the_seats_harms_none(tmp_path: Path) -> None:
+    seats = Seats(tmp_path, Identity.generate("north"))
+    (tmp_path / ("z" * 64)).mkdir()
+    (tmp_path / "notes.txt").write_text("hello")
+    seats.hello(CLIENT, bytes(32)).close()
+    assert seats.open_seats() == [bytes(32)]
+    assert seats.sweep(-1) == [bytes(32)]
+
+
+def test_a_seat_that_has_joined_is_not_swept(tmp_path: Path) -> None:
+    table = Table(Plain(), tmp_path)
+    table.act("client0")
+    assert table.seats["client0"].sweep(-1) == []
+    assert table.seats["client1"].sweep(-1) == [table.nonce]
+    table.act("client0")
+
+
+def test_a_curious_server_that_has_asked_for_the_opening_signs_no_void(tmp_path: Path) -> None:
+    """It may remember what the clients answer, after it has given up."""
+    table = Table(Pairwise(dropout_fraction=0.0, server_trust="curious"), tmp_path)
+    queue = [data for name in ("server", *table.vectors) for data in table.act(name)]
+    seen: set[str] = set()
+    while "signatures" not in seen:
+        data = queue.pop(0)
+        header = decode(data, Message).header
+        said = table.act(header.recipient, lambda seat, data=data: deliver(seat, data))  # type: ignore[misc]
+        fresh = [d for d in said if d not in queue]
+        seen |= {decode(d, Message).header.step for d in fresh}
+        queue += fresh
+    with table.seats["server"].open(table.nonce) as seat:
+        table.join(seat)
+        with pytest.raises(NotVoidable):
+            seat.void()

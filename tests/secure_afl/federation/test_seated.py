@@ -16,6 +16,7 @@ from protocols.seats.seat import Seat
 from protocols.seats.seats import Seats
 from secure_afl.errors import LedgerRefusal
 from secure_afl.federation.client import FederationClient
+from secure_afl.federation.rounds import History, state_digest
 from secure_afl.federation.server import FederationCoordinator
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
@@ -178,3 +179,42 @@ def test_what_a_half_remembers_is_its_methods_and_whole(tmp_path: Path) -> None:
     afl.kept["c0"] = seated.kept["c0"]
     with pytest.raises(BadSavedState, match="c0"):
         afl.half("c0")
+
+
+def test_a_client_that_its_ledger_refuses_says_nothing(tmp_path: Path) -> None:
+    seated = Seated(AFL(), Additive(), tmp_path)
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
+    first, seats = seated.hello()
+    seated.join("c0", first, seats["c0"], ledger=ledger)
+    seated.kept.clear()
+    other = Seated(AFL(), Additive(), tmp_path / "other")
+    other.halves.server.public = other.halves.terms.method.begin(
+        msgspec.structs.replace(other.halves.task, run=b"another run")
+    )
+    other.halves.server.history = History(state_digest(other.halves.server.public))
+    session, more = other.hello()
+    with pytest.raises(LedgerRefusal):
+        other.join("c0", session, more["c0"], ledger=ledger)
+    with pytest.raises(InvalidSession, match="has joined no session"):
+        more["c0"].pending()
+
+
+def test_a_client_that_is_started_twice_without_a_seat_is_two_releases(tmp_path: Path) -> None:
+    """Each start has noise of its own, which many of them average away."""
+    seated = Seated(AFL(), Additive(), tmp_path)
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
+    session, seats = seated.hello()
+
+    def start() -> None:
+        half = FederationClient(
+            seated.halves.terms,
+            seated.halves.clients["c0"],
+            32,
+            seated.halves.roster,
+            ledger=ledger,
+        )
+        half.join(session, seats["c0"].enrolment, seated.halves.opening)
+
+    start()
+    with pytest.raises(LedgerRefusal):
+        start()
