@@ -21,7 +21,7 @@ from protocols.errors import (
 )
 from protocols.message import Message
 from protocols.roster import CLIENT
-from protocols.seats.seat import Seat
+from protocols.seats.seat import JournalSpool, Seat
 from protocols.seats.seats import Seats
 from tests.kit.seats import Act, Table, deliver, in_child, killed_at
 
@@ -611,3 +611,27 @@ def test_a_curious_server_that_has_asked_for_the_opening_signs_no_void(tmp_path:
         table.join(seat)
         with pytest.raises(NotVoidable):
             seat.void()
+
+
+def test_seats_that_are_not_there_are_named(tmp_path: Path) -> None:
+    seats = Seats(tmp_path, Identity.generate("north"))
+    with pytest.raises(BadSavedState, match="there is no such seat"):
+        seats.open(bytes(32))
+    for nonce in (b"", bytes(31), bytes(33)):
+        with pytest.raises(NotStored, match=rf"a nonce of {len(nonce)} bytes, wanted 32"):
+            seats.hello(CLIENT, nonce)
+    seats.hello(CLIENT, bytes(32)).close()
+    key = tmp_path / bytes(32).hex() / "key"
+    key.write_bytes(key.read_bytes()[:-1])
+    with pytest.raises(BadSavedState, match="key of this seat has another length"):
+        seats.open(bytes(32))
+
+
+def test_a_spool_knows_what_the_journal_has_and_nothing_else() -> None:
+    spool = JournalSpool()
+    spool.put("client0", b"message")
+    assert spool.get("client0") == b"message"
+    spool.forget()
+    for name in ("client0", "client1"):
+        with pytest.raises(BadSavedState, match=f"message of '{name}' is not in the journal"):
+            spool.get(name)
