@@ -133,7 +133,8 @@ def seated(
     seat = Seat.hello(root / "seat", identity, protocol.coordinators()[name], nonce)
     members = [e.member for n, e in enrolments.items() if n != name] + [seat.member]
     layout = Layout((Block("values", entries, -2 * clients, 2 * clients),))
-    cohort = clients // 2 + clients // 5
+    # A majority, for which pairwise finds a sparse graph.
+    cohort = clients // 2 + 1
     session = form_session(protocol, members, nonce, layout, min_cohort=cohort)
     enrolments[name] = seat._enrolment
     return session, enrolments, seat
