@@ -16,18 +16,17 @@ from typing import Any, Self
 import numpy as np
 
 from protocols.codec import Secret, decode, domain_tag, encode
-from protocols.errors import BadSavedState, InvalidSession, Malformed
+from protocols.errors import Malformed
 from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import derive
 from protocols.party import ENTROPY_BYTES, Party
-from protocols.protocol import receiver_of
 from protocols.roster import Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.rounds import Opening, Position, SavedPosition, enter
+from secure_afl.federation.rounds import Half, Opening, SavedPosition
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.method import Memory, PublicState, Task
@@ -40,7 +39,7 @@ class _Saved(Secret, frozen=True):
     memory: tuple[tuple[str, np.ndarray[Any, Any]], ...]
 
 
-class FederationClient:
+class FederationClient(Half):
     """One client's half: its rows, the bound that it declares on them, and its memory.
 
     Args:
@@ -84,22 +83,18 @@ class FederationClient:
                 f"client '{data.name}' has more rows than {max_rows}, the bound that it declares; "
                 "pass a larger --max-rows"
             )
-        self.method = terms.method
-        self.protocol = terms.protocol
+        super().__init__(data.name, terms, pinned, same_set)
         self.privacy = terms.privacy
         self.data = data
         self.max_rows = max_rows
-        self.pinned = pinned
         self.classes = None if classes is None else tuple(classes)
         self.backbone = backbone
         if min_cohort is None:
             min_cohort = 2 if pinned is None else majority(len(pinned.clients))
         self.min_cohort = min_cohort
         self.corrupt = corrupt
-        self.same_set = same_set
         self.ledger = ledger
         self.lineage = data.name if lineage is None else lineage
-        self._position: Position | None = None
         self.memory: Memory = {}
         self.statistics_seconds = 0.0
 
@@ -128,21 +123,13 @@ class FederationClient:
                 privacy than it wants, or too little noise for it.
             LedgerRefusal: this client's data have been in too many sums already.
         """
-        if self.pinned is not None:
-            session.check_pinned(self.pinned)
+        self._check_session(session)
         self._check_policy(session)
         self._check_task(session, enrolment, opening.public.task)
-        receiver = receiver_of(self.protocol, session)
-        name, public = self.data.name, opening.public
-        position = enter(self._position, session, self.method, opening, receiver, name)
-        again = self._position is not None and self._position.round == position.round
-        if again and position.party is not None:
-            # Another party would have other entropy, and know nothing of what this one signed.
+        public = opening.public
+        position = self._enter(session, opening, seat)
+        if position.party is not None:
             return position.party
-        if again and seat is None:
-            raise self._refused(
-                "this client has been in this session, and has no seat to go on from"
-            )
         self._check_privacy(session, public)
 
         def vector(entropy: bytes) -> Integers:
@@ -177,8 +164,7 @@ class FederationClient:
 
         Rows, keys and the party are kept elsewhere.
         """
-        position = None if self._position is None else SavedPosition.of(self._position)
-        return encode(_Saved(position, tuple(self.memory.items())))
+        return encode(_Saved(self._saved_position(), tuple(self.memory.items())))
 
     def restore(self, saved: bytes) -> Self:
         """Put a newly made client where an earlier one was.
@@ -188,14 +174,9 @@ class FederationClient:
         """
         try:
             found = decode(saved, _Saved)
-            position = found.position
-            self._position = None if position is None else position.position(self.method)
+            self._restore_position(found.position)
         except Malformed as error:
-            raise BadSavedState(
-                f"what this client remembers: {error.what}",
-                party=self.data.name,
-                fix="restore what it saved in this run, or take part in a new one",
-            ) from None
+            raise self._unreadable(error) from None
         self.memory = dict(found.memory)
         return self
 
@@ -258,11 +239,6 @@ class FederationClient:
                 f"minimum cohort {session.min_cohort} with {session.corrupt} declared corrupt; "
                 f"this client wants ≥ {self.min_cohort} and ≥ {self.corrupt}"
             )
-        if self.same_set and session.header.round > 1 and not session.header.same_set:
-            raise self._refused(
-                "the session does not hold its sum to the last round's clients, as this client "
-                "wants"
-            )
 
     def _check_task(self, session: Session, enrolment: Enrolment, task: Task) -> None:
         """Compare the task with this client's data, whose owner alone knows them."""
@@ -286,9 +262,6 @@ class FederationClient:
             raise self._refused(f"the task's classes are not this client's, {list(self.classes)}")
         if self.backbone is not None and self.backbone != task.backbone:
             raise self._refused("the task's backbone is not the one that made this client's rows")
-
-    def _refused(self, what: str) -> InvalidSession:
-        return InvalidSession(what, party=self.data.name)
 
     def _check_privacy(self, session: Session, public: PublicState) -> None:
         """Trust nobody's promise but one's own, and nobody's arithmetic."""

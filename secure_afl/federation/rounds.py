@@ -13,14 +13,23 @@ from typing import Annotated
 from msgspec import Meta
 
 from protocols.codec import Digest, Wire, decode, domain_tag, encode
-from protocols.errors import BadSignature, InvalidSession, Malformed, WouldOverflow
+from protocols.errors import (
+    BadSavedState,
+    BadSignature,
+    InvalidSession,
+    Malformed,
+    WouldOverflow,
+)
 from protocols.layout import Integers
 from protocols.party import Party
+from protocols.protocol import receiver_of
 from protocols.release import Release, commit, next_context
-from protocols.roster import Line
+from protocols.roster import Line, Roster
+from protocols.seats.seat import Seat
 from protocols.session import Session
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.sums import sum_layout
+from secure_afl.federation.task import Terms
 from secure_afl.methods.method import AnyMethod, PublicState, Task
 
 MAX_ROUNDS = 1_000_000
@@ -133,6 +142,66 @@ class SavedPosition(Wire, frozen=True):
         """
         public = decode(self.public, method.public)
         return Position(self.round, self.session, self.context, self.roster, public)
+
+
+class Half:
+    """What a client's and a coordinator's half have in common: one party a session, in order.
+
+    Args:
+        name: of the party.
+        terms: method, protocol and promise.
+        pinned: the roster that this party has; None trusts whoever forms the sessions.
+        same_set: it insists on sums over the same clients in all rounds.
+    """
+
+    def __init__(self, name: str, terms: Terms, pinned: Roster | None, same_set: bool) -> None:
+        self.name = name
+        self.method = terms.method
+        self.protocol = terms.protocol
+        self.pinned = pinned
+        self.same_set = same_set
+        self._position: Position | None = None
+
+    def _check_session(self, session: Session) -> None:
+        """Compare a session with what this party has pinned, and insists on."""
+        if self.pinned is not None:
+            session.check_pinned(self.pinned)
+        if self.same_set and session.header.round > 1 and not session.header.same_set:
+            raise self._refused(
+                "the session does not hold its sum to the last round's clients, as this party wants"
+            )
+
+    def _enter(self, session: Session, opening: Opening, seat: Seat | None) -> Position:
+        """Return where this party stands in the session's round, with its party if it has one.
+
+        Raises:
+            InvalidSession: as `enter`; or it has been in the session, and its party is gone.
+        """
+        receiver = receiver_of(self.protocol, session)
+        position = enter(self._position, session, self.method, opening, receiver, self.name)
+        # Another party would have other entropy, and know nothing of what this one signed.
+        again = self._position is not None and self._position.round == position.round
+        if again and position.party is None and seat is None:
+            raise self._refused(
+                "this party has been in this session, and has no seat to go on from"
+            )
+        return position
+
+    def _saved_position(self) -> SavedPosition | None:
+        return None if self._position is None else SavedPosition.of(self._position)
+
+    def _restore_position(self, saved: SavedPosition | None) -> None:
+        self._position = None if saved is None else saved.position(self.method)
+
+    def _unreadable(self, error: Malformed) -> BadSavedState:
+        return BadSavedState(
+            f"what this party remembers: {error.what}",
+            party=self.name,
+            fix="restore what it saved in this run, or take part in a new one",
+        )
+
+    def _refused(self, what: str) -> InvalidSession:
+        return InvalidSession(what, party=self.name)
 
 
 def state_digest(public: PublicState) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Self
 
 from protocols.codec import decode, encode
-from protocols.errors import BadSavedState, InvalidSession, Malformed
+from protocols.errors import InvalidSession, Malformed
 from protocols.identity import Enrolment, Member
 from protocols.party import Party, Sum
 from protocols.protocol import form_session, receiver_of
@@ -17,12 +17,11 @@ from protocols.session import Session
 from secure_afl.errors import OutOfBoundsTotal
 from secure_afl.federation.rounds import (
     Ended,
+    Half,
     History,
     Opening,
-    Position,
     SavedPosition,
     context_of,
-    enter,
     reveals_total,
     state_digest,
 )
@@ -114,7 +113,7 @@ class FederationServer:
         self._ended = Ended(before, total, salt) if shown else None
 
 
-class FederationCoordinator:
+class FederationCoordinator(Half):
     """One coordinator's half: what it insists on before its party says anything.
 
     Args:
@@ -127,12 +126,7 @@ class FederationCoordinator:
     def __init__(
         self, name: str, terms: Terms, pinned: Roster | None = None, *, same_set: bool = False
     ) -> None:
-        self.name = name
-        self.method = terms.method
-        self.protocol = terms.protocol
-        self.pinned = pinned
-        self.same_set = same_set
-        self._position: Position | None = None
+        super().__init__(name, terms, pinned, same_set)
 
     def join(
         self,
@@ -155,20 +149,11 @@ class FederationCoordinator:
             InvalidSession: parties that are not pinned, clients whose declared bounds do not add up
                 to the task's, or a round that does not follow from those before.
         """
-        if self.pinned is not None:
-            session.check_pinned(self.pinned)
+        self._check_session(session)
         self._check_bounds(session, opening.public.task)
-        if self.same_set and session.header.round > 1 and not session.header.same_set:
-            raise self._refused("the session does not hold its sum to the last round's clients")
-        receiver = receiver_of(self.protocol, session)
-        position = enter(self._position, session, self.method, opening, receiver, self.name)
-        again = self._position is not None and self._position.round == position.round
-        if again and position.party is not None:
+        position = self._enter(session, opening, seat)
+        if position.party is not None:
             return position.party
-        if again and seat is None:
-            raise self._refused(
-                "this party has been in this session, and has no seat to go on from"
-            )
         if seat is None:
             party = self.protocol.coordinator(session, enrolment)
         else:
@@ -179,7 +164,7 @@ class FederationCoordinator:
 
     def save(self) -> bytes:
         """Return where this coordinator stands in its run, for a restart."""
-        return encode(None if self._position is None else SavedPosition.of(self._position))
+        return encode(self._saved_position())
 
     def restore(self, saved: bytes) -> Self:
         """Put a newly made coordinator where an earlier one was.
@@ -188,14 +173,9 @@ class FederationCoordinator:
             BadSavedState: damaged, or another method's.
         """
         try:
-            found = decode(saved, SavedPosition | None)  # type: ignore[arg-type]
-            self._position = None if found is None else found.position(self.method)
+            self._restore_position(decode(saved, SavedPosition | None))  # type: ignore[arg-type]
         except Malformed as error:
-            raise BadSavedState(
-                f"where this coordinator stands: {error.what}",
-                party=self.name,
-                fix="restore what it saved in this run, or take part in a new one",
-            ) from None
+            raise self._unreadable(error) from None
         return self
 
     def _check_bounds(self, session: Session, task: Task) -> None:
@@ -209,6 +189,3 @@ class FederationCoordinator:
                 f"{found[0]} clients declare {found[1]} rows, the greatest {found[2]}; the task "
                 f"says {task.clients}, {task.total_rows} and {task.client_rows}"
             )
-
-    def _refused(self, what: str) -> InvalidSession:
-        return InvalidSession(what, party=self.name)
