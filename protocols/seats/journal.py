@@ -9,7 +9,7 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from protocols.codec import Wire, decode, encode
 from protocols.errors import BadSavedState, Malformed, NotStored
@@ -171,7 +171,7 @@ class Journal:
             while True:
                 file.seek(self._end)
                 head = file.read(_HEAD_BYTES)
-                if len(head) < _HEAD_BYTES or not (head.strip(b"\0") or _rest(file).strip(b"\0")):
+                if len(head) < _HEAD_BYTES or not (head.strip(b"\0") or file.read().strip(b"\0")):
                     return
                 length = int.from_bytes(self._vault.open(_HEAD, head, self._chain), "little")
                 file.seek(self._end + _HEAD_BYTES)
@@ -184,10 +184,6 @@ class Journal:
                 self._end += _HEAD_BYTES + length
                 self._chain = _next(self._chain, body)
                 yield place, record
-
-
-def _rest(file: BinaryIO) -> bytes:
-    return file.read()
 
 
 def _next(chain: bytes, sealed: bytes) -> bytes:

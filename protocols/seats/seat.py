@@ -216,7 +216,8 @@ class Seat:
     ) -> list[Message]:
         """Join the session, or go on with it; returns what others may still need.
 
-        The first join binds the seat: it joins no other session, ever.
+        The first join binds the seat: it joins no other session, ever. A party whose session was
+        over is so again, see `aborted`.
 
         Args:
             vector: a client's; called once in the seat's life, for it is stored.
@@ -225,7 +226,6 @@ class Seat:
             InvalidSession: the seat is bound to another session, or the session is none for it.
             BadSavedState: the journal is gone, damaged or a copy; the seat has ended.
             NotStored: the journal cannot be written.
-            SessionAborted: the session is over for this party.
         """
         if self._lock is None:
             raise BadSavedState("this seat was closed", party=self.name, fix="open it again")

@@ -10,20 +10,16 @@ import hmac
 import json
 import os
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 
-from protocols.files import write_durably
+from protocols.files import locked, write_durably
 from secure_afl.errors import LedgerRefusal
 from secure_afl.privacy.ledger.book import FORMAT_VERSION, Book, Entry
-
-if sys.platform != "win32":
-    import fcntl
 
 KEY_BYTES = 32
 _DOMAIN = b"secure-afl ledger 2\0"
@@ -55,7 +51,6 @@ class Store:
         self.path = path
         self.rows = self._beside(".rows")
         self._key_path = self._beside(".key")
-        self._lock = self._beside(".lock")
         self._anchor = None if anchor is None else anchor.resolve() / f"{path.name}.ledger-head"
         self._key: bytes | None = None
         self._seen: tuple[bytes, Book] | None = None
@@ -180,19 +175,14 @@ class Store:
         Raises:
             LedgerRefusal: the lock's file cannot be made.
         """
-        # The lock has a file of its own, since the ledger's is replaced; it is never removed.
-        try:
-            if new:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._lock, os.O_CREAT | os.O_RDWR, 0o600)
-        except OSError as error:
-            raise self.unusable(error) from None
-        try:
-            if sys.platform != "win32":
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with ExitStack() as held:
+            try:
+                if new:
+                    self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                held.enter_context(locked(self.path))
+            except OSError as error:
+                raise self.unusable(error) from None
             yield
-        finally:
-            os.close(descriptor)
 
     def check_anchor(self, book: Book) -> None:
         """Compare the file with the anchor. Callers hold the lock.
