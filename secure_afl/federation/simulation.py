@@ -1,13 +1,14 @@
 """A whole federation in one process: the driver for simulation, evaluation and tests."""
 
 import logging
+import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from protocols.identity import Enrolment, Identity
 from protocols.network import FaultPlan, Network
-from protocols.party import Party
+from protocols.party import ENTROPY_BYTES, Party
 from protocols.protocol import Protocol, enrol, new_nonce
 from protocols.roster import Roster
 from protocols.session import Session
@@ -15,7 +16,8 @@ from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
 from secure_afl.data.dataset import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.accounts import given_back, note_released, unsent
+from secure_afl.federation.accounts import dropped, given_back, note_released, unsent
+from secure_afl.federation.keeping import Keeper, KeptSum, Standing, Start
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
 from secure_afl.federation.report import Accuracy
@@ -128,6 +130,7 @@ class Federation:
         drop: Collection[str] = (),
         plan: FaultPlan | None = None,
         record: bool = False,
+        keeper: Keeper | None = None,
     ) -> Result:
         """Run all rounds and return the models.
 
@@ -141,6 +144,8 @@ class Federation:
             drop: names of clients that vanish when their vectors should leave.
             plan: further faults of the network.
             record: keep transcripts.
+            keeper: is told what cannot be made again; one that has sums of an earlier process is
+                gone on from, with the same clients and settings.
 
         Raises:
             DataError, ConfigError: input or settings that cannot be used, before anything is sent.
@@ -149,11 +154,13 @@ class Federation:
         """
         clients = list(clients)
         names = self._check_input(clients, classes, test, holdout, drop)
-        declared = self._declare(clients, names, max_rows)
-        task = plan_task(self.terms, declared)
+        kept = None if keeper is None else keeper.kept
+        start = self._start(clients, names, max_rows) if kept is None else kept.start
+        start.check(clients, names)
+        declared, task = start.declared, start.task
         members = self._members(clients, declared)
         server = self._server(task, len(members))
-        if self.ledger is not None:
+        if self.ledger is not None and (kept is None or len(kept.sums) < self.terms.method.sums):
             # All or none: a sum that one client refuses should cost the others nothing.
             for member in members.values():
                 self.ledger.check(
@@ -163,7 +170,7 @@ class Federation:
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.terms.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
 
-        rounds, solve_seconds = self._rounds(declared, server, members, plan, record)
+        rounds, solve_seconds = self._rounds(start, server, members, plan, record, keeper)
         begin = time.perf_counter()
         model = self.terms.method.model(server.public)
         # What is known to be wrong somewhere is passed on to nobody.
@@ -265,30 +272,53 @@ class Federation:
             for data in clients
         }
 
+    def _start(
+        self, clients: Sequence[ClientData], classes: tuple[str, ...], max_rows: int | None
+    ) -> Start:
+        """Plan a new run."""
+        declared = self._declare(clients, classes, max_rows)
+        task = plan_task(self.terms, declared)
+        names = [data.name for data in clients]
+        return Start.of(declared, task, None if self.keys else self._identities(names))
+
     def _rounds(
         self,
-        declared: Declared,
+        start: Start,
         server: FederationServer,
         members: Mapping[str, RecordingClient],
         plan: FaultPlan,
         record: bool,
+        keeper: Keeper | None,
     ) -> tuple[list[Round], float]:
         """Run all blind sums; returns them, and the seconds that the server spent on them."""
-        identities = self._identities(members)
+        identities = start.identities or self._identities(members)
         coordinators = self._coordinators(identities, len(members))
         rounds: list[Round] = []
-        seconds = 0.0
-        while formed := self._form(declared, server, identities):
+        begin = time.perf_counter()
+        if keeper is not None and keeper.kept is not None:
+            rounds += keeper.kept.restore(server, members, coordinators.values())
+        seconds = time.perf_counter() - begin
+        while formed := self._form(start.declared, server, identities):
             session, enrolments = formed
             log.info("round %d: %r", len(rounds) + 1, session)
+            if keeper is not None:
+                keeper.opening(start, session)
             with unsent(self.ledger, session):
                 parties = self._parties(session, enrolments, server.opening, coordinators, members)
             network = Network(parties, plan, record=record)
             with given_back(self.ledger, self.terms.protocol, network):
                 rounds.append(self._round(session, server.public, network, members))
             log.info("round %d: %r", len(rounds), rounds[-1].released)
+            noise = secrets.token_bytes(ENTROPY_BYTES)
+            if keeper is not None:
+                with dropped(self.ledger, session):
+                    keeper.out(
+                        KeptSum.of(rounds[-1], network, noise), Standing.of(session, members)
+                    )
+            note_released(self.ledger, session)
             begin = time.perf_counter()
-            server.absorb(session, rounds[-1].released, network.release, network.release_salt)
+            released, release = rounds[-1].released, network.release
+            server.absorb(session, released, release, network.release_salt, noise)
             seconds += time.perf_counter() - begin
         return rounds, seconds
 
@@ -343,7 +373,6 @@ class Federation:
         members: Mapping[str, RecordingClient],
     ) -> Round:
         released = network.run()
-        note_released(self.ledger, session)
         recorded = network.transcript is not None
         return Round(
             session,
