@@ -58,11 +58,13 @@ class Start(Secret, frozen=True):
             return None
         return _loaded(self.clients), _loaded(self.coordinators)
 
-    def check(self, clients: Sequence[ClientData], classes: tuple[str, ...]) -> None:
+    def check(
+        self, clients: Sequence[ClientData], classes: tuple[str, ...], backbone: bytes
+    ) -> None:
         """Compare clients with those that the run began with, maybe in another process.
 
         Raises:
-            DataError: other clients, classes, or another number of features.
+            DataError: other clients, classes, backbone, or another number of features.
         """
         began = self.declared.dim, self.declared.classes, [n for n, _ in self.declared.max_rows]
         here = clients[0].features.shape[1], classes, [data.name for data in clients]
@@ -71,6 +73,12 @@ class Start(Secret, frozen=True):
                 f"the run began with {len(began[2])} clients, {began[0]} features a row and "
                 f"{len(began[1])} classes; here are {len(here[2])}, {here[0]} and {len(here[1])}, "
                 "or others by name. Restore the data as they were"
+            )
+        if backbone != self.declared.backbone:
+            raise DataError(
+                "features come from another backbone, or another reduction of its features, than "
+                "those that the run began with. Restore the --checkpoint, the --public data or the "
+                "versions of the packages"
             )
 
 

@@ -156,7 +156,7 @@ class Federation:
         names = self._check_input(clients, classes, test, holdout, drop)
         kept = None if keeper is None else keeper.kept
         start = self._start(clients, names, max_rows) if kept is None else kept.start
-        start.check(clients, names)
+        start.check(clients, names, self.backbone)
         declared, task = start.declared, start.task
         members = self._members(clients, declared)
         server = self._server(task, len(members))
