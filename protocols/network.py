@@ -291,11 +291,11 @@ class Network:
             if self._awaited() == awaited:
                 raise SessionAborted(f"deadlines passed and changed nothing: {awaited}")
         sums = self._carrier.results
-        if not sums:
-            raise next(iter(self.aborts.values()), SessionAborted("no party has a sum"))
         self.receivers = tuple(sums)
-        self._receiver = self._parties[self.receivers[0]].party
-        return next(iter(sums.values()))
+        for name, released in sums.items():
+            self._receiver = self._parties[name].party
+            return released
+        raise next(iter(self.aborts.values()), SessionAborted("no party has a sum"))
 
     @property
     def parties(self) -> tuple[Party, ...]:
