@@ -12,6 +12,7 @@ __all__ = [
     "NotResumable",
     "NotSaved",
     "OutOfBoundsTotal",
+    "RunFailed",
     "SecureAflError",
     "Unfinished",
 ]
@@ -33,6 +34,10 @@ class LedgerRefusal(SecureAflError):
 
     The message says what is left.
     """
+
+
+class RunFailed(SecureAflError):
+    """A run between sites that is over without a model."""
 
 
 class OutOfBoundsTotal(SecureAflError):

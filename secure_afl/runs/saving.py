@@ -12,13 +12,14 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from protocols.files import flush_folder
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
+from secure_afl.federation.report import PrivacyReport
 from secure_afl.federation.result import Result
 from secure_afl.methods.method import METHODS
 from secure_afl.runs.config import RunConfig
@@ -54,6 +55,54 @@ def check_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); name another") from None
+
+
+class Reported(Protocol):
+    """What a card takes from any report."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def protects(self) -> str: ...
+    @property
+    def session(self) -> str: ...
+    @property
+    def feature_bits(self) -> int: ...
+    @property
+    def ridge(self) -> float | None: ...
+    @property
+    def outside(self) -> dict[str, int]: ...
+    @property
+    def privacy(self) -> PrivacyReport | None: ...
+
+
+def make_card(
+    report: Reported, cohort: int, backbone: Backbone, config: RunConfig
+) -> dict[str, Any]:
+    """Make the card of a run's model: what its rows are, and how it was made.
+
+    Args:
+        cohort: how many clients are in the last sum.
+    """
+    return {
+        "method": report.method,
+        "backbone": {
+            "spec": backbone.name,
+            "digest": backbone.digest.hex(),
+            "image_size": config.image_size,
+            "seed": config.seed,
+        },
+        "quantiser": {"bits": report.feature_bits, "mode": "normalise"},
+        "ridge": report.ridge,
+        "session": report.session,
+        "cohort": cohort,
+        "protocol": report.protocol,
+        "protects": report.protects,
+        "privacy": msgspec.to_builtins(report.privacy),
+        "outside": report.outside,
+    }
 
 
 def check_replaceable(out: Path, *, personal: bool) -> None:
@@ -100,23 +149,7 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
 def _write(result: Result, backbone: Backbone, config: RunConfig, folder: Path) -> None:
     """Write all files of a result into an empty folder."""
     report = result.report
-    card: dict[str, Any] = {
-        "method": report.method,
-        "backbone": {
-            "spec": backbone.name,
-            "digest": backbone.digest.hex(),
-            "image_size": config.image_size,
-            "seed": config.seed,
-        },
-        "quantiser": {"bits": report.feature_bits, "mode": "normalise"},
-        "ridge": report.ridge,
-        "session": report.session,
-        "cohort": report.clients.included,
-        "protocol": report.protocol,
-        "protects": report.protects,
-        "privacy": msgspec.to_builtins(report.privacy),
-        "outside": report.outside,
-    }
+    card = make_card(report, report.clients.included, backbone, config)
     result.model.save(folder / MODEL, card)
     if METHODS[report.method].personal:
         (folder / PERSONAL).mkdir()
