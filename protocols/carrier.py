@@ -23,6 +23,7 @@ from protocols.errors import (
 from protocols.message import MAX_OVERHEAD_BYTES, Message
 from protocols.party import Party, Sum
 from protocols.roster import Name
+from protocols.void import Void
 
 # No message begins like this: MessagePack has a small integer here.
 _NOTE = domain_tag("note").encode() + b"\0"
@@ -97,6 +98,12 @@ class Hearing(Protocol):
     def confront(self, data: bytes) -> None:
         """Show the party a message that others have from it; one that it never said ends it."""
 
+    def void(self) -> Void:
+        """Give the session back, and sign that."""
+
+    def close(self) -> None:
+        """Let the party go; it may be opened again where it has a seat."""
+
 
 class Loose:
     """A party without a seat, for simulations whose parties all die together.
@@ -149,6 +156,13 @@ class Loose:
 
     def confront(self, data: bytes) -> None:
         """Ignore what is shown."""
+
+    def void(self) -> Void:
+        """Give the session back, as `Party.void`."""
+        return self.party.void()
+
+    def close(self) -> None:
+        """Do nothing: the party is gone with its process."""
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ class Seat:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise NotStored(f"the seat cannot be made: {error.strerror}") from None
-        lock = _locked(folder)
+        lock = lock_folder(folder)
         try:
             _check_not_ended(folder)
             if not (folder / "enrolment").exists():
@@ -153,7 +153,7 @@ class Seat:
         """
         if not folder.is_dir():
             raise BadSavedState("there is no such seat", fix="say hello first")
-        lock = _locked(folder)
+        lock = lock_folder(folder)
         try:
             _check_not_ended(folder)
             return cls(folder, lock, Vault.load(folder / "key"))
@@ -501,7 +501,7 @@ def end_seat(folder: Path, *, unless_joined: bool = False) -> bool:
         Busy: another process has it.
         SeatEnded: it has ended.
     """
-    lock = _locked(folder)
+    lock = lock_folder(folder)
     try:
         _check_not_ended(folder)
         if unless_joined and any((folder / name).exists() for name in ("journal", "bound")):
@@ -539,7 +539,7 @@ def _end(folder: Path, why: bytes) -> None:
     _forget(folder)
 
 
-def _locked(folder: Path) -> int:
+def lock_folder(folder: Path) -> int:
     """Lock the folder itself, which nobody replaces unnoticed.
 
     Raises:

@@ -77,7 +77,7 @@ def has_ended(run: Finished, carrier: Carrier) -> None:
     assert isinstance(problem.error, BadSavedState)
     assert "never said" in str(problem.error)
     assert encode(carrier.results[COLLECTOR]) == encode(run.result)
-    carrier._parties[AGGREGATOR].close()  # type: ignore[attr-defined]
+    carrier._parties[AGGREGATOR].close()
     with pytest.raises(SeatEnded, match="never said"):
         run.table.seats[AGGREGATOR].open(run.table.nonce)
 
