@@ -1,6 +1,5 @@
 """What a site's party keeps on its own disk: seats, its memory, and the runs it has been in."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from protocols.codec import Secret, decode, encode
 from protocols.errors import BadSavedState, Malformed, NotStored
 from protocols.files import create_durably, remove_partials, write_durably
 from protocols.seats.media import check_local
-from protocols.seats.seat import lock_folder
+from protocols.seats.lock import lock_folder, unlock
 
 
 class KeptRun(Secret, frozen=True):
@@ -109,7 +108,7 @@ class State:
     def close(self) -> None:
         """Let the folder go."""
         if self._lock is not None:
-            os.close(self._lock)
+            unlock(self._lock)
         self._lock = None
 
     @property
