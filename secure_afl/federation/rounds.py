@@ -20,7 +20,7 @@ from protocols.errors import (
     BadSignature,
     InvalidSession,
     Malformed,
-    MessageRejected,
+    ProtocolError,
     WouldOverflow,
 )
 from protocols.identity import Enrolment
@@ -392,8 +392,10 @@ def _given_back(
             evidence = decode(data, Evidence)
             earlier = read_header(evidence.header)
             found.add(check_given_back(data, pinned))
-        except MessageRejected as error:
-            raise InvalidSession(f"attempt {attempt} is not given back: {error.what}") from None
+        except ProtocolError as error:
+            raise InvalidSession(
+                f"attempt {attempt} is not given back: {error.what}", fix=error.fix
+            ) from None
         of_this = earlier.round, earlier.attempt, earlier.void, earlier.context
         if of_this != (header.round, attempt, before, header.context):
             raise InvalidSession(f"what is given back is not attempt {attempt} of this round")

@@ -91,6 +91,9 @@ def _data(site: Site) -> str:
     run = site.run
     assert site.place.data is not None, "a client's settings have data"
     assert run.max_rows is not None, "and a bound"
+    if not Path(site.place.data).exists():
+        # A backbone may have to be downloaded first.
+        raise DataError(f"there is no {site.place.data}; name the data of this site")
     backbone = open_backbone(run, make_terms(run).method)
     rows = SiteRows("here", Path(site.place.data), backbone, Reductions(backbone, run))
     found = rows.prepare()
