@@ -90,6 +90,9 @@ def _ledger(site: Site) -> str:
 def _data(site: Site) -> str:
     run = site.run
     assert run.max_rows is not None, "and a bound"
+    if not Path(site.place.data or "").exists():
+        # A backbone may have to be downloaded first.
+        raise DataError(f"there is no {site.place.data}; name the data of this site")
     found = len(site_rows(site, "here").prepared.labels)
     if found > run.max_rows:
         raise DataError(f"{found} rows, bound {run.max_rows}; declare more with max-rows")

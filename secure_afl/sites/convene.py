@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import BadSavedState, Malformed
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files
@@ -95,7 +94,7 @@ class Convention:
         self._width = self._features()
         self._test = self._load_test()
         kept = party.state.convener()
-        self._run = secrets.token_bytes(RUN_BYTES) if kept is None else _run_of(kept)
+        self._run = secrets.token_bytes(RUN_BYTES) if kept is None else kept.run
         self.convening = Convening(
             party.terms.protocol,
             party.identity,
@@ -106,11 +105,11 @@ class Convention:
             ended=party.participant.ended,
             wait=convened.wait,
             attempts=convened.attempts,
-            keep=party.state.keep_convener,
+            keep=lambda saved: party.state.keep_convener(self._run, saved),
             tell=party.tell,
         )
         if kept is not None:
-            self.convening.restore(kept)
+            self.convening.restore(kept.saved)
 
     def model(self) -> Model:
         """Return the model of the run that is over, for features as the backbone makes them."""
@@ -219,13 +218,3 @@ class Convention:
         (test,) = data.align([found], self._convened.classes)
         features = self._backbone.extract(test, FeatureCache(default_path()))
         return ClientData(test.name, features, np.asarray(test.labels))
-
-
-def _run_of(kept: bytes) -> bytes:
-    try:
-        return Convening.run_of(kept)
-    except Malformed as error:
-        raise BadSavedState(
-            f"the convener's memory is damaged: {error.what}",
-            fix="leave that run: secure-afl party --leave",
-        ) from None

@@ -26,6 +26,9 @@ from secure_afl.sites.rows import SiteRows
 from secure_afl.sites.settings import Site
 from secure_afl.sites.state import State
 
+UNJOINED_SECONDS = 30 * 24 * 3600.0
+"""After so long an enrolment ends that no session came of: a post may be carried by hand."""
+
 
 def site_rows(site: Site, name: str, progress: Progress | None = None) -> SiteRows:
     """Return a client's rows, by its site's settings."""
@@ -70,11 +73,12 @@ class SiteParty:
             self.half = self._half(new_ledger, progress)
             kept = self.state.run()
             if kept is not None:
-                self.half.restore(kept.half)
+                self.half.restore(kept.saved)
         except BaseException:
             self.state.close()
             raise
         self.seats = Seats(self.state.seats, self.identity)
+        self.seats.sweep(UNJOINED_SECONDS)
         self.participant = Participant(
             self.half,
             self.identity,
@@ -183,17 +187,13 @@ class SiteParty:
         self.state.keep_run(self.attending.run, saved)
 
     def forget(self) -> None:
-        """Forget the run that is over, and that it has been."""
-        self.state.forget(self.attending.run)
+        """Forget the run that is over, but that it has been."""
+        if self.attending.run:
+            self.state.forget(self.attending.run)
+            self.seats.clear()
 
     def close(self) -> None:
         """Let go of all folders; another process may go on."""
         for hearing in self.participant.hearings.values():
             hearing.close()
         self.state.close()
-
-    def leave(self) -> None:
-        """Leave a run that has not ended; what was charged for its sums stays charged."""
-        kept = self.state.run()
-        self.participant.leave()
-        self.state.forget(b"" if kept is None else kept.run)

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from protocols.errors import NotStored
+from protocols.seats.seats import Seats
 from secure_afl.errors import ConfigError, RunFailed
+from secure_afl.federation.keys import pinned_identity, pinned_roster
 from secure_afl.federation.report import PrivacyReport
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.methods.model import Model
@@ -24,6 +26,7 @@ from secure_afl.sites.convene import ConvenedReport, Convention
 from secure_afl.sites.mailroom import open_mailroom
 from secure_afl.sites.party import SiteParty
 from secure_afl.sites.settings import read_run, read_site
+from secure_afl.sites.state import State
 
 
 def take_part(
@@ -81,12 +84,31 @@ def take_part(
 
 
 def leave(file: Path, tell: Callable[[str], None]) -> None:
-    """Leave the run that a site's party is in; what was charged for its sums stays charged."""
-    party = SiteParty(read_site(file), tell)
+    """Leave the run that a site's party is in; what was charged for its sums stays charged.
+
+    Neither ledger nor data are wanted for that, and its memory may be damaged.
+
+    Raises:
+        SecureAflError: settings or keys that cannot be used, or a folder that cannot be written.
+        Busy: another process is in the run.
+    """
+    place = read_site(file).place
+    roster = pinned_roster(Path(place.roster))
+    identity = pinned_identity(Path(place.identity), roster, role=place.role)
+    state = State(Path(place.state), identity.name)
     try:
-        party.leave()
+        seats = Seats(state.seats, identity)
+        seats.end_all()
+        if state.leave():
+            seats.clear()
+            tell(f"'{identity.name}' is in no run")
+        else:
+            tell(
+                f"'{identity.name}' has left a run whose memory is damaged: its letters may be "
+                "heard again, so take them out of the post"
+            )
     finally:
-        party.close()
+        state.close()
 
 
 class ClientReport(msgspec.Struct, frozen=True):
