@@ -4,14 +4,11 @@ On Windows nothing is locked.
 """
 
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 from protocols.errors import Busy, NotStored
-
-if sys.platform != "win32":
-    import fcntl
+from protocols.files import claim
 
 _held: set[int] = set()
 
@@ -24,17 +21,13 @@ def lock_folder(folder: Path) -> int:
         NotStored: it cannot be opened.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = claim(folder)
+    except BlockingIOError:
+        raise Busy(
+            "another process has this seat", fix="wait until it is done, or stop it"
+        ) from None
     except OSError as error:
         raise NotStored(f"the seat's folder cannot be opened: {error.strerror}") from None
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise Busy(
-                "another process has this seat", fix="wait until it is done, or stop it"
-            ) from None
     _held.add(descriptor)
     return descriptor
 

@@ -494,9 +494,12 @@ class JournalSpool:
         """
         if sender in self._fresh:
             return self._fresh[sender]
-        if self.journal is None or sender not in self._places:
-            raise BadSavedState(f"the message of '{sender}' is not in the journal")
-        return decode(self.journal.read(self._places[sender]), Event).data
+        try:
+            place = self._places[sender]
+        except KeyError:
+            raise BadSavedState(f"the message of '{sender}' is not in the journal") from None
+        assert self.journal is not None, "it knows the place"
+        return decode(self.journal.read(place), Event).data
 
     def keep(self, place: Place) -> None:
         """Remember where the journal has what was put just now."""

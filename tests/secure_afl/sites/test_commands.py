@@ -1,5 +1,6 @@
 """`secure-afl party` and `secure-afl site` as a person meets them."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,7 +10,6 @@ from protocols import Additive
 from protocols.errors import NotStored
 from secure_afl.sites import check as checks
 from secure_afl.sites import process
-from secure_afl.sites.party import Wait
 from tests.kit.commands import Command
 from tests.kit.sites import Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, joined
@@ -102,7 +102,7 @@ def test_check_says_what_is_wrong_with_each_thing(
 
     monkeypatch.setattr(checks, "check_local", network)
     assert failed(command, sites) == {"state": "it lies on a network's file system (nfs)"}
-    (folder / "state").rmdir()
+    shutil.rmtree(folder / "state")
     (folder / "state").write_text("a file")
     assert list(failed(command, sites)) == ["state"]
 
@@ -112,7 +112,7 @@ def test_a_run_goes_through_by_commands(command: Command, sites: Sites) -> None:
     post = f"folder:{sites.folder / 'post'}"
     convener = [
         "party", "--site", sites.folder / "collector" / "site.toml", "--post", post,
-        "--config", sites.folder / "collector" / "run.toml", "--wait", 20, "--deadline", 20,
+        "--config", sites.folder / "collector" / "run.toml",
     ]  # fmt: skip
     ends: dict[str, str] = {}
 
@@ -123,7 +123,6 @@ def test_a_run_goes_through_by_commands(command: Command, sites: Sites) -> None:
                 post,
                 sites.told[name].append,
                 new_ledger=name in CLIENTS,
-                wait=Wait(20, 20, 0.05),
             )
             ends[name] = "well"
         except Exception as error:
@@ -141,11 +140,12 @@ def test_a_run_goes_through_by_commands(command: Command, sites: Sites) -> None:
         assert charges(sites, name) == [(True, True)]
 
 
-def test_a_run_that_fails_ends_with_exit_code_2(command: Command, sites: Sites) -> None:
+def test_a_run_that_fails_ends_with_exit_code_2(command: Command, tmp_path: Path) -> None:
+    sites = Sites(tmp_path / "sites", Additive(), CLIENTS, wait=(1, 20))
     outcome = command(
         "party", "--site", sites.folder / "collector" / "site.toml",
         "--post", f"folder:{sites.folder / 'post'}",
-        "--config", sites.folder / "collector" / "run.toml", "--wait", 1,
+        "--config", sites.folder / "collector" / "run.toml",
     )  # fmt: skip
     assert outcome.code == 2
     *_, line = outcome.err.splitlines()

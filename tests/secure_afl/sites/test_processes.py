@@ -74,7 +74,6 @@ class Processes:
         folder = self._sites.folder / name
         command = [sys.executable, "-c", COMMAND, "party", "--site", str(folder / "site.toml")]
         command += ["--post", f"folder:{self._sites.folder / 'post'}"]
-        command += ["--wait", "600", "--deadline", "600"]
         if name == self._sites.convener:
             command += ["--config", str(folder / "run.toml")]
         elif name in self._sites.clients and not (folder / "ledger.json").exists():
@@ -145,7 +144,7 @@ def test_processes_that_are_killed_at_any_moment_make_the_model_of_their_rows_in
     protocol: Protocol, tmp_path: Path, cache: Path
 ) -> None:
     clients = {client.name: client for client in make_clients((20, 25, 30))}
-    sites = Sites(tmp_path / "sites", protocol, clients, site='out = "results"\n')
+    sites = Sites(tmp_path / "sites", protocol, clients, site='out = "results"\n', wait=(600, 600))
     rows = [ClientData(c.name, c.features.astype(np.float32), c.labels) for c in clients.values()]
     classes: tuple[str, ...] = ("0", "1", "2")
     bound = 32
