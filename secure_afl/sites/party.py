@@ -184,7 +184,8 @@ class SiteParty:
         return Ledger.open(Path(run.ledger), budget, anchor=anchor, new=new)
 
     def _keep(self, saved: bytes) -> None:
-        self.state.keep_run(self.attending.run, saved)
+        if self.attending.run:
+            self.state.keep_run(self.attending.run, saved)
 
     def forget(self) -> None:
         """Forget the run that is over, but that it has been."""

@@ -104,6 +104,7 @@ def test_check_says_what_is_wrong_with_each_thing(
     assert failed(command, sites) == {"state": "it lies on a network's file system (nfs)"}
     shutil.rmtree(folder / "state")
     (folder / "state").write_text("a file")
+    # Features that were made once lie there, too.
     assert list(failed(command, sites)) == ["state", "data"]
 
 
