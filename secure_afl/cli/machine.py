@@ -4,9 +4,9 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from secure_afl.cli.console import people, printer
 from secure_afl.cli.options import run_settings, with_flags
 from secure_afl.errors import ConfigError
 
@@ -46,7 +46,7 @@ def params(
     table = Table("pairwise", "", box=None)
     for name, value in describe(found, config.min_cohort).items():
         table.add_row(name, value)
-    Console(soft_wrap=True).print(table)
+    printer(soft_wrap=True).print(table)
 
 
 @with_flags(lambda: run_settings("backbone", "checkpoint", "image_size"))
@@ -65,7 +65,7 @@ def doctor(**settings: Any) -> None:
     table = Table("check", "found", box=None)
     for check in found:
         table.add_row(check.name, check.found, style=None if check.good else "bold red")
-    Console().print(table)
+    people().print(table)
     if not all(check.good for check in found):
         raise ConfigError("this machine is not fit to run; see the red lines")
 

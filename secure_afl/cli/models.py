@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from secure_afl.runs.inference import SavedModel
 
 
-@with_flags(lambda: run_settings("checkpoint"))
+_Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A saved model.safetensors, or the folder of run --out."),
+]
+
+
+@with_flags(lambda: run_settings("checkpoint", "mapping"))
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
-    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/*.jpg or .npz.")],
+    model: _Model,
+    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, or .npz.")],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
     json_file: JsonFile = None,
     **settings: Any,
@@ -26,12 +32,15 @@ def evaluate(
     from rich.table import Table
 
     from secure_afl.cli.tables import check_writable, percent, write_json
+    from secure_afl.data.mapping import read_mapping
     from secure_afl.runs import inference
 
     check_writable(json_file)
+    mapping = settings.pop("mapping", None)
+    names = read_mapping(None if mapping is None else Path(mapping))
     with progress() as advance:
         saved = _load(model, **settings)
-        result = inference.evaluate(saved, path, split, advance)
+        result = inference.evaluate(saved, path, split, advance, names)
     table = Table("class", "accuracy", title=f"{model} on {path}", title_justify="left")
     for name, share in result.per_class.items():
         table.add_row(name, percent(share))
@@ -42,7 +51,7 @@ def evaluate(
 
 @with_flags(lambda: run_settings("checkpoint"))
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
+    model: _Model,
     path: Annotated[
         str, typer.Argument(metavar="DATA", help="An image, a folder of images, or an .npz.")
     ],
@@ -55,7 +64,7 @@ def predict(
     with progress() as advance:
         saved = _load(model, **settings)
         predictions = list(inference.predict(saved, path, split, advance))
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["example", "class", "score"])
     for prediction in predictions:
         writer.writerow([prediction.example, prediction.predicted, f"{prediction.score:.4f}"])

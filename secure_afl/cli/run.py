@@ -1,12 +1,15 @@
 """`secure-afl run` and `secure-afl demo`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secure_afl.cli.console import progress
+from secure_afl.cli.console import errors, people, progress
 from secure_afl.cli.options import JsonFile, run_settings, with_flags
+
+if TYPE_CHECKING:
+    from secure_afl.runs.prepare import Accounts
 
 DEMO = (
     ("afl", "plain"),
@@ -43,13 +46,23 @@ def run(
 
       secure-afl run --clients 'sites/*' --max-rows 128 --epsilon 1 --ledger l.json --new-ledger
     """
+    from secure_afl.cli.accounts import show_accounts, show_findings
     from secure_afl.cli.tables import check_writable, show_report, write_json
     from secure_afl.runs import run as runs
     from secure_afl.runs.settings import make_config
 
     check_writable(json_file)
+    read: list[Accounts] = []
+
+    def tell(accounts: "Accounts") -> None:
+        # What is doubtful comes first, before the features, which take long.
+        show_findings(errors(), accounts.findings)
+        read.append(accounts)
+
     with progress() as advance:
-        result = runs.run(make_config(settings, config), advance)
+        result = runs.run(make_config(settings, config), advance, tell)
+    for accounts in read:
+        show_accounts(people(json_file), accounts)
     show_report(result.report, json_file)
     write_json(json_file, result.report)
 

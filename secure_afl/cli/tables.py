@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from protocols.protocol import PROTOCOLS
-from secure_afl.cli.console import people
+from secure_afl.cli.console import few_lines, people
 from secure_afl.errors import ConfigError
 from secure_afl.federation.report import Report
 
@@ -70,8 +70,9 @@ def _show_trust(console: Console, reports: Sequence[Report]) -> None:
             console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
     for trusts in dict.fromkeys(r.privacy.trusts for r in reports if r.privacy is not None):
         console.print(f"Privacy rests on this: {trusts}.", markup=False, highlight=False)
-    for warning in dict.fromkeys(w for report in reports for w in report.warnings):
-        console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
+    warned = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    rest = "the report has them (--json FILE, or report.json in --out)"
+    few_lines(console, [f"Warning: {warning}" for warning in warned], rest)
 
 
 def _lines(report: Report) -> dict[str, str]:
@@ -145,4 +146,4 @@ def write_json(file: str | None, content: Any) -> None:
     if file == "-":
         sys.stdout.write(text)
     else:
-        Path(file).write_text(text, encoding="utf-8")
+        Path(file).write_text(text, encoding="utf-8", newline="\n")

@@ -13,7 +13,7 @@ from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
-from secure_afl.data.dataset import MAX_CLASSES
+from secure_afl.data.classes import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.accounts import given_back, note_released, unsent
 from secure_afl.federation.keys import Keys

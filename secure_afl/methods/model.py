@@ -132,7 +132,7 @@ def save_weights(
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
     card = card | {"format_version": FORMAT_VERSION, "classes": list(classes)}
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    path.with_suffix(".json").write_text(text, encoding="utf-8", newline="\n")
 
 
 def load_weights(

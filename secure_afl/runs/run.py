@@ -1,7 +1,7 @@
 """One run from configuration to files: features → federation → model and report."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from secure_afl.privacy.ledger import Ledger
 from secure_afl.progress import Progress
 from secure_afl.runs.choose import make_terms, open_ledger
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.prepare import Prepared, prepare
+from secure_afl.runs.prepare import Accounts, Prepared, prepare
 from secure_afl.runs.reduce import choose_reduction, unfold
 from secure_afl.runs.saving import check_folder, save
 
@@ -28,12 +28,17 @@ from secure_afl.runs.saving import check_folder, save
 _DROP = 2
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> Result:
+def run(
+    config: RunConfig,
+    progress: Progress | None = None,
+    tell: Callable[[Accounts], None] | None = None,
+) -> Result:
     """Run a federation as configured and, with `config.out`, save what it yields.
 
     Args:
         config: the settings.
         progress: called with what is under way, how much is done, and of how much.
+        tell: called with the account of what was read, as `prepare` says.
 
     Raises:
         SecureAflError: with what to change.
@@ -44,7 +49,9 @@ def run(config: RunConfig, progress: Progress | None = None) -> Result:
     terms = make_terms(config)
     keys = load_keys(Path(config.keys)) if config.keys else None
     ledger = open_ledger(config)
-    prepared = prepare(config, terms, progress, lambda data: check_terms(config, terms, len(data)))
+    prepared = prepare(
+        config, terms, progress, lambda data: check_terms(config, terms, len(data)), tell
+    )
     result = federate(config, terms, prepared, keys=keys, ledger=ledger)
     if config.out is not None:
         save(result, prepared.backbone, config, Path(config.out))

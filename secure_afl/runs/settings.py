@@ -5,7 +5,6 @@ and protocols. A setting that would have no effect is refused by its name.
 """
 
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from protocols.registry import Option, Registry, option, options_of, settings_of
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import METHODS, AnyMethod
 from secure_afl.runs.config import FIELDS, RunConfig
+from secure_afl.texts import at_home, read_toml
 
 Declaring = type[AnyMethod] | type[Protocol]
 
@@ -43,6 +43,7 @@ def make_config(
             without effect, naming the setting and what it may be.
     """
     given = (_read(file) if file else {}) | dict(settings)
+    given = {name: _at_home(name, value) for name, value in given.items()}
     declared = declared_options()
     unknown = sorted(given.keys() - FIELDS.keys() - declared.keys())
     if unknown:
@@ -187,16 +188,20 @@ def _check_effect(
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{file} is not readable TOML: {error}") from None
     # Flags have dashes, Python's names have not; a file may use either, but not both.
     found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if found.setdefault(name.replace("-", "_"), value) is not value:
+    for name, value in read_toml(file).items():
+        plain = name.replace("-", "_")
+        if plain in found:
             raise ConfigError(f"{file} has '{name}' twice, with a dash and without; keep one")
+        found[plain] = value
     return found
+
+
+def _at_home(name: str, value: Any) -> Any:
+    """Return a setting with the home directory for the ~ of a path."""
+    path = name in FIELDS and option(FIELDS[name]).metavar in ("GLOB", "PATH", "FILE", "DIR")
+    return at_home(value) if path and isinstance(value, str) else value
 
 
 def _converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:
