@@ -1,6 +1,7 @@
 """`secure-afl params`, `doctor` and `schema`: parameters, and what this machine can do."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -70,8 +71,23 @@ def doctor(**settings: Any) -> None:
         raise ConfigError("this machine is not fit to run; see the red lines")
 
 
-def schema() -> None:
-    """Print the JSON Schema of run.toml, for editors that check as you type."""
+def schema(
+    of: Annotated[
+        str, typer.Argument(metavar="[run|model|account]", help="Settings, a card, an account.")
+    ] = "run",
+) -> None:
+    """Print the JSON Schema of run.toml, for editors that check as you type, or of a result."""
+    import msgspec
+
+    from secure_afl.data.account import Account
+    from secure_afl.methods.artefact import Card
     from secure_afl.runs.settings import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    schemas: dict[str, Callable[[], dict[str, Any]]] = {
+        "run": json_schema,
+        "model": lambda: msgspec.json.schema(Card),
+        "account": lambda: msgspec.json.schema(Account),
+    }
+    if of not in schemas:
+        raise ConfigError(f"'{of}' has no schema; allowed: {', '.join(schemas)}")
+    typer.echo(json.dumps(schemas[of](), indent=2, ensure_ascii=False))

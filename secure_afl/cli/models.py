@@ -20,11 +20,20 @@ _Model = Annotated[
 ]
 
 
+_Keys = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder with roster.json: only a model that its parties signed."
+    ),
+]
+
+
 @with_flags(lambda: run_settings("checkpoint", "mapping"))
 def evaluate(
     model: _Model,
     path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, or .npz.")],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
     json_file: JsonFile = None,
     **settings: Any,
 ) -> None:
@@ -39,7 +48,7 @@ def evaluate(
     mapping = settings.pop("mapping", None)
     names = read_mapping(None if mapping is None else Path(mapping))
     with progress() as advance:
-        saved = _load(model, **settings)
+        saved = _load(model, keys, **settings)
         result = inference.evaluate(saved, path, split, advance, names)
     table = Table("class", "accuracy", title=f"{model} on {path}", title_justify="left")
     for name, share in result.per_class.items():
@@ -56,13 +65,14 @@ def predict(
         str, typer.Argument(metavar="DATA", help="An image, a folder of images, or an .npz.")
     ],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
     **settings: Any,
 ) -> None:
     """Print the predicted class of each example, and its score, as CSV."""
     from secure_afl.runs import inference
 
     with progress() as advance:
-        saved = _load(model, **settings)
+        saved = _load(model, keys, **settings)
         predictions = list(inference.predict(saved, path, split, advance))
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["example", "class", "score"])
@@ -70,7 +80,9 @@ def predict(
         writer.writerow([prediction.example, prediction.predicted, f"{prediction.score:.4f}"])
 
 
-def _load(model: Path, checkpoint: str | None = None) -> "SavedModel":
+def _load(model: Path, keys: Path | None, checkpoint: str | None = None) -> "SavedModel":
+    from secure_afl.federation.keys import load_roster
     from secure_afl.runs.inference import load_model
 
-    return load_model(model, None if checkpoint is None else Path(checkpoint))
+    roster = None if keys is None else load_roster(keys)
+    return load_model(model, None if checkpoint is None else Path(checkpoint), roster)

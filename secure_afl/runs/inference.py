@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from protocols.roster import Roster
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
 from secure_afl.data.classes import check_numbering
@@ -14,6 +15,7 @@ from secure_afl.data.mapping import Mapping
 from secure_afl.errors import DataError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
 from secure_afl.progress import Progress
@@ -61,18 +63,24 @@ class SavedModel(NamedTuple):
     backbone: Backbone
 
 
-def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
+def load_model(
+    path: Path, checkpoint: Path | None = None, roster: Roster | None = None
+) -> SavedModel:
     """Load a saved model, and its backbone from the card; `checkpoint` as in training.
 
     Args:
         path: of the model, or of the folder that a run made.
+        roster: that the signer of the model has to be on; without it, nobody has to have signed.
 
     Raises:
-        DataError: damaged files, or a backbone whose digest is not the card's.
+        DataError: damaged or changed files, a backbone whose digest is not the card's, or a signer
+            who is not on the roster.
     """
     if path.is_dir():
         path = path / MODEL
     model, card = _load(path)
+    if roster is not None:
+        artefact.check_signer(path, msgspec.convert(card, artefact.Card), roster)
     try:
         made_by = msgspec.convert(card["backbone"], MadeBy)
     except (KeyError, msgspec.ValidationError):

@@ -54,7 +54,7 @@ def run(
     )
     result = federate(config, terms, prepared, keys=keys, ledger=ledger)
     if config.out is not None:
-        save(result, prepared.backbone, config, Path(config.out))
+        save(result, prepared.backbone, config, Path(config.out), keys)
     return result
 
 

@@ -8,10 +8,14 @@ from typing import Any
 
 import msgspec
 
+from protocols.roster import CLIENT
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
+from secure_afl.federation.keys import Keys
 from secure_afl.federation.result import Result
+from secure_afl.methods import artefact
 from secure_afl.methods.method import METHODS
+from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
 
 log = logging.getLogger("secure_afl")
@@ -30,8 +34,14 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); name another") from None
 
 
-def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
-    """Write the model, the personal models, their cards and the report into a folder."""
+def save(
+    result: Result, backbone: Backbone, config: RunConfig, out: Path, keys: Keys | None = None
+) -> None:
+    """Write the model, the personal models, their cards and the report into a folder.
+
+    Args:
+        keys: the receiver of the sum signs the model, and each client its own.
+    """
     report = result.report
     card: dict[str, Any] = {
         "method": report.method,
@@ -52,6 +62,10 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
     }
     out.mkdir(parents=True, exist_ok=True)
     result.model.save(out / "model.safetensors", card)
+    if keys is not None:
+        protocol = make_protocol(config)
+        receiver = keys.coordinators(protocol)[protocol.receiver]
+        artefact.sign(out / "model.safetensors", receiver, protocol.receiver_role)
     # Personal models of an earlier run into this folder do not belong to this one.
     shutil.rmtree(out / "personal", ignore_errors=True)
     if METHODS[report.method].personal:
@@ -60,5 +74,8 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
         for name, model in result.personal.items():
             # Made from that client's exact rows and for it alone: no promise covers it.
             model.save(folder / f"{name}.safetensors", card | {"client": name, "privacy": None})
+            if keys is not None:
+                identity = keys.clients([name])[name]
+                artefact.sign(folder / f"{name}.safetensors", identity, CLIENT)
     log.info("saved into %s", out)
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
