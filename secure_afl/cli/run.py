@@ -49,6 +49,7 @@ def run(
     from secure_afl.cli.accounts import show_accounts, show_findings
     from secure_afl.cli.tables import check_writable, show_report, write_json
     from secure_afl.runs import run as runs
+    from secure_afl.runs.advice import NO_LEDGER, needs_ledger
     from secure_afl.runs.settings import make_config
 
     check_writable(json_file)
@@ -60,10 +61,13 @@ def run(
         read.append(accounts)
 
     with progress() as advance:
-        result = runs.run(make_config(settings, config), advance, tell)
+        made = make_config(settings, config)
+        result = runs.run(made, advance, tell)
     for accounts in read:
         show_accounts(people(json_file), accounts)
     show_report(result.report, json_file)
+    if needs_ledger(made):
+        people(json_file).print(NO_LEDGER, style="dim")
     write_json(json_file, result.report)
 
 

@@ -42,6 +42,7 @@ class TimmNetwork:
     model: "torch.nn.Module" = field(repr=False)
     preprocess: Callable[[Image.Image], "torch.Tensor"] = field(repr=False)
     digest: bytes
+    width: int
     mode: str = "RGB"
 
     def extract(
@@ -112,12 +113,12 @@ def load_network(
     config = _preprocessing(model, overrides, image_size, keywords.get("in_chans", 3))
     preprocess = create_transform(**config, is_training=False)
     model.eval().requires_grad_(False)
-    _try_out(model, settings, config["input_size"])
+    width = _try_out(model, settings, config["input_size"])
     header = digest_of({"timm": name, "keywords": keywords, "preprocessing": config})
     digest = hashlib.sha256(header + _weights_digest(model)).digest()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mode = "L" if config["input_size"][0] == 1 else "RGB"
-    return TimmNetwork(model.to(device), preprocess, digest, mode)
+    return TimmNetwork(model.to(device), preprocess, digest, width, mode)
 
 
 def _model_name(name: str) -> str:
@@ -207,8 +208,8 @@ def _preprocessing(
     return config
 
 
-def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> None:
-    """Check by one forward pass that the model takes this size.
+def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> int:
+    """Check by one forward pass that the model takes this size; return its features' number.
 
     The check comes before any image.
     """
@@ -228,6 +229,7 @@ def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> Non
             f"timm:{settings} makes an array of shape {shape} of an image, not a row (1, d); "
             "leave out the keys that change the pooling"
         )
+    return int(shape[1])
 
 
 def _weights_digest(model: Any) -> bytes:

@@ -123,7 +123,7 @@ def prepare(
     begin = perf_counter()
     features = extract(backbone, [*clients, *holdout, *test, *public], progress)
     for part in features[: len(clients)]:
-        _check_not_all_zero(part)
+        check_not_all_zero(part)
     seconds = perf_counter() - begin
     parts = iter(features)
     rows = [next(parts) for _ in clients]
@@ -230,7 +230,8 @@ def _check_several_classes(clients: Sequence[Dataset]) -> None:
         )
 
 
-def _check_not_all_zero(client: ClientData) -> None:
+def check_not_all_zero(client: ClientData) -> None:
+    """Raise DataError for a client with nothing but zeros."""
     if not client.features.any():
         raise DataError(
             f"all features of client {client.name!r} are zero, of which nothing can be learned; "

@@ -18,6 +18,7 @@ from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.progress import Progress
+from secure_afl.runs.advice import warn_of_terms
 from secure_afl.runs.choose import make_terms, open_ledger
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import Accounts, Prepared, prepare
@@ -85,12 +86,14 @@ def federate(
         holdout=[rows(data) for data in prepared.holdout],
         drop=_choose_drops(config, prepared.clients),
     )
+    bounds = terms.declared_rows(prepared.clients, config.max_rows)
     return replace(
         result,
         model=unfold(reduction, result.model),
         personal={name: unfold(reduction, model) for name, model in result.personal.items()},
         report=msgspec.structs.replace(
             result.report,
+            warnings=(*warn_of_terms(terms, bounds), *result.report.warnings),
             seconds=msgspec.structs.replace(result.report.seconds, features=prepared.seconds),
             settings=config.flat(),
         ),

@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -12,6 +12,7 @@ from protocols.roster import CLIENT
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
 from secure_afl.federation.keys import Keys
+from secure_afl.federation.report import PrivacyReport
 from secure_afl.federation.result import Result
 from secure_afl.methods import artefact
 from secure_afl.methods.method import METHODS
@@ -34,16 +35,36 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); name another") from None
 
 
-def save(
-    result: Result, backbone: Backbone, config: RunConfig, out: Path, keys: Keys | None = None
-) -> None:
-    """Write the model, the personal models, their cards and the report into a folder.
+class Reported(Protocol):
+    """What a card takes from any report."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def protects(self) -> str: ...
+    @property
+    def session(self) -> str: ...
+    @property
+    def feature_bits(self) -> int: ...
+    @property
+    def ridge(self) -> float | None: ...
+    @property
+    def outside(self) -> dict[str, int]: ...
+    @property
+    def privacy(self) -> PrivacyReport | None: ...
+
+
+def make_card(
+    report: Reported, cohort: int, backbone: Backbone, config: RunConfig
+) -> dict[str, Any]:
+    """Make the card of a run's model: what its rows are, and how it was made.
 
     Args:
-        keys: the receiver of the sum signs the model, and each client its own.
+        cohort: how many clients are in the last sum.
     """
-    report = result.report
-    card: dict[str, Any] = {
+    return {
         "method": report.method,
         "backbone": {
             "spec": backbone.name,
@@ -54,12 +75,24 @@ def save(
         "quantiser": {"bits": report.feature_bits, "mode": "normalise"},
         "ridge": report.ridge,
         "session": report.session,
-        "cohort": report.clients.included,
+        "cohort": cohort,
         "protocol": report.protocol,
         "protects": report.protects,
         "privacy": msgspec.to_builtins(report.privacy),
         "outside": report.outside,
     }
+
+
+def save(
+    result: Result, backbone: Backbone, config: RunConfig, out: Path, keys: Keys | None = None
+) -> None:
+    """Write the model, the personal models, their cards and the report into a folder.
+
+    Args:
+        keys: the receiver of the sum signs the model, and each client its own.
+    """
+    report = result.report
+    card = make_card(report, report.clients.included, backbone, config)
     out.mkdir(parents=True, exist_ok=True)
     result.model.save(out / "model.safetensors", card)
     if keys is not None:

@@ -14,10 +14,10 @@ import msgspec
 from protocols.errors import BrokenExtension
 from protocols.protocol import PROTOCOLS, Protocol
 from protocols.registry import Option, Registry, option, options_of, settings_of
+from secure_afl import texts
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import METHODS, AnyMethod
 from secure_afl.runs.config import FIELDS, RunConfig
-from secure_afl.texts import at_home, read_toml
 
 Declaring = type[AnyMethod] | type[Protocol]
 
@@ -42,7 +42,7 @@ def make_config(
         ConfigError: an unreadable file, an unknown setting, a value out of range, or a setting
             without effect, naming the setting and what it may be.
     """
-    given = (_read(file) if file else {}) | dict(settings)
+    given = (read_toml(file) if file else {}) | dict(settings)
     given = {name: _at_home(name, value) for name, value in given.items()}
     declared = declared_options()
     unknown = sorted(given.keys() - FIELDS.keys() - declared.keys())
@@ -53,7 +53,7 @@ def make_config(
         if registry.kind in given:
             _chosen(registry, [given[registry.kind]])
     own = {name: value for name, value in given.items() if name in FIELDS}
-    config: RunConfig = _converted(RunConfig, own)
+    config: RunConfig = converted(RunConfig, own)
     learning = _chosen(METHODS, methods or [config.method])
     running = [*learning, *_chosen(PROTOCOLS, protocols or [config.protocol])]
     options = {}
@@ -68,17 +68,17 @@ def make_config(
         if given[name] is None:
             continue
         for thing in takers:
-            options[name] = getattr(_converted(settings_of(thing), {name: given[name]}), name)
+            options[name] = getattr(converted(settings_of(thing), {name: given[name]}), name)
     _check_effect(config, given, supplied, learning)
     return config.replaced(**options)
 
 
 def check_ranges(config: RunConfig) -> None:
     """Raise ConfigError for a setting out of its range, in a configuration made by `replaced`."""
-    _converted(RunConfig, msgspec.to_builtins(config))
+    converted(RunConfig, msgspec.to_builtins(config))
     for thing in (METHODS[config.method], PROTOCOLS[config.protocol]):
         own = {name: value for name, value in config.options if name in options_of(thing)}
-        _converted(settings_of(thing), own)
+        converted(settings_of(thing), own)
 
 
 def flag(name: str) -> str:
@@ -187,10 +187,15 @@ def _check_effect(
             raise ConfigError(f"{flag(name)} has no effect with {names}; leave it out")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read settings from a TOML file, whose keys may have dashes where names have none.
+
+    Raises:
+        ConfigError: unreadable, or one key in both spellings.
+    """
     # Flags have dashes, Python's names have not; a file may use either, but not both.
     found: dict[str, Any] = {}
-    for name, value in read_toml(file).items():
+    for name, value in texts.read_toml(file).items():
         plain = name.replace("-", "_")
         if plain in found:
             raise ConfigError(f"{file} has '{name}' twice, with a dash and without; keep one")
@@ -201,10 +206,15 @@ def _read(file: Path) -> dict[str, Any]:
 def _at_home(name: str, value: Any) -> Any:
     """Return a setting with the home directory for the ~ of a path."""
     path = name in FIELDS and option(FIELDS[name]).metavar in ("GLOB", "PATH", "FILE", "DIR")
-    return at_home(value) if path and isinstance(value, str) else value
+    return texts.at_home(value) if path and isinstance(value, str) else value
 
 
-def _converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:
+def converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:
+    """Make a struct of settings.
+
+    Raises:
+        ConfigError: a value out of range, naming it and what it may be.
+    """
     try:
         return msgspec.convert(settings, kind)
     except msgspec.ValidationError as error:

@@ -202,3 +202,22 @@ def test_settings_are_read_as_windows_saves_them(command: Command) -> None:
     for content in (b"\xef\xbb\xbf" + text.encode(), text.encode("utf-16")):
         Path("run.toml").write_bytes(content)
         assert "4 of 4" in command.well("run", "--config", "run.toml").out
+
+
+@pytest.mark.parametrize(("delta", "warned"), [("0.1", True), (str(1 / 48), True), ("0.02", False)])
+def test_a_delta_for_whole_rows_is_warned_of(command: Command, delta: str, warned: bool) -> None:
+    for name in ("a", "b", "c"):
+        table(Path(f"{name}.npz"), [*LABELS, 0], classes=np.array(["u", "v"]))
+    settings = ("--clients", "*.npz", "--max-rows", "16", "--epsilon", "1", "--delta", delta)
+    said = command.well("run", *settings).out
+    assert ("is not below 1 / 48, the declared bound on all rows" in said) == warned
+    assert ("--delta 2e-03" in said) == warned
+
+
+def test_a_run_without_a_ledger_says_so_once(command: Command) -> None:
+    for name in ("a", "b"):
+        table(Path(f"{name}.npz"), LABELS)
+    assert command.well("run", "--clients", "*.npz").out.count("No ledger") == 1
+    ledger = ("--ledger", "l.json", "--new-ledger")
+    assert "No ledger" not in command.well("run", "--clients", "*.npz", *ledger).out
+    assert "No ledger" not in command.well("run", "--partition", "iid:3").out
