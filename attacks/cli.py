@@ -117,7 +117,8 @@ def _show(results: Any) -> None:
         _show_matrix(matrix.panel_title(panel), *matrix.compact(results, panel))
     failed = sum(cell.error is not None and not cell.refused for cell in results.cells)
     people().print(
-        "*: the whole interval is above guessing; ·: nothing to attack; –: could not be tried"
+        "*: the whole interval is above guessing; (?): one trial, nothing is sure; ·: nothing to "
+        "attack; –: could not be tried"
         + (f"; !: failed, {failed} of {len(results.cells)} cells" if failed else ""),
         style="dim",
         highlight=False,
