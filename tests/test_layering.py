@@ -26,6 +26,8 @@ ROOMS = (
     "secure_afl.methods",
     "secure_afl.federation",
     "secure_afl.runs",
+    "secure_afl.sites",
+    "secure_afl.flower",
     "secure_afl.tuning",
     "secure_afl.__init__",
     "secure_afl.cli",

@@ -61,6 +61,10 @@ class Seats:
                     found.append(nonce)
         return found
 
+    def has_ended(self, nonce: bytes) -> bool:
+        """Say whether there was a seat of a nonce that has ended."""
+        return (self._of(nonce) / "ended").exists()
+
     def end(self, nonce: bytes) -> None:
         """End the seat of a nonce, if there is one; a second time changes nothing.
 

@@ -115,8 +115,9 @@ def main() -> None:
     try:
         app(args=[_at_home(argument) for argument in sys.argv[1:]])
     except (SecureAflError, OSError, MemoryError) as error:
+        words = ". ".join([str(error), *getattr(error, "__notes__", ())])
         errors().print(
-            f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+            f"Error: {words}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)
 

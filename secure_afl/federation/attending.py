@@ -18,7 +18,7 @@ from protocols.errors import (
     SecureAflError,
 )
 from protocols.protocol import Protocol
-from protocols.roster import Line, Roster
+from protocols.roster import CLIENT, Line, Roster
 from protocols.session import Session
 from secure_afl.errors import ConfigError
 from secure_afl.federation.letters import (
@@ -69,12 +69,15 @@ class Attending:
         participant: with seats, and the roster that it has pinned.
         tell: is told in words what happens, for the site's people.
         over: whether this party has been through a run already, by its 16 bytes.
+        keep: keeps the letter that opened a session, by its nonce, so that a later process need
+            not be sent it again; empty where the session is over.
 
     Attributes:
         run: the run that it takes part in; empty before it has joined a session.
         finished: the run is over for this party.
         failed: it is over, without a model for this party.
         public: the last public state; None before the end, and after a run that failed.
+        session, included: id of the last session, and how many clients are in its sum.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Attending:
         participant: Participant,
         tell: Callable[[str], None],
         over: Callable[[bytes], bool] = lambda run: False,
+        keep: Callable[[bytes, bytes], None] = lambda nonce, letter: None,
     ) -> None:
         roster = participant.half.pinned
         assert roster is not None, "letters are believed by the roster"
@@ -90,10 +94,13 @@ class Attending:
         self._convener = convener_of(participant.half.protocol, roster)
         self._tell = tell
         self._over = over
+        self._keep = keep
         self.run = b""
         self.finished = False
         self.failed = False
         self.public: PublicState | None = None
+        self.session = b""
+        self.included = 0
         self._invitations: set[bytes] = set()
         self._final: tuple[bytes, Finished] | None = None
         self._told: set[str] = set()
@@ -109,10 +116,11 @@ class Attending:
         return self._participant.hearings
 
     def others(self, nonce: bytes) -> tuple[str, ...]:
-        """Return the names of all other parties of an open session."""
+        """Return the names of the parties of an open session that this one may hear from."""
         session = self._participant.party(nonce).session
         coordinators = [member.name for member in session.header.coordinators]
-        return tuple(name for name in (*coordinators, *session.clients) if name != self.name)
+        clients = () if self._participant.role == CLIENT else session.clients
+        return tuple(name for name in (*coordinators, *clients) if name != self.name)
 
     def hear(self, data: bytes) -> list[Posted]:
         """Take a letter; return what is to be sent because of it.
@@ -130,7 +138,12 @@ class Attending:
         except MessageRejected as error:
             self._say(f"a letter was refused: {error}")
             return []
+        known = set(self.hearings)
         reply = self._answer(letter.run, content)
+        for nonce in self.hearings.keys() - known:
+            self._keep(nonce, data)
+        for nonce in known - self.hearings.keys():
+            self._keep(nonce, b"")
         if reply is None:
             return []
         sent = write(letter.run, self._participant.identity, letter.sender, reply)
@@ -264,6 +277,9 @@ class Attending:
             self._say(f"the model was refused: {error}")
             return
         self.public = public
+        last = content.history.links[-1].release
+        self.session = last.session
+        self.included = len(self._roster.names(last.included))
         self._say(f"the run is over after {len(content.history.links)} sums")
 
     def _say(self, what: str) -> None:

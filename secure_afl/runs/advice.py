@@ -1,9 +1,9 @@
 """What a run's settings alone should make people think of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from secure_afl.federation.task import Terms
-from secure_afl.runs.config import RunConfig
 
 NO_LEDGER = (
     "No ledger: nothing keeps account of what was released about these data, and a second exact "
@@ -23,6 +23,10 @@ def warn_of_terms(terms: Terms, bounds: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-def needs_ledger(config: RunConfig) -> bool:
-    """Say whether a run about people's data keeps no account; the embedded digits are public."""
-    return config.ledger is None and config.clients is not None
+def needs_ledger(settings: Mapping[str, Any]) -> bool:
+    """Say whether a run about people's data keeps no account; the embedded digits are public.
+
+    Args:
+        settings: as its report has them.
+    """
+    return settings.get("ledger") is None and settings.get("clients") is not None

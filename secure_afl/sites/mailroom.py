@@ -12,7 +12,14 @@ LETTERS = "letters"
 
 
 class Mailroom(Protocol):
-    """The posts of one federation."""
+    """The posts of one federation.
+
+    Attributes:
+        nudged: parties that begin ask all others to say again what they have; else the mailroom
+            sees to that.
+    """
+
+    nudged: bool
 
     def letters(self) -> Post:
         """Return the post of letters."""
@@ -30,6 +37,8 @@ class FolderMailroom:
     Raises:
         NotStored: there is no such folder.
     """
+
+    nudged = True
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():

@@ -1,14 +1,17 @@
 """What a site's party keeps on its own disk: seats, its memory, and the runs it has been in."""
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from protocols.codec import Secret, decode, encode
+from protocols.codec import Secret, Wire, decode, encode
 from protocols.errors import BadSavedState, Malformed, NotStored
 from protocols.files import create_durably, remove_partials, write_durably
 from protocols.seats.media import check_local
 from protocols.seats.seat import lock_folder
+
+LETTERS = "letters"
 
 
 class KeptRun(Secret, frozen=True):
@@ -21,6 +24,21 @@ class KeptRun(Secret, frozen=True):
 
     run: bytes
     half: bytes
+
+
+class WaitsFor(Wire, frozen=True):
+    """A party of a session, what it waits for, and since when by the clock on the wall."""
+
+    nonce: bytes
+    party: str
+    step: str
+    since: float
+
+
+class Waiting(Wire, frozen=True):
+    """All that the parties of this site wait for."""
+
+    sessions: tuple[WaitsFor, ...]
 
 
 class State:
@@ -94,6 +112,40 @@ class State:
         """
         self._write("convener", saved)
 
+    def waiting(self, nonce: bytes) -> dict[str, tuple[str, float]]:
+        """Return since when a session's party waits for what, by the clock on the wall."""
+        data = self._read("waiting")
+        try:
+            found = () if data is None else decode(data, Waiting).sessions
+        except Malformed:
+            # Deadlines then begin anew.
+            return {}
+        return {w.party: (w.step, w.since) for w in found if w.nonce == nonce}
+
+    def keep_waiting(self, waiting: Mapping[bytes, Mapping[str, tuple[str, float]]]) -> None:
+        """Keep since when parties wait, so that deadlines outlast processes."""
+        kept = [
+            WaitsFor(nonce, party, step, since)
+            for nonce, parties in waiting.items()
+            for party, (step, since) in parties.items()
+        ]
+        self._write("waiting", encode(Waiting(tuple(kept))))
+
+    def letters(self) -> list[bytes]:
+        """Return the letters that opened sessions which are not over."""
+        if not self._letters.is_dir():
+            return []
+        return [path.read_bytes() for path in sorted(self._letters.glob("*.letter"))]
+
+    def keep_letter(self, nonce: bytes, letter: bytes) -> None:
+        """Keep the letter that opened a session; an empty one forgets it."""
+        path = self._letters / f"{nonce.hex()}.letter"
+        if not letter:
+            path.unlink(missing_ok=True)
+            return
+        self._letters.mkdir(mode=0o700, exist_ok=True)
+        self._write(f"{LETTERS}/{path.name}", letter)
+
     def has_been(self, run: bytes) -> bool:
         """Say whether this party has been through a run."""
         return (self._been / run.hex()).exists()
@@ -103,14 +155,20 @@ class State:
         if run:
             with suppress(FileExistsError):
                 create_durably(self._been / run.hex(), b"")
-        for name in ("run", "convener"):
+        for name in ("run", "convener", "waiting"):
             (self._folder / name).unlink(missing_ok=True)
+        for path in self._letters.glob("*"):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let the folder go."""
         if self._lock is not None:
             os.close(self._lock)
         self._lock = None
+
+    @property
+    def _letters(self) -> Path:
+        return self._folder / LETTERS
 
     @property
     def _been(self) -> Path:

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 
 from protocols import Plain
-from secure_afl.data.mapping import Mapping
 from secure_afl.errors import DataError
 from secure_afl.features.backbone import parse_backbone
+from secure_afl.methods import AFL
 from secure_afl.runs.config import RunConfig
-from secure_afl.sites.rows import Reductions, SiteRows
+from secure_afl.sites.rows import SiteRows
 from tests.kit.samples import make_clients
 from tests.kit.sites import Sites
 
 CLIENTS = {client.name: client for client in make_clients((20, 25))}
 
 
-def rows_of(path: Path, mapping: Mapping | None = None) -> SiteRows:
-    backbone = parse_backbone("identity")
-    return SiteRows("c0", path, backbone, Reductions(backbone, RunConfig()), mapping=mapping)
+def rows_of(path: Path, mapping: Path | None = None) -> SiteRows:
+    config = RunConfig(backbone="identity", mapping=None if mapping is None else str(mapping))
+    return SiteRows("c0", path, config, AFL(), path.parent / "features")
 
 
 def test_a_sites_account_is_a_file_of_its_own(tmp_path: Path) -> None:
@@ -48,16 +48,18 @@ def test_a_sites_account_is_a_file_of_its_own(tmp_path: Path) -> None:
 def test_a_site_compares_its_classes_at_home(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.eye(4), y=np.array(["Well", "ill", "ill", "Well"]))
     backbone = parse_backbone("identity").digest
-    with pytest.raises(DataError, match=r"'well' .of the task. and 'Well' .* look like one"):
+    with pytest.raises(DataError, match=r"'well' .of the run. and 'Well' .* look like one"):
         rows_of(tmp_path / "a.npz").check(4, ("ill", "well"), backbone)
     with pytest.raises(DataError, match=r"names its classes .* numbers them"):
         rows_of(tmp_path / "a.npz").check(4, ("0", "1"), backbone)
-    mapped = rows_of(tmp_path / "a.npz", Mapping(classes={"Well": "well"}))
+    # What was made before is made anew with a mapping.
+    (tmp_path / "names.toml").write_text('[classes]\n"Well" = "well"\n')
+    mapped = rows_of(tmp_path / "a.npz", tmp_path / "names.toml")
     mapped.check(4, ("ill", "well", "healed"), backbone)
     assert mapped.load(4, ("ill", "well")).labels.tolist() == [1, 0, 0, 1]
 
 
 def test_a_site_of_zeros_is_refused_before_anybody_hears_of_it(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((4, 2)), y=[0, 1, 0, 1])
-    with pytest.raises(DataError, match="all features of client 'c0' are zero"):
-        rows_of(tmp_path / "a.npz").prepare()
+    with pytest.raises(DataError, match="all features of client 'a' are zero"):
+        rows_of(tmp_path / "a.npz").prepared  # noqa: B018
