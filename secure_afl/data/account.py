@@ -196,7 +196,11 @@ def _look(found: Read, index: int, pixels: bool) -> np.uint64:
     if isinstance(dataset.examples, tuple):
         path = dataset.examples[index]
         content = images.read_bytes(path)
-        _note(found, images.read_header(path, content))
+        header = images.read_header(path, content)
+        _note(found, header)
+        if header.deep:
+            # It cannot be read either; say so before any features are made.
+            dataset.image(index)
         if not pixels:
             return _print(images.digest(path, content))
         image = dataset.image(index)
@@ -243,7 +247,8 @@ def _of_files(found: Account, dataset: Dataset) -> list[Finding]:
         findings.append(
             Finding(
                 "wrong",
-                f"{site}: {count} of {found.files} images cannot be read: {found.unreadable[0]}",
+                f"{site}: {count} of {found.files} images cannot be read, as "
+                + found.unreadable[0].rpartition("; ")[0],
                 count,
                 "replace them or delete them",
             )

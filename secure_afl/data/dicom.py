@@ -97,12 +97,32 @@ def _read(path: Path, content: bytes) -> Any:
             f"{path} is a DICOM file, which pydicom reads; install 'secure-afl[dicom]'"
         ) from None
     try:
-        return pydicom.dcmread(io.BytesIO(content), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+        _name_syntax(dataset)
+        return dataset
     except Exception as error:  # pydicom raises what its parsers meet
         raise DataError(
             f"{path} cannot be read as DICOM ({' '.join(str(error).split())[:300]}); "
             "replace it or delete it"
         ) from error
+
+
+def _name_syntax(dataset: Any) -> None:
+    """Name the transfer syntax that a file without a header was read in, if that can be.
+
+    Old systems write files without one. Compressed pixels stay unnamed: nothing says how.
+    """
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
+    compressed = bytes(dataset.get("PixelData", b"")[:4]) == b"\xfe\xff\x00\xe0"
+    if "TransferSyntaxUID" in meta or compressed:
+        return
+    implicit, little = dataset.original_encoding
+    explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    dataset.file_meta = meta
 
 
 def _check(path: Path, dataset: Any) -> None:

@@ -88,6 +88,7 @@ def test_what_cannot_be_decoded_is_listed(tmp_path: Path) -> None:
     found = account(read(load(tmp_path / "site"), pixels=True))
     assert len(found.unreadable) == 2
     assert "1.png cannot be read" in found.findings[0].what
+    assert found.findings[0].what.endswith(")")
     assert (found.zero_rows, found.duplicates) == (1, 0)
 
 
@@ -95,6 +96,9 @@ def test_a_file_that_is_no_image_is_named_before_the_features(tmp_path: Path) ->
     path = picture(tmp_path / "site" / "x" / "1.png", 1)
     path.write_bytes(b"<html>")
     with pytest.raises(DataError, match=r"1\.png cannot be read as an image"):
+        read(load(tmp_path / "site"))
+    Image.fromarray(np.full((4, 5), 40_000, np.uint16)).save(path)
+    with pytest.raises(DataError, match=r"1\.png has pixels of mode I;16"):
         read(load(tmp_path / "site"))
 
 
