@@ -159,7 +159,8 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def _words(finding: "Finding") -> str:
-    return f"{finding.what}: {finding.fix}."
+    joined = " " if finding.what.endswith("?") else ": "
+    return f"{finding.what}{joined}{finding.fix}."
 
 
 def _write(file: str | None, accounts: Sequence["Account"], together: Sequence["Finding"]) -> None:

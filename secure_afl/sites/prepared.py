@@ -111,12 +111,13 @@ def prepare(
     kept = _kept(store, source)
     if kept is not None:
         return kept
-    backbone = open_backbone(config, method)
-    cache = FeatureCache(default_path())
+    # What is wrong with the data shows before a network is loaded.
     names = read_mapping(None if config.mapping is None else Path(config.mapping))
     dataset = files.load(data, "train", names)
     if tell is not None:
         tell(accounting.account(accounting.read(dataset, progress=progress)))
+    backbone = open_backbone(config, method)
+    cache = FeatureCache(default_path())
     features = backbone.extract(dataset, cache, progress)
     check_not_all_zero(ClientData(dataset.name, features, dataset.labels))
     public = None
