@@ -14,11 +14,26 @@ if TYPE_CHECKING:
     from secure_afl.runs.inference import SavedModel
 
 
-@with_flags(lambda: run_settings("checkpoint"))
+_Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A saved model.safetensors, or the folder of run --out."),
+]
+
+
+_Keys = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder with roster.json: only a model that its parties signed."
+    ),
+]
+
+
+@with_flags(lambda: run_settings("checkpoint", "mapping"))
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
-    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/*.jpg or .npz.")],
+    model: _Model,
+    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, or .npz.")],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
     json_file: JsonFile = None,
     **settings: Any,
 ) -> None:
@@ -26,12 +41,15 @@ def evaluate(
     from rich.table import Table
 
     from secure_afl.cli.tables import check_writable, percent, write_json
+    from secure_afl.data.mapping import read_mapping
     from secure_afl.runs import inference
 
     check_writable(json_file)
+    mapping = settings.pop("mapping", None)
+    names = read_mapping(None if mapping is None else Path(mapping))
     with progress() as advance:
-        saved = _load(model, **settings)
-        result = inference.evaluate(saved, path, split, advance)
+        saved = _load(model, keys, **settings)
+        result = inference.evaluate(saved, path, split, advance, names)
     table = Table("class", "accuracy", title=f"{model} on {path}", title_justify="left")
     for name, share in result.per_class.items():
         table.add_row(name, percent(share))
@@ -42,26 +60,29 @@ def evaluate(
 
 @with_flags(lambda: run_settings("checkpoint"))
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
+    model: _Model,
     path: Annotated[
         str, typer.Argument(metavar="DATA", help="An image, a folder of images, or an .npz.")
     ],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
     **settings: Any,
 ) -> None:
     """Print the predicted class of each example, and its score, as CSV."""
     from secure_afl.runs import inference
 
     with progress() as advance:
-        saved = _load(model, **settings)
+        saved = _load(model, keys, **settings)
         predictions = list(inference.predict(saved, path, split, advance))
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["example", "class", "score"])
     for prediction in predictions:
         writer.writerow([prediction.example, prediction.predicted, f"{prediction.score:.4f}"])
 
 
-def _load(model: Path, checkpoint: str | None = None) -> "SavedModel":
+def _load(model: Path, keys: Path | None, checkpoint: str | None = None) -> "SavedModel":
+    from secure_afl.federation.keys import load_roster
     from secure_afl.runs.inference import load_model
 
-    return load_model(model, None if checkpoint is None else Path(checkpoint))
+    roster = None if keys is None else load_roster(keys)
+    return load_model(model, None if checkpoint is None else Path(checkpoint), roster)

@@ -7,14 +7,21 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from protocols.roster import Roster
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
+from secure_afl.data.classes import check_numbering
+from secure_afl.data.mapping import Mapping
 from secure_afl.errors import DataError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
 from secure_afl.progress import Progress
+
+# The global model's name in the folder of a run.
+MODEL = "model.safetensors"
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -56,13 +63,24 @@ class SavedModel(NamedTuple):
     backbone: Backbone
 
 
-def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
+def load_model(
+    path: Path, checkpoint: Path | None = None, roster: Roster | None = None
+) -> SavedModel:
     """Load a saved model, and its backbone from the card; `checkpoint` as in training.
 
+    Args:
+        path: of the model, or of the folder that a run made.
+        roster: that the signer of the model has to be on; without it, nobody has to have signed.
+
     Raises:
-        DataError: damaged files, or a backbone whose digest is not the card's.
+        DataError: damaged or changed files, a backbone whose digest is not the card's, or a signer
+            who is not on the roster.
     """
+    if path.is_dir():
+        path = path / MODEL
     model, card = _load(path)
+    if roster is not None:
+        artefact.check_signer(path, msgspec.convert(card, artefact.Card), roster)
     try:
         made_by = msgspec.convert(card["backbone"], MadeBy)
     except (KeyError, msgspec.ValidationError):
@@ -81,9 +99,21 @@ def _load(path: Path) -> tuple[Model, dict[str, Any]]:
     return ConvNetModel.load(path) if "architecture" in card else LinearModel.load(path)
 
 
-def evaluate(saved: SavedModel, path: str, split: str, progress: Progress | None) -> Evaluation:
-    """Score a model on a folder or .npz of labelled examples."""
-    (dataset,) = data.align([data_files.load(path, split)], saved.model.classes)
+def evaluate(
+    saved: SavedModel,
+    path: str,
+    split: str,
+    progress: Progress | None,
+    mapping: Mapping | None = None,
+) -> Evaluation:
+    """Score a model on a folder or .npz of labelled examples, their names brought to the model's.
+
+    Raises:
+        DataError: examples of a class that the model does not know, among others.
+    """
+    found = data_files.load(path, split, mapping)
+    check_numbering({"the model": saved.model.classes, path: found.classes})
+    (dataset,) = data.align([found], saved.model.classes)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
     right = saved.model.predict(features) == dataset.labels
     per_class = {

@@ -12,6 +12,7 @@ from secure_afl.errors import ConfigError, RunFailed
 from secure_afl.federation.keys import pinned_identity, pinned_roster
 from secure_afl.federation.report import PrivacyReport
 from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
 from secure_afl.progress import Progress
 from secure_afl.runs.saving import (
@@ -193,6 +194,7 @@ def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = 
 
     def write(folder: Path) -> None:
         model.save(folder / MODEL, card)
+        artefact.sign(folder / MODEL, party.identity, party.site.place.role)
         if report:
             (folder / REPORT).write_bytes(report)
 

@@ -277,7 +277,7 @@ def test_a_saved_model_is_the_one_that_was_reported(command: Command, tables: Pa
     assert card["quantiser"] == {"bits": report.feature_bits, "mode": "normalise"}
     assert (card["session"], card["cohort"]) == (report.session, 4)
     assert (card["protocol"], card["protects"]) == ("additive", report.protects)
-    assert card["format_version"] == 1
+    assert card["format_version"] == 2
     saved = msgspec.json.decode((out / "report.json").read_bytes(), type=Report)
     assert saved == report
     assert not (out / "personal").exists()
