@@ -11,7 +11,7 @@ import msgspec
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
 from secure_afl.federation.result import Result
-from secure_afl.methods.method import METHODS
+from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 
 log = logging.getLogger("secure_afl")
@@ -43,6 +43,7 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
         },
         "quantiser": {"bits": report.feature_bits, "mode": "normalise"},
         "ridge": report.ridge,
+        "head": msgspec.to_builtins(report.head),
         "session": report.session,
         "cohort": report.clients.included,
         "protocol": report.protocol,
@@ -54,7 +55,7 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
     result.model.save(out / "model.safetensors", card)
     # Personal models of an earlier run into this folder do not belong to this one.
     shutil.rmtree(out / "personal", ignore_errors=True)
-    if METHODS[report.method].personal:
+    if make_method(config).personalises:
         folder = out / "personal"
         folder.mkdir(exist_ok=True)
         for name, model in result.personal.items():
