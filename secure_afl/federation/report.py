@@ -7,6 +7,7 @@ import msgspec
 
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
 from secure_afl.analytic.quantise import Floats
+from secure_afl.evaluation.figures import Figures
 from secure_afl.privacy.mechanism import NoisySum
 
 
@@ -242,6 +243,8 @@ class Report(msgspec.Struct, frozen=True):
             kept-out rows may be scored.
         exact: the decoded sum equals the clients' integer vectors added in the clear, and those of
             the pooled rows, plus the noise that was added; bit for bit, computed by this run.
+        results: figures of the global model on the test set with intervals, under the prior in use
+            first and then under others.
         outside: entries of the sum that break their bounds, by block; where there are any, a
             client lied, and the model is made of a wrong sum all the same.
         privacy: the differential-privacy guarantee, or null.
@@ -268,6 +271,7 @@ class Report(msgspec.Struct, frozen=True):
     seconds: Seconds
     head: HeadReport | None = None
     personal: PersonalReport | None = None
+    results: tuple[Figures, ...] = ()
     outside: dict[str, int] = {}
     privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()

@@ -143,6 +143,7 @@ def report_run(
         seconds=seconds,
         head=head,
         personal=scored.personal,
+        results=scored.results,
         outside=dict(last.released.outside),
         privacy=(
             None

@@ -13,6 +13,8 @@ from secure_afl.analytic.heads.ridge import DEFAULT_RIDGE, Ridge
 from secure_afl.analytic.moments import Moments
 from secure_afl.analytic.rows import ClientData, check_data
 from secure_afl.errors import ConfigError, DataError
+from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.models import evaluate_model, under_priors
 from secure_afl.federation.report import Accuracy, PersonalReport, Site
 from secure_afl.methods.method import AnyMethod, Own, PublicState
 from secure_afl.methods.model import LinearModel, Model
@@ -21,10 +23,11 @@ from secure_afl.methods.personal.personal import halves
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's accuracy, and that of its clients' own models where there are any."""
+    """A run's accuracy, that of its clients' own models where there are any, and test figures."""
 
     accuracy: Accuracy
     personal: PersonalReport | None = None
+    results: tuple[Figures, ...] = ()
 
 
 def check_scored(sets: Sequence[ClientData], like: ClientData, classes: int) -> None:
@@ -84,7 +87,7 @@ def score(
         local_mean=mean(alone) if alone else None,
         agreement=float((model.predict(features) == central.predict(features)).mean()),
     )
-    return Scored(accuracy, personal)
+    return Scored(accuracy, personal, tested(model, test))
 
 
 def score_private(model: Model, test: ClientData | None) -> Scored:
@@ -93,8 +96,16 @@ def score_private(model: Model, test: ClientData | None) -> Scored:
     Baselines on the clients' rows, and scores on rows that they held out, would be releases of
     their own.
     """
-    return Scored(
-        Accuracy(federated=None if test is None else model.accuracy(test.features, test.labels))
+    if test is None:
+        return Scored(Accuracy())
+    accuracy = Accuracy(federated=model.accuracy(test.features, test.labels))
+    return Scored(accuracy, results=tested(model, test))
+
+
+def tested(model: Model, test: ClientData) -> tuple[Figures, ...]:
+    """Measure a model on test rows, under each prior that its scores may have."""
+    return tuple(
+        evaluate_model(other, test, prior=name) for name, other in under_priors(model).items()
     )
 
 
