@@ -3,40 +3,49 @@
 Everything may be said twice, and recovery is always to say it again: a carrier repeats what its
 parties still have to say, at growing intervals, and asks others to do so when it comes back. It
 watches the deadlines of its parties, and does no I/O but through the post.
+
+Mail is an encoded message, or a `Note` between carriers.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 from msgspec import Meta
 
-from protocols.codec import Wire, decode, encode
+from protocols.codec import Wire, decode, domain_tag, encode
 from protocols.errors import (
     MessageRejected,
     ProtocolError,
     Replayed,
     UnexpectedStep,
 )
-from protocols.message import Message
+from protocols.message import MAX_OVERHEAD_BYTES, Message
 from protocols.party import Party, Sum
 from protocols.roster import Name
+from protocols.void import Void
 
-MAX_MAIL_BYTES = 2**31
+# No message begins like this: MessagePack has a small integer here.
+_NOTE = domain_tag("note").encode() + b"\0"
 
 
-class Mail(Wire, frozen=True):
-    """One piece of mail between carriers; nothing of it is believed.
+class Note(Wire, frozen=True):
+    """What one carrier tells another beside messages; nothing of it is believed.
 
     Attributes:
-        kind: a `message` of a party, or a `nudge`: say again what you have for the sender.
+        kind: `nudge`: say again what you have for the sender, and show what you have from it.
+            `shown`: the sender has this message from you.
         sender: who sends it, as it says.
-        data: the message; empty in a nudge.
+        data: the message that is shown, without its body; empty in a nudge.
     """
 
-    kind: Literal["message", "nudge"]
+    kind: Literal["nudge", "shown"]
     sender: Name
-    data: Annotated[bytes, Meta(max_length=MAX_MAIL_BYTES)]
+    data: Annotated[bytes, Meta(max_length=MAX_OVERHEAD_BYTES)] = b""
+
+    def mail(self) -> bytes:
+        """Return the note as a post carries it."""
+        return _NOTE + encode(self)
 
 
 class Post(Protocol):
@@ -45,8 +54,11 @@ class Post(Protocol):
     def send(self, recipient: str, mail: bytes) -> None:
         """Send mail to a party, or lose it."""
 
-    def collect(self, recipient: str) -> Iterable[bytes]:
-        """Return mail that has come for a party since."""
+    def collect(self, names: Collection[str]) -> Iterable[tuple[str, bytes]]:
+        """Yield mail that has come for any of these parties since, each with its recipient.
+
+        More may be sent while this goes on, which may come now or the next time.
+        """
 
 
 class Hearing(Protocol):
@@ -77,44 +89,80 @@ class Hearing(Protocol):
     def pending(self) -> list[Message]:
         """Return what others may still need."""
 
+    def heard(self, sender: str) -> Iterable[Message]:
+        """Return what the party has taken from a sender, without bodies."""
+
+    def contradicted(self, data: bytes) -> Message | None:
+        """Return what the party took before where the sender now says something else."""
+
+    def confront(self, data: bytes) -> None:
+        """Show the party a message that others have from it; one that it never said ends it."""
+
+    def void(self) -> Void:
+        """Give the session back, and sign that."""
+
+    def close(self) -> None:
+        """Let the party go; it may be opened again where it has a seat."""
+
 
 class Loose:
-    """A party without a seat, for simulations whose parties all die together."""
+    """A party without a seat, for simulations whose parties all die together.
+
+    It has no journal that anybody could put back, so that there is nothing to show or be shown.
+    """
 
     def __init__(self, party: Party) -> None:
-        self._party = party
+        self.party = party
 
     @property
     def name(self) -> str:
         """Name of the party."""
-        return self._party.name
+        return self.party.name
 
     @property
     def awaits(self) -> str | None:
         """The step whose deadline has to be watched, if any."""
-        return self._party.awaits
+        return self.party.awaits
 
     @property
     def aborted(self) -> bool:
         """Whether the session is over for the party, without a sum."""
-        return self._party.aborted
+        return self.party.aborted
 
     @property
     def result(self) -> Sum | None:
         """The sum, at a party that receives it."""
-        return self._party.result
+        return self.party.result
 
     def deliver(self, data: bytes) -> list[Message]:
         """Take a message, as `Party.take`."""
-        return self._party.take(data)
+        return self.party.take(data)
 
     def deadline(self, step: str) -> list[Message]:
         """Stop waiting for a step, as `Party.deadline`."""
-        return self._party.deadline(step)
+        return self.party.deadline(step)
 
     def pending(self) -> list[Message]:
         """Return what others may still need, as `Party.pending`."""
-        return self._party.pending()
+        return self.party.pending()
+
+    def heard(self, sender: str) -> Iterable[Message]:
+        """Return nothing."""
+        return ()
+
+    def contradicted(self, data: bytes) -> Message | None:
+        """Return nothing."""
+        return None
+
+    def confront(self, data: bytes) -> None:
+        """Ignore what is shown."""
+
+    def void(self) -> Void:
+        """Give the session back, as `Party.void`."""
+        return self.party.void()
+
+    def close(self) -> None:
+        """Do nothing: the party is gone with its process."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +190,27 @@ class Problem(NamedTuple):
 
 @dataclass
 class _Watch:
-    """What a carrier remembers of one party; a restart forgets it without harm."""
+    """What a carrier remembers of one party; a restart forgets it without harm.
+
+    Attributes:
+        step, since: what the party awaits, and since when.
+        again_at, wait: when it says everything again, and how long it rested for that.
+        ended: nothing more is to be had from it.
+        nudgers: who has asked for what it has to say, and wants to see what it has heard.
+    """
 
     step: str | None = None
     since: float = 0.0
     again_at: float = 0.0
     wait: float = 0.0
     ended: bool = False
+    nudgers: set[str] = field(default_factory=set)
 
 
 class Carrier:
     """The carrier of the parties that are here.
+
+    Its work for one piece of mail does not grow with the number of parties.
 
     Args:
         parties: those that are here, joined.
@@ -184,33 +242,47 @@ class Carrier:
         Args:
             others: everybody who may have said something while this carrier was away.
         """
-        for name, party in self._parties.items():
-            self._send(name, party.pending())
+        others = tuple(others)
+        for name in self._parties:
+            self._speak(name)
             for other in others:
                 if other != name:
-                    self._post.send(other, encode(Mail("nudge", name, b"")))
-            self._rest(name)
+                    self._post.send(other, Note("nudge", name).mail())
+
+    def add(self, party: Hearing) -> None:
+        """Take on one more party, and say what it has to say."""
+        self._parties[party.name] = party
+        self._watches[party.name] = _Watch()
+        self._speak(party.name)
 
     def turn(self) -> None:
         """Deliver what has come, then let pass what is overdue, then say again what may be lost."""
-        for name in self._parties:
-            for data in self._post.collect(name):
-                self._hear(name, data)
-        for name, party in self._parties.items():
-            watch, now = self._watches[name], self._clock()
-            step = None if watch.ended else party.awaits
-            if step != watch.step:
-                watch.step, watch.since = step, now
-            elif step is not None and now - watch.since >= self._patience.deadline:
-                self._let(name, lambda party=party, step=step: party.deadline(step))  # type: ignore[misc]
-            if now >= watch.again_at and not watch.ended:
-                self._send(name, party.pending())
-                self._rest(name)
+        self.hear()
+        self.watch()
+
+    def hear(self) -> None:
+        """Deliver what has come, and what comes because of it."""
+        for name, mail in self._post.collect(self._parties.keys()):
+            if mail.startswith(_NOTE):
+                self._note(name, mail)
+            elif not self._watches[name].ended:
+                self._deliver(name, mail)
+
+    def watch(self) -> None:
+        """Let pass what is overdue, and say again what may be lost."""
+        for name, watch in self._watches.items():
+            self._look(name)
+            if watch.step is not None and self._clock() - watch.since >= self._patience.deadline:
+                self._let(name, lambda n=name, s=watch.step: self._parties[n].deadline(s))  # type: ignore[misc]
+                # It may be what the next party waits for.
+                self.hear()
+            if self._clock() >= watch.again_at and not watch.ended:
+                self._speak(name)
 
     @property
     def results(self) -> dict[str, Sum]:
         """The sum, at each party here that has received it."""
-        found = {name: party.result for name, party in self._parties.items()}
+        found = {n: p.result for n, p in self._parties.items() if not self._watches[n].ended}
         return {name: result for name, result in found.items() if result is not None}
 
     @property
@@ -222,19 +294,37 @@ class Carrier:
             if watch.ended or self._parties[name].aborted
         )
 
-    def _hear(self, name: str, data: bytes) -> None:
+    def _note(self, name: str, mail: bytes) -> None:
+        watch = self._watches[name]
         try:
-            mail = decode(data, Mail, party=name)
+            note = decode(mail[len(_NOTE) :], Note, party=name)
         except MessageRejected as error:
             self.problems.append(Problem(name, error))
             return
-        if self._watches[name].ended:
+        if watch.ended:
             return
-        if mail.kind == "nudge":
-            # Anybody can write one: however many come, everything is said again once a turn.
-            self._watches[name].again_at = self._clock()
+        if note.kind == "shown":
+            self._confront(name, note.data)
             return
-        self._let(name, lambda: self._parties[name].deliver(mail.data))
+        # Anybody can write one: however many come, everything is said again once a turn.
+        watch.again_at = self._clock()
+        watch.nudgers.add(note.sender)
+
+    def _deliver(self, name: str, data: bytes) -> None:
+        party = self._parties[name]
+        self._let(name, lambda: party.deliver(data))
+        before = None if self._watches[name].ended else party.contradicted(data)
+        if before is not None:
+            # Whoever says two things on one route has lost its memory, or lies; or another wrote
+            # this in its name, and it knows what it is shown.
+            self._show(name, before)
+
+    def _confront(self, name: str, data: bytes) -> None:
+        def happen() -> list[Message]:
+            self._parties[name].confront(data)
+            return []
+
+        self._let(name, happen)
 
     def _let(self, name: str, happen: Callable[[], list[Message]]) -> None:
         try:
@@ -249,17 +339,40 @@ class Carrier:
             self.problems.append(Problem(name, error))
             self._watches[name].ended = True
             return
+        finally:
+            self._look(name)
         if said:
             self._watches[name].wait = 0.0
-        self._send(name, said)
+        self._send(said)
 
-    def _send(self, name: str, said: Iterable[Message]) -> None:
-        for message in said:
-            recipient = message.header.recipient
-            self._post.send(recipient, encode(Mail("message", name, encode(message))))
-
-    def _rest(self, name: str) -> None:
-        """Wait twice as long as the last time before a party says everything again."""
+    def _look(self, name: str) -> None:
+        """Note what a party awaits, and since when."""
         watch = self._watches[name]
-        watch.wait = min(max(2 * watch.wait, self._patience.repeat), self._patience.most)
+        step = None if watch.ended else self._parties[name].awaits
+        if step != watch.step:
+            watch.step, watch.since = step, self._clock()
+
+    def _speak(self, name: str) -> None:
+        """Say all that a party has to say, to those who asked also what it has heard, and rest.
+
+        The rest is twice as long as the last one.
+        """
+        watch, party = self._watches[name], self._parties[name]
+        wait = watch.wait
+        self._let(name, party.pending)
+        watch.wait = min(max(2 * wait, self._patience.repeat), self._patience.most)
         watch.again_at = self._clock() + watch.wait
+        nudgers, watch.nudgers = watch.nudgers, set()
+        if not watch.ended:
+            for nudger in nudgers:
+                for message in party.heard(nudger):
+                    self._show(name, message)
+
+    def _show(self, name: str, message: Message) -> None:
+        """Show the sender of a message that a party here has it."""
+        note = Note("shown", name, encode(message))
+        self._post.send(message.header.sender, note.mail())
+
+    def _send(self, said: Iterable[Message]) -> None:
+        for message in said:
+            self._post.send(message.header.recipient, encode(message))

@@ -9,7 +9,7 @@ are readable for all: where parties are different users, the folder says who may
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,12 +62,17 @@ class FolderPost:
                 fix="see whether the folder is there, and has room",
             ) from None
 
-    def collect(self, recipient: str) -> Iterable[bytes]:
-        """Yield mail that has come for a party, or come again, since the last time."""
-        inbox, names = self._inbox(recipient), []
+    def collect(self, names: Collection[str]) -> Iterable[tuple[str, bytes]]:
+        """Yield mail that has come for these parties, or come again, since the last time."""
+        for name in tuple(names):
+            for mail in self._inbox_of(name):
+                yield name, mail
+
+    def _inbox_of(self, recipient: str) -> Iterable[bytes]:
+        inbox, paths = self._inbox(recipient), []
         with suppress(OSError):  # a folder that is away comes back
-            names = sorted(inbox.iterdir())
-        for path in names:
+            paths = sorted(inbox.iterdir())
+        for path in paths:
             if path.suffix != SUFFIX or path.name.startswith(PARTIAL_PREFIX):
                 continue
             with suppress(OSError):

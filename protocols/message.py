@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Annotated
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -112,6 +113,32 @@ class Message(Wire, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Message of {len(self.body)} bytes>"
+
+
+class _Envelope(Wire, frozen=True):
+    """A message whose body stays where it is."""
+
+    header_bytes: bytes
+    signature: bytes
+    body: memoryview
+
+
+_envelopes = msgspec.msgpack.Decoder(_Envelope)
+
+
+def without_body(data: bytes, *, party: str = "") -> Message:
+    """Read an encoded message's header and signature alone, in a time that its length does not set.
+
+    Nothing is checked, not even that this is the message's one encoding.
+
+    Raises:
+        Malformed: no message; it names `party`.
+    """
+    try:
+        envelope = _envelopes.decode(data)
+    except msgspec.MsgspecError:
+        raise Malformed("not a Message", party=party) from None
+    return Message(envelope.header_bytes, envelope.signature, b"")
 
 
 class Channel(Secret, frozen=True):

@@ -1,22 +1,21 @@
-"""The in-process network: moves encoded messages between parties, and injects faults on the way.
+"""The in-process network: a carrier whose post lies in memory, with faults of mail and of parties.
 
 Every message crosses as bytes and is decoded at the far end, as on a real transport. Clients start
 one after the other and the network delivers as it goes, so that memory does not grow with their
-number.
+number. Time passes only when no mail is left.
 """
 
 import random
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from operator import methodcaller
+from math import inf
 from typing import Literal, NamedTuple
 
-from protocols.codec import encode
+from protocols.carrier import Carrier, Loose, Patience
 from protocols.errors import MessageRejected, SessionAborted
-from protocols.message import Message
+from protocols.message import Message, without_body
 from protocols.party import Party, Sum
 from protocols.release import Release
 
@@ -96,10 +95,138 @@ class Rejection(NamedTuple):
     error: MessageRejected
 
 
-class _Parcel(NamedTuple):
-    sender: str
+class _Book:
+    """What a network writes down; see `Network`."""
+
+    def __init__(self, transcript: Transcript | None) -> None:
+        self.sent_bytes: dict[str, int] = defaultdict(int)
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.rejections: list[Rejection] = []
+        self.aborts: dict[str, SessionAborted] = {}
+        self.transcript = transcript
+
+
+class _Observed(Loose):
+    """A party whose faults are the plan's, and of which the network keeps a record."""
+
+    def __init__(self, party: Party, plan: FaultPlan, book: _Book) -> None:
+        super().__init__(party)
+        self.gone = False
+        self._vanishes_at = plan.vanish.get(party.name)
+        self._reloads = plan.reload
+        self._book = book
+        self._record = None if book.transcript is None else book.transcript[party.name]
+
+    @property
+    def awaits(self) -> str | None:
+        """The step whose deadline has to be watched, if the party is still there."""
+        return None if self.gone else self.party.awaits
+
+    def pending(self) -> list[Message]:
+        """Begin."""
+        return self._event(lambda party: party.start())
+
+    def deliver(self, data: bytes) -> list[Message]:
+        """Take a message, unless the party is gone."""
+        if self.gone:
+            return []
+        if self._record is not None:
+            self._record.received.append(data)
+        return self._event(lambda party: party.take(data))
+
+    def deadline(self, step: str) -> list[Message]:
+        """Stop waiting for a step."""
+        return self._event(lambda party: party.deadline(step))
+
+    def _event(self, happen: Callable[[Party], list[Message]]) -> list[Message]:
+        begin = time.perf_counter()
+        try:
+            said = happen(self.party)
+        except MessageRejected as error:
+            self._book.rejections.append(Rejection(self.name, error))
+            said = []
+        except SessionAborted as error:
+            self._book.aborts[self.name] = error
+            said = []
+        if self._reloads:
+            self.party = self.party.reload()
+            # A crash between saving and sending loses the messages; the new process says them.
+            routes = {message.route for message in said}
+            again = self.party.pending() if said else []
+            said = [message for message in again if message.route in routes]
+        self._book.seconds[self.name] += time.perf_counter() - begin
+        if self._record is not None:
+            self._record.held.append(self.party.save())
+        return said if self._vanishes_at is None else self._until_it_vanishes(said)
+
+    def _until_it_vanishes(self, said: list[Message]) -> list[Message]:
+        left = []
+        for message in said:
+            self.gone = self.gone or message.header.step == self._vanishes_at
+            if not self.gone:
+                left.append(message)
+        return left
+
+
+class _Mail(NamedTuple):
     recipient: str
     data: bytes
+
+
+class MemoryPost:
+    """A post in memory, whose mail the plan's faults strike.
+
+    Mail for a party that has not come yet waits for it; mail for nobody is lost.
+    """
+
+    def __init__(self, names: Collection[str], plan: FaultPlan, book: _Book) -> None:
+        self._faults = plan.faults
+        self._random = None if plan.shuffle is None else random.Random(plan.shuffle)
+        self._mail: deque[_Mail] = deque()
+        self._delayed: deque[_Mail] = deque()
+        self._early: dict[str, list[_Mail]] = {name: [] for name in names}
+        self._book = book
+
+    def send(self, recipient: str, mail: bytes) -> None:
+        """Send a message, or let it suffer what the plan has for it."""
+        header = without_body(mail).header
+        sender = header.sender
+        self._book.sent_bytes[sender] += len(mail)
+        if self._book.transcript is not None:
+            self._book.transcript[sender].sent.append(mail)
+        queue = self._mail
+        for fault in self._faults:
+            if not fault.matches(sender, recipient, header.step):
+                continue
+            if fault.action == "lose":
+                return
+            if fault.action == "delay":
+                queue = self._delayed
+            if fault.action == "duplicate":
+                queue.append(_Mail(recipient, mail))
+            if fault.action == "tamper":
+                mail = fault.tamper(mail)
+        queue.append(_Mail(recipient, mail))
+
+    def collect(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield all mail for these parties, until none is left."""
+        while self._mail:
+            if self._random is not None:
+                self._mail.rotate(self._random.randrange(len(self._mail)))
+            mail = self._mail.popleft()
+            if mail.recipient in names:
+                yield mail
+            elif mail.recipient in self._early:
+                self._early[mail.recipient].append(mail)
+
+    def welcome(self, name: str) -> None:
+        """Hand over what has come for a party before the party."""
+        self._mail.extend(self._early.pop(name))
+
+    def let_in(self) -> None:
+        """Hand over what was delayed."""
+        self._mail.extend(self._delayed)
+        self._delayed.clear()
 
 
 class Network:
@@ -126,57 +253,54 @@ class Network:
         *,
         record: bool = False,
     ) -> None:
-        self._parties = {party.name: party for party in parties}
-        self._plan = plan or FaultPlan()
-        self._random = random.Random(self._plan.shuffle)
-        self._queue: deque[_Parcel] = deque()
-        self._delayed: deque[_Parcel] = deque()
-        self._early: dict[str, list[_Parcel]] = {party.name: [] for party in parties}
-        self._gone: set[str] = set()
-        self.sent_bytes: dict[str, int] = defaultdict(int)
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.receivers: tuple[str, ...] = ()
-        self._receiver: Party | None = None
-        self.rejections: list[Rejection] = []
-        self.aborts: dict[str, SessionAborted] = {}
-        self.transcript: Transcript | None = (
+        plan = plan or FaultPlan()
+        book = _Book(
             {party.name: PartyRecord(party.save_keys()) for party in parties} if record else None
         )
+        self.sent_bytes, self.seconds = book.sent_bytes, book.seconds
+        self.rejections, self.aborts = book.rejections, book.aborts
+        self.transcript: Transcript | None = book.transcript
+        self.receivers: tuple[str, ...] = ()
+        self._receiver: Party | None = None
+        self._parties = {party.name: _Observed(party, plan, book) for party in parties}
+        self._delivers_at_once = plan.shuffle is None
+        self._post = MemoryPost(self._parties, plan, book)
+        self._time = 0
+        patience = Patience(deadline=1, repeat=inf, most=inf)
+        self._carrier = Carrier({}, self._post, lambda: self._time, patience)
 
     def run(self) -> Sum:
         """Run to the end and return the sum.
 
         Raises:
             SessionAborted: the session ended without one.
+            ProtocolError: a party could not go on, in a way that no message explains.
         """
-        for name in list(self._parties):
-            self._event(name, methodcaller("start"))
-            self._queue.extend(self._early.pop(name))
-            if self._plan.shuffle is None:
-                self._deliver_all()
-        self._deliver_all()
+        for party in self._parties.values():
+            self._carrier.add(party)
+            self._check()
+            self._post.welcome(party.name)
+            if self._delivers_at_once:
+                self._hear()
+        self._hear()
         while awaited := self._awaited():
-            # One after the other: what a coordinator says at its deadline may be what the next
-            # one waits for.
-            for name, step in awaited.items():
-                self._event(name, methodcaller("deadline", step))
-                self._deliver_all()
-            self._queue.extend(self._delayed)
-            self._delayed.clear()
-            self._deliver_all()
+            self._time += 1
+            self._carrier.watch()
+            self._post.let_in()
+            self._hear()
             if self._awaited() == awaited:
                 raise SessionAborted(f"deadlines passed and changed nothing: {awaited}")
-        sums = {name: p.result for name, p in self._parties.items() if p.result is not None}
-        if not sums:
-            raise next(iter(self.aborts.values()), SessionAborted("no party has a sum"))
+        sums = self._carrier.results
         self.receivers = tuple(sums)
-        self._receiver = self._parties[self.receivers[0]]
-        return next(iter(sums.values()))
+        for name, released in sums.items():
+            self._receiver = self._parties[name].party
+            return released
+        raise next(iter(self.aborts.values()), SessionAborted("no party has a sum"))
 
     @property
     def parties(self) -> tuple[Party, ...]:
         """All parties as they are now, those that vanished among them."""
-        return tuple(self._parties.values())
+        return tuple(party.party for party in self._parties.values())
 
     @property
     def release(self) -> Release:
@@ -192,71 +316,14 @@ class Network:
         return self._receiver.release_salt
 
     def _awaited(self) -> dict[str, str]:
-        return {
-            name: party.awaits
-            for name, party in self._parties.items()
-            if party.awaits is not None and name not in self._gone
-        }
+        found = {name: party.awaits for name, party in self._parties.items()}
+        return {name: step for name, step in found.items() if step is not None}
 
-    def _deliver_all(self) -> None:
-        while self._queue:
-            if self._plan.shuffle is not None:
-                self._queue.rotate(self._random.randrange(len(self._queue)))
-            parcel = self._queue.popleft()
-            if parcel.recipient in self._early:
-                # Not yet started: a carrier holds its post until it is there to take it.
-                self._early[parcel.recipient].append(parcel)
-            elif parcel.recipient in self._parties and parcel.recipient not in self._gone:
-                if self.transcript is not None:
-                    self.transcript[parcel.recipient].received.append(parcel.data)
-                self._event(parcel.recipient, partial(_take, parcel.data))
+    def _hear(self) -> None:
+        self._carrier.hear()
+        self._check()
 
-    def _event(self, name: str, happen: Callable[[Party], list[Message]]) -> None:
-        party = self._parties[name]
-        begin = time.perf_counter()
-        try:
-            sent = happen(party)
-        except MessageRejected as error:
-            self.rejections.append(Rejection(name, error))
-            sent = []
-        except SessionAborted as error:
-            self.aborts[name] = error
-            sent = []
-        if self._plan.reload:
-            party = self._parties[name] = party.reload()
-            # A crash between saving and sending loses the messages; the new process says them.
-            routes = {message.route for message in sent}
-            again = party.pending() if sent else []
-            sent = [message for message in again if message.route in routes]
-        parcels = [_Parcel(name, m.header.recipient, encode(m)) for m in sent]
-        self.seconds[name] += time.perf_counter() - begin
-        if self.transcript is not None:
-            self.transcript[name].held.append(party.save())
-        for parcel, message in zip(parcels, sent, strict=True):
-            self._post(parcel, message.header.step)
-
-    def _post(self, parcel: _Parcel, step: str) -> None:
-        if self._plan.vanish.get(parcel.sender) == step:
-            self._gone.add(parcel.sender)
-        if parcel.sender in self._gone:
-            return
-        self.sent_bytes[parcel.sender] += len(parcel.data)
-        if self.transcript is not None:
-            self.transcript[parcel.sender].sent.append(parcel.data)
-        queue = self._queue
-        for fault in self._plan.faults:
-            if not fault.matches(parcel.sender, parcel.recipient, step):
-                continue
-            if fault.action == "lose":
-                return
-            if fault.action == "delay":
-                queue = self._delayed
-            if fault.action == "duplicate":
-                queue.append(parcel)
-            if fault.action == "tamper":
-                parcel = parcel._replace(data=fault.tamper(parcel.data))
-        queue.append(parcel)
-
-
-def _take(data: bytes, party: Party) -> list[Message]:
-    return party.take(data)
+    def _check(self) -> None:
+        # What a party refuses, and what ends its session, is written down; this is something else.
+        for problem in self._carrier.problems:
+            raise problem.error

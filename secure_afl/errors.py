@@ -2,7 +2,14 @@
 
 from protocols.errors import SecureAflError
 
-__all__ = ["ConfigError", "DataError", "LedgerRefusal", "OutOfBoundsTotal", "SecureAflError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "LedgerRefusal",
+    "OutOfBoundsTotal",
+    "RunFailed",
+    "SecureAflError",
+]
 
 
 class DataError(SecureAflError, ValueError):
@@ -21,6 +28,10 @@ class LedgerRefusal(SecureAflError):
 
     The message says what is left.
     """
+
+
+class RunFailed(SecureAflError):
+    """A run between sites that is over without a model."""
 
 
 class OutOfBoundsTotal(SecureAflError):

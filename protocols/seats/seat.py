@@ -33,7 +33,7 @@ from protocols.errors import (
 from protocols.files import create_durably, remove_partials
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Integers
-from protocols.message import Message, check_signed
+from protocols.message import Message, check_claims, check_signed, without_body
 from protocols.party import ENTROPY_BYTES, Party, State, Sum, Vector
 from protocols.protocol import Protocol
 from protocols.release import Release
@@ -96,6 +96,7 @@ class Seat:
         self._party: Party | None = None
         self._spooled: JournalSpool | None = None
         self._said: dict[tuple[str, str], bytes] = {}
+        self._heard: dict[str, dict[str, Message]] = {}
         saved = decode(vault.open("enrolment", _read(folder / "enrolment")), Enrolled)
         self._enrolment = Enrolment.load(saved.enrolment)
         self._entropy = saved.entropy
@@ -119,7 +120,7 @@ class Seat:
             folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise NotStored(f"the seat cannot be made: {error.strerror}") from None
-        lock = _locked(folder)
+        lock = lock_folder(folder)
         try:
             _check_not_ended(folder)
             if not (folder / "enrolment").exists():
@@ -152,7 +153,7 @@ class Seat:
         """
         if not folder.is_dir():
             raise BadSavedState("there is no such seat", fix="say hello first")
-        lock = _locked(folder)
+        lock = lock_folder(folder)
         try:
             _check_not_ended(folder)
             return cls(folder, lock, Vault.load(folder / "key"))
@@ -284,11 +285,30 @@ class Seat:
         """Return what others may still need from this party."""
         return self.party.pending()
 
+    def heard(self, sender: str) -> tuple[Message, ...]:
+        """Return what the seat has taken from a sender, without bodies: to be shown to it."""
+        return tuple(self._heard.get(sender, {}).values())
+
+    def contradicted(self, data: bytes) -> Message | None:
+        """Return what the seat took before, where a message says something else on its route.
+
+        The message need not be signed: a sender that is shown what it has said knows it.
+        """
+        try:
+            message = without_body(data)
+            header = check_claims(self.party.session, self.name, message)
+        except MessageRejected:
+            return None
+        before = self._heard.get(header.sender, {}).get(header.step)
+        return before if before and before.header_bytes != message.header_bytes else None
+
     def confront(self, data: bytes) -> None:
         """Show the seat a message that others have from it; one that it never said ends it.
 
         The message bears this party's own signature: a seat that does not know of it has lost part
         of its journal, as one that was restored from a copy has.
+
+        The body is not looked at; the header has its digest.
 
         Raises:
             MessageRejected: no message of this party in this session.
@@ -298,9 +318,10 @@ class Seat:
         header = message.read_header(self.name)
         if (header.session, header.sender) != (self.party.session.id, self.name):
             raise UnknownSender("no message of this party in this session", party=self.name)
+        if self._said.get((header.recipient, header.step)) == message.header_bytes:
+            return
         check_signed(self.party.session, header, message)
-        if self._said.get(message.route) != message.header_bytes:
-            raise self._end_because(f"it never said '{header.step}', which others have from it")
+        raise self._end_because(f"it never said '{header.step}', which others have from it")
 
     def void(self) -> Void:
         """Give the session back: this party says nothing more in it, and signs that.
@@ -377,9 +398,17 @@ class Seat:
             self._spooled.forget()
             raise
         self._spooled.keep(place)
+        self._hears(event)
         if aborted is not None:
             raise aborted
         return self._says(said)
+
+    def _hears(self, event: Event) -> None:
+        """Remember who said what to this party, the first time."""
+        if event.kind == "message":
+            message = without_body(event.data)
+            header = message.header
+            self._heard.setdefault(header.sender, {}).setdefault(header.step, message)
 
     def _says(self, said: list[Message]) -> list[Message]:
         """Remember what this party said, on which route."""
@@ -397,9 +426,11 @@ class Seat:
         try:
             for place, record in journal.replay():
                 said = said or {}
+                event = decode(record, Event)
                 with suppress(SessionAborted):
-                    heard = _hear_again(party, decode(record, Event))
+                    heard = _hear_again(party, event)
                     said |= {message.route: message.header_bytes for message in heard}
+                self._hears(event)
                 spool.keep(place)
         except (MessageRejected, BadSavedState) as error:
             raise self._end_because(f"it does not hear its journal again: {error.what}") from None
@@ -467,7 +498,7 @@ def end_seat(folder: Path, *, unless_joined: bool = False) -> bool:
         Busy: another process has it.
         SeatEnded: it has ended.
     """
-    lock = _locked(folder)
+    lock = lock_folder(folder)
     try:
         _check_not_ended(folder)
         if unless_joined and any((folder / name).exists() for name in ("journal", "bound")):
@@ -505,7 +536,7 @@ def _end(folder: Path, why: bytes) -> None:
     _forget(folder)
 
 
-def _locked(folder: Path) -> int:
+def lock_folder(folder: Path) -> int:
     """Lock the folder itself, which nobody replaces unnoticed.
 
     Raises:

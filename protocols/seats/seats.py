@@ -61,6 +61,38 @@ class Seats:
                     found.append(nonce)
         return found
 
+    def end(self, nonce: bytes) -> None:
+        """End the seat of a nonce, if there is one; a second time changes nothing.
+
+        Raises:
+            Busy: another process has it.
+            NotStored: its key cannot be deleted.
+        """
+        folder = self._of(nonce)
+        if folder.exists():
+            with suppress(SeatEnded):
+                end_seat(folder)
+
+    def give_up(self, nonce: bytes) -> bool:
+        """End a seat that has joined no session; say whether there is none that has.
+
+        Raises:
+            Busy, NotStored: as `end`.
+        """
+        folder = self._of(nonce)
+        if not folder.exists():
+            return False
+        try:
+            return end_seat(folder, unless_joined=True)
+        except SeatEnded:
+            return False
+
+    def end_all(self) -> None:
+        """End every seat that no other process has."""
+        for nonce in self.open_seats():
+            with suppress(Busy):
+                self.end(nonce)
+
     def sweep(self, older_than: float) -> list[bytes]:
         """End the seats whose enrolment is older, in seconds, and that joined no session.
 

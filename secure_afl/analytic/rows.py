@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -11,6 +12,24 @@ from numpy.typing import NDArray
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import MAX_FEATURE, bad_row
 from secure_afl.errors import DataError
+
+
+class Rows(Protocol):
+    """One client's rows, which may be on the disk until somebody asks for them."""
+
+    @property
+    def name(self) -> str:
+        """Name of the client."""
+
+    @property
+    def count(self) -> int | None:
+        """Number of rows; None where that takes loading them."""
+
+    def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
+        """Raise DataError unless these can be rows of such a task."""
+
+    def load(self, dim: int, classes: Sequence[str]) -> "ClientData":
+        """Return the rows with `dim` features, labelled by their places among the classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +45,21 @@ class ClientData:
     name: str
     features: NDArray[np.floating]
     labels: Integers
+
+    @property
+    def count(self) -> int:
+        """Number of rows, n."""
+        return len(self)
+
+    def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
+        """Raise DataError unless rows have `dim` features; no more is known of them here."""
+        width = self.features.shape[1]
+        if width != dim:
+            raise DataError(f"the task's rows have {dim} features, this client's {width}")
+
+    def load(self, dim: int, classes: Sequence[str]) -> "ClientData":
+        """Return these rows, which are here."""
+        return self
 
     def __len__(self) -> int:
         return len(self.features)

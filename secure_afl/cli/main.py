@@ -27,6 +27,8 @@ OWN = {
     "ledger": "secure_afl.cli.ledger",
     "evaluate": "secure_afl.cli.models",
     "predict": "secure_afl.cli.models",
+    "party": "secure_afl.cli.sites",
+    "site": "secure_afl.cli.sites",
     "keygen": "secure_afl.cli.keys",
     "roster": "secure_afl.cli.keys",
     "params": "secure_afl.cli.machine",

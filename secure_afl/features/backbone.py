@@ -41,6 +41,11 @@ class Backbone:
         expansion = self.projection.digest if self.projection else b""
         return hashlib.sha256(self.front.digest + expansion).digest()
 
+    @property
+    def width(self) -> int | None:
+        """Number of a row's features; None where that turns on the examples."""
+        return self.front.width if self.projection is None else self.projection.dim
+
     def extract(
         self,
         dataset: Dataset,

@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ class Pixels:
     """
 
     image_size: int | None
+    width: ClassVar[int | None] = None
+    """Number of a row's features: it turns on the examples."""
 
     @property
     def digest(self) -> bytes:

@@ -33,6 +33,7 @@ class TimmNetwork:
     model: "torch.nn.Module" = field(repr=False)
     preprocess: Callable[[Image.Image], "torch.Tensor"] = field(repr=False)
     digest: bytes
+    width: int
 
     def extract(
         self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
@@ -103,11 +104,11 @@ def load_network(
     config = _preprocessing(model, overrides, image_size)
     preprocess = create_transform(**config, is_training=False)
     model.eval().requires_grad_(False)
-    _try_out(model, settings, config["input_size"])
+    width = _try_out(model, settings, config["input_size"])
     header = digest_of({"timm": name, "keywords": keywords, "preprocessing": config})
     digest = hashlib.sha256(header + _weights_digest(model)).digest()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TimmNetwork(model.to(device), preprocess, digest)
+    return TimmNetwork(model.to(device), preprocess, digest, width)
 
 
 def _create(name: str, keywords: dict[str, Any], checkpoint: Path | None) -> "torch.nn.Module":
@@ -173,8 +174,8 @@ def _preprocessing(model: Any, overrides: dict[str, Any], image_size: int | None
     return config | overrides
 
 
-def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> None:
-    """Check by one forward pass that the model takes this size.
+def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> int:
+    """Check by one forward pass that the model takes this size; return its features' number.
 
     The check comes before any image.
     """
@@ -193,6 +194,7 @@ def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> Non
             f"timm:{settings} makes an array of shape {shape} of an image, not a row (1, d); "
             "leave out the keys that change the pooling"
         )
+    return int(shape[1])
 
 
 def _weights_digest(model: Any) -> bytes:

@@ -8,9 +8,8 @@ process, a transport between many.
 import hashlib
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -24,9 +23,9 @@ from protocols.party import ENTROPY_BYTES, Party
 from protocols.roster import Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
-from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.rows import ClientData, Rows
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.rounds import Half, Opening, SavedPosition
+from secure_afl.federation.rounds import Half, Opening, SavedPosition, fits_task
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.method import Memory, Own, PublicState, Task
@@ -44,6 +43,8 @@ class FederationClient(Half):
     Args:
         terms: method, protocol, and the promise that this client wants kept: it joins nothing that
             promises anything else; without one it takes part in exact sums only.
+        data: this client's rows, or where they can be had once they are wanted.
+        max_rows: the bound that this client declares on their number.
         pinned: the roster that this client has; it then joins no session with anybody else. None
             trusts whoever forms the sessions.
         classes: names of the classes that this client's labels stand for, in order; None accepts
@@ -64,7 +65,7 @@ class FederationClient(Half):
     def __init__(
         self,
         terms: Terms,
-        data: ClientData,
+        data: Rows,
         max_rows: int,
         pinned: Roster | None = None,
         *,
@@ -76,16 +77,11 @@ class FederationClient(Half):
         ledger: Ledger | None = None,
         lineage: str | None = None,
     ) -> None:
-        if len(data) > max_rows:
-            # How many more may be private.
-            raise DataError(
-                f"client '{data.name}' has more rows than {max_rows}, the bound that it declares; "
-                "pass a larger --max-rows"
-            )
         super().__init__(data.name, terms, pinned, same_set)
         self.privacy = terms.privacy
         self.data = data
         self.max_rows = max_rows
+        self._check_count(data.count)
         self.classes = None if classes is None else tuple(classes)
         self.backbone = backbone
         if min_cohort is None:
@@ -95,6 +91,7 @@ class FederationClient(Half):
         self.ledger = ledger
         self.lineage = data.name if lineage is None else lineage
         self.memory: Memory = {}
+        self._row_digests: tuple[bytes, ...] | None = None
         self.statistics_seconds = 0.0
 
     def join(
@@ -104,6 +101,7 @@ class FederationClient(Half):
         opening: Opening,
         *,
         seat: Seat | None = None,
+        keep: Callable[[bytes], None] = lambda saved: None,
     ) -> Party:
         """Return this client's party, once the session is for the next round of this run.
 
@@ -112,8 +110,9 @@ class FederationClient(Half):
         Args:
             enrolment: this client's in the session.
             opening: what the server tells beside it.
-            seat: where the party lives, and outlasts its process; without one it lives here. Keep
-                what `save` returns before anything of the party is sent.
+            seat: where the party lives, and outlasts its process; without one it lives here.
+            keep: makes what `save` returns durable, for whoever has a seat; called before the
+                vector is stored, and before anything of the party can be sent.
 
         Raises:
             InvalidSession: the session or the opening is not one that this client takes part in:
@@ -132,7 +131,10 @@ class FederationClient(Half):
         self._check_privacy(session, public)
 
         def vector(entropy: bytes) -> Integers:
-            return self.contribute(public, entropy)
+            contributed = self.contribute(public, entropy)
+            # Once the vector is on the disk, nobody computes what is remembered of it again.
+            keep(self.save())
+            return contributed
 
         drawn = secrets.token_bytes(ENTROPY_BYTES)
         if seat is None:
@@ -141,18 +143,39 @@ class FederationClient(Half):
             self.protocol.check(session)
         # Before anything can be said; after all else, for what is refused costs nothing.
         if self.ledger is not None:
+            known = self.ledger.knows(session.id)
             self.ledger.authorise(
                 self.lineage,
                 session=session.id,
                 party=self.start_digest(drawn if seat is None else seat.entropy),
-                rows=self.row_digests,
+                # Those of a session that is recorded are so too; to load rows takes long.
+                rows=() if seat is not None and known else self.row_digests(public.task),
                 **self.charge(public),
             )
         if seat is not None:
             seat.join(session, self.protocol, vector)
             party = seat.party
         self._position = replace(position, party=party)
+        keep(self.save())
         return party
+
+    def released(self, session: bytes) -> None:
+        """Note in the ledger that the sum of a session, by its id, is out for good.
+
+        Raises:
+            LedgerRefusal: the ledger cannot be written.
+        """
+        if self.ledger is not None and self.ledger.knows(session):
+            self.ledger.released(session)
+
+    def given_back(self, session: bytes, reason: str, evidence: bytes = b"") -> None:
+        """Note in the ledger that a session cost nothing; whoever calls knows that this is so.
+
+        Raises:
+            LedgerRefusal: the sum is known to be out, or the ledger cannot be written.
+        """
+        if self.ledger is not None and self.ledger.knows(session):
+            self.ledger.void(session, reason, evidence)
 
     def start_digest(self, entropy: bytes) -> bytes:
         """Return what tells this start of the party from another, 32 bytes, for the ledger."""
@@ -184,7 +207,7 @@ class FederationClient(Half):
         begin = time.perf_counter()
         # Rounding's generator is not one for secrets: its seed tells nothing of the noise.
         rounding = derive(entropy, b"", "rounding")
-        vector = self.method.contribute(public, self.data, self.memory, rounding)
+        vector = self.method.contribute(public, self.rows(public.task), self.memory, rounding)
         self.statistics_seconds += time.perf_counter() - begin
         mechanism = public.task.mechanism
         if mechanism is None or mechanism.privacy.placement == "central":
@@ -197,7 +220,17 @@ class FederationClient(Half):
 
     def personalise(self, public: PublicState, kept: ClientData | None = None) -> Own:
         """Return this client's own model; `kept` are rows of its own that are in no sum."""
-        return self.method.personalise(public, self.data, self.memory, kept)
+        return self.method.personalise(public, self.rows(public.task), self.memory, kept)
+
+    def rows(self, task: Task) -> ClientData:
+        """Load this client's rows, of the task's features.
+
+        Raises:
+            DataError: they cannot be loaded, or are more than the bound.
+        """
+        rows = self.data.load(task.feature_dim, task.classes)
+        self._check_count(len(rows))
+        return rows
 
     def charge(self, public: PublicState) -> Charge:
         """Return what a sum of the round of `public` costs this client's data."""
@@ -227,10 +260,21 @@ class FederationClient(Half):
             mechanism=mechanism.describe(),
         )
 
-    @cached_property
-    def row_digests(self) -> tuple[bytes, ...]:
-        """Digests by which the ledger knows this client's rows again; none without a ledger."""
-        return () if self.ledger is None else self.ledger.row_digests(self.data.features)
+    def row_digests(self, task: Task) -> tuple[bytes, ...]:
+        """Return digests by which the ledger knows this client's rows again; none without one."""
+        if self.ledger is None:
+            return ()
+        if self._row_digests is None:
+            self._row_digests = self.ledger.row_digests(self.rows(task).features)
+        return self._row_digests
+
+    def _check_count(self, rows: int | None) -> None:
+        if rows is not None and rows > self.max_rows:
+            # How many more may be private.
+            raise DataError(
+                f"client '{self.name}' has more rows than {self.max_rows}, the bound that it "
+                "declares; pass a larger --max-rows"
+            )
 
     def _check_policy(self, session: Session) -> None:
         if session.min_cohort < self.min_cohort or session.corrupt < self.corrupt:
@@ -248,15 +292,14 @@ class FederationClient(Half):
                 f"the task has room for {task.client_rows} rows of a client, this one declares "
                 f"{self.max_rows}"
             )
-        if task.clients != len(session.clients):
+        if not fits_task(session, task):
             raise self._refused(
                 f"the task is for {task.clients} clients, the session has {len(session.clients)}"
             )
-        width = self.data.features.shape[1]
-        if width != task.feature_dim:
-            raise self._refused(
-                f"the task's rows have {task.feature_dim} features, this client's {width}"
-            )
+        try:
+            self.data.check(task.feature_dim, task.classes, task.backbone)
+        except DataError as error:
+            raise self._refused(str(error)) from None
         if self.classes is not None and self.classes != task.classes:
             raise self._refused(f"the task's classes are not this client's, {list(self.classes)}")
         if self.backbone is not None and self.backbone != task.backbone:
@@ -264,7 +307,7 @@ class FederationClient(Half):
 
     def _check_privacy(self, session: Session, public: PublicState) -> None:
         """Trust nobody's promise but one's own, and nobody's arithmetic."""
-        mechanism = public.task.mechanism
+        task, mechanism = public.task, public.task.mechanism
         promised = mechanism.privacy if mechanism is not None else None
         if promised != self.privacy:
             raise self._refused(f"the task promises {promised}, this client wants {self.privacy}")
@@ -283,10 +326,8 @@ class FederationClient(Half):
             raise self._refused(
                 f"noise for {mechanism.rounds} sums, the method takes {self.method.sums}"
             )
-        if mechanism.clients != len(session.clients):
-            raise self._refused(
-                f"noise from {mechanism.clients} clients, the session has {len(session.clients)}"
-            )
+        if mechanism.clients != task.clients:
+            raise self._refused(f"noise from {mechanism.clients} clients, not {task.clients}")
         conceded = max(session.corrupt, self.protocol.colluders(len(session.clients)))
         if session.min_cohort < mechanism.min_cohort or conceded > mechanism.colluders:
             raise self._refused(

@@ -6,7 +6,7 @@ import numpy as np
 
 from protocols.layout import Integers
 from protocols.party import Sum
-from secure_afl.analytic.rows import pooled
+from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.federation.client import FederationClient
 from secure_afl.methods.method import AnyMethod, PublicState
 
@@ -18,6 +18,7 @@ class RecordingClient(FederationClient):
     time of a run.
     """
 
+    data: ClientData
     vector: Integers
     added_noise: Integers
 
@@ -31,6 +32,9 @@ class RecordingClient(FederationClient):
     def start_digest(self, entropy: bytes) -> bytes:
         """Return nothing: a simulation starts a party once, and pieces of one lineage together."""
         return b""
+
+    def released(self, session: bytes) -> None:
+        """Do nothing: a simulation notes once for all of its clients that a sum is out."""
 
     def noise(self, public: PublicState, entropy: bytes) -> Integers:
         """Draw the share of noise as any client does, and keep it."""

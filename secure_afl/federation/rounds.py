@@ -7,8 +7,10 @@ the state; where the state reveals the total anyway, clients are sent that total
 """
 
 import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 from msgspec import Meta
 
@@ -18,21 +20,26 @@ from protocols.errors import (
     BadSignature,
     InvalidSession,
     Malformed,
+    MessageRejected,
     WouldOverflow,
 )
+from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.party import Party
-from protocols.protocol import receiver_of
+from protocols.protocol import check_given_back, receiver_of
 from protocols.release import Release, commit, next_context
 from protocols.roster import Line, Roster
 from protocols.seats.seat import Seat
-from protocols.session import Session
+from protocols.session import Session, read_header
+from protocols.void import Evidence
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.sums import sum_layout
 from secure_afl.federation.task import Terms
 from secure_afl.methods.method import AnyMethod, PublicState, Task
 
 MAX_ROUNDS = 1_000_000
+MAX_ATTEMPTS = 16
+"""Sessions that a round may have: each is a chance to try for a sum over another set."""
 
 
 class Link(Wire, frozen=True):
@@ -83,6 +90,23 @@ class Ended:
     salt: bytes
 
 
+class EndedRound(Wire, frozen=True, eq=False):
+    """An ended round on the wire, and on the disk."""
+
+    public: bytes
+    total: Integers
+    salt: Digest
+
+    @classmethod
+    def of(cls, ended: Ended) -> "EndedRound":
+        """Write an ended round down."""
+        return cls(encode(ended.public), ended.total, ended.salt)
+
+    def ended(self, method: AnyMethod) -> Ended:
+        """Return the round; raises Malformed for a state that is none of the method's."""
+        return Ended(decode(self.public, method.public), self.total, self.salt)
+
+
 @dataclass(frozen=True, eq=False)
 class Opening:
     """What the server tells every party of a round beside its session.
@@ -91,11 +115,13 @@ class Opening:
         public: the state that the round begins with.
         history: of the rounds before.
         ended: the round before, where the state gives its sum away anyway; else None.
+        voids: `Evidence`, encoded, that each earlier attempt of this round was given back.
     """
 
     public: PublicState
     history: History
     ended: Ended | None = None
+    voids: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +170,7 @@ class SavedPosition(Wire, frozen=True):
         return Position(self.round, self.session, self.context, self.roster, public)
 
 
-class Half:
+class Half(ABC):
     """What a client's and a coordinator's half have in common: one party a session, in order.
 
     Args:
@@ -178,14 +204,62 @@ class Half:
             InvalidSession: as `enter`; or it has been in the session, and its party is gone.
         """
         receiver = receiver_of(self.protocol, session)
-        position = enter(self._position, session, self.method, opening, receiver, self.name)
+        position = enter(
+            self._position, session, self.method, opening, receiver, self.name, self.pinned
+        )
         # Another party would have other entropy, and know nothing of what this one signed.
-        again = self._position is not None and self._position.round == position.round
+        again = self._position is not None and self._position.session == position.session
         if again and position.party is None and seat is None:
             raise self._refused(
                 "this party has been in this session, and has no seat to go on from"
             )
         return position
+
+    @abstractmethod
+    def join(
+        self,
+        session: Session,
+        enrolment: Enrolment,
+        opening: Opening,
+        *,
+        seat: Seat | None = None,
+        keep: Callable[[bytes], None] = lambda saved: None,
+    ) -> Party:
+        """Return this party, once the session is for the next round of this run."""
+
+    @abstractmethod
+    def save(self) -> bytes:
+        """Return what this party remembers of its run, for a restart."""
+
+    @abstractmethod
+    def restore(self, saved: bytes) -> Self:
+        """Put a newly made half where an earlier one was."""
+
+    def released(self, session: bytes) -> None:  # noqa: B027
+        """Account for a session, by its id, whose sum is out; coordinators need not."""
+
+    def given_back(  # noqa: B027
+        self, session: bytes, reason: str, evidence: bytes = b""
+    ) -> None:
+        """Account for a session that was given back."""
+
+    def conclude(self, opening: Opening, receiver: Line) -> None:
+        """Check what the server says of a run that is over, before anything is made of it.
+
+        Args:
+            opening: the last state, with the whole history.
+            receiver: the collector, by whose key the history is signed.
+
+        Raises:
+            InvalidSession: the state is not what the history ends with, the history is unsigned or
+                another than this party knows, or the state is not what the last total gives.
+        """
+        try:
+            _conclude(self._position, self.method, opening, receiver)
+        except InvalidSession as error:
+            raise InvalidSession(
+                f"the end of the run: {error.what}", party=self.name, fix=error.fix
+            ) from None
 
     def _saved_position(self) -> SavedPosition | None:
         return None if self._position is None else SavedPosition.of(self._position)
@@ -232,6 +306,7 @@ def enter(
     opening: Opening,
     receiver: Line,
     party: str,
+    pinned: Roster | None,
 ) -> Position:
     """Return where a party stands in a run once it enters a round.
 
@@ -240,6 +315,7 @@ def enter(
     Args:
         position: where it stood; None before the first round that it enters.
         receiver: the collector, by whose key the history is signed.
+        pinned: the roster whose parties may give earlier attempts back; None believes any.
 
     Raises:
         InvalidSession: the session's layout or context is not that of the opening; the history is
@@ -248,7 +324,7 @@ def enter(
             total before gives.
     """
     try:
-        return _enter(position, session, method, opening, receiver)
+        return _enter(position, session, method, opening, receiver, pinned)
     except InvalidSession as error:
         where = f"round {session.header.round}: {error.what}"
         raise InvalidSession(where, party=party, fix=error.fix) from None
@@ -260,14 +336,14 @@ def _enter(
     method: AnyMethod,
     opening: Opening,
     receiver: Line,
+    pinned: Roster | None,
 ) -> Position:
     public, history, header = opening.public, opening.history, session.header
     if header.round > method.sums:
         raise InvalidSession(f"the run has {method.sums} rounds", fix="begin a new run")
     if header.round != len(history.links) + 1:
         raise InvalidSession(f"the history has {len(history.links)} rounds")
-    if header.attempt:
-        raise InvalidSession(f"attempt {header.attempt}; a round is not attempted again")
+    given_back = _given_back(session, opening.voids, pinned)
     if state_digest(public) != history.state:
         raise InvalidSession("the public state is not the one that the history ends with")
     if header.same_set not in (b"", history.first_set):
@@ -277,24 +353,80 @@ def _enter(
         context, links = first_context(method, public.task, history.first), history.links
     elif position.round == header.round:
         # Two sums of one round that differ by one client show that client.
-        if position.session != session.id or state_digest(position.public) != history.state:
+        again = position.session == session.id
+        if not again and position.session not in given_back:
             raise InvalidSession("this party has joined another session of this round")
-        return position
+        if state_digest(position.public) != history.state:
+            raise InvalidSession("the round began with another public state")
+        if again:
+            return position
+        context, links = position.context, ()
+        _check_same_run(position, session, public)
     else:
-        context, links = position.context, _links_since(position, session, history)
+        if header.round < position.round:
+            raise InvalidSession(f"this party has been in round {position.round}")
+        context, links = position.context, _links_since(position, history)
         _check_same_run(position, session, public)
     for link in links:
         context = next_context(context, link.release, link.state)
     if context != header.context:
         raise InvalidSession("the session is for another method, task, state or history")
+    _check_signed(links, receiver)
+    if history.links and reveals_total(method, public.task):
+        _recompute(session.roster, method, opening)
+    return Position(header.round, session.id, context, header.roster, public)
+
+
+def _given_back(
+    session: Session, voids: tuple[bytes, ...], pinned: Roster | None
+) -> frozenset[bytes]:
+    """Check that all earlier attempts of a round were given back; return their sessions' ids."""
+    header, before, found = session.header, b"", set()
+    if len(voids) != header.attempt or header.attempt >= MAX_ATTEMPTS:
+        raise InvalidSession(
+            f"attempt {header.attempt} with {len(voids)} earlier ones given back, wanted all of "
+            f"them, and < {MAX_ATTEMPTS} attempts"
+        )
+    for attempt, data in enumerate(voids):
+        try:
+            evidence = decode(data, Evidence)
+            earlier = read_header(evidence.header)
+            found.add(check_given_back(data, pinned))
+        except MessageRejected as error:
+            raise InvalidSession(f"attempt {attempt} is not given back: {error.what}") from None
+        of_this = earlier.round, earlier.attempt, earlier.void, earlier.context
+        if of_this != (header.round, attempt, before, header.context):
+            raise InvalidSession(f"what is given back is not attempt {attempt} of this round")
+        before = evidence.voids.digest
+    if header.void != before:
+        raise InvalidSession("the session does not name what gave the attempt before back")
+    return frozenset(found)
+
+
+def _conclude(
+    position: Position | None, method: AnyMethod, opening: Opening, receiver: Line
+) -> None:
+    public, history = opening.public, opening.history
+    if not history.links or state_digest(public) != history.state:
+        raise InvalidSession("the public state is not the one that the history ends with")
+    links = history.links
+    if position is not None:
+        if len(links) < position.round:
+            raise InvalidSession(f"the history has {len(links)} rounds")
+        links = _links_since(position, history)
+        if encode(public.task) != encode(position.public.task):
+            raise InvalidSession("another task than in the rounds before")
+    _check_signed(links, receiver)
+    if position is not None and position.party is not None and opening.ended is not None:
+        _recompute(position.party.session.roster, method, opening)
+
+
+def _check_signed(links: tuple[Link, ...], receiver: Line) -> None:
     for link in links:
         try:
             link.release.check(receiver)
         except BadSignature as error:
             raise InvalidSession(f"a round of the history is {error.what}") from None
-    if history.links and reveals_total(method, public.task):
-        _recompute(session, method, opening)
-    return Position(header.round, session.id, context, header.roster, public)
 
 
 def _check_state(session: Session, method: AnyMethod, public: PublicState) -> None:
@@ -310,18 +442,17 @@ def _check_state(session: Session, method: AnyMethod, public: PublicState) -> No
         raise InvalidSession("the first public state is not the method's")
 
 
-def _links_since(position: Position, session: Session, history: History) -> tuple[Link, ...]:
+def _links_since(position: Position, history: History) -> tuple[Link, ...]:
     """Return the rounds that ended since; this party knows the session of the first."""
-    if session.header.round < position.round:
-        raise InvalidSession(f"this party has been in round {position.round}")
     links = history.links[position.round - 1 :]
     release = links[0].release
     if release.session != position.session:
         raise InvalidSession(
             f"the history of round {position.round} is of another session than this party's"
         )
-    known = None if position.party is None else position.party.agreed
-    if known is not None and release.included != session.bits(known):
+    party = position.party
+    known = None if party is None else party.agreed
+    if party is not None and known is not None and release.included != party.session.bits(known):
         raise InvalidSession(
             f"the history of round {position.round} has other clients in the sum than those that "
             "this party agreed to",
@@ -337,7 +468,7 @@ def _check_same_run(position: Position, session: Session, public: PublicState) -
         raise InvalidSession("another task than in the rounds before")
 
 
-def _recompute(session: Session, method: AnyMethod, opening: Opening) -> None:
+def _recompute(roster: Roster, method: AnyMethod, opening: Opening) -> None:
     """Compute the state from the total before, where the state gives that away anyway."""
     ended, history = opening.ended, opening.history
     release = history.links[-1].release
@@ -350,7 +481,7 @@ def _recompute(session: Session, method: AnyMethod, opening: Opening) -> None:
     if layout is None or not layout.holds(ended.total):
         raise InvalidSession("the total of the round before is none of its layout")
     try:
-        included = session.roster.names(release.included)
+        included = roster.names(release.included)
         after = method.absorb(ended.public, ended.total, included)
     except (Malformed, ConfigError, DataError) as error:
         raise InvalidSession(f"the round before cannot be computed: {error}") from None
@@ -359,6 +490,16 @@ def _recompute(session: Session, method: AnyMethod, opening: Opening) -> None:
             "the public state is not what the total of the round before gives",
             fix="whoever keeps the state lies, or computes otherwise; do not go on with this run",
         )
+
+
+def fits_task(session: Session, task: Task) -> bool:
+    """Say whether a session is over as many clients as its task was planned for.
+
+    Later sessions of a run may be over fewer: their cohort is as large, and so is their noise.
+    """
+    first = session.header.round == 1 and not session.header.attempt
+    clients = len(session.clients)
+    return clients == task.clients if first else clients <= task.clients
 
 
 def reveals_total(method: AnyMethod, task: Task) -> bool:

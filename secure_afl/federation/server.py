@@ -1,33 +1,44 @@
 """The coordinators' half of a federation: who forms the sessions, and who carries them."""
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Self
 
-from protocols.codec import decode, encode
-from protocols.errors import InvalidSession, Malformed
+from protocols.codec import Secret, decode, encode
+from protocols.errors import BadSavedState, InvalidSession, Malformed
 from protocols.identity import Enrolment, Member
 from protocols.party import Party, Sum
-from protocols.protocol import form_session, receiver_of
+from protocols.protocol import check_given_back, form_session, receiver_of
 from protocols.release import Release, commit
 from protocols.roster import Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
+from protocols.void import Evidence
 from secure_afl.errors import OutOfBoundsTotal
 from secure_afl.federation.rounds import (
+    MAX_ATTEMPTS,
     Ended,
+    EndedRound,
     Half,
     History,
     Opening,
     SavedPosition,
     context_of,
+    fits_task,
     reveals_total,
     state_digest,
 )
 from secure_afl.federation.sums import sum_layout, this_noisy_sum
 from secure_afl.federation.task import Terms
 from secure_afl.methods.method import PublicState, Task
+
+
+class _Saved(Secret, frozen=True):
+    public: bytes
+    history: History
+    ended: EndedRound | None
+    voids: tuple[bytes, ...]
 
 
 class FederationServer:
@@ -58,11 +69,17 @@ class FederationServer:
         self._same_set = same_set
         self._accept_outside = accept_outside
         self._ended: Ended | None = None
+        self._voids: tuple[bytes, ...] = ()
 
     @property
     def opening(self) -> Opening:
         """What every party of the next round is told beside its session."""
-        return Opening(self.public, self.history, self._ended)
+        return Opening(self.public, self.history, self._ended, self._voids)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the method wants no further sum."""
+        return sum_layout(self.method, self.public) is None
 
     def form(
         self, members: Iterable[Member], nonce: bytes, min_cohort: int, corrupt: int
@@ -80,6 +97,8 @@ class FederationServer:
             corrupt=corrupt,
             context=context_of(self.method, self.public.task, self.history),
             round=len(self.history.links) + 1,
+            attempt=len(self._voids),
+            void=decode(self._voids[-1], Evidence).voids.digest if self._voids else b"",
             same_set=self.history.first_set if self._same_set else b"",
             roster=self._roster,
         )
@@ -111,6 +130,47 @@ class FederationServer:
         self.history = self.history.then(release, self.public)
         shown = reveals_total(self.method, self.public.task)
         self._ended = Ended(before, total, salt) if shown else None
+        self._voids = ()
+
+    def attempt_again(self, evidence: Evidence) -> None:
+        """Let the round have another session, for the last one was given back.
+
+        Raises:
+            InvalidSession, MessageRejected: it was not; or the round has had its attempts.
+        """
+        if len(self._voids) + 1 >= MAX_ATTEMPTS:
+            raise InvalidSession(
+                f"round {len(self.history.links) + 1} was attempted {MAX_ATTEMPTS} times",
+                party="server",
+                fix="begin a new run, with parties that stay",
+            )
+        data = encode(evidence)
+        check_given_back(data, self._roster)
+        self._voids = (*self._voids, data)
+
+    def save(self) -> bytes:
+        """Return the run as it stands, for a restart; secret where totals are shown to clients."""
+        ended = None if self._ended is None else EndedRound.of(self._ended)
+        return encode(_Saved(encode(self.public), self.history, ended, self._voids))
+
+    def restore(self, saved: bytes) -> Self:
+        """Put a newly made server where an earlier one was.
+
+        Raises:
+            BadSavedState: damaged, or another method's.
+        """
+        try:
+            found = decode(saved, _Saved)
+            self.public = decode(found.public, self.method.public)
+            self._ended = None if found.ended is None else found.ended.ended(self.method)
+        except Malformed as error:
+            raise BadSavedState(
+                f"what the server remembers: {error.what}",
+                party="server",
+                fix="restore what it saved in this run, or begin a new one",
+            ) from None
+        self.history, self._voids = found.history, found.voids
+        return self
 
 
 class FederationCoordinator(Half):
@@ -135,6 +195,7 @@ class FederationCoordinator(Half):
         opening: Opening,
         *,
         seat: Seat | None = None,
+        keep: Callable[[bytes], None] = lambda saved: None,
     ) -> Party:
         """Return this coordinator's party, once the session is for the next round of this run.
 
@@ -144,6 +205,7 @@ class FederationCoordinator(Half):
             enrolment: this coordinator's in the session.
             opening: what the server tells beside it.
             seat: where the party lives, and outlasts its process; without one it lives here.
+            keep: makes what `save` returns durable, before anything of the party can be sent.
 
         Raises:
             InvalidSession: parties that are not pinned, clients whose declared bounds do not add up
@@ -160,6 +222,7 @@ class FederationCoordinator(Half):
             seat.join(session, self.protocol)
             party = seat.party
         self._position = replace(position, party=party)
+        keep(self.save())
         return party
 
     def save(self) -> bytes:
@@ -184,7 +247,10 @@ class FederationCoordinator(Half):
             raise self._refused("a coordinator needs the clients' enrolments")
         bounds = [member.bound for member in session.members]
         found = len(bounds), sum(bounds), max(bounds, default=0)
-        if found != (task.clients, task.total_rows, task.client_rows) or min(bounds) < 1:
+        planned = task.clients, task.total_rows, task.client_rows
+        within = all(have <= want for have, want in zip(found, planned, strict=True))
+        whole = found == planned or len(bounds) < task.clients
+        if not (fits_task(session, task) and within and whole) or min(bounds) < 1:
             raise self._refused(
                 f"{found[0]} clients declare {found[1]} rows, the greatest {found[2]}; the task "
                 f"says {task.clients}, {task.total_rows} and {task.client_rows}"

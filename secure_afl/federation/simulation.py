@@ -5,23 +5,25 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from protocols.identity import Enrolment, Identity
+from protocols.identity import Identity
 from protocols.network import FaultPlan, Network
 from protocols.party import Party
-from protocols.protocol import Protocol, enrol, new_nonce
+from protocols.protocol import Protocol
 from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
 from secure_afl.data.dataset import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.accounts import given_back, note_released, unsent
+from secure_afl.federation.accounts import given_back, note_released
+from secure_afl.federation.convener import Convener, Planned
+from secure_afl.federation.gathering import gather, open_session
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
+from secure_afl.federation.participant import Outcome, Participant
 from secure_afl.federation.result import Result, Round, measure_seconds, report_run
-from secure_afl.federation.rounds import Opening
 from secure_afl.federation.scores import Scored, check_scored, score, score_private
-from secure_afl.federation.server import FederationCoordinator, FederationServer
+from secure_afl.federation.server import FederationServer
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods.method import AnyMethod, Method, Own, PublicState, Task
 from secure_afl.methods.model import Model
@@ -151,17 +153,13 @@ class Federation:
         task = plan_task(self.terms, declared)
         members = self._members(clients, declared)
         server = self._server(task, len(members))
-        if self.ledger is not None:
-            # All or none: a sum that one client refuses should cost the others nothing.
-            for member in members.values():
-                self.ledger.check(
-                    member.lineage, rows=member.row_digests, **member.charge(server.public)
-                )
+        self._ask_ledger(members, server.public)
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.terms.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
 
-        rounds, solve_seconds = self._rounds(declared, server, members, plan, record)
+        convener = Convener(lambda _: Planned(server, declared.min_cohort, self.corrupt))
+        rounds, solve_seconds = self._rounds(convener, members, plan, record)
         begin = time.perf_counter()
         model = self.terms.method.model(server.public)
         # What is known to be wrong somewhere is passed on to nobody.
@@ -202,12 +200,10 @@ class Federation:
         )
         members = self._members(clients, declared)
         server = self._server(plan_task(self.terms, declared), len(members))
-        identities = self._identities(members)
-        formed = self._form(declared, server, identities)
-        assert formed is not None, "a method has at least one round"
-        coordinators = self._coordinators(identities, len(members))
-        parties = self._parties(*formed, server.opening, coordinators, members)
-        return FirstSession(formed[0], server.public, parties, members)
+        convener = Convener(lambda _: Planned(server, declared.min_cohort, self.corrupt))
+        people = self._people(members)
+        session, parties = open_session(convener, people, self.ledger)
+        return FirstSession(session, server.public, parties, members)
 
     def _check_input(
         self,
@@ -269,30 +265,45 @@ class Federation:
 
     def _rounds(
         self,
-        declared: Declared,
-        server: FederationServer,
+        convener: Convener,
         members: Mapping[str, RecordingClient],
         plan: FaultPlan,
         record: bool,
     ) -> tuple[list[Round], float]:
         """Run all blind sums; returns them, and the seconds that the server spent on them."""
-        identities = self._identities(members)
-        coordinators = self._coordinators(identities, len(members))
+        people = self._people(members)
         rounds: list[Round] = []
         seconds = 0.0
-        while formed := self._form(declared, server, identities):
-            session, enrolments = formed
-            log.info("round %d: %r", len(rounds) + 1, session)
-            with unsent(self.ledger, session):
-                parties = self._parties(session, enrolments, server.opening, coordinators, members)
+        while not convener.over:
+            session, parties = open_session(convener, people, self.ledger)
             network = Network(parties, plan, record=record)
             with given_back(self.ledger, self.terms.protocol, network):
-                rounds.append(self._round(session, server.public, network, members))
+                rounds.append(self._round(session, convener.server.public, network, members))
             log.info("round %d: %r", len(rounds), rounds[-1].released)
             begin = time.perf_counter()
-            server.absorb(session, rounds[-1].released, network.release, network.release_salt)
+            released = rounds[-1].released
+            convener.absorb(Outcome(released, network.release, network.release_salt))
             seconds += time.perf_counter() - begin
+            for person in people:
+                person.close(session.nonce, network.release, None)
         return rounds, seconds
+
+    def _people(self, members: Mapping[str, RecordingClient]) -> list[Participant]:
+        """Make everybody's side of the run, coordinators first."""
+        return gather(
+            self.terms,
+            members,
+            *self._identities(members),
+            pinned=self._pinned,
+            same_set=self._same_set(len(members)),
+        )
+
+    def _ask_ledger(self, members: Mapping[str, RecordingClient], public: PublicState) -> None:
+        """Ask for all clients first: a sum that one refuses should cost the others nothing."""
+        if self.ledger is not None:
+            for member in members.values():
+                rows = member.row_digests(public.task)
+                self.ledger.check(member.lineage, rows=rows, **member.charge(public))
 
     def _identities(self, names: Iterable[str]) -> tuple[dict[str, Identity], dict[str, Identity]]:
         """Return the identities of clients and of coordinators, for all rounds of a run."""
@@ -302,40 +313,6 @@ class Federation:
         return {name: Identity.generate(name) for name in names}, {
             name: Identity.generate(name) for name in protocol.coordinators()
         }
-
-    def _form(
-        self,
-        declared: Declared,
-        server: FederationServer,
-        identities: tuple[dict[str, Identity], dict[str, Identity]],
-    ) -> tuple[Session, dict[str, Enrolment]] | None:
-        """Form the session of the next round; None when there is no next."""
-        nonce = new_nonce()
-        clients, coordinators = identities
-        bounds = dict(declared.max_rows)
-        enrolments = enrol(self.terms.protocol, clients, nonce, coordinators, bounds)
-        members = [enrolment.member for enrolment in enrolments.values()]
-        session = server.form(members, nonce, declared.min_cohort, self.corrupt)
-        return None if session is None else (session, enrolments)
-
-    def _parties(
-        self,
-        session: Session,
-        enrolments: Mapping[str, Enrolment],
-        opening: Opening,
-        coordinators: Mapping[str, FederationCoordinator],
-        members: Mapping[str, RecordingClient],
-    ) -> list[Party]:
-        """Make the parties of a session, coordinators first."""
-        carriers = [
-            coordinator.join(session, enrolments[name], opening)
-            for name, coordinator in coordinators.items()
-        ]
-        # Clients share one view of the session in one process; it has no enrolments but their own.
-        view = Session(session.header, session.roster)
-        return carriers + [
-            member.join(view, enrolments[name], opening) for name, member in members.items()
-        ]
 
     def _round(
         self,
@@ -367,16 +344,6 @@ class Federation:
             same_set=self._same_set(clients),
             accept_outside=self.accept_outside,
         )
-
-    def _coordinators(
-        self, identities: tuple[dict[str, Identity], dict[str, Identity]], clients: int
-    ) -> dict[str, FederationCoordinator]:
-        names = [identity.name for identity in identities[1].values()]
-        same_set = self._same_set(clients)
-        return {
-            name: FederationCoordinator(name, self.terms, self._pinned, same_set=same_set)
-            for name in names
-        }
 
     def _same_set(self, clients: int) -> bool:
         return self.terms.keeps_same_set(clients) if self.same_set is None else self.same_set

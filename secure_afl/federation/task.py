@@ -110,15 +110,18 @@ def majority(clients: int) -> int:
     return max(2, clients // 2 + 1)
 
 
-def plan_task(terms: Terms, declared: Declared) -> Task:
+def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Task:
     """Plan the task, with the most bits that the ring holds and the noise calibrated.
 
     The ring is the narrowest.
 
+    Args:
+        run: 16 bytes that tell the run from all others; by default random ones.
+
     Raises:
         ConfigError: no ring holds the rows, or no noise keeps the promise.
     """
-    run = secrets.token_bytes(16)
+    run = secrets.token_bytes(16) if run is None else run
 
     def task(bits: int) -> Task:
         quantiser = Quantiser(bits, declared.row_mode, declared.clip)

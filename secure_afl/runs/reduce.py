@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
 from secure_afl.features.reduction import (
     Reduction,
@@ -30,7 +29,8 @@ def choose_reduction(config: RunConfig, terms: Terms, prepared: Prepared) -> Red
     if wanted is not None and wanted > dim:
         raise ConfigError(f"--dimension {wanted} of features with {dim}; allowed: ≤ {dim}")
     if wanted is None and terms.method.prefers_fewer_dimensions:
-        wanted = _suggested_dimension(config, terms, prepared.clients)
+        bounds = terms.declared_rows(prepared.clients, config.max_rows)
+        wanted = suggested_dimension(terms, bounds, dim)
     if prepared.public is not None:
         # Rows span no more axes than there are of them, less one for their mean.
         kept = min(wanted or dim, len(prepared.public) - 1)
@@ -50,20 +50,16 @@ def unfold(reduction: Reduction | None, model: Model) -> Model:
     return LinearModel(weights, model.classes, offset)
 
 
-def _suggested_dimension(
-    config: RunConfig, terms: Terms, clients: Sequence[ClientData]
-) -> int | None:
-    """Return the dimension that the public bound on rows and the noise suggest.
+def suggested_dimension(terms: Terms, bounds: Sequence[int], dim: int) -> int | None:
+    """Return the dimension that the clients' public bounds on rows and the noise suggest.
 
     None without noise.
     """
     privacy = terms.privacy
     if privacy is None:
         return None
-    bounds = terms.declared_rows(clients, config.max_rows)
     sensitivity = statistics_sensitivity(
         1, privacy.unit, privacy.neighbours, max(bounds), privacy.cross_weight
     )
     z = accounting.noise_multiplier(privacy.epsilon, privacy.delta, terms.method.sums)
-    dim = clients[0].features.shape[1]
     return choose_dimension(sum(bounds), z * sensitivity.joint, dim)

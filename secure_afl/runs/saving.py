@@ -4,12 +4,13 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
+from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import Result
 from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
@@ -30,10 +31,38 @@ def check_folder(folder: Path) -> None:
         raise ConfigError(f"{folder} cannot be written ({error.strerror}); name another") from None
 
 
-def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
-    """Write the model, the personal models, their cards and the report into a folder."""
-    report = result.report
-    card: dict[str, Any] = {
+class Reported(Protocol):
+    """What a card takes from any report."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def protects(self) -> str: ...
+    @property
+    def session(self) -> str: ...
+    @property
+    def feature_bits(self) -> int: ...
+    @property
+    def ridge(self) -> float | None: ...
+    @property
+    def head(self) -> HeadReport | None: ...
+    @property
+    def outside(self) -> dict[str, int]: ...
+    @property
+    def privacy(self) -> PrivacyReport | None: ...
+
+
+def make_card(
+    report: Reported, cohort: int, backbone: Backbone, config: RunConfig
+) -> dict[str, Any]:
+    """Make the card of a run's model: what its rows are, and how it was made.
+
+    Args:
+        cohort: how many clients are in the last sum.
+    """
+    return {
         "method": report.method,
         "backbone": {
             "spec": backbone.name,
@@ -45,12 +74,18 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
         "ridge": report.ridge,
         "head": msgspec.to_builtins(report.head),
         "session": report.session,
-        "cohort": report.clients.included,
+        "cohort": cohort,
         "protocol": report.protocol,
         "protects": report.protects,
         "privacy": msgspec.to_builtins(report.privacy),
         "outside": report.outside,
     }
+
+
+def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
+    """Write the model, the personal models, their cards and the report into a folder."""
+    report = result.report
+    card = make_card(report, report.clients.included, backbone, config)
     out.mkdir(parents=True, exist_ok=True)
     result.model.save(out / "model.safetensors", card)
     # Personal models of an earlier run into this folder do not belong to this one.

@@ -42,7 +42,7 @@ def make_config(
         ConfigError: an unreadable file, an unknown setting, a value out of range, or a setting
             without effect, naming the setting and what it may be.
     """
-    given = (_read(file) if file else {}) | dict(settings)
+    given = (read_toml(file) if file else {}) | dict(settings)
     declared = declared_options()
     unknown = sorted(given.keys() - FIELDS.keys() - declared.keys())
     if unknown:
@@ -52,7 +52,7 @@ def make_config(
         if registry.kind in given:
             _chosen(registry, [given[registry.kind]])
     own = {name: value for name, value in given.items() if name in FIELDS}
-    config: RunConfig = _converted(RunConfig, own)
+    config: RunConfig = converted(RunConfig, own)
     learning = _chosen(METHODS, methods or [config.method])
     running = [*learning, *_chosen(PROTOCOLS, protocols or [config.protocol])]
     options = {}
@@ -67,17 +67,17 @@ def make_config(
         if given[name] is None:
             continue
         for thing in takers:
-            options[name] = getattr(_converted(settings_of(thing), {name: given[name]}), name)
+            options[name] = getattr(converted(settings_of(thing), {name: given[name]}), name)
     _check_effect(config, given, supplied, learning)
     return config.replaced(**options)
 
 
 def check_ranges(config: RunConfig) -> None:
     """Raise ConfigError for a setting out of its range, in a configuration made by `replaced`."""
-    _converted(RunConfig, msgspec.to_builtins(config))
+    converted(RunConfig, msgspec.to_builtins(config))
     for thing in (METHODS[config.method], PROTOCOLS[config.protocol]):
         own = {name: value for name, value in config.options if name in options_of(thing)}
-        _converted(settings_of(thing), own)
+        converted(settings_of(thing), own)
 
 
 def flag(name: str) -> str:
@@ -186,7 +186,12 @@ def _check_effect(
             raise ConfigError(f"{flag(name)} has no effect with {names}; leave it out")
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read settings from a TOML file, whose keys may have dashes where names have none.
+
+    Raises:
+        ConfigError: unreadable, or one key in both spellings.
+    """
     try:
         settings = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -199,7 +204,12 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:
+def converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:
+    """Make a struct of settings.
+
+    Raises:
+        ConfigError: a value out of range, naming it and what it may be.
+    """
     try:
         return msgspec.convert(settings, kind)
     except msgspec.ValidationError as error:

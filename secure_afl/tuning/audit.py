@@ -17,11 +17,13 @@ import numpy as np
 from protocols.identity import Identity
 from protocols.layout import Integers
 from protocols.network import FaultPlan, Network
-from protocols.protocol import Protocol, enrol, new_nonce
+from protocols.protocol import Protocol
 from protocols.schemes.additive.protocol import Additive
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
+from secure_afl.federation.convener import Convener, Planned
+from secure_afl.federation.gathering import gather, open_session
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import calibrated, this_noisy_sum
@@ -230,7 +232,7 @@ class _Trial:
         self._task = task
         self._cohort = cohort
         self._terms = Terms(method, protocol, task.mechanism.privacy)
-        self._member = member
+        self._kind = member
         self._corrupt = corrupt
         self._public = method.begin(task)
         self._identities = {name: Identity.generate(name) for name in cohort.names}
@@ -256,40 +258,29 @@ class _Trial:
 
     def release(self, rows: Floats) -> Floats:
         """Return a sum less what the adversary knows, in units of the noise, (entries,)."""
-        members = {name: self._join(name, rows) for name in self._cohort.names}
-        nonce = new_nonce()
-        bounds = dict.fromkeys(self._cohort.names, _MAX_ROWS)
-        enrolments = enrol(
-            self._terms.protocol, self._identities, nonce, self._coordinators, bounds
-        )
-        server = FederationServer(self._terms, self._task)
-        mechanism = self._task.mechanism
-        assert mechanism is not None, "checked before"
-        enrolled = [enrolment.member for enrolment in enrolments.values()]
-        session = server.form(enrolled, nonce, mechanism.min_cohort, self._corrupt)
-        assert session is not None, "the first sum"
-        coordinators = [
-            self._terms.protocol.coordinator(session, enrolments[name])
-            for name in self._coordinators
-        ]
-        parties = [
-            member.join(session, enrolments[name], server.opening)
-            for name, member in members.items()
-        ]
+        members = {name: self._member(name, rows) for name in self._cohort.names}
+        people = gather(self._terms, members, self._identities, self._coordinators)
+        _, parties = open_session(self._convener(), people)
         gone = dict.fromkeys(self._cohort.dropping, self._terms.protocol.upload_step)
-        total = Network([*coordinators, *parties], FaultPlan(vanish=gone)).run().total
+        total = Network(parties, FaultPlan(vanish=gone)).run().total
         for name in self._cohort.colluding:
             total = total - members[name].added_noise
         scaled: Floats = total * self._weights
         return scaled
 
-    def _join(self, name: str, canaries: Floats) -> RecordingClient:
+    def _convener(self) -> Convener:
+        mechanism = self._task.mechanism
+        assert mechanism is not None, "checked before"
+        server = FederationServer(self._terms, self._task)
+        return Convener(lambda _: Planned(server, mechanism.min_cohort, self._corrupt))
+
+    def _member(self, name: str, canaries: Floats) -> RecordingClient:
         # Everybody holds a row of zeros, which adds nothing, for a client has at least one.
         rows = np.zeros((1, _DIM))
         if name == _VICTIM:
             rows = np.concatenate([rows, canaries])
         data = ClientData(name, rows, np.zeros(len(rows), dtype=np.int64))
-        return self._member(self._terms, data, _MAX_ROWS)
+        return self._kind(self._terms, data, _MAX_ROWS)
 
     def _contribution(self, rows: Floats) -> Integers:
         rows = np.concatenate([np.zeros((1, _DIM)), rows])

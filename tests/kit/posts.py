@@ -1,7 +1,7 @@
 """A post that does everything that posts do, by a seed."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 
@@ -51,11 +51,13 @@ class FoulPost:
             late = rng.randrange(1, weather.slow + 1) if rng.random() < weather.delay else 0
             self._mail.append((self.turn + late, recipient, mail))
 
-    def collect(self, recipient: str) -> Iterable[bytes]:
-        here = [m for m in self._mail if m[1] == recipient and m[0] <= self.turn]
-        self._mail = [m for m in self._mail if m not in here]
-        self._rng.shuffle(here)
-        return [mail for _, _, mail in here]
+    def collect(self, names: Collection[str]) -> Iterable[tuple[str, bytes]]:
+        for name in tuple(names):
+            here = [m for m in self._mail if m[1] == name and m[0] <= self.turn]
+            self._mail = [m for m in self._mail if m[1] != name or m[0] > self.turn]
+            self._rng.shuffle(here)
+            for _, _, data in here:
+                yield name, data
 
     def pass_time(self) -> None:
         self.turn += 1

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from protocols import Additive, Bfv, Ckks, Plain, Protocol
-from protocols.carrier import Carrier, Loose, Mail
-from protocols.codec import encode
+from protocols.carrier import Carrier, Loose, Note
 from protocols.errors import BelowThreshold, Malformed
 from tests.kit.plans import PAIRWISE, PATIENCE, TURNS, check, world_of
 from tests.kit.posts import FoulPost, Weather
@@ -52,10 +51,11 @@ def test_what_is_no_mail_is_noted_and_harms_nobody() -> None:
     party = world.party("server")
     party.start()
     carrier = Carrier({"server": Loose(party)}, post, lambda: post.turn, PATIENCE)
-    for data in (b"", b"x", encode(Mail("message", "client0", b"no message"))):
+    nudge = Note("nudge", "client0").mail()
+    for data in (b"", b"x", nudge[:-1], nudge + b"x"):
         post.send("server", data)
     carrier.turn()
-    assert [type(problem.error) for problem in carrier.problems] == [Malformed] * 3
+    assert [type(problem.error) for problem in carrier.problems] == [Malformed] * 4
     assert party.awaits == "upload"
 
 
@@ -118,8 +118,8 @@ def test_many_nudges_are_answered_once_a_turn() -> None:
     client.start()
     carrier = Carrier({"client0": Loose(client)}, post, lambda: post.turn, PATIENCE)
     for sender in ("server", "server", "nobody"):
-        post.send("client0", encode(Mail("nudge", sender, b"")))
+        post.send("client0", Note("nudge", sender).mail())
     carrier.turn()
-    assert len(list(post.collect("server"))) == 1
+    assert len(list(post.collect(["server"]))) == 1
     carrier.turn()
-    assert list(post.collect("server")) == []
+    assert list(post.collect(["server"])) == []

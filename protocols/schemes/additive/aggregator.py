@@ -133,6 +133,7 @@ class Aggregator(Party):
         super().__init__(session, enrolment, vector, spool=spool, entropy=entropy)
         self._aggregators = aggregators(session)
         self._others = tuple(name for name in self._aggregators if name != self.name)
+        self._found: tuple[tuple[Upload, ...], dict[str, Upload]] = (), {}
 
     @property
     def _collects(self) -> bool:
@@ -234,18 +235,30 @@ class Aggregator(Party):
             raise self._replayed(received)
         self._check_share(share, received)
         upload = Upload(sender, _upload_digest(self.session, received.header))
-        earlier = next((known for known in state.uploads if known.client == sender), None)
+        known = self._by_client(state.uploads)
+        earlier = known.get(sender)
         if earlier == upload:
             raise self._replayed(received)
         if earlier is not None:
             # Retried with fresh seeds: which of the two the others hold cannot be told.
-            kept = tuple(known for known in state.uploads if known.client != sender)
+            kept = tuple(other for other in state.uploads if other.client != sender)
             left_out = (*state.left_out, sender)
             return msgspec.structs.replace(state, uploads=kept, left_out=left_out)
         self._spool.put(sender, encode(received.message))
         state = msgspec.structs.replace(state, uploads=(*state.uploads, upload))
+        known[sender] = upload
+        self._found = state.uploads, known
         heard = len(state.uploads) + len(state.left_out)
         return self._close(state, early=True) if heard == len(self.session.clients) else state
+
+    def _by_client(self, uploads: tuple[Upload, ...]) -> dict[str, Upload]:
+        """Find uploads by their client, without going through all for each that comes."""
+        made_of, found = self._found
+        # A copy of this party may have gone on with what was found here.
+        if made_of is not uploads or len(found) != len(uploads):
+            found = {upload.client: upload for upload in uploads}
+            self._found = uploads, found
+        return found
 
     def _check_share(self, share: Share, received: Received) -> None:
         packed_bytes = self.session.layout.packed_bytes if self._collects else 0

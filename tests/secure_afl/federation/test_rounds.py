@@ -125,10 +125,6 @@ def test_a_lying_collector_still_gets_a_difference_where_sets_may_differ() -> No
     session, enrolments = world.form()
     first, *_ = world.carry(session, enrolments, everybody)
     world.pretend(stalled(public), session, first.total)
-    session, enrolments = world.form(NAMES[:-1])
-    fewer = {name: everybody[name] for name in NAMES[:-1]}
-    with pytest.raises(InvalidSession, match=r"4 clients declare 128 rows.*; the task says 5"):
-        world.carry(session, enrolments, fewer)
     # All are enrolled, and the victim's upload is lost on its way.
     second = lose(world, everybody, "c4")
     difference = first.total - second
@@ -253,12 +249,27 @@ def test_a_first_state_that_is_not_the_methods_is_refused(
         world.client("c0").join(session, enrolments["c0"], world.opening)
 
 
-def test_an_attempt_after_the_first_is_refused() -> None:
+def test_the_first_session_is_over_all_clients_of_its_task_and_later_ones_over_no_others() -> None:
+    world = halves()
+    everybody = members(world)
+    fewer = {name: everybody[name] for name in NAMES[:-1]}
+    session, enrolments = world.form(NAMES[:-1])
+    with pytest.raises(InvalidSession, match=r"4 clients declare 128 rows.*; the task says 5"):
+        world.carriers["collector"].join(session, enrolments["collector"], world.opening)
+    with pytest.raises(InvalidSession, match="the task is for 5 clients, the session has 4"):
+        everybody["c0"].join(session, enrolments["c0"], world.opening)
+    session, enrolments = world.form()
+    world.server.absorb(session, *world.carry(session, enrolments, everybody))
+    session, enrolments = world.form(NAMES[:-1])
+    world.carry(session, enrolments, fewer)
+
+
+def test_an_attempt_after_the_first_needs_what_gave_the_first_back() -> None:
     world = halves()
     session, enrolments = world.form()
     header = msgspec.structs.replace(session.header, attempt=7, void=bytes(32))
     session = type(session)(header, session.roster)
-    with pytest.raises(InvalidSession, match="attempt 7; a round is not attempted again"):
+    with pytest.raises(InvalidSession, match="attempt 7 with 0 earlier ones given back"):
         world.client("c0").join(session, enrolments["c0"], world.opening)
 
 

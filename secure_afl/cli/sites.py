@@ -1,0 +1,129 @@
+"""`secure-afl party` and `secure-afl site`: federations between sites."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SiteFile = Annotated[
+    Path, typer.Option("--site", metavar="FILE", help="This site's settings, a site.toml.")
+]
+
+
+def party(
+    site: SiteFile = Path("site.toml"),
+    post: Annotated[
+        str | None,
+        typer.Option(
+            metavar="folder:PATH",
+            help="What reaches the others: a folder that is shared, synchronised, or carried by "
+            "hand.",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The run's settings, at the site that receives the sums."
+        ),
+    ] = None,
+    new_ledger: Annotated[
+        bool, typer.Option("--new-ledger", help="Begin this site's ledger.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="How long all parties may take to come.")
+    ] = 3600.0,
+    deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="How long a step of a session may take.")
+    ] = 600.0,
+    leave: Annotated[
+        bool,
+        typer.Option(
+            "--leave", help="Leave the run that this site is in. What was released stays charged."
+        ),
+    ] = False,
+) -> None:
+    """Take part in one federation between sites, as the party of this site, to its end.
+
+    A process that was stopped goes on where it was when it is started again.
+
+      secure-afl party --site site.toml --post folder:/mnt/federation
+
+    Whoever receives the sums forms the sessions, from the settings of the run:
+
+      secure-afl party --site site.toml --post folder:/mnt/federation --config run.toml
+    """
+    from secure_afl.cli.console import errors, progress
+    from secure_afl.errors import ConfigError
+    from secure_afl.sites import process
+    from secure_afl.sites.party import Wait
+
+    def tell(what: str) -> None:
+        errors().print(what, markup=False, highlight=False, soft_wrap=True)
+
+    if leave:
+        process.leave(site, tell)
+        return
+    if post is None:
+        raise ConfigError("no --post; name what reaches the others: --post folder:PATH")
+    with progress() as advance:
+        report = process.take_part(
+            site,
+            post,
+            tell,
+            config=config,
+            new_ledger=new_ledger,
+            wait=Wait(wait, deadline),
+            progress=advance,
+        )
+    if report is not None:
+        typer.echo(
+            f"{report.method} over {report.protocol}: {len(report.included)} of {report.clients} "
+            f"clients in the last sum, {report.rounds} in all"
+            + ("" if report.accuracy is None else f"; {report.accuracy:.1%} on the test data")
+        )
+
+
+site = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Write and check a site's settings: all that protects the site stands in one file.",
+)
+
+
+@site.command()
+def init(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The party, as keygen named it.")],
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="client, or a coordinator's role.")
+    ] = "client",
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file.")] = Path("site.toml"),
+) -> None:
+    """Write a site.toml to be edited, with every key and what it means."""
+    from protocols.files import create_durably
+    from protocols.protocol import roles
+    from secure_afl.errors import ConfigError
+    from secure_afl.sites.settings import template
+
+    if role not in roles():
+        raise ConfigError(f"role {role!r}, allowed: {', '.join(roles())}")
+    try:
+        create_durably(out, template(role, name).encode())
+    except FileExistsError:
+        raise ConfigError(f"{out} exists; move it away") from None
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror})") from None
+    typer.echo(f"{out} written; edit it, then: secure-afl site check --site {out}")
+
+
+@site.command()
+def check(site: SiteFile = Path("site.toml")) -> None:
+    """Check everything that a run would need here, before any run: most dangerous first."""
+    from secure_afl.sites.check import check_site
+
+    failed = 0
+    for finding in check_site(site):
+        typer.echo(f"{'ok  ' if finding.fine else 'FAIL'} {finding.what}: {finding.words}")
+        failed += not finding.fine
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,5 @@
+"""A site: one organisation's party, its file of settings, its folder of state, and its post.
+
+All that protects a site stands in its own file. Nothing here knows an engine, or another site's
+data.
+"""

@@ -1,0 +1,198 @@
+"""A site's party, from its settings to its process: what is opened, kept, and made in the end."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocols.carrier import Patience
+from protocols.roster import CLIENT
+from protocols.seats.seats import Seats
+from secure_afl.errors import DataError
+from secure_afl.federation.attending import Attending, convener_of
+from secure_afl.federation.client import FederationClient
+from secure_afl.federation.convening import Convening
+from secure_afl.federation.keys import pinned_identity, pinned_roster
+from secure_afl.federation.participant import Participant
+from secure_afl.federation.rounds import Half
+from secure_afl.federation.server import FederationCoordinator
+from secure_afl.methods.model import Model
+from secure_afl.privacy.ledger import Budget, Ledger
+from secure_afl.progress import Progress
+from secure_afl.runs.choose import make_terms
+from secure_afl.sites.drive import Driver
+from secure_afl.sites.mailroom import Mailroom
+from secure_afl.sites.rows import Reductions, SiteRows, open_backbone
+from secure_afl.sites.settings import Site
+from secure_afl.sites.state import State
+
+
+@dataclass(frozen=True, eq=False)
+class Wait:
+    """How long a process waits, in seconds.
+
+    Attributes:
+        enrolment: for all parties to enrol, and for all voids.
+        step: for a step of a session, before those who are missing are left out.
+        pause: between two looks into the post.
+    """
+
+    enrolment: float = 3600.0
+    step: float = 600.0
+    pause: float = 1.0
+
+
+class SiteParty:
+    """One site's party over a post.
+
+    Args:
+        site: its settings.
+        new_ledger: begin the ledger, which must not exist.
+        tell: is told in words what happens.
+        progress: of features, as they are made.
+
+    Raises:
+        SecureAflError: keys, roster, ledger, state or data that cannot be used, before anything is
+            said to anybody.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        tell: Callable[[str], None],
+        *,
+        new_ledger: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
+        place = site.place
+        self.site = site
+        self.tell = tell
+        self.roster = pinned_roster(Path(place.roster))
+        self.identity = pinned_identity(Path(place.identity), self.roster, role=place.role)
+        self.terms = make_terms(site.run)
+        convener_of(self.terms.protocol, self.roster)
+        self.state = State(Path(place.state), self.name)
+        try:
+            self.half = self._half(new_ledger, progress)
+            kept = self.state.run()
+            if kept is not None:
+                self.half.restore(kept.half)
+        except BaseException:
+            self.state.close()
+            raise
+        self.participant = Participant(
+            self.half,
+            self.identity,
+            place.role,
+            bound=site.run.max_rows or 0 if place.role == CLIENT else 0,
+            seats=Seats(self.state.seats, self.identity),
+            keep=self._keep,
+        )
+        self.attending = Attending(self.participant, tell, self.state.has_been)
+        if kept is not None:
+            self.attending.run = kept.run
+
+    @property
+    def name(self) -> str:
+        """Name of the party."""
+        return self.identity.name
+
+    @property
+    def convenes(self) -> bool:
+        """Whether this site forms the sessions."""
+        return convener_of(self.terms.protocol, self.roster).name == self.name
+
+    def attend(self, mailroom: Mailroom, wait: Wait, convening: Convening | None = None) -> None:
+        """Take part until the run is over."""
+        self.driver(mailroom, wait, convening).run()
+
+    def driver(
+        self,
+        mailroom: Mailroom,
+        wait: Wait,
+        convening: Convening | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Driver:
+        """Make the loop of this party's process."""
+        patience = Patience(wait.step, min(5.0, wait.step / 4), min(60.0, wait.step / 2))
+        return Driver(
+            self.attending,
+            mailroom,
+            clock,
+            time.sleep,
+            patience,
+            self.tell,
+            convening,
+            wait.pause,
+        )
+
+    def model(self) -> Model | None:
+        """Return this client's own model of the run that is over; None without one.
+
+        Raises:
+            DataError: this client's rows cannot be loaded any more.
+        """
+        public = self.attending.public
+        if public is None or not isinstance(self.half, FederationClient):
+            return None
+        return self.half.personalise(public).model
+
+    def _half(self, new_ledger: bool, progress: Progress | None) -> Half:
+        run, place = self.site.run, self.site.place
+        same_set = bool(run.same_set)
+        if place.role != CLIENT:
+            return FederationCoordinator(self.name, self.terms, self.roster, same_set=same_set)
+        if run.same_set is None:
+            same_set = self.terms.keeps_same_set(len(self.roster.clients))
+        assert place.data is not None, "a client's settings have data"
+        assert run.max_rows is not None, "and a bound"
+        backbone = open_backbone(run, self.terms.method)
+        reductions = Reductions(backbone, run)
+        rows = SiteRows(self.name, Path(place.data), backbone, reductions, progress)
+        if self.state.run() is None:
+            # What is wrong with the data shows before anybody hears of this party.
+            found = rows.prepare()
+            if found > run.max_rows:
+                raise DataError(
+                    f"this site has {found} rows, more than max-rows {run.max_rows}, the bound "
+                    "that it declares; declare more"
+                )
+        return FederationClient(
+            self.terms,
+            rows,
+            run.max_rows,
+            self.roster,
+            min_cohort=run.min_cohort,
+            corrupt=run.corrupt,
+            same_set=same_set,
+            ledger=self._ledger(new_ledger),
+            lineage=str(Path(place.data).resolve()),
+        )
+
+    def _ledger(self, new: bool) -> Ledger:
+        run = self.site.run
+        assert run.ledger is not None, "a client's settings have a ledger"
+        budget = None
+        if run.budget is not None:
+            budget = Budget(run.budget, run.delta, run.unit, run.neighbours)
+        anchor = Path(self.site.place.identity).parent
+        return Ledger.open(Path(run.ledger), budget, anchor=anchor, new=new)
+
+    def _keep(self, saved: bytes) -> None:
+        self.state.keep_run(self.attending.run, saved)
+
+    def forget(self) -> None:
+        """Forget the run that is over, and that it has been."""
+        self.state.forget(self.attending.run)
+
+    def close(self) -> None:
+        """Let go of all folders; another process may go on."""
+        for hearing in self.participant.hearings.values():
+            hearing.close()
+        self.state.close()
+
+    def leave(self) -> None:
+        """Leave a run that has not ended; what was charged for its sums stays charged."""
+        kept = self.state.run()
+        self.participant.leave()
+        self.state.forget(b"" if kept is None else kept.run)

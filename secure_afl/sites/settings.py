@@ -1,0 +1,222 @@
+"""The settings of a site, from its site.toml: who it is, what it holds, and what it insists on.
+
+Keys that a run has too mean here what they mean there, with the site's own word: a session that
+promises less is refused. What a run's convener decides (the classes, the bits) stands in run.toml.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from protocols.roster import CLIENT
+from secure_afl.errors import ConfigError
+from secure_afl.runs.choose import make_terms
+from secure_afl.runs.config import RunConfig, Text
+from secure_afl.runs.settings import converted, declared_options, make_config, read_toml
+
+# What every party has to agree on before it says anything.
+TERMS = (
+    "method",
+    "protocol",
+    "epsilon",
+    "delta",
+    "unit",
+    "neighbours",
+    "noise",
+    "cross_weight",
+    "same_set",
+)
+# What makes rows, and what guards them.
+ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed")
+GUARDS = ("max_rows", "min_cohort", "corrupt", "ledger", "budget")
+# What a client cannot do without, and why.
+WANTED = {
+    "ledger": "in which a client accounts for all that was released about its data",
+    "max_rows": "the public bound on its rows that a client declares",
+}
+CONVENES = (
+    "feature_bits",
+    "min_cohort",
+    "corrupt",
+    "dimension",
+    "accept_outside",
+    "test",
+)
+
+
+class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Who a site is, and where its things lie; paths are relative to the file.
+
+    Attributes:
+        identity: the private key that keygen made.
+        roster: all parties that the site has pinned.
+        state: folder of seats and memory, on a local disk.
+        role: that the roster gives this party; a check against the wrong file.
+        data: a client's rows, a folder of images or .npz.
+        out: folder for the model; none is kept without it.
+    """
+
+    identity: Annotated[Text, Meta(description="The private key that keygen made.")]
+    roster: Annotated[Text, Meta(description="The roster that this site pins.")]
+    state: Annotated[Text, Meta(description="Folder for seats and memory, on a local disk.")]
+    role: Annotated[Text, Meta(description="The role of this party on the roster.")]
+    data: Annotated[
+        Text | None, Meta(description="A client's data: a folder of images, or .npz.")
+    ] = None
+    out: Annotated[Text | None, Meta(description="Folder for the model.")] = None
+
+
+class Convened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the convener of a run decides beside the terms.
+
+    Attributes:
+        classes: names, in the order of the labels' numbers.
+        width: features of a row, where the backbone leaves examples as they are.
+    """
+
+    classes: Annotated[
+        tuple[str, ...], Meta(min_length=1, description="Names of the classes, in order.")
+    ]
+    width: Annotated[
+        Annotated[int, Meta(ge=1, le=2**20)] | None,
+        Meta(description="Features of a row, for --backbone identity."),
+    ] = None
+
+
+class Site(msgspec.Struct, frozen=True):
+    """A site's settings.
+
+    Attributes:
+        place: who it is, and where its things lie; paths are whole.
+        run: what it insists on.
+        given: the settings of `run` that the file has.
+    """
+
+    place: Place
+    run: RunConfig
+    given: tuple[str, ...]
+
+
+def read_site(file: Path) -> Site:
+    """Read a site.toml.
+
+    Raises:
+        ConfigError: unreadable, an unknown key, a value out of range, or a key without effect in
+            the site's role, naming it and what it may be.
+    """
+    given = read_toml(file)
+    own = {name: given.pop(name) for name in _names(Place) if name in given}
+    for name in ("identity", "roster", "state", "role"):
+        if name not in own:
+            raise ConfigError(f"{file} has no '{name}'; secure-afl site init writes a whole file")
+    place: Place = converted(Place, own)
+    allowed = [*TERMS, *declared_options()]
+    if place.role == CLIENT:
+        allowed += [*ROWS, *GUARDS]
+        if place.data is None:
+            raise ConfigError(f"{file} has no 'data', which a client needs")
+        for name in WANTED:
+            if name not in given:
+                raise ConfigError(f"{file} has no '{name}', {WANTED[name]}")
+    elif place.data is not None:
+        raise ConfigError(f"{file}: 'data' has no effect for a {place.role}; leave it out")
+    for name in given:
+        if name not in allowed:
+            raise ConfigError(
+                f"{file}: '{name}' has no effect for a {place.role}; allowed: "
+                f"{', '.join([*_names(Place), *allowed])}"
+            )
+    # Files beside the site's file, wherever the command is given.
+    for name in ("checkpoint", "public", "ledger"):
+        if isinstance(given.get(name), str):
+            given[name] = str(file.parent / Path(given[name]).expanduser())
+    run = make_config(given)
+    make_terms(run)
+    paths = {
+        name: str(file.parent / Path(value).expanduser())
+        for name in ("identity", "roster", "state", "data", "out")
+        if (value := getattr(place, name)) is not None
+    }
+    return Site(msgspec.structs.replace(place, **paths), run, tuple(sorted(given)))
+
+
+def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
+    """Read a convener's run.toml, and compare its terms with those of the convener's own site.
+
+    Raises:
+        ConfigError: unreadable, an unknown key or one without effect, a value out of range, no
+            classes, or other terms than the site's.
+    """
+    given = read_toml(file)
+    own = {name: given.pop(name) for name in _names(Convened) if name in given}
+    if "classes" not in own:
+        raise ConfigError(
+            f"{file} has no 'classes'; name them, for no site shows its labels: "
+            'classes = ["benign", "malignant"]'
+        )
+    convened: Convened = converted(Convened, own)
+    if len(set(convened.classes)) != len(convened.classes):
+        raise ConfigError(f"{file}: 'classes' has a name twice; rename one")
+    allowed = [*TERMS, *ROWS, *CONVENES, *declared_options()]
+    for name in given:
+        if name not in allowed:
+            raise ConfigError(
+                f"{file}: '{name}' is no setting of a run between sites; allowed: "
+                f"{', '.join([*_names(Convened), *allowed])}. What protects a site stands in its "
+                "site.toml"
+            )
+    for name in ("checkpoint", "public", "test"):
+        if isinstance(given.get(name), str):
+            given[name] = str(file.parent / Path(given[name]).expanduser())
+    run = make_config(given)
+    check_terms(run, site.run, file)
+    return convened, run
+
+
+def check_terms(run: RunConfig, site: RunConfig, file: Path) -> None:
+    """Raise ConfigError unless a run has the terms that its convener's own site insists on."""
+    ours, theirs = make_terms(site), make_terms(run)
+    for what in ("method", "protocol", "privacy"):
+        if getattr(ours, what) != getattr(theirs, what):
+            raise ConfigError(
+                f"{file} has {what} {getattr(theirs, what)}, this site's file "
+                f"{getattr(ours, what)}; let both say one thing"
+            )
+
+
+def template(role: str, name: str) -> str:
+    """Write a site.toml for a role, with every key that has an effect and what it means."""
+    lines = [
+        f"# The site of '{name}'. All that protects it stands in this file.",
+        f'identity = "{name}.identity"   # private: chmod 600',
+        'roster = "roster.json"   # compare its fingerprint: secure-afl roster show',
+        'state = "state"   # on a local disk; never copy it, never restore it from a backup',
+        f'role = "{role}"',
+        "",
+        "# What this site takes part in; a session of anything else is refused.",
+        'method = "afl"',
+        'protocol = "additive"',
+        "# epsilon = 1.0   # the promise; without it, exact sums",
+    ]
+    if role == CLIENT:
+        lines += [
+            "",
+            'data = "data"   # one folder a class, or an .npz',
+            'backbone = "timm:resnet18"',
+            '# checkpoint = "weights.safetensors"   # local weights, else they are downloaded',
+            "max-rows = 1000   # the public bound on this site's rows",
+            "",
+            "# No session with fewer clients, or fewer that may collude, than this.",
+            "# min-cohort = 3   # default: a majority of the roster's clients",
+            "# corrupt = 0",
+            'ledger = "ledger.json"   # begin it with: secure-afl party --new-ledger',
+            "# budget = 1.0   # with epsilon: all that may ever be released about these data",
+        ]
+    lines += ["", '# out = "results"   # folder for the model', ""]
+    return "\n".join(lines)
+
+
+def _names(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(kind))
