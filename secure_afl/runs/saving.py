@@ -14,6 +14,7 @@ from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import Result
 from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
+from secure_afl.runs.page.write import write_run
 
 log = logging.getLogger("secure_afl")
 
@@ -83,7 +84,10 @@ def make_card(
 
 
 def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
-    """Write the model, the personal models, their cards and the report into a folder."""
+    """Write the model, the personal models, their cards and the report into a folder.
+
+    The report is there for programs, `report.json`, and for people, `report.html`.
+    """
     report = result.report
     card = make_card(report, report.clients.included, backbone, config)
     out.mkdir(parents=True, exist_ok=True)
@@ -98,3 +102,19 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
             model.save(folder / f"{name}.safetensors", card | {"client": name, "privacy": None})
     log.info("saved into %s", out)
     (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    write_run(out / "report.html", report)
+    _save_curve(result, out / "receiver.json")
+
+
+def _save_curve(result: Result, path: Path) -> None:
+    """Write what is for the receiver of the sum alone, readable for its owner alone.
+
+    The curve is a function of the Gram matrix's spectrum. A run without one leaves no file.
+    """
+    path.unlink(missing_ok=True)
+    head, curve = result.report.head, result.curve
+    if head is None or not curve:
+        return
+    content = {"session": result.report.session, "setting": head.setting, "curve": curve}
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
