@@ -39,7 +39,7 @@ def write_durably(path: Path, content: bytes) -> None:
     except BaseException:
         _remove(partial)
         raise
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 def create_durably(path: Path, content: bytes | Callable[[int], bytes]) -> None:
@@ -64,7 +64,7 @@ def create_durably(path: Path, content: bytes | Callable[[int], bytes]) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
     finally:
         _remove(partial)
-    _flush_folder(path.parent)
+    flush_folder(path.parent)
 
 
 @contextmanager
@@ -84,6 +84,41 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def flush_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut, where folders can be flushed (POSIX).
+
+    Raises:
+        OSError: the folder cannot be opened or flushed.
+    """
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def claim(folder: Path) -> int:
+    """Lock a folder without waiting; closing the descriptor lets the folder go.
+
+    The lock is on the folder itself, which nobody replaces unnoticed. On Windows, where folders
+    cannot be opened, nothing is locked.
+
+    Raises:
+        BlockingIOError: another process, or another descriptor of this one, has it.
+        OSError: it cannot be opened.
+    """
+    if sys.platform == "win32":
+        return os.open(os.devnull, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def remove_partials(folder: Path, older_than: float = STALE_AFTER) -> int:
@@ -125,13 +160,3 @@ def _write_aside(folder: Path, content: bytes | Callable[[int], bytes]) -> Path:
 def _remove(partial: Path) -> None:
     with suppress(OSError):
         partial.unlink()
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut, where folders can be flushed (POSIX)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

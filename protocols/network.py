@@ -10,6 +10,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import inf
 from typing import Literal, NamedTuple
 
@@ -302,12 +303,13 @@ class Network:
         """All parties as they are now, those that vanished among them."""
         return tuple(party.party for party in self._parties.values())
 
-    @property
+    @cached_property
     def release(self) -> Release:
         """What the receiver signed about the sum; there is none before `run` has returned."""
         assert self._receiver is not None, "run first"
-        assert self._receiver.release is not None, "it has the sum"
-        return self._receiver.release
+        found = self._receiver.release
+        assert found is not None, "it has the sum"
+        return found
 
     @property
     def release_salt(self) -> bytes:

@@ -1,14 +1,20 @@
 """Errors of the learning side. Those of the blind sums, and the base of all, are in `protocols`."""
 
+from typing import Any
+
 from protocols.errors import SecureAflError
 
 __all__ = [
     "ConfigError",
     "DataError",
     "LedgerRefusal",
+    "NotKept",
+    "NotResumable",
+    "NotSaved",
     "OutOfBoundsTotal",
     "RunFailed",
     "SecureAflError",
+    "Unfinished",
 ]
 
 
@@ -49,3 +55,27 @@ class OutOfBoundsTotal(SecureAflError):
             "its vector, or declared too few rows. No model is made of it; run again without that "
             "client, or pass --accept-outside for a marked model (one-shot methods only)"
         )
+
+
+class NotKept(SecureAflError):
+    """A session or a sum that cannot be written down, and so is not begun, or dropped."""
+
+
+class Unfinished(SecureAflError):
+    """A run that was stopped, and stands in the way of a new one until it is finished."""
+
+
+class NotResumable(SecureAflError):
+    """A folder that no run can be finished from."""
+
+
+class NotSaved(SecureAflError):
+    """Results that cannot be written, of a run that is done.
+
+    Attributes:
+        result: of the run, as `secure_afl.federation.result.Result`.
+    """
+
+    def __init__(self, what: str, result: Any) -> None:
+        self.result = result
+        super().__init__(what)

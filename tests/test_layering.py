@@ -27,6 +27,7 @@ ROOMS = (
     "secure_afl.evaluation",
     "secure_afl.federation",
     "secure_afl.runs",
+    "secure_afl.sites",
     "secure_afl.tuning",
     "secure_afl.__init__",
     "secure_afl.cli",

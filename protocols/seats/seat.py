@@ -10,7 +10,6 @@ journal was there), `vector`, and in the end `ended` alone.
 
 import os
 import secrets
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +29,7 @@ from protocols.errors import (
     SessionAborted,
     UnknownSender,
 )
-from protocols.files import create_durably, remove_partials
+from protocols.files import claim, create_durably, remove_partials
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Integers
 from protocols.message import Message, check_claims, check_signed, without_body
@@ -43,9 +42,6 @@ from protocols.seats.media import check_local
 from protocols.seats.vault import Vault, new_key
 from protocols.session import Session
 from protocols.void import Void
-
-if sys.platform != "win32":
-    import fcntl
 
 
 class Bound(Wire, frozen=True):
@@ -471,9 +467,12 @@ class JournalSpool:
         """
         if sender in self._fresh:
             return self._fresh[sender]
-        if self.journal is None or sender not in self._places:
-            raise BadSavedState(f"the message of '{sender}' is not in the journal")
-        return decode(self.journal.read(self._places[sender]), Event).data
+        try:
+            place = self._places[sender]
+        except KeyError:
+            raise BadSavedState(f"the message of '{sender}' is not in the journal") from None
+        assert self.journal is not None, "it knows the place"
+        return decode(self.journal.read(place), Event).data
 
     def keep(self, place: Place) -> None:
         """Remember where the journal has what was put just now."""
@@ -544,18 +543,13 @@ def lock_folder(folder: Path) -> int:
         NotStored: it cannot be opened.
     """
     try:
-        descriptor = os.open(folder, os.O_RDONLY)
+        return claim(folder)
+    except BlockingIOError:
+        raise Busy(
+            "another process has this seat", fix="wait until it is done, or stop it"
+        ) from None
     except OSError as error:
         raise NotStored(f"the seat's folder cannot be opened: {error.strerror}") from None
-    if sys.platform != "win32":
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise Busy(
-                "another process has this seat", fix="wait until it is done, or stop it"
-            ) from None
-    return descriptor
 
 
 def _check_not_ended(folder: Path) -> None:

@@ -92,8 +92,9 @@ def main() -> None:
     try:
         app()
     except (SecureAflError, OSError, MemoryError) as error:
+        words = ". ".join([str(error), *getattr(error, "__notes__", ())])
         errors().print(
-            f"Error: {error}", style="bold red", markup=False, highlight=False, soft_wrap=True
+            f"Error: {words}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)
 

@@ -1,5 +1,6 @@
 """`secure-afl run` and `secure-afl demo`."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,14 @@ def run(
             metavar="FILE", help="Settings as TOML, keys named like the flags; flags override it."
         ),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Finish a run that was stopped, with its own settings; DIR is its --out, or the "
+            "folder that the error named.",
+        ),
+    ] = None,
     json_file: JsonFile = None,
     **settings: Any,
 ) -> None:
@@ -42,16 +51,38 @@ def run(
     With a promise about every example, and a ledger of what was released:
 
       secure-afl run --clients 'sites/*' --max-rows 128 --epsilon 1 --ledger l.json --new-ledger
+
+    With --out or --ledger, a run that is killed or finds the disk full can be finished:
+
+      secure-afl run --resume results
     """
     from secure_afl.cli.tables import check_writable, show_report, write_json
+    from secure_afl.errors import ConfigError
+    from secure_afl.federation.result import Result
     from secure_afl.runs import run as runs
-    from secure_afl.runs.settings import make_config
+    from secure_afl.runs.settings import flag, make_config
+
+    shown = ExitStack()
+
+    def deliver(result: Result) -> None:
+        shown.close()
+        show_report(result.report, json_file)
+        write_json(json_file, result.report)
 
     check_writable(json_file)
-    with progress() as advance:
-        result = runs.run(make_config(settings, config), advance)
-    show_report(result.report, json_file)
-    write_json(json_file, result.report)
+    if resume is not None:
+        given = [*settings, *(["config"] if config is not None else [])]
+        if given:
+            raise ConfigError(
+                f"{flag(given[0])} has no effect with --resume, which goes on with the settings of "
+                "the run; leave it out"
+            )
+        with shown:
+            runs.resume(resume, shown.enter_context(progress()), deliver)
+        return
+    made = make_config(settings, config)
+    with shown:
+        runs.run(made, shown.enter_context(progress()), deliver)
 
 
 def demo(json_file: JsonFile = None) -> None:

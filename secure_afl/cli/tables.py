@@ -1,7 +1,9 @@
 """What commands print about runs: tables, warnings and JSON files."""
 
 import math
+import secrets
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -180,30 +182,62 @@ def percent(share: float | None) -> str:
 
 
 def check_writable(json_file: str | None) -> None:
-    """Raise ConfigError unless the file can be written, before any work is done."""
+    """Raise ConfigError unless the file can be written, before any work is done.
+
+    It is neither made nor changed.
+    """
     if json_file in (None, "-"):
         return
     assert json_file is not None
-    if not Path(json_file).absolute().parent.is_dir():
+    path = Path(json_file).absolute()
+    if not path.parent.is_dir():
         raise ConfigError(f"--json {json_file}: its folder does not exist; make it first")
     try:
-        with Path(json_file).open("a", encoding="utf-8"):
-            pass
+        if path.exists():
+            with path.open("ab"):
+                pass
+        else:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
     except OSError as error:
-        raise ConfigError(
-            f"--json {json_file} cannot be written ({error.strerror}); name another file"
-        ) from None
+        raise _unwritable(json_file, error) from None
 
 
 def write_json(file: str | None, content: Any) -> None:
     """Write content as JSON into a file, or for - to standard output.
 
-    None writes nothing.
+    None writes nothing. A file that cannot be written whole is left as it was.
+
+    Raises:
+        ConfigError: it cannot be written.
     """
     if file is None:
         return
     text = msgspec.json.format(msgspec.json.encode(content)).decode() + "\n"
     if file == "-":
         sys.stdout.write(text)
-    else:
-        Path(file).write_text(text, encoding="utf-8")
+        return
+    path = Path(file)
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")  # a device or a pipe
+        else:
+            _replace(path.resolve(), text)
+    except OSError as error:
+        raise _unwritable(file, error) from None
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _unwritable(json_file: str, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"--json {json_file} cannot be written ({error.strerror}); name another file"
+    )

@@ -26,11 +26,7 @@ def unsent(ledger: Ledger | None, session: Session) -> Iterator[None]:
     try:
         yield
     except SecureAflError as error:
-        try:
-            if ledger is not None and ledger.knows(session.id):
-                ledger.void(session.id, f"refused before anything was sent: {error}"[:1000])
-        except LedgerRefusal as problem:
-            log.warning("the session's releases count: %s", problem)
+        _void(ledger, session, f"refused before anything was sent: {error}")
         raise
 
 
@@ -60,6 +56,16 @@ def given_back(ledger: Ledger | None, protocol: Protocol, network: Network) -> I
         raise
 
 
+@contextmanager
+def dropped(ledger: Ledger | None, session: Session) -> Iterator[None]:
+    """Give a session back whose sum cannot be kept: it is dropped, and nobody was given it."""
+    try:
+        yield
+    except SecureAflError as error:
+        _void(ledger, session, f"its sum could not be kept, and was dropped: {error}")
+        raise
+
+
 def note_released(ledger: Ledger | None, session: Session) -> None:
     """Note that a session's sum is out."""
     if ledger is None:
@@ -68,3 +74,12 @@ def note_released(ledger: Ledger | None, session: Session) -> None:
         ledger.released(session.id)
     except LedgerRefusal as problem:
         log.warning("the ledger does not know that the sum is out: %s", problem)
+
+
+def _void(ledger: Ledger | None, session: Session, reason: str) -> None:
+    """Give a session back, if the ledger knows it and can be written."""
+    try:
+        if ledger is not None and ledger.knows(session.id):
+            ledger.void(session.id, reason[:1000])
+    except LedgerRefusal as problem:
+        log.warning("the session's releases count: %s", problem)

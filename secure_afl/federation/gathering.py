@@ -1,7 +1,7 @@
 """All parties of a run in one process: how they are made, and how they come to a session."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from protocols.errors import InvalidSession
@@ -64,12 +64,16 @@ def gather(
 
 
 def open_session(
-    convener: Convener, people: Sequence[Participant], ledger: Ledger | None = None
+    convener: Convener,
+    people: Sequence[Participant],
+    ledger: Ledger | None = None,
+    note: Callable[[Session], None] = lambda session: None,
 ) -> tuple[Session, list[Party]]:
     """Let everybody enrol in the next session and join it.
 
     Args:
         ledger: of the clients; it is given the session back if not all join.
+        note: is told of the session before anybody joins.
 
     Returns:
         The session, and its parties in the order of `people`.
@@ -82,6 +86,7 @@ def open_session(
         convener.enrol(person.hello(nonce))
     session, opening = convener.open()
     log.info("round %d: %r", session.header.round, session)
+    note(session)
     # Clients share one view of the session in one process; it has no enrolments but their own.
     view = Session(session.header, session.roster)
     with unsent(ledger, session):

@@ -24,11 +24,16 @@ log = logging.getLogger("secure_afl")
 
 
 class Outcome(NamedTuple):
-    """What the receiver of a sum has of it: the sum, what it signed, and the commitment's salt."""
+    """What the receiver of a sum has of it: the sum, what it signed, and the commitment's salt.
+
+    Attributes:
+        noise: of which noise that is added afterwards is made, 32 bytes; None draws it.
+    """
 
     released: Sum
     release: Release
     salt: bytes
+    noise: bytes | None = None
 
 
 class Participant:

@@ -188,6 +188,15 @@ class Half(ABC):
         self.same_set = same_set
         self._position: Position | None = None
 
+    def stand(self, session: Session, public: PublicState) -> None:
+        """Put this half where it stands once it has been in a session, and its party is gone.
+
+        Args:
+            public: the state that the session began with.
+        """
+        header = session.header
+        self._position = Position(header.round, session.id, header.context, header.roster, public)
+
     def _check_session(self, session: Session) -> None:
         """Compare a session with what this party has pinned, and insists on."""
         if self.pinned is not None:

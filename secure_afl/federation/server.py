@@ -8,7 +8,7 @@ from typing import Self
 from protocols.codec import Secret, decode, encode
 from protocols.errors import BadSavedState, InvalidSession, Malformed
 from protocols.identity import Enrolment, Member
-from protocols.party import Party, Sum
+from protocols.party import ENTROPY_BYTES, Party, Sum
 from protocols.protocol import check_given_back, form_session, receiver_of
 from protocols.release import Release, commit
 from protocols.roster import Roster
@@ -103,11 +103,20 @@ class FederationServer:
             roster=self._roster,
         )
 
-    def absorb(self, session: Session, released: Sum, release: Release, salt: bytes) -> None:
+    def absorb(
+        self,
+        session: Session,
+        released: Sum,
+        release: Release,
+        salt: bytes,
+        noise: bytes | None = None,
+    ) -> None:
         """Move the public state on by a round's sum; centrally placed noise comes in here.
 
         Args:
             salt: what opens the release's commitment to the sum, 32 bytes.
+            noise: 32 secret bytes of which that noise is made, and which no other sum has: a sum
+                that is absorbed again gets its noise again. By default new ones.
 
         Raises:
             BadSignature, InvalidSession: the release is not what the session's receiver signed
@@ -124,7 +133,8 @@ class FederationServer:
         total = released.total
         mechanism = self.public.task.mechanism
         if mechanism is not None and mechanism.privacy.placement == "central":
-            total = total + this_noisy_sum(self.method, self.public).share(secrets.token_bytes(32))
+            drawn = secrets.token_bytes(ENTROPY_BYTES) if noise is None else noise
+            total = total + this_noisy_sum(self.method, self.public).share(drawn)
         before = self.public
         self.public = self.method.absorb(before, total, released.included)
         self.history = self.history.then(release, self.public)

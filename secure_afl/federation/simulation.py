@@ -1,13 +1,14 @@
 """A whole federation in one process: the driver for simulation, evaluation and tests."""
 
 import logging
+import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from protocols.identity import Identity
 from protocols.network import FaultPlan, Network
-from protocols.party import Party
+from protocols.party import ENTROPY_BYTES, Party
 from protocols.protocol import Protocol
 from protocols.roster import Roster
 from protocols.session import Session
@@ -15,9 +16,10 @@ from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_types
 from secure_afl.data.dataset import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.accounts import given_back, note_released
+from secure_afl.federation.accounts import dropped, given_back, note_released
 from secure_afl.federation.convener import Convener, Planned
 from secure_afl.federation.gathering import gather, open_session
+from secure_afl.federation.keeping import Identities, Keeper, KeptSum, Standing, Start
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
 from secure_afl.federation.participant import Outcome, Participant
@@ -128,6 +130,7 @@ class Federation:
         drop: Collection[str] = (),
         plan: FaultPlan | None = None,
         record: bool = False,
+        keeper: Keeper | None = None,
     ) -> Result:
         """Run all rounds and return the models.
 
@@ -141,6 +144,8 @@ class Federation:
             drop: names of clients that vanish when their vectors should leave.
             plan: further faults of the network.
             record: keep transcripts.
+            keeper: is told what cannot be made again; one that has sums of an earlier process is
+                gone on from, with the same clients and settings.
 
         Raises:
             DataError, ConfigError: input or settings that cannot be used, before anything is sent.
@@ -149,24 +154,27 @@ class Federation:
         """
         clients = list(clients)
         names = self._check_input(clients, classes, test, holdout, drop)
-        declared = self._declare(clients, names, max_rows)
-        task = plan_task(self.terms, declared)
+        kept = None if keeper is None else keeper.kept
+        start = self._start(clients, names, max_rows) if kept is None else kept.start
+        start.check(clients, names, self.backbone)
+        declared, task = start.declared, start.task
         members = self._members(clients, declared)
         server = self._server(task, len(members))
-        self._ask_ledger(members, server.public)
+        if kept is None or len(kept.sums) < self.terms.method.sums:
+            self._ask_ledger(members, server.public)
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.terms.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
 
         convener = Convener(lambda _: Planned(server, declared.min_cohort, self.corrupt))
-        rounds, solve_seconds = self._rounds(convener, members, plan, record)
+        rounds, solve_seconds = self._rounds(start, convener, members, plan, record, keeper)
         begin = time.perf_counter()
         model = self.terms.method.model(server.public)
         # What is known to be wrong somewhere is passed on to nobody.
         sound = not any(round_.released.outside for round_ in rounds)
-        kept = {data.name: data for data in holdout}
+        held = {data.name: data for data in holdout}
         own = {
-            name: member.personalise(server.public, kept.get(name))
+            name: member.personalise(server.public, held.get(name))
             for name, member in members.items()
             if sound
         }
@@ -263,37 +271,67 @@ class Federation:
             for data in clients
         }
 
+    def _start(
+        self, clients: Sequence[ClientData], classes: tuple[str, ...], max_rows: int | None
+    ) -> Start:
+        """Plan a new run."""
+        declared = self._declare(clients, classes, max_rows)
+        task = plan_task(self.terms, declared)
+        names = [data.name for data in clients]
+        return Start.of(declared, task, None if self.keys else self._identities(names))
+
     def _rounds(
         self,
+        start: Start,
         convener: Convener,
         members: Mapping[str, RecordingClient],
         plan: FaultPlan,
         record: bool,
+        keeper: Keeper | None,
     ) -> tuple[list[Round], float]:
         """Run all blind sums; returns them, and the seconds that the server spent on them."""
-        people = self._people(members)
+        people = self._people(members, start.identities)
         rounds: list[Round] = []
-        seconds = 0.0
+        begin = time.perf_counter()
+        if keeper is not None and keeper.kept is not None:
+            convener.bounds = dict(start.declared.max_rows)
+            halves = [person.half for person in people if person.name not in members]
+            rounds += keeper.kept.restore(convener.plan(), members, halves)
+        seconds = time.perf_counter() - begin
         while not convener.over:
-            session, parties = open_session(convener, people, self.ledger)
+            session, parties = open_session(
+                convener,
+                people,
+                self.ledger,
+                lambda session: None if keeper is None else keeper.opening(start, session),
+            )
             network = Network(parties, plan, record=record)
             with given_back(self.ledger, self.terms.protocol, network):
                 rounds.append(self._round(session, convener.server.public, network, members))
             log.info("round %d: %r", len(rounds), rounds[-1].released)
+            noise = secrets.token_bytes(ENTROPY_BYTES)
+            if keeper is not None:
+                with dropped(self.ledger, session):
+                    keeper.out(
+                        KeptSum.of(rounds[-1], network, noise), Standing.of(session, members)
+                    )
+            note_released(self.ledger, session)
             begin = time.perf_counter()
-            released = rounds[-1].released
-            convener.absorb(Outcome(released, network.release, network.release_salt))
+            released, release = rounds[-1].released, network.release
+            convener.absorb(Outcome(released, release, network.release_salt, noise))
             seconds += time.perf_counter() - begin
             for person in people:
                 person.close(session.nonce, network.release, None)
         return rounds, seconds
 
-    def _people(self, members: Mapping[str, RecordingClient]) -> list[Participant]:
+    def _people(
+        self, members: Mapping[str, RecordingClient], identities: Identities | None = None
+    ) -> list[Participant]:
         """Make everybody's side of the run, coordinators first."""
         return gather(
             self.terms,
             members,
-            *self._identities(members),
+            *(identities or self._identities(members)),
             pinned=self._pinned,
             same_set=self._same_set(len(members)),
         )
@@ -322,7 +360,6 @@ class Federation:
         members: Mapping[str, RecordingClient],
     ) -> Round:
         released = network.run()
-        note_released(self.ledger, session)
         recorded = network.transcript is not None
         return Round(
             session,

@@ -62,3 +62,21 @@ def open_ledger(config: RunConfig) -> Ledger | None:
         budget = Budget(config.budget, config.delta, config.unit, config.neighbours)
     anchor = None if config.keys is None else Path(config.keys)
     return Ledger.open(Path(config.ledger), budget, anchor=anchor, new=config.new_ledger)
+
+
+def reopen_ledger(config: RunConfig, *, used: bool) -> Ledger | None:
+    """Open the ledger of a run that was stopped, which may or may not have begun a new one.
+
+    Args:
+        used: a sum came out, so that there is a ledger.
+
+    Raises:
+        LedgerRefusal: as `open_ledger`.
+    """
+    if config.ledger is None or not config.new_ledger:
+        return open_ledger(config)
+    path = Path(config.ledger)
+    if used or path.exists():
+        return open_ledger(config.replaced(new_ledger=False))
+    Ledger.clear_unborn(path, anchor=None if config.keys is None else Path(config.keys))
+    return open_ledger(config)

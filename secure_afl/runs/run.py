@@ -1,15 +1,19 @@
 """One run from configuration to files: features → federation → model and report."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
+from platformdirs import user_state_path
+from safetensors import SafetensorError
 
+from protocols.identity import Identity
 from secure_afl.analytic.rows import ClientData
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, NotKept, NotSaved
 from secure_afl.features.backbone import Backbone
 from secure_afl.features.reduction import Reduction
 from secure_afl.federation.keys import Keys, load_keys
@@ -18,37 +22,151 @@ from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.progress import Progress
-from secure_afl.runs.choose import make_terms, open_ledger
+from secure_afl.runs.choose import make_terms, open_ledger, reopen_ledger
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import Prepared, prepare
+from secure_afl.runs.recovery import Recovery, digest_rows
 from secure_afl.runs.reduce import choose_reduction, unfold
-from secure_afl.runs.saving import check_folder, save
+from secure_afl.runs.saving import check_folder, check_replaceable, save
+
+log = logging.getLogger("secure_afl")
+
+Deliver = Callable[[Result], None]
 
 # An independent stream of the seed, beside those of `prepare`.
 _DROP = 2
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> Result:
+def run(
+    config: RunConfig, progress: Progress | None = None, deliver: Deliver | None = None
+) -> Result:
     """Run a federation as configured and, with `config.out`, save what it yields.
+
+    With `config.out` or `config.ledger` the run outlasts its process: `resume` finishes it.
 
     Args:
         config: the settings.
         progress: called with what is under way, how much is done, and of how much.
+        deliver: called with the result before what the run kept is deleted.
 
     Raises:
+        Unfinished: an earlier run was stopped, and has to be finished first.
+        NotSaved: the run is done, and what it yields cannot be written.
         SecureAflError: with what to change.
     """
     if config.out is not None:
         check_folder(Path(config.out))
     # All that can be wrong with the settings shows before the features are made.
-    terms = make_terms(config)
-    keys = load_keys(Path(config.keys)) if config.keys else None
-    ledger = open_ledger(config)
-    prepared = prepare(config, terms, progress, lambda data: check_terms(config, terms, len(data)))
-    result = federate(config, terms, prepared, keys=keys, ledger=ledger)
+    parties = _Parties(config)
+    recovery = Recovery.begin(config, parties.receiver)
     if config.out is not None:
-        save(result, prepared.backbone, config, Path(config.out))
+        check_replaceable(Path(config.out), personal=parties.terms.method.personalises)
+    ledger = open_ledger(config)
+    return _finish(config, parties, ledger, recovery, progress, deliver)
+
+
+def resume(
+    folder: Path, progress: Progress | None = None, deliver: Deliver | None = None
+) -> Result:
+    """Finish a run that was stopped, from the sums that are out; none comes out again.
+
+    A session that was charged and whose sum was not kept is given back first. If no sum is out the
+    run begins anew.
+
+    Args:
+        folder: the run's own, or the one of its `--out`.
+        progress, deliver: as for `run`.
+
+    Raises:
+        NotResumable: there is nothing to finish, or it is damaged, a copy, or cannot be opened.
+        Busy: another process has it.
+        DataError: rows have changed, and sums are to come.
+        NotSaved, SecureAflError: as `run`.
+    """
+    recovery = Recovery.reopen(folder)
+    try:
+        config = recovery.config
+        parties = _Parties(config)
+        ledger = reopen_ledger(config, used=recovery.kept is not None)
+        if recovery.settle(ledger):
+            log.warning("a session was charged and its sum never kept; it is given back")
+        if config.out is not None:
+            check_folder(Path(config.out))
+            check_replaceable(Path(config.out), personal=parties.terms.method.personalises)
+    except BaseException:
+        recovery.close()
+        raise
+    return _finish(config, parties, ledger, recovery, progress, deliver)
+
+
+class _Parties:
+    """The terms of a run, and its parties' keys where they have some."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.terms = make_terms(config)
+        self.keys = load_keys(Path(config.keys)) if config.keys else None
+        protocol = self.terms.protocol
+        self.receiver: Identity | None = None
+        if self.keys is not None:
+            self.receiver = self.keys.coordinators(protocol)[protocol.receiver]
+
+
+def _finish(
+    config: RunConfig,
+    parties: _Parties,
+    ledger: Ledger | None,
+    recovery: Recovery | None,
+    progress: Progress | None,
+    deliver: Deliver | None,
+) -> Result:
+    """Run to the end, or go on; what was kept is deleted once the result is where it belongs."""
+    terms = parties.terms
+    try:
+        prepared = prepare(
+            config, terms, progress, lambda data: check_terms(config, terms, len(data))
+        )
+        result = federate(
+            config, terms, prepared, keys=parties.keys, ledger=ledger, recovery=recovery
+        )
+    except BaseException as error:
+        if recovery is not None:
+            recovery.stopped(error, ledger)
+        raise
+    try:
+        unsaved = None if config.out is None else _save(result, prepared, config, recovery)
+        if config.out is not None and unsaved is None and recovery is not None:
+            recovery.remove()
+        if deliver is not None:
+            deliver(result)
+        if unsaved is not None:
+            raise unsaved
+        if recovery is not None:
+            recovery.remove()
+    except BaseException as error:
+        if recovery is not None:
+            recovery.note(error)
+            recovery.close()
+        raise
     return result
+
+
+def _save(
+    result: Result, prepared: Prepared, config: RunConfig, recovery: Recovery | None
+) -> NotSaved | None:
+    """Save a result; returns why it cannot be saved, once what it is made of is safe."""
+    assert config.out is not None, "there is a folder"
+    try:
+        save(result, prepared.backbone, config, Path(config.out))
+    except (OSError, SafetensorError, ConfigError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        problem = f"the results cannot be saved into {config.out} ({reason})"
+        if recovery is not None:
+            try:
+                recovery.rescue(user_state_path("secure-afl", appauthor=False))
+            except NotKept as lost:
+                problem += f"; and what they are made of is lost: {lost}"
+        return NotSaved(f"{problem}. Make room there, or make the folder writable", result)
+    return None
 
 
 def federate(
@@ -58,8 +176,9 @@ def federate(
     *,
     keys: Keys | None = None,
     ledger: Ledger | None = None,
+    recovery: Recovery | None = None,
 ) -> Result:
-    """Run a federation over prepared rows."""
+    """Run a federation over prepared rows; with `recovery`, go on with what it has."""
     reduction = choose_reduction(config, terms, prepared)
 
     def rows(data: ClientData) -> ClientData:
@@ -70,14 +189,28 @@ def federate(
     federation = make_federation(
         config, terms, _digest(prepared.backbone, reduction), keys, ledger, prepared.lineages
     )
+    clients = [rows(data) for data in prepared.clients]
+    test = None if prepared.test is None else rows(prepared.test)
+    holdout = [rows(data) for data in prepared.holdout]
+    changed: list[str] = []
+    if recovery is not None:
+        changed = recovery.compare(_digests(clients, holdout, test), terms.method.sums)
     result = federation.run(
-        [rows(data) for data in prepared.clients],
+        clients,
         classes=prepared.classes,
         max_rows=config.max_rows,
-        test=None if prepared.test is None else rows(prepared.test),
-        holdout=[rows(data) for data in prepared.holdout],
+        test=test,
+        holdout=holdout,
         drop=_choose_drops(config, prepared.clients),
+        keeper=recovery,
     )
+    warnings = result.report.warnings
+    if changed:
+        warnings = (
+            f"The rows of {', '.join(changed)} have changed since they went into the sum: scores, "
+            "numbers of rows and personal models here are of the rows as they are now.",
+            *warnings,
+        )
     return replace(
         result,
         model=unfold(reduction, result.model),
@@ -86,6 +219,7 @@ def federate(
             result.report,
             seconds=msgspec.structs.replace(result.report.seconds, features=prepared.seconds),
             settings=config.flat(),
+            warnings=warnings,
         ),
     )
 
@@ -150,6 +284,14 @@ def _digest(backbone: Backbone, reduction: Reduction | None) -> bytes:
     if reduction is None:
         return backbone.digest
     return hashlib.sha256(backbone.digest + reduction.digest).digest()
+
+
+def _digests(
+    clients: Sequence[ClientData], holdout: Sequence[ClientData], test: ClientData | None
+) -> dict[str, bytes]:
+    found = {f"'{data.name}'": digest_rows(data) for data in clients}
+    found |= {f"'{data.name}' (held out)": digest_rows(data) for data in holdout}
+    return found | ({} if test is None else {"the test set": digest_rows(test)})
 
 
 def _choose_drops(config: RunConfig, clients: Sequence[ClientData]) -> list[str]:

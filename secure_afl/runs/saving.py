@@ -1,22 +1,48 @@
-"""What a run leaves on disk: its models, their cards, and its report."""
+"""What a run leaves on disk: its models, their cards, and its report.
 
+Files are made aside and then put in their places, so that a crash leaves no half of one. A list in
+the folder, `.secure-afl.json`, says which files were made here: no others are replaced or deleted.
+"""
+
+import hashlib
 import logging
+import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
+from protocols.files import flush_folder
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import Result
-from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.page.write import write_run
 
 log = logging.getLogger("secure_afl")
+
+MADE = ".secure-afl.json"
+MODEL, CARD, REPORT, PERSONAL = "model.safetensors", "model.json", "report.json", "personal"
+PAGE, RECEIVER = "report.html", "receiver.json"
+_ASIDE = ".saving-"
+_FORMAT_VERSION = 1
+
+
+class _Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The files that runs made in a folder.
+
+    Attributes:
+        files: by their path in it, the SHA-256 in hexadecimal of what each may hold: while results
+            are replaced, the old and the new.
+    """
+
+    format_version: int
+    files: dict[str, tuple[str, ...]]
 
 
 def check_folder(folder: Path) -> None:
@@ -83,38 +109,151 @@ def make_card(
     }
 
 
+def check_replaceable(out: Path, *, personal: bool) -> None:
+    """Refuse a folder in whose results' places other things lie than what runs made.
+
+    Args:
+        personal: there will be personal models.
+
+    Raises:
+        ConfigError: naming the first file that no run made, or that was changed since.
+    """
+    made = _read_made(out)
+    _check_made(out, (MODEL, CARD, REPORT, PAGE, RECEIVER), made)
+    folder = out / PERSONAL
+    if not personal or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise _foreign(folder)
+    _check_made(out, sorted(f"{PERSONAL}/{path.name}" for path in folder.iterdir()), made)
+
+
 def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
     """Write the model, the personal models, their cards and the report into a folder.
 
-    The report is there for programs, `report.json`, and for people, `report.html`.
+    What runs made there before is replaced, or deleted. A model is never beside the card of
+    another: after a crash there are the old results, the new ones, or a model without its card.
+
+    Raises:
+        OSError: it cannot be written.
+        ConfigError: what no run made is in the way.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    for left in out.glob(f"{_ASIDE}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=out))
+    try:
+        _write(result, backbone, config, aside)
+        _replace(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    log.info("saved into %s", out)
+
+
+def _write(result: Result, backbone: Backbone, config: RunConfig, folder: Path) -> None:
+    """Write all files of a result into an empty folder."""
     report = result.report
     card = make_card(report, report.clients.included, backbone, config)
-    out.mkdir(parents=True, exist_ok=True)
-    result.model.save(out / "model.safetensors", card)
-    # Personal models of an earlier run into this folder do not belong to this one.
-    shutil.rmtree(out / "personal", ignore_errors=True)
-    if make_method(config).personalises:
-        folder = out / "personal"
-        folder.mkdir(exist_ok=True)
+    result.model.save(folder / MODEL, card)
+    if result.method.personalises:
+        (folder / PERSONAL).mkdir()
         for name, model in result.personal.items():
             # Made from that client's exact rows and for it alone: no promise covers it.
-            model.save(folder / f"{name}.safetensors", card | {"client": name, "privacy": None})
-    log.info("saved into %s", out)
-    (out / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
-    write_run(out / "report.html", report)
-    _save_curve(result, out / "receiver.json")
+            own = card | {"client": name, "privacy": None}
+            model.save(folder / PERSONAL / f"{name}.safetensors", own)
+    (folder / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    write_run(folder / PAGE, report)
+    if report.head is not None and result.curve:
+        # A function of the Gram matrix's spectrum: for the receiver of the sum alone.
+        curve = {"session": report.session, "setting": report.head.setting, "curve": result.curve}
+        (folder / RECEIVER).touch(mode=0o600)
+        (folder / RECEIVER).write_bytes(msgspec.json.format(msgspec.json.encode(curve)) + b"\n")
 
 
-def _save_curve(result: Result, path: Path) -> None:
-    """Write what is for the receiver of the sum alone, readable for its owner alone.
+def _replace(aside: Path, out: Path) -> None:
+    """Put files that are written aside in the places of those that runs made before."""
+    found = {path.relative_to(aside).as_posix(): path for path in aside.rglob("*.*")}
+    new = {name: _flushed(path) for name, path in found.items()}
+    made = _read_made(out)
+    _check_made(out, new, made)
+    # First the list, of which the old and the new are a part.
+    both = {
+        name: (*made.get(name, ()), *([new[name]] if name in new else [])) for name in made | new
+    }
+    _put(out / MADE, _encoded(both), aside)
+    if any(name.startswith(f"{PERSONAL}/") for name in new):
+        (out / PERSONAL).mkdir(exist_ok=True)
+    # Without their cards models cannot be loaded: no old card is ever beside a new model.
+    cards = [name for name in both if name.endswith(".json")]
+    gone = [name for name in both if name not in new]
+    for name in [*cards, *gone]:
+        if _digest(out / name) in both[name]:
+            (out / name).unlink()
+    for name in sorted(new, key=lambda name: name.endswith(".json")):
+        found[name].replace(out / name)
+    with suppress(OSError):
+        (out / PERSONAL).rmdir()
+    for folder in (out, out / PERSONAL):
+        if folder.is_dir():
+            flush_folder(folder)
+    _put(out / MADE, _encoded({name: (digest,) for name, digest in new.items()}), aside)
 
-    The curve is a function of the Gram matrix's spectrum. A run without one leaves no file.
-    """
-    path.unlink(missing_ok=True)
-    head, curve = result.report.head, result.curve
-    if head is None or not curve:
-        return
-    content = {"session": result.report.session, "setting": head.setting, "curve": curve}
-    path.touch(mode=0o600)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(content)) + b"\n")
+
+def _put(path: Path, content: bytes, aside: Path) -> None:
+    """Replace a file, whole even after a crash."""
+    partial = aside / path.name
+    partial.write_bytes(content)
+    _flushed(partial)
+    partial.replace(path)
+
+
+def _flushed(path: Path) -> str:
+    """Flush a file to the disk; return the SHA-256 of its content, in hexadecimal."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; empty where there is no regular file."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _encoded(files: Mapping[str, tuple[str, ...]]) -> bytes:
+    made = _Made(_FORMAT_VERSION, dict(sorted(files.items())))
+    return msgspec.json.format(msgspec.json.encode(made)) + b"\n"
+
+
+def _read_made(out: Path) -> dict[str, tuple[str, ...]]:
+    """Read which files runs made in a folder."""
+    path = out / MADE
+    try:
+        made = msgspec.json.decode(path.read_bytes(), type=_Made)
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise ConfigError(
+            f"{path}, which lists what runs made there, cannot be read ({error}); move the folder "
+            "away, or name another --out"
+        ) from None
+    inside = [name for name in made.files if not Path(name).is_absolute() and ".." not in name]
+    return {name: made.files[name] for name in inside}
+
+
+def _check_made(out: Path, names: Iterable[str], made: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise ConfigError for the first file that is there and that no run made."""
+    for name in names:
+        path = out / name
+        there = path.exists() or path.is_symlink()
+        if there and _digest(path) not in made.get(name, ()):
+            raise _foreign(path)
+
+
+def _foreign(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} is in the way: no run made it, or it was changed since. Nothing is deleted that a "
+        "run did not make: move it away, or name another --out"
+    )

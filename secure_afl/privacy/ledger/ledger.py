@@ -114,6 +114,17 @@ class Ledger:
         store.read()
         return cls(store, None, new=False)
 
+    @classmethod
+    def clear_unborn(cls, path: Path, *, anchor: Path | None = None) -> None:
+        """Remove what a process left that was killed as it wrote a new ledger for the first time.
+
+        Nothing was released then. That the ledger is not lost is the caller's to know.
+
+        Raises:
+            LedgerRefusal: there is a ledger, or an anchor of one.
+        """
+        Store(Path(path).resolve(), anchor).clear_unborn()
+
     @property
     def path(self) -> Path:
         """The file, links resolved."""

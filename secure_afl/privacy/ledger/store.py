@@ -147,6 +147,20 @@ class Store:
                     with suppress(OSError):
                         path.unlink(missing_ok=True)
 
+    def clear_unborn(self) -> None:
+        """Remove key and rows of a ledger whose first write was cut off.
+
+        Raises:
+            LedgerRefusal: there is a ledger, or an anchor of one; or they cannot be removed.
+        """
+        if self.path.exists() or (self._anchor is not None and self._anchor.exists()):
+            self.check_new()
+        try:
+            for path in (self._key_path, self.rows):
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self.unusable(error) from None
+
     def check_new(self) -> None:
         """Raise LedgerRefusal unless a ledger can be begun here; nothing is written."""
         if self.path.exists():

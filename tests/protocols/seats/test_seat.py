@@ -532,7 +532,7 @@ def test_a_join_that_is_not_written_says_nothing(
             with pytest.raises(NotStored):
                 table.join(seat)
         with pytest.raises(InvalidSession, match="has joined no session"):
-            seat.pending()
+            _ = seat.party
         first = [encode(message) for message in table.join(seat)]
     assert table.act("client0") == first
 

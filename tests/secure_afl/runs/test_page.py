@@ -35,8 +35,12 @@ class Links(HTMLParser):
         if tag in ("script", "link", "img", "iframe"):
             self.found.append(tag)
         self.found += [f"{k}={v}" for k, v in attrs if k in ("src", "href") or k.startswith("on")]
-        if tag not in ("meta", "line", "rect", "path", "circle", "br"):
+        if tag not in ("meta", "br"):
             self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
         assert tag in self.open
