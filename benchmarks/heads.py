@@ -20,12 +20,13 @@ from benchmarks import splits
 from benchmarks.record import RESULTS, write
 from benchmarks.splits import Split
 from protocols import Additive
+from protocols.layout import Integers
 from secure_afl.analytic.heads.head import Fitted, Head, fit_first
 from secure_afl.analytic.heads.lda import LDA
 from secure_afl.analytic.heads.means import Means
 from secure_afl.analytic.heads.ridge import Ridge
 from secure_afl.analytic.moments import Moments
-from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
+from secure_afl.analytic.quantise import MAX_BITS, Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.evaluation.calibration import calibrate
 from secure_afl.federation.simulation import Federation
@@ -80,16 +81,13 @@ def measured(split: Split) -> dict[str, Any]:
     bits = result.report.feature_bits
     moments = Moments.of(result.statistics, Quantiser(bits))
     models = {
-        name: model_of(fit_first((h,), moments, names).fitted, names) for name, h in HEADS.items()
+        name: model_of(fit_first((head,), moments, names).fitted, names)
+        for name, head in HEADS.items()
     }
-    scores = {
-        name: scored(m.predict(split.test.features), split.test) for name, m in models.items()
-    }
+    asked, default = split.test.features, models[DEFAULT]
+    scores = {name: scored(model.predict(asked), split.test) for name, model in models.items()}
     # What the command's default makes is the head that is measured here, bit for bit.
-    default = models[DEFAULT]
-    assert np.array_equal(
-        result.model.scores(split.test.features), default.scores(split.test.features)
-    )
+    assert np.array_equal(result.model.scores(asked), default.scores(asked))
     scores["ridge, best λ on test"] = best(
         (Ridge(ridge=float(value)) for value in RIDGES), moments, names, split.test
     )
@@ -150,7 +148,7 @@ def peers(train: ClientData, test: ClientData) -> dict[str, dict[str, float]]:
     }
 
 
-def scored(predicted: Floats, test: ClientData) -> dict[str, float]:
+def scored(predicted: Integers, test: ClientData) -> dict[str, float]:
     """Accuracy and balanced accuracy, in per cent."""
     recalls = [float((predicted[test.labels == c] == c).mean()) for c in np.unique(test.labels)]
     accuracy = float((predicted == test.labels).mean())

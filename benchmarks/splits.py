@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.record import data_folder
 from protocols.layout import Integers
-from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import files
 from secure_afl.features.backbone import Backbone, parse_backbone
@@ -30,7 +30,7 @@ class Split:
 class Rows:
     """Features (n, d), labels (n,), and the site of each row."""
 
-    features: Floats
+    features: NDArray[np.floating]
     labels: Integers
     sites: Integers
 

@@ -153,19 +153,35 @@ class LinearModel(Model):
                 f"features are {list(features.shape)}; this model wants [n, {self.width}]: "
                 "use the backbone that its card names"
             )
-        if self.reduction is not None:
-            features = self.reduction.apply(features)
-        if self.offset is None and self.prior is None:
+        if self.reduction is None and self.offset is None and self.prior is None:
             scores: Floats = features.astype(np.float64, copy=False) @ self.weights
             return scores
-        # At any number of bits, what the quantiser approximates are these rows.
-        scores = self.rows.scaled(features) @ self.weights
+        scores = self.prepared(features) @ self.weights
         if self.offset is not None:
             scores = scores - self.offset
         if self.prior is not None:
             with np.errstate(divide="ignore"):
                 scores = scores + np.log(self.prior)
         return scores
+
+    def prepared(self, features: NDArray[np.floating]) -> Floats:
+        """Bring features (n, width) to the rows of norm ≤ 1 that weights multiply, (n, d)."""
+        if self.reduction is not None:
+            features = self.reduction.apply(features)
+        # At any number of bits, what the quantiser approximates are these rows.
+        return self.rows.scaled(features)
+
+    def to_sklearn(self) -> Any:
+        """Return a fitted scikit-learn pipeline that predicts as this model does."""
+        from secure_afl.methods.convert import to_sklearn
+
+        return to_sklearn(self)
+
+    def to_torch(self) -> Any:
+        """Return a torch module of features to scores, whose softmax is the probabilities."""
+        from secure_afl.methods.convert import to_torch
+
+        return to_torch(self)
 
     def probabilities(self, features: NDArray[np.floating]) -> Floats:
         """Return the softmax of scores over the temperature, (n, C) float64; rows sum to 1.
