@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from protocols.layout import Integers
+from protocols.layout import Integers, Layout
 from protocols.network import Transcript
 from protocols.party import Sum
 from protocols.session import Session
@@ -81,7 +81,7 @@ class Result:
     @property
     def statistics(self) -> Statistics:
         """The last sum as Gram, cross term and counts, for methods that sum those."""
-        last = self.rounds[-1]
+        last = next(round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
         return Statistics.unpack(last.released.total, last.session.layout)
 
     @property
@@ -152,6 +152,10 @@ def report_run(
         ),
         warnings=(*warnings(terms, task, included), *_head_warnings(head)),
     )
+
+
+def _has_gram(layout: Layout) -> bool:
+    return any(block.name == "gram_diagonal" for block in layout.blocks)
 
 
 def report_head(method: AnyMethod, public: PublicState) -> HeadReport | None:

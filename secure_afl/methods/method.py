@@ -1,7 +1,7 @@
 """The contract between a learning method and whatever carries its sums."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
@@ -154,6 +154,11 @@ class Method(Wire, Generic[Public], frozen=True):
         return False
 
     @property
+    def needs_totals(self) -> bool:
+        """Whether the state after a sum turns on earlier sums, which their receiver then keeps."""
+        return False
+
+    @property
     def clipping(self) -> str:
         """Clause on what bounds a unit's part in a sum, for reports."""
         return "every row has norm 1 before it is rounded, and 2^bits at most after"
@@ -236,6 +241,12 @@ class Method(Wire, Generic[Public], frozen=True):
     @abstractmethod
     def absorb(self, public: Public, total: Integers, included: tuple[str, ...]) -> Public:
         """Return the state after a sum over the clients in `included`."""
+
+    def advance(
+        self, public: Public, totals: Sequence[Integers], included: tuple[str, ...]
+    ) -> Public:
+        """Return the state after the last of these sums; all of the run where `needs_totals`."""
+        return self.absorb(public, totals[-1], included)
 
     @abstractmethod
     def model(self, public: Public) -> Model:

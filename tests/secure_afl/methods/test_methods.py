@@ -198,7 +198,8 @@ def tiny_states(method: AnyMethod, privacy: Privacy | None) -> list[PublicState]
 
 def tiny(kind: type[AnyMethod], *, private: bool = False) -> AnyMethod:
     """A method as a run makes it, with two rounds where it may have more."""
-    settings = {"rounds": 2} if "rounds" in kind.__struct_fields__ else {}
+    fields = kind.__struct_fields__
+    settings = {name: value for name, value in (("rounds", 2), ("steps", 1)) if name in fields}
     return kind.configured(settings, private=private, seed=0)
 
 

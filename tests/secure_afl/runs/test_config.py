@@ -60,8 +60,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("feature_bits", 13, "≥ 1 and ≤ 12"),
     ("feature_bits", "8", "integer"),
     ("max_rows", 0, "≥ 1"),
-    ("method", "AFL", "afl, fedavg, fedhip, fedsgd"),
-    ("method", 1, "afl, fedavg, fedhip, fedsgd"),
+    ("method", "AFL", "afl, class-means, fedavg, fedhip, fedsgd, softmax"),
+    ("method", 1, "afl, class-means, fedavg, fedhip, fedsgd, softmax"),
     ("ridge", -1, "≥ 0"),
     ("ridge", True, "number"),
     ("alpha", -0.5, "≥ 0"),
@@ -144,7 +144,7 @@ def test_a_flag_can_mend_a_file(tmp_path: Path) -> None:
     "text", ["method = ", "a = 1\na = 2", b"\xff\xfe", "[table]\nmethod = 'afl'", "method = 'AFL'"]
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str | bytes) -> None:
-    with pytest.raises(ConfigError, match=r"run\.toml|'table'|'method'.*afl, fedavg"):
+    with pytest.raises(ConfigError, match=r"run\.toml|'table'|'method'.*afl, class-means"):
         make_config({}, write(tmp_path, text))
 
 
