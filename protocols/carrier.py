@@ -280,6 +280,19 @@ class Carrier:
                 self._speak(name)
 
     @property
+    def waiting(self) -> dict[str, tuple[str, float]]:
+        """What each party here waits for, and since when."""
+        return {n: (w.step, w.since) for n, w in self._watches.items() if w.step is not None}
+
+    def go_on_waiting(self, waiting: Mapping[str, tuple[str, float]]) -> None:
+        """Let deadlines begin when they began for an earlier carrier of these parties."""
+        for name, (step, since) in waiting.items():
+            self._look(name)
+            watch = self._watches[name]
+            if watch.step == step:
+                watch.since = min(since, self._clock())
+
+    @property
     def results(self) -> dict[str, Sum]:
         """The sum, at each party here that has received it."""
         found = {n: p.result for n, p in self._parties.items() if not self._watches[n].ended}

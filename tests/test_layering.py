@@ -28,6 +28,7 @@ ROOMS = (
     "secure_afl.federation",
     "secure_afl.runs",
     "secure_afl.sites",
+    "secure_afl.flower",
     "secure_afl.tuning",
     "secure_afl.__init__",
     "secure_afl.cli",

@@ -29,12 +29,6 @@ def party(
     new_ledger: Annotated[
         bool, typer.Option("--new-ledger", help="Begin this site's ledger.")
     ] = False,
-    wait: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="How long all parties may take to come.")
-    ] = 3600.0,
-    deadline: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="How long a step of a session may take.")
-    ] = 600.0,
     leave: Annotated[
         bool,
         typer.Option(
@@ -55,7 +49,6 @@ def party(
     from secure_afl.cli.console import errors, progress
     from secure_afl.errors import ConfigError
     from secure_afl.sites import process
-    from secure_afl.sites.party import Wait
 
     def tell(what: str) -> None:
         errors().print(what, markup=False, highlight=False, soft_wrap=True)
@@ -72,7 +65,6 @@ def party(
             tell,
             config=config,
             new_ledger=new_ledger,
-            wait=Wait(wait, deadline),
             progress=advance,
         )
     if report is not None:

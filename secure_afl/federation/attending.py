@@ -1,7 +1,7 @@
 """A party's side of a run between machines: letters in, letters out, and no I/O.
 
 Whatever a letter asks for is done once and answered again each time: recovery is always to hear it
-again. A refusal leaves the site as the name of an error; its text is for the site's own people.
+again. That a party refuses leaves the site; why is for the site's own people.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from protocols.errors import (
     SecureAflError,
 )
 from protocols.protocol import Protocol
-from protocols.roster import Line, Roster
+from protocols.roster import CLIENT, Line, Roster
 from protocols.session import Session
 from secure_afl.errors import ConfigError
 from secure_afl.federation.letters import (
@@ -35,7 +35,7 @@ from secure_afl.federation.letters import (
     write,
 )
 from secure_afl.federation.participant import Participant
-from secure_afl.federation.rounds import Opening
+from secure_afl.federation.rounds import EndedRound, History, Opening
 from secure_afl.methods.method import PublicState
 
 
@@ -69,12 +69,15 @@ class Attending:
         participant: with seats, and the roster that it has pinned.
         tell: is told in words what happens, for the site's people.
         over: whether this party has been through a run already, by its 16 bytes.
+        keep: keeps the letter that opened a session, by its nonce, so that a later process need
+            not be sent it again; empty where the session is over.
 
     Attributes:
         run: the run that it takes part in; empty before it has joined a session.
         finished: the run is over for this party.
         failed: it is over, without a model for this party.
         public: the last public state; None before the end, and after a run that failed.
+        session, included: id of the last session, and how many clients are in its sum.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Attending:
         participant: Participant,
         tell: Callable[[str], None],
         over: Callable[[bytes], bool] = lambda run: False,
+        keep: Callable[[bytes, bytes], None] = lambda nonce, letter: None,
     ) -> None:
         roster = participant.half.pinned
         assert roster is not None, "letters are believed by the roster"
@@ -90,12 +94,19 @@ class Attending:
         self._convener = convener_of(participant.half.protocol, roster)
         self._tell = tell
         self._over = over
+        self._keep = keep
         self.run = b""
         self.finished = False
         self.failed = False
         self.public: PublicState | None = None
-        self._invitations: set[bytes] = set()
-        self._final: tuple[bytes, Finished] | None = None
+        self.session = b""
+        self.included = 0
+        # Nonces that each run has invited to, and whether that was known before this turn.
+        self._invitations: dict[bytes, set[bytes]] = {}
+        self._before: set[bytes] = set()
+        # What ends something waits until all letters of a turn are heard, for they come in any
+        # order.
+        self._endings: list[tuple[bytes, TakeBack | Closed | Finished]] = []
         self._told: set[str] = set()
 
     @property
@@ -109,10 +120,11 @@ class Attending:
         return self._participant.hearings
 
     def others(self, nonce: bytes) -> tuple[str, ...]:
-        """Return the names of all other parties of an open session."""
+        """Return the names of the parties of an open session that this one may hear from."""
         session = self._participant.party(nonce).session
         coordinators = [member.name for member in session.header.coordinators]
-        return tuple(name for name in (*coordinators, *session.clients) if name != self.name)
+        clients = () if self._participant.role == CLIENT else session.clients
+        return tuple(name for name in (*coordinators, *clients) if name != self.name)
 
     def hear(self, data: bytes) -> list[Posted]:
         """Take a letter; return what is to be sent because of it.
@@ -130,7 +142,10 @@ class Attending:
         except MessageRejected as error:
             self._say(f"a letter was refused: {error}")
             return []
+        known = set(self.hearings)
         reply = self._answer(letter.run, content)
+        for nonce in self.hearings.keys() - known:
+            self._keep(nonce, data)
         if reply is None:
             return []
         sent = write(letter.run, self._participant.identity, letter.sender, reply)
@@ -139,35 +154,50 @@ class Attending:
     def _answer(self, run: bytes, content: Content) -> Content | None:
         match content:
             case Invitation():
-                self._invitations.add(run)
-                return self._invited(content)
+                return self._invited(run, content)
             case Opened():
                 return self._opened(run, content)
-            case TakeBack():
-                return self._take_back(content)
-            case Closed():
-                self._closed(content)
-            case Finished():
-                self._final = run, content
+            case TakeBack() | Closed() | Finished():
+                self._endings.append((run, content))
         return None
 
-    def settle(self) -> None:
-        """End the run if a letter said so; call it once all letters that have come are heard.
+    def settle(self) -> list[Posted]:
+        """Give back and end what letters said; call it once all that have come are heard.
 
-        Letters come in any order, and others may tell how the last session ended.
+        Letters come in any order: a session is joined first, and how it ended is heard then.
+
+        Returns:
+            What is to be sent because of it.
         """
-        if self._final is not None:
-            (run, content), self._final = self._final, None
-            self._finished(run, content)
+        endings, self._endings = self._endings, []
+        known = set(self.hearings)
+        sent = []
+        for run, content in endings:
+            if isinstance(content, TakeBack) and (reply := self._take_back(content)) is not None:
+                letter = write(run, self._participant.identity, self._convener.name, reply)
+                sent.append(Posted(self._convener.name, letter))
+        for _, content in endings:
+            if isinstance(content, Closed):
+                self._closed(content)
+        for run, content in endings:
+            if isinstance(content, Finished):
+                self._finished(run, content)
+        for nonce in known - self.hearings.keys():
+            self._keep(nonce, b"")
+        self._before |= self._invitations.keys()
+        return sent
 
-    def _invited(self, content: Invitation) -> Content | None:
+    def _invited(self, run: bytes, content: Invitation) -> Content | None:
+        if self._participant.knows(content.nonce):
+            self._before.add(run)
+        self._invitations.setdefault(run, set()).add(content.nonce)
         try:
             member = self._participant.hello(content.nonce)
         except (SeatEnded, Busy):
             return None
         except ProtocolError as error:
             self._say(f"not enrolled: {error}")
-            return Declined(content.nonce, b"", type(error).__name__)
+            return Declined(content.nonce, b"")
         self._say(f"enrolled for round {content.round}{_attempt(content.attempt)}")
         return Hello(content.nonce, member)
 
@@ -203,7 +233,7 @@ class Attending:
             return None
         except SecureAflError as error:
             self._say(f"not joined: {error}")
-            return Declined(session.nonce, session.id, type(error).__name__)
+            return Declined(session.nonce, session.id)
         header = session.header
         self._say(
             f"joined round {header.round} of at most {half.method.sums}{_attempt(header.attempt)}: "
@@ -240,31 +270,42 @@ class Attending:
             self._say("no sum came out; the session counts as a release, for too few could sign")
 
     def _finished(self, run: bytes, content: Finished) -> None:
-        half = self._participant.half
-        if run != self.run and run not in self._invitations:
-            # Of a run before this party's time.
+        if self.finished or self.run not in (b"", run):
+            return
+        if run != self.run and run not in self._before:
+            # It was over before this party's time, though its letters lie there still.
+            for nonce in self._invitations.pop(run, ()):
+                self._participant.close(nonce, None, None)
             return
         self.run, self.finished = run, True
-        for link in content.history.links if content.history else ():
-            self._participant.note_released(link.release)
-        self._participant.leave()
         if content.failed:
             self.failed = True
             self._say("the run has failed: no model")
-            return
-        if content.public is None or content.history is None:
+        elif content.public is None or content.history is None:
             self._say("the run is over")
-            return
+        else:
+            self._conclude(content.public, content.history, content.ended)
+        self._participant.leave()
+
+    def _conclude(self, state: bytes, history: History, last: EndedRound | None) -> None:
+        """Believe the end of the run if it follows from what this party knows."""
+        half = self._participant.half
         try:
-            public = decode(content.public, half.method.public, party=self.name)
-            ended = None if content.ended is None else content.ended.ended(half.method)
-            half.conclude(Opening(public, content.history, ended), self._convener)
+            public = decode(state, half.method.public, party=self.name)
+            ended = None if last is None else last.ended(half.method)
+            half.conclude(Opening(public, history, ended), self._convener)
         except SecureAflError as error:
             self.failed = True
             self._say(f"the model was refused: {error}")
             return
+        # By its word alone whose key has signed each of these sums.
+        for link in history.links:
+            self._participant.note_released(link.release)
         self.public = public
-        self._say(f"the run is over after {len(content.history.links)} sums")
+        release = history.links[-1].release
+        self.session = release.session
+        self.included = len(self._roster.names(release.included))
+        self._say(f"the run is over after {len(history.links)} sums")
 
     def _say(self, what: str) -> None:
         """Tell the site's people something, once."""

@@ -20,6 +20,7 @@ from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import derive
 from protocols.party import ENTROPY_BYTES, Party
+from protocols.protocol import check_given_back
 from protocols.roster import Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
@@ -129,6 +130,10 @@ class FederationClient(Half):
         if position.party is not None:
             return position.party
         self._check_privacy(session, public)
+        for given_back in opening.voids:
+            # Whatever became of the letter that said so: `enter` has checked it.
+            earlier = check_given_back(given_back, self.pinned)
+            self.given_back(earlier, "no sum came out", given_back)
 
         def vector(entropy: bytes) -> Integers:
             contributed = self.contribute(public, entropy)
@@ -155,8 +160,13 @@ class FederationClient(Half):
         if seat is not None:
             seat.join(session, self.protocol, vector)
             party = seat.party
-        self._position = replace(position, party=party)
-        keep(self.save())
+        before, self._position = self._position, replace(position, party=party)
+        try:
+            keep(self.save())
+        except BaseException:
+            # Whoever joins again goes on from the seat, and not from this party.
+            self._position = before
+            raise
         return party
 
     def released(self, session: bytes) -> None:

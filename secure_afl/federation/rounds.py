@@ -20,7 +20,7 @@ from protocols.errors import (
     BadSignature,
     InvalidSession,
     Malformed,
-    MessageRejected,
+    ProtocolError,
     WouldOverflow,
 )
 from protocols.identity import Enrolment
@@ -264,7 +264,7 @@ class Half(ABC):
                 another than this party knows, or the state is not what the last total gives.
         """
         try:
-            _conclude(self._position, self.method, opening, receiver)
+            _conclude(self._position, self.method, opening, receiver, self.pinned)
         except InvalidSession as error:
             raise InvalidSession(
                 f"the end of the run: {error.what}", party=self.name, fix=error.fix
@@ -401,8 +401,10 @@ def _given_back(
             evidence = decode(data, Evidence)
             earlier = read_header(evidence.header)
             found.add(check_given_back(data, pinned))
-        except MessageRejected as error:
-            raise InvalidSession(f"attempt {attempt} is not given back: {error.what}") from None
+        except ProtocolError as error:
+            raise InvalidSession(
+                f"attempt {attempt} is not given back: {error.what}", fix=error.fix
+            ) from None
         of_this = earlier.round, earlier.attempt, earlier.void, earlier.context
         if of_this != (header.round, attempt, before, header.context):
             raise InvalidSession(f"what is given back is not attempt {attempt} of this round")
@@ -413,11 +415,19 @@ def _given_back(
 
 
 def _conclude(
-    position: Position | None, method: AnyMethod, opening: Opening, receiver: Line
+    position: Position | None,
+    method: AnyMethod,
+    opening: Opening,
+    receiver: Line,
+    pinned: Roster | None,
 ) -> None:
     public, history = opening.public, opening.history
     if not history.links or state_digest(public) != history.state:
         raise InvalidSession("the public state is not the one that the history ends with")
+    if len(history.links) > method.sums:
+        raise InvalidSession(
+            f"the history has {len(history.links)} rounds, the method at most {method.sums}"
+        )
     links = history.links
     if position is not None:
         if len(links) < position.round:
@@ -426,8 +436,11 @@ def _conclude(
         if encode(public.task) != encode(position.public.task):
             raise InvalidSession("another task than in the rounds before")
     _check_signed(links, receiver)
-    if position is not None and position.party is not None and opening.ended is not None:
-        _recompute(position.party.session.roster, method, opening)
+    roster = pinned
+    if roster is None and position is not None and position.party is not None:
+        roster = position.party.session.roster
+    if roster is not None and reveals_total(method, public.task):
+        _recompute(roster, method, opening)
 
 
 def _check_signed(links: tuple[Link, ...], receiver: Line) -> None:

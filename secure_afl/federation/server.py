@@ -235,8 +235,13 @@ class FederationCoordinator(Half):
         else:
             seat.join(session, self.protocol)
             party = seat.party
-        self._position = replace(position, party=party)
-        keep(self.save())
+        before, self._position = self._position, replace(position, party=party)
+        try:
+            keep(self.save())
+        except BaseException:
+            # Whoever joins again goes on from the seat, and not from this party.
+            self._position = before
+            raise
         return party
 
     def save(self) -> bytes:

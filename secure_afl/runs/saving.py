@@ -9,7 +9,7 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,18 +82,19 @@ class Reported(Protocol):
 
 
 def make_card(
-    report: Reported, cohort: int, backbone: Backbone, config: RunConfig
+    report: Reported, cohort: int, spec: str, digest: bytes, config: RunConfig
 ) -> dict[str, Any]:
     """Make the card of a run's model: what its rows are, and how it was made.
 
     Args:
         cohort: how many clients are in the last sum.
+        spec, digest: of the backbone.
     """
     return {
         "method": report.method,
         "backbone": {
-            "spec": backbone.name,
-            "digest": backbone.digest.hex(),
+            "spec": spec,
+            "digest": digest.hex(),
             "image_size": config.image_size,
             "seed": config.seed,
         },
@@ -131,8 +132,20 @@ def check_replaceable(out: Path, *, personal: bool) -> None:
 def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
     """Write the model, the personal models, their cards and the report into a folder.
 
+    Raises:
+        OSError, ConfigError: as `write_results`.
+    """
+    write_results(out, lambda folder: _write(result, backbone, config, folder))
+
+
+def write_results(out: Path, write: Callable[[Path], None]) -> None:
+    """Write results into a folder.
+
     What runs made there before is replaced, or deleted. A model is never beside the card of
     another: after a crash there are the old results, the new ones, or a model without its card.
+
+    Args:
+        write: writes them into an empty folder.
 
     Raises:
         OSError: it cannot be written.
@@ -143,7 +156,7 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
         shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=out))
     try:
-        _write(result, backbone, config, aside)
+        write(aside)
         _replace(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -153,7 +166,8 @@ def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> No
 def _write(result: Result, backbone: Backbone, config: RunConfig, folder: Path) -> None:
     """Write all files of a result into an empty folder."""
     report = result.report
-    card = make_card(report, report.clients.included, backbone, config)
+    cohort = report.clients.included
+    card = make_card(report, cohort, backbone.name, backbone.digest, config)
     result.model.save(folder / MODEL, card)
     if result.method.personalises:
         (folder / PERSONAL).mkdir()

@@ -12,7 +12,7 @@ from secure_afl.federation.attending import convener_of
 from secure_afl.federation.keys import pinned_identity, pinned_roster
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.runs.choose import make_terms
-from secure_afl.sites.rows import Reductions, SiteRows, open_backbone
+from secure_afl.sites.party import site_rows
 from secure_afl.sites.settings import Site, read_site
 
 
@@ -89,11 +89,11 @@ def _ledger(site: Site) -> str:
 
 def _data(site: Site) -> str:
     run = site.run
-    assert site.place.data is not None, "a client's settings have data"
     assert run.max_rows is not None, "and a bound"
-    backbone = open_backbone(run, make_terms(run).method)
-    rows = SiteRows("here", Path(site.place.data), backbone, Reductions(backbone, run))
-    found = rows.prepare()
+    if not Path(site.place.data or "").exists():
+        # A backbone may have to be downloaded first.
+        raise DataError(f"there is no {site.place.data}; name the data of this site")
+    found = len(site_rows(site, "here").prepared.labels)
     if found > run.max_rows:
         raise DataError(f"{found} rows, bound {run.max_rows}; declare more with max-rows")
     return f"{found} rows, bound {run.max_rows}"

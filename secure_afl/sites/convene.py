@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from protocols.errors import BadSavedState, Malformed
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files
@@ -26,8 +26,9 @@ from secure_afl.federation.task import Declared, majority, plan_task
 from secure_afl.methods.model import Model
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.reduce import suggested_dimension, unfold
-from secure_afl.sites.party import SiteParty, Wait
-from secure_afl.sites.rows import Reductions, open_backbone
+from secure_afl.sites.party import SiteParty
+from secure_afl.sites.prepared import open_backbone
+from secure_afl.sites.rows import Reductions
 from secure_afl.sites.settings import Convened
 
 log = logging.getLogger("secure_afl")
@@ -80,24 +81,23 @@ class Convention:
 
     Args:
         party: the site's own, which receives the sums.
-        convened: classes, and the width of rows.
+        convened: classes, the width of rows, and how long to wait.
         config: the run's settings.
-        wait: how long.
 
     Raises:
         SecureAflError: settings that no run can have, before anybody hears of it.
     """
 
-    def __init__(self, party: SiteParty, convened: Convened, config: RunConfig, wait: Wait) -> None:
+    def __init__(self, party: SiteParty, convened: Convened, config: RunConfig) -> None:
         self._party = party
         self._convened = convened
         self.config = config
         self._backbone = open_backbone(config, party.terms.method)
-        self._reductions = Reductions(self._backbone, config)
+        self._reductions = Reductions(self._backbone.digest, config, self._public)
         self._width = self._features()
         self._test = self._load_test()
         kept = party.state.convener()
-        self._run = secrets.token_bytes(RUN_BYTES) if kept is None else _run_of(kept)
+        self._run = secrets.token_bytes(RUN_BYTES) if kept is None else kept.run
         self.convening = Convening(
             party.terms.protocol,
             party.identity,
@@ -106,13 +106,13 @@ class Convention:
             self._run,
             outcome=party.participant.outcome,
             ended=party.participant.ended,
-            wait=wait.enrolment,
-            attempts=2,
-            keep=party.state.keep_convener,
+            wait=convened.wait,
+            attempts=convened.attempts,
+            keep=lambda saved: party.state.keep_convener(self._run, saved),
             tell=party.tell,
         )
         if kept is not None:
-            self.convening.restore(kept)
+            self.convening.restore(kept.saved)
 
     def model(self) -> Model:
         """Return the model of the run that is over, for features as the backbone makes them."""
@@ -211,6 +211,11 @@ class Convention:
             )
         return width
 
+    def _public(self) -> NDArray[np.floating]:
+        assert self.config.public is not None, "asked for where it is set"
+        examples = files.load_unlabelled(self.config.public, "train")
+        return self._backbone.extract(examples, FeatureCache(default_path()))
+
     def _load_test(self) -> ClientData | None:
         if self.config.test is None:
             return None
@@ -218,13 +223,3 @@ class Convention:
         (test,) = data.align([found], self._convened.classes)
         features = self._backbone.extract(test, FeatureCache(default_path()))
         return ClientData(test.name, features, np.asarray(test.labels))
-
-
-def _run_of(kept: bytes) -> bytes:
-    try:
-        return Convening.run_of(kept)
-    except Malformed as error:
-        raise BadSavedState(
-            f"the convener's memory is damaged: {error.what}",
-            fix="leave that run: secure-afl party --leave",
-        ) from None

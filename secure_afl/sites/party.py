@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from protocols.carrier import Patience
@@ -20,26 +19,23 @@ from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.progress import Progress
 from secure_afl.runs.choose import make_terms
+from secure_afl.runs.reduce import unfold
 from secure_afl.sites.drive import Driver
 from secure_afl.sites.mailroom import Mailroom
-from secure_afl.sites.rows import Reductions, SiteRows, open_backbone
+from secure_afl.sites.rows import SiteRows
 from secure_afl.sites.settings import Site
 from secure_afl.sites.state import State
 
+UNJOINED_SECONDS = 30 * 24 * 3600.0
+"""After so long an enrolment ends that no session came of: a post may be carried by hand."""
 
-@dataclass(frozen=True, eq=False)
-class Wait:
-    """How long a process waits, in seconds.
 
-    Attributes:
-        enrolment: for all parties to enrol, and for all voids.
-        step: for a step of a session, before those who are missing are left out.
-        pause: between two looks into the post.
-    """
-
-    enrolment: float = 3600.0
-    step: float = 600.0
-    pause: float = 1.0
+def site_rows(site: Site, name: str, progress: Progress | None = None) -> SiteRows:
+    """Return a client's rows, by its site's settings."""
+    assert site.place.data is not None, "a client's settings have data"
+    store = Path(site.place.state) / "features"
+    method = make_terms(site.run).method
+    return SiteRows(name, Path(site.place.data), site.run, method, store, progress)
 
 
 class SiteParty:
@@ -72,25 +68,32 @@ class SiteParty:
         self.terms = make_terms(site.run)
         convener_of(self.terms.protocol, self.roster)
         self.state = State(Path(place.state), self.name)
+        self.rows: SiteRows | None = None
         try:
             self.half = self._half(new_ledger, progress)
             kept = self.state.run()
             if kept is not None:
-                self.half.restore(kept.half)
+                self.half.restore(kept.saved)
         except BaseException:
             self.state.close()
             raise
+        self.seats = Seats(self.state.seats, self.identity)
+        self.seats.sweep(UNJOINED_SECONDS)
         self.participant = Participant(
             self.half,
             self.identity,
             place.role,
             bound=site.run.max_rows or 0 if place.role == CLIENT else 0,
-            seats=Seats(self.state.seats, self.identity),
+            seats=self.seats,
             keep=self._keep,
         )
-        self.attending = Attending(self.participant, tell, self.state.has_been)
+        self.attending = Attending(
+            self.participant, tell, self.state.has_been, self.state.keep_letter
+        )
         if kept is not None:
             self.attending.run = kept.run
+        for letter in self.state.letters():
+            self.attending.hear(letter)
 
     @property
     def name(self) -> str:
@@ -102,19 +105,19 @@ class SiteParty:
         """Whether this site forms the sessions."""
         return convener_of(self.terms.protocol, self.roster).name == self.name
 
-    def attend(self, mailroom: Mailroom, wait: Wait, convening: Convening | None = None) -> None:
+    def attend(self, mailroom: Mailroom, convening: Convening | None = None) -> None:
         """Take part until the run is over."""
-        self.driver(mailroom, wait, convening).run()
+        self.driver(mailroom, convening).run()
 
     def driver(
         self,
         mailroom: Mailroom,
-        wait: Wait,
         convening: Convening | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> Driver:
         """Make the loop of this party's process."""
-        patience = Patience(wait.step, min(5.0, wait.step / 4), min(60.0, wait.step / 2))
+        step = self.site.place.deadline
+        patience = Patience(step, min(5.0, step / 4), min(60.0, step / 2))
         return Driver(
             self.attending,
             mailroom,
@@ -122,8 +125,8 @@ class SiteParty:
             time.sleep,
             patience,
             self.tell,
+            self.state,
             convening,
-            wait.pause,
         )
 
     def model(self) -> Model | None:
@@ -133,9 +136,12 @@ class SiteParty:
             DataError: this client's rows cannot be loaded any more.
         """
         public = self.attending.public
-        if public is None or not isinstance(self.half, FederationClient):
+        if public is None or self.rows is None:
             return None
-        return self.half.personalise(public).model
+        assert isinstance(self.half, FederationClient), "who has rows"
+        model = self.half.personalise(public).model
+        width = self.rows.prepared.width
+        return unfold(self.rows.reductions.of(width, public.task.feature_dim), model)
 
     def _half(self, new_ledger: bool, progress: Progress | None) -> Half:
         run, place = self.site.run, self.site.place
@@ -146,12 +152,11 @@ class SiteParty:
             same_set = self.terms.keeps_same_set(len(self.roster.clients))
         assert place.data is not None, "a client's settings have data"
         assert run.max_rows is not None, "and a bound"
-        backbone = open_backbone(run, self.terms.method)
-        reductions = Reductions(backbone, run)
-        rows = SiteRows(self.name, Path(place.data), backbone, reductions, progress)
+        rows = site_rows(self.site, self.name, progress)
+        self.rows = rows
         if self.state.run() is None:
             # What is wrong with the data shows before anybody hears of this party.
-            found = rows.prepare()
+            found = len(rows.prepared.labels)
             if found > run.max_rows:
                 raise DataError(
                     f"this site has {found} rows, more than max-rows {run.max_rows}, the bound "
@@ -182,17 +187,13 @@ class SiteParty:
         self.state.keep_run(self.attending.run, saved)
 
     def forget(self) -> None:
-        """Forget the run that is over, and that it has been."""
-        self.state.forget(self.attending.run)
+        """Forget the run that is over, but that it has been."""
+        if self.attending.run:
+            self.state.forget(self.attending.run)
+            self.seats.clear()
 
     def close(self) -> None:
         """Let go of all folders; another process may go on."""
         for hearing in self.participant.hearings.values():
             hearing.close()
         self.state.close()
-
-    def leave(self) -> None:
-        """Leave a run that has not ended; what was charged for its sums stays charged."""
-        kept = self.state.run()
-        self.participant.leave()
-        self.state.forget(b"" if kept is None else kept.run)

@@ -6,17 +6,27 @@ from typing import Any
 
 import msgspec
 
-from protocols.files import write_durably
+from protocols.errors import NotStored
+from protocols.seats.seats import Seats
 from secure_afl.errors import ConfigError, RunFailed
+from secure_afl.federation.keys import pinned_identity, pinned_roster
+from secure_afl.federation.report import PrivacyReport
+from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.methods.model import Model
 from secure_afl.progress import Progress
-from secure_afl.runs.saving import check_folder, make_card
+from secure_afl.runs.saving import (
+    MODEL,
+    REPORT,
+    check_folder,
+    check_replaceable,
+    make_card,
+    write_results,
+)
 from secure_afl.sites.convene import ConvenedReport, Convention
 from secure_afl.sites.mailroom import open_mailroom
-from secure_afl.sites.party import SiteParty, Wait
+from secure_afl.sites.party import SiteParty
 from secure_afl.sites.settings import read_run, read_site
-
-PATIENT = Wait()
+from secure_afl.sites.state import State
 
 
 def take_part(
@@ -26,7 +36,6 @@ def take_part(
     *,
     config: Path | None = None,
     new_ledger: bool = False,
-    wait: Wait = PATIENT,
     progress: Progress | None = None,
 ) -> ConvenedReport | None:
     """Take part in one run, to its end; a process that was killed goes on where it was.
@@ -50,6 +59,7 @@ def take_part(
     out = None if site.place.out is None else Path(site.place.out)
     if out is not None:
         check_folder(out)
+        check_replaceable(out, personal=False)
     party = SiteParty(site, tell, new_ledger=new_ledger, progress=progress)
     try:
         if party.convenes != (config is not None):
@@ -61,12 +71,12 @@ def take_part(
                 "it out"
             )
         if config is None:
-            party.attend(mailroom, wait)
-            _finish(party, out)
+            party.attend(mailroom)
+            finish(party)
             return None
-        convention = Convention(party, *read_run(config, site), wait)
-        party.attend(mailroom, wait, convention.convening)
-        report = _convened(party, convention, out)
+        convention = Convention(party, *read_run(config, site))
+        party.attend(mailroom, convention.convening)
+        report = convened(party, convention)
         party.forget()
         return report
     finally:
@@ -74,34 +84,93 @@ def take_part(
 
 
 def leave(file: Path, tell: Callable[[str], None]) -> None:
-    """Leave the run that a site's party is in; what was charged for its sums stays charged."""
-    party = SiteParty(read_site(file), tell)
+    """Leave the run that a site's party is in; what was charged for its sums stays charged.
+
+    Neither ledger nor data are wanted for that, and its memory may be damaged.
+
+    Raises:
+        SecureAflError: settings or keys that cannot be used, or a folder that cannot be written.
+        Busy: another process is in the run.
+    """
+    place = read_site(file).place
+    roster = pinned_roster(Path(place.roster))
+    identity = pinned_identity(Path(place.identity), roster, role=place.role)
+    state = State(Path(place.state), identity.name)
     try:
-        party.leave()
+        seats = Seats(state.seats, identity)
+        seats.end_all()
+        if state.leave():
+            seats.clear()
+            tell(f"'{identity.name}' is in no run")
+        else:
+            tell(
+                f"'{identity.name}' has left a run whose memory is damaged: its letters may be "
+                "heard again, so take them out of the post"
+            )
     finally:
-        party.close()
+        state.close()
 
 
-def _finish(party: SiteParty, out: Path | None) -> None:
-    """Make a client's model, and forget the run."""
+class ClientReport(msgspec.Struct, frozen=True):
+    """What a client's card takes from its run, see `make_card`."""
+
+    method: str
+    protocol: str
+    protects: str
+    session: str
+    feature_bits: int
+    ridge: float | None
+    outside: dict[str, int]
+    privacy: PrivacyReport | None
+
+
+def finish(party: SiteParty) -> None:
+    """Keep the model of a run that is over, where the site wants one, and forget the run.
+
+    Raises:
+        RunFailed: there is none.
+    """
+    out = None if party.site.place.out is None else Path(party.site.place.out)
     if party.attending.failed:
         party.forget()
         raise RunFailed(f"{party.name}: the run is over, and there is no model here")
     model = None if out is None else party.model()
     if out is not None and model is not None:
-        public = party.attending.public
-        assert public is not None, "of which the model is made"
-        card = {
-            "method": party.terms.method.name,
-            "protocol": party.terms.protocol.name,
-            "client": party.name,
-            "run": public.task.run.hex(),
-        }
-        _save(model, card, out, party.tell)
+        _save(party, model, _client_card(party))
     party.forget()
 
 
-def _convened(party: SiteParty, convention: Convention, out: Path | None) -> ConvenedReport:
+def _client_card(party: SiteParty) -> dict[str, Any]:
+    """Make the card of a client's model."""
+    public, method, protocol = party.attending.public, party.terms.method, party.terms.protocol
+    assert public is not None, "of which the model is made"
+    assert party.rows is not None, "a client has rows"
+    promised = None
+    if party.terms.privacy is not None and not method.personal:
+        # A model of this client's own was made from its exact rows: no promise covers it.
+        promised = PrivacyReport.of([this_noisy_sum(method, method.begin(public.task))])
+    report = ClientReport(
+        method=method.name,
+        protocol=protocol.name,
+        protects=protocol.protects,
+        session=party.attending.session.hex(),
+        feature_bits=public.task.quantiser.bits,
+        ridge=method.regularisation(public.task),
+        outside={},
+        privacy=promised,
+    )
+    about = party.rows.prepared.about
+    card = make_card(report, party.attending.included, about.spec, about.digest, party.site.run)
+    return card | {"client": party.name, "run": public.task.run.hex()}
+
+
+def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
+    """Keep model and report of a run that is over, where the convener's site wants them.
+
+    Raises:
+        RunFailed: there is no model.
+    """
+    out = None if party.site.place.out is None else Path(party.site.place.out)
     problem = convention.convening.problem
     if problem:
         party.forget()
@@ -110,13 +179,29 @@ def _convened(party: SiteParty, convention: Convention, out: Path | None) -> Con
     report = convention.report(model)
     if out is not None:
         config, cohort = convention.config, len(report.included)
-        _save(model, make_card(report, cohort, convention.backbone, config), out, party.tell)
+        backbone = convention.backbone
+        card = make_card(report, cohort, backbone.name, backbone.digest, config)
         written = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-        write_durably(out / "report.json", written)
+        _save(party, model, card, written)
     return report
 
 
-def _save(model: Model, card: dict[str, Any], out: Path, tell: Callable[[str], None]) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    model.save(out / "model.safetensors", card)
-    tell(f"the model is in {out}")
+def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = b"") -> None:
+    """Keep a model where the site wants it, and a report beside it."""
+    out = party.site.place.out
+    assert out is not None, "somebody wants it"
+
+    def write(folder: Path) -> None:
+        model.save(folder / MODEL, card)
+        if report:
+            (folder / REPORT).write_bytes(report)
+
+    try:
+        write_results(Path(out), write)
+    except OSError as error:
+        raise NotStored(
+            f"the model cannot be kept in {out}: {error.strerror}",
+            party=party.name,
+            fix="make room, then start this party again: it goes on where it was",
+        ) from None
+    party.tell(f"the model is in {out}")

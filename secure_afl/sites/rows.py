@@ -1,36 +1,38 @@
 """A site's rows, which stay on the disk until a vector is wanted."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.layout import Integers
 from secure_afl.analytic.rows import ClientData, check_data
-from secure_afl.data import dataset as data
-from secure_afl.data import files
-from secure_afl.errors import ConfigError, DataError
-from secure_afl.features.backbone import Backbone, parse_backbone
-from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.errors import DataError
 from secure_afl.features.reduction import Reduction, public_reduction, random_reduction
 from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
 from secure_afl.runs.config import RunConfig
+from secure_afl.sites.prepared import Prepared, prepare
 
 
 class Reductions:
     """The ways to fewer dimensions that a site or a convener can take, by public settings alone.
 
     Args:
-        backbone: makes the features.
+        digest: of the backbone, 32 bytes.
         config: names public data, whitening, and the seed.
+        public: returns the features of the public data.
     """
 
-    def __init__(self, backbone: Backbone, config: RunConfig) -> None:
-        self._backbone = backbone
+    def __init__(
+        self, digest: bytes, config: RunConfig, public: Callable[[], NDArray[np.floating]]
+    ) -> None:
+        self._digest = digest
         self._config = config
-        self._public: NDArray[np.floating] | None = None
+        self._public = public
 
     def of(self, width: int, dim: int) -> Reduction | None:
         """Return the reduction of features of a width to `dim`; None leaves them as they are.
@@ -40,54 +42,30 @@ class Reductions:
         """
         config = self._config
         if config.public is not None:
-            return public_reduction(self._shared(config.public), dim, whiten=config.whiten)
+            return public_reduction(self._public(), dim, whiten=config.whiten)
         return None if dim == width else random_reduction(width, dim, config.seed)
 
     def digest(self, width: int, dim: int) -> bytes:
         """Return the digest, 32 bytes, of what makes rows of `dim` features."""
         reduction = self.of(width, dim)
         if reduction is None:
-            return self._backbone.digest
-        return hashlib.sha256(self._backbone.digest + reduction.digest).digest()
+            return self._digest
+        return hashlib.sha256(self._digest + reduction.digest).digest()
 
     def limit(self, dim: int) -> int:
         """Return how many of `dim` dimensions there can be: public rows span one less than n."""
-        public = self._config.public
-        return dim if public is None else min(dim, len(self._shared(public)) - 1)
-
-    def _shared(self, path: str) -> NDArray[np.floating]:
-        if self._public is None:
-            examples = files.load_unlabelled(path, "train")
-            self._public = self._backbone.extract(examples, FeatureCache(default_path()))
-        return self._public
-
-
-def open_backbone(config: RunConfig, method: AnyMethod) -> Backbone:
-    """Make the backbone of a site's or a convener's settings.
-
-    Raises:
-        ConfigError: none is named, or one that the method or its checkpoint does not fit.
-    """
-    spec = "identity" if method.images else config.backbone
-    if spec is None:
-        raise ConfigError(
-            "no 'backbone'; name what makes features at every site, or 'identity' for features "
-            "as they are"
-        )
-    if method.images and config.backbone not in (None, "identity"):
-        raise ConfigError(f"{method.name}, as it is set, learns from pixels; leave backbone out")
-    checkpoint = Path(config.checkpoint) if config.checkpoint else None
-    return parse_backbone(spec, checkpoint, config.image_size, config.seed)
+        return dim if self._config.public is None else min(dim, len(self._public()) - 1)
 
 
 class SiteRows:
-    """One client's rows, in a folder or file of its own.
+    """One client's rows, made of a folder or file of its own.
 
     Args:
         name: of the client.
         path: of the data.
-        backbone: makes features of examples.
-        reductions: bring these to a task's dimensions.
+        config: names what makes features of examples.
+        method: that is learned.
+        store: folder in which features are kept once they are made.
         progress: called with what is under way, how much is done, and of how much.
     """
 
@@ -95,16 +73,17 @@ class SiteRows:
         self,
         name: str,
         path: Path,
-        backbone: Backbone,
-        reductions: Reductions,
+        config: RunConfig,
+        method: AnyMethod,
+        store: Path,
         progress: Progress | None = None,
     ) -> None:
         self._name = name
         self._path = path
-        self._backbone = backbone
-        self._reductions = reductions
+        self._config = config
+        self._method = method
+        self._store = store
         self._progress = progress
-        self._width: int | None = None
 
     @property
     def name(self) -> str:
@@ -116,13 +95,33 @@ class SiteRows:
         """Unknown before the rows are loaded."""
         return
 
+    @cached_property
+    def prepared(self) -> Prepared:
+        """The features, made now if they are not kept from before.
+
+        Raises:
+            DataError: data that cannot be read, or of which no features can be made.
+        """
+        return prepare(self._path, self._config, self._method, self._store, self._progress)
+
+    @property
+    def reductions(self) -> Reductions:
+        """What brings these features to a task's dimensions."""
+        prepared = self.prepared
+
+        def public() -> NDArray[np.floating]:
+            assert prepared.public is not None, "made with the rest"
+            return prepared.public
+
+        return Reductions(prepared.about.digest, self._config, public)
+
     def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
         """Raise DataError unless a task's rows can be these.
 
         Its classes are compared here, at home: no other party learns which ones this site has.
         """
-        self._dataset(classes)
-        if self._reductions.digest(self._features_width(classes), dim) != backbone:
+        self._labels(classes)
+        if self.reductions.digest(self.prepared.width, dim) != backbone:
             raise DataError(
                 "the task's features are made by another backbone, projection or public data than "
                 "this site's; compare backbone, checkpoint, image-size, public, whiten and seed"
@@ -134,34 +133,22 @@ class SiteRows:
         Raises:
             DataError: data that cannot be read, or are none of this task's.
         """
-        dataset = self._dataset(classes)
-        features = self._backbone.extract(dataset, FeatureCache(default_path()), self._progress)
-        reduction = self._reductions.of(features.shape[1], dim)
+        prepared = self.prepared
+        reduction = self.reductions.of(prepared.width, dim)
+        features = prepared.features
         rows = features if reduction is None else reduction.apply(features)
-        loaded = ClientData(self._name, rows, dataset.labels)
+        loaded = ClientData(self._name, rows, self._labels(classes))
         check_data(f"client '{self._name}'", loaded, len(classes))
         return loaded
 
-    def prepare(self) -> int:
-        """Make all features now, into the cache, so that what is wrong shows before a session.
-
-        Returns:
-            The number of rows.
-
-        Raises:
-            DataError: data that cannot be read, or of which no features can be made.
-        """
-        dataset = files.load(self._path, "train")
-        features = self._backbone.extract(dataset, FeatureCache(default_path()), self._progress)
-        self._width = features.shape[1]
-        return len(features)
-
-    def _dataset(self, classes: Sequence[str]) -> data.Dataset:
-        (dataset,) = data.align([files.load(self._path, "train")], tuple(classes))
-        return dataset
-
-    def _features_width(self, classes: Sequence[str]) -> int:
-        if self._width is None:
-            one = self._dataset(classes).take(np.arange(1))
-            self._width = self._backbone.extract(one, FeatureCache(default_path())).shape[1]
-        return self._width
+    def _labels(self, classes: Sequence[str]) -> Integers:
+        """Return the labels' places among a task's classes."""
+        prepared, places = self.prepared, {name: place for place, name in enumerate(classes)}
+        lookup = np.array([places.get(name, -1) for name in prepared.about.classes])
+        labels: Integers = lookup[prepared.labels].astype(np.int64)
+        if (unknown := prepared.labels[labels < 0]).size:
+            raise DataError(
+                f"this site has examples of class {prepared.about.classes[unknown[0]]!r}, which "
+                f"is none of the run's: {', '.join(classes[:20])}; rename it, or take no part"
+            )
+        return labels

@@ -12,9 +12,12 @@ from msgspec import Meta
 
 from protocols.roster import CLIENT
 from secure_afl.errors import ConfigError
+from secure_afl.federation.rounds import MAX_ATTEMPTS
 from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig, Text
 from secure_afl.runs.settings import converted, declared_options, make_config, read_toml
+
+YEAR = 31_536_000
 
 # What every party has to agree on before it says anything.
 TERMS = (
@@ -56,6 +59,8 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         role: that the roster gives this party; a check against the wrong file.
         data: a client's rows, a folder of images or .npz.
         out: folder for the model; none is kept without it.
+        deadline: seconds that this party waits for a step of a session; those who are missing are
+            then left out, or the session ends.
     """
 
     identity: Annotated[Text, Meta(description="The private key that keygen made.")]
@@ -66,6 +71,10 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Text | None, Meta(description="A client's data: a folder of images, or .npz.")
     ] = None
     out: Annotated[Text | None, Meta(description="Folder for the model.")] = None
+    deadline: Annotated[
+        float,
+        Meta(ge=1, le=YEAR, description="Seconds that this party waits for a step."),
+    ] = 600.0
 
 
 class Convened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,6 +83,8 @@ class Convened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         classes: names, in the order of the labels' numbers.
         width: features of a row, where the backbone leaves examples as they are.
+        wait: seconds for all parties to enrol, and for what gives a session back.
+        attempts: sessions that a round may have, where one comes to nothing.
     """
 
     classes: Annotated[
@@ -83,6 +94,12 @@ class Convened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=1, le=2**20)] | None,
         Meta(description="Features of a row, for --backbone identity."),
     ] = None
+    wait: Annotated[float, Meta(ge=1, le=YEAR, description="Seconds for all parties to enrol.")] = (
+        3600.0
+    )
+    attempts: Annotated[
+        int, Meta(ge=1, le=MAX_ATTEMPTS, description="Sessions that a round may have.")
+    ] = 2
 
 
 class Site(msgspec.Struct, frozen=True):
@@ -214,7 +231,12 @@ def template(role: str, name: str) -> str:
             'ledger = "ledger.json"   # begin it with: secure-afl party --new-ledger',
             "# budget = 1.0   # with epsilon: all that may ever be released about these data",
         ]
-    lines += ["", '# out = "results"   # folder for the model', ""]
+    lines += [
+        "",
+        '# out = "results"   # folder for the model',
+        "# deadline = 600   # seconds that this party waits for a step of a session",
+        "",
+    ]
     return "\n".join(lines)
 
 

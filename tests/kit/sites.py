@@ -1,5 +1,6 @@
 """Federations between sites: folders, files and keys, and processes that tests turn by hand."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from secure_afl.federation.rosters import merge
 from secure_afl.sites.convene import Convention
 from secure_afl.sites.drive import Driver
 from secure_afl.sites.mailroom import FolderMailroom
-from secure_afl.sites.party import SiteParty, Wait
+from secure_afl.sites.party import SiteParty
 from secure_afl.sites.settings import read_run, read_site
 
-WAIT = Wait(enrolment=50, step=20, pause=0)
-PATIENT = Wait(enrolment=10_000, step=10_000, pause=0)
+WAIT = (50, 20)
+"""Seconds for all to enrol, and for a step."""
+PATIENT = (10_000, 10_000)
 
 
 class Sites:
@@ -44,7 +46,7 @@ class Sites:
         site: str = "",
         run: str = "",
         method: str = "afl",
-        wait: Wait = WAIT,
+        wait: tuple[int, int] = WAIT,
     ) -> None:
         self.folder = folder
         self.wait = wait
@@ -64,18 +66,19 @@ class Sites:
         self.conventions: dict[str, Convention] = {}
         terms = f'method = "{method}"\nprotocol = "{protocol.name}"\n'
         for name in sorted(_settings(protocol)):
-            terms += f"{name} = {getattr(protocol, name)!r}\n"
+            terms += f"{name} = {json.dumps(getattr(protocol, name))}\n"
         for name, role in self.roles.items():
             make_identity(name, role, folder / name)
         lines = [public_path(folder / name, name) for name in self.roles]
         for name, role in self.roles.items():
             merge(folder / name / "roster.json", lines)
-            text = terms + site + self._places(name, role)
+            text = f"{terms}{site}deadline = {wait[1]}\n{self._places(name, role)}"
             (folder / name / "site.toml").write_text(text)
         classes = [str(c) for c in range(1 + max(int(d.labels.max()) for d in clients.values()))]
         width = next(iter(clients.values())).features.shape[1]
         (folder / self.convener / "run.toml").write_text(
             f"{terms}{site}{run}classes = {classes}\nwidth = {width}\nbackbone = 'identity'\n"
+            f"wait = {wait[0]}\n"
         )
 
     def start(self, name: str) -> SiteParty:
@@ -87,18 +90,14 @@ class Sites:
         convening = None
         if party.convenes:
             try:
-                self.conventions[name] = Convention(
-                    party, *read_run(folder / "run.toml", site), self.wait
-                )
+                self.conventions[name] = Convention(party, *read_run(folder / "run.toml", site))
             except BaseException:
                 party.close()
                 raise
             convening = self.conventions[name].convening
         self.parties[name] = party
         self.letters[name] = self.mailrooms[name].letters()
-        self.alive[name] = party.driver(
-            self.mailrooms[name], self.wait, convening, clock=lambda: self.now
-        )
+        self.alive[name] = party.driver(self.mailrooms[name], convening, clock=lambda: self.now)
         return party
 
     def stop(self, name: str) -> None:

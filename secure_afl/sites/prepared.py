@@ -1,0 +1,166 @@
+"""Features of a site's data, made once and kept beside its state.
+
+A process that takes part in a session then loads no network: it reads rows. What was made of other
+data or settings than those that are there now is made anew.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import Digest, Wire, decode, encode
+from protocols.errors import Malformed, NotStored
+from protocols.files import write_durably
+from protocols.layout import Integers
+from secure_afl.data import files
+from secure_afl.errors import ConfigError
+from secure_afl.features.backbone import Backbone, parse_backbone
+from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.methods.method import AnyMethod
+from secure_afl.progress import Progress
+from secure_afl.runs.config import RunConfig
+
+
+class About(Wire, frozen=True):
+    """What prepared features are of.
+
+    Attributes:
+        source: hash of the files' names, sizes and times, and of the settings.
+        spec, digest: of the backbone.
+        classes: names, as the data have them.
+    """
+
+    source: Digest
+    spec: str
+    digest: Digest
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Features of a site's data.
+
+    Attributes:
+        about: what they are of.
+        features: (n, d) float32, memory-mapped.
+        labels: (n,) int64, places among the data's own classes.
+        public: (p, d) float32 features of the public data, if there are any.
+    """
+
+    about: About
+    features: NDArray[np.float32]
+    labels: Integers
+    public: NDArray[np.float32] | None
+
+    @property
+    def width(self) -> int:
+        """Features of a row, d."""
+        return int(self.features.shape[1])
+
+
+def open_backbone(config: RunConfig, method: AnyMethod) -> Backbone:
+    """Make the backbone of a site's or a convener's settings.
+
+    Raises:
+        ConfigError: none is named, or one that the method or its checkpoint does not fit.
+    """
+    if method.images and config.backbone not in (None, "identity"):
+        raise ConfigError(f"{method.name}, as it is set, learns from pixels; leave backbone out")
+    spec = "identity" if method.images else config.backbone
+    if spec is None:
+        raise ConfigError(
+            "no 'backbone'; name what makes features at every site, or 'identity' for features "
+            "as they are"
+        )
+    checkpoint = Path(config.checkpoint) if config.checkpoint else None
+    return parse_backbone(spec, checkpoint, config.image_size, config.seed)
+
+
+def prepare(
+    data: Path,
+    config: RunConfig,
+    method: AnyMethod,
+    store: Path,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Return the features of a site's data: those that are kept, or new ones.
+
+    Args:
+        data: the folder or file.
+        config: names backbone and public data.
+        store: folder to keep them in; made if need be.
+
+    Raises:
+        DataError, ConfigError: data that cannot be read, or of which no features can be made.
+        NotStored: they cannot be kept.
+    """
+    source = _source(data, config)
+    kept = _kept(store, source)
+    if kept is not None:
+        return kept
+    # What is wrong with the data shows before a network is loaded.
+    dataset = files.load(data, "train")
+    backbone = open_backbone(config, method)
+    cache = FeatureCache(default_path())
+    features = backbone.extract(dataset, cache, progress)
+    public = None
+    if config.public is not None:
+        public = backbone.extract(files.load_unlabelled(config.public, "train"), cache)
+    about = About(source, backbone.name, backbone.digest, dataset.classes)
+    try:
+        store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (store / "about").unlink(missing_ok=True)
+        _write(store / "features.npy", features)
+        _write(store / "labels.npy", dataset.labels)
+        if public is not None:
+            _write(store / "public.npy", public)
+        write_durably(store / "about", encode(about))
+    except OSError as error:
+        raise NotStored(f"features cannot be kept in {store}: {error.strerror}") from None
+    return Prepared(about, features, dataset.labels, public)
+
+
+def _kept(store: Path, source: bytes) -> Prepared | None:
+    try:
+        about = decode((store / "about").read_bytes(), About)
+        if about.source != source:
+            return None
+        public = store / "public.npy"
+        return Prepared(
+            about,
+            np.load(store / "features.npy", mmap_mode="r"),
+            np.load(store / "labels.npy"),
+            np.load(public, mmap_mode="r") if public.exists() else None,
+        )
+    except (OSError, ValueError, Malformed):
+        return None
+
+
+def _write(path: Path, array: NDArray[np.generic]) -> None:
+    content = io.BytesIO()
+    np.save(content, np.ascontiguousarray(array), allow_pickle=False)
+    write_durably(path, content.getvalue())
+
+
+def _source(data: Path, config: RunConfig) -> bytes:
+    """Hash what features are made of, without opening the files."""
+    settings = config.backbone, config.image_size, config.seed
+    hashed = hashlib.sha256(encode(settings))
+    for place in (data, config.public, config.checkpoint):
+        for name, size, time in [] if place is None else _stats(Path(place)):
+            hashed.update(encode((name, size, time)))
+        hashed.update(b"\0")
+    return hashed.digest()
+
+
+def _stats(path: Path) -> Iterator[tuple[str, int, int]]:
+    found = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in found:
+        if file.is_file():
+            stat = file.stat()
+            yield str(file.relative_to(path.parent)), stat.st_size, stat.st_mtime_ns
