@@ -29,8 +29,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.rounds import Half, Opening, SavedPosition, fits_task
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Terms, majority
-from secure_afl.methods.method import Memory, PublicState, Task
-from secure_afl.methods.model import Model
+from secure_afl.methods.method import Memory, Own, PublicState, Task
 from secure_afl.privacy.ledger import Charge, Ledger
 
 
@@ -230,9 +229,9 @@ class FederationClient(Half):
         """Draw this client's share of the noise in the round of `public`."""
         return this_noisy_sum(self.method, public).share(entropy)
 
-    def personalise(self, public: PublicState) -> Model:
-        """Return this client's own model."""
-        return self.method.personalise(public, self.rows(public.task), self.memory)
+    def personalise(self, public: PublicState, kept: ClientData | None = None) -> Own:
+        """Return this client's own model; `kept` are rows of its own that are in no sum."""
+        return self.method.personalise(public, self.rows(public.task), self.memory, kept)
 
     def rows(self, task: Task) -> ClientData:
         """Load this client's rows, of the task's features.

@@ -66,7 +66,7 @@ def run(
     parties = _Parties(config)
     recovery = Recovery.begin(config, parties.receiver)
     if config.out is not None:
-        check_replaceable(Path(config.out), personal=parties.terms.method.personal)
+        check_replaceable(Path(config.out), personal=parties.terms.method.personalises)
     ledger = open_ledger(config)
     return _finish(config, parties, ledger, recovery, progress, deliver, tell)
 
@@ -101,7 +101,7 @@ def resume(
             log.warning("a session was charged and its sum never kept; it is given back")
         if config.out is not None:
             check_folder(Path(config.out))
-            check_replaceable(Path(config.out), personal=parties.terms.method.personal)
+            check_replaceable(Path(config.out), personal=parties.terms.method.personalises)
     except BaseException:
         recovery.close()
         raise

@@ -18,7 +18,8 @@ from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.federation.convener import Planned
 from secure_afl.federation.convening import Convening
 from secure_afl.federation.letters import RUN_BYTES
-from secure_afl.federation.report import PrivacyReport
+from secure_afl.federation.report import HeadReport, PrivacyReport
+from secure_afl.federation.result import report_head
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, majority, plan_task
@@ -47,7 +48,8 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         feature_dim, classes: d and C.
         feature_bits: rows are integers of norm ≤ 2^feature_bits.
         max_rows: the declared bound on all rows together.
-        ridge: λ; null for methods without.
+        ridge: λ of a ridge head; null for others.
+        head: what made the classifier of the sum; null for methods that sum no statistics.
         accuracy: of the model on the convener's own test data, 0 to 1; null without.
         outside: entries of the sum that break their bounds, by block.
         privacy: the promise, or null.
@@ -67,6 +69,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
     feature_bits: int
     max_rows: int
     ridge: float | None
+    head: HeadReport | None
     accuracy: float | None
     outside: dict[str, int]
     privacy: PrivacyReport | None
@@ -124,6 +127,7 @@ class Convention:
         method, protocol = terms.method, terms.protocol
         task, links = server.public.task, server.history.links
         last = links[-1].release
+        head = report_head(method, server.public)
         accuracy = None
         if self._test is not None:
             accuracy = model.accuracy(self._test.features, self._test.labels)
@@ -140,7 +144,8 @@ class Convention:
             classes=len(task.classes),
             feature_bits=task.quantiser.bits,
             max_rows=task.total_rows,
-            ridge=method.regularisation(task),
+            ridge=head.value if head is not None and head.setting == "ridge" else None,
+            head=head,
             accuracy=accuracy,
             outside=dict(self.convening.convener.outside),
             privacy=(

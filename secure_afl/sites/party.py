@@ -156,7 +156,7 @@ class SiteParty:
         if public is None or self.rows is None:
             return None
         assert isinstance(self.half, FederationClient), "who has rows"
-        model = self.half.personalise(public)
+        model = self.half.personalise(public).model
         width = self.rows.prepared.width
         return unfold(self.rows.reductions.of(width, public.task.feature_dim), model)
 

@@ -10,7 +10,8 @@ from protocols.errors import NotStored
 from protocols.seats.seats import Seats
 from secure_afl.errors import ConfigError, RunFailed
 from secure_afl.federation.keys import pinned_identity, pinned_roster
-from secure_afl.federation.report import PrivacyReport
+from secure_afl.federation.report import HeadReport, PrivacyReport
+from secure_afl.federation.result import report_head
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
@@ -121,6 +122,7 @@ class ClientReport(msgspec.Struct, frozen=True):
     session: str
     feature_bits: int
     ridge: float | None
+    head: HeadReport | None
     outside: dict[str, int]
     privacy: PrivacyReport | None
 
@@ -147,16 +149,18 @@ def _client_card(party: SiteParty) -> dict[str, Any]:
     assert public is not None, "of which the model is made"
     assert party.rows is not None, "a client has rows"
     promised = None
-    if party.terms.privacy is not None and not method.personal:
+    if party.terms.privacy is not None and not method.personalises:
         # A model of this client's own was made from its exact rows: no promise covers it.
         promised = PrivacyReport.of([this_noisy_sum(method, method.begin(public.task))])
+    head = report_head(method, public)
     report = ClientReport(
         method=method.name,
         protocol=protocol.name,
         protects=protocol.protects,
         session=party.attending.session.hex(),
         feature_bits=public.task.quantiser.bits,
-        ridge=method.regularisation(public.task),
+        ridge=head.value if head is not None and head.setting == "ridge" else None,
+        head=head,
         outside={},
         privacy=promised,
     )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocols import Fault, FaultPlan, Line, Pairwise, Plain, Protocol, Roster
 from protocols.errors import BelowThreshold, InvalidSession, WouldOverflow
 from protocols.session import Session
+from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.ridge import ridge
 from secure_afl.analytic.rows import ClientData, check_clients, pooled
@@ -22,7 +23,7 @@ from secure_afl.federation.rounds import History, Opening, context_of, state_dig
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedHiP, PublicState
-from secure_afl.methods.afl import AFLPublic
+from secure_afl.methods.summed import SummedPublic
 from tests.kit.halves import Halves
 from tests.kit.samples import Miscounting, NotAdditive, make_client, make_clients, make_task
 
@@ -56,9 +57,9 @@ def join(
     return client.join(formed, enrolments["c0"], opening)
 
 
-def bent(**changes: Any) -> AFLPublic:
+def bent(**changes: Any) -> SummedPublic:
     task = make_task(make_clients((20, 30)), max_rows=32)
-    return AFLPublic(msgspec.structs.replace(task, **changes))
+    return SummedPublic(msgspec.structs.replace(task, **changes))
 
 
 def test_a_client_joins_the_session_of_its_round() -> None:
@@ -79,8 +80,15 @@ OTHER = "another method, task, state or history"
     ("change", "message"),
     [
         (lambda w: join(w, AFL(ridge=0.2)), OTHER),
-        (lambda w: join(w, FedHiP()), "first public state is not the method's"),
-        (lambda w: join(w, public=AFLPublic(bent().task, np.zeros((6, 3)))), "layout is not this"),
+        (lambda w: join(w, FedHiP()), OTHER),
+        (
+            lambda w: join(w, public=SummedPublic(bent().task, None, Fitted(np.zeros((6, 3))))),
+            "first public state is not the method's",
+        ),
+        (
+            lambda w: join(w, public=SummedPublic(bent().task, Fitted(np.zeros((6, 3))))),
+            "layout is not this",
+        ),
         (lambda w: join(w, public=bent(total_rows=65, client_rows=33)), "layout is not this"),
         (lambda w: join(w, public=bent(classes=("cat", "dog", "newt"))), OTHER),
         (lambda w: join(w, public=bent(backbone=b"x" * 32)), OTHER),
@@ -414,7 +422,7 @@ def test_a_class_that_only_a_dropped_client_has_is_still_a_class() -> None:
 
 def test_the_report_has_the_fields_that_programs_read() -> None:
     clients = make_clients((20, 30, 10))
-    result = Federation(FedHiP(), Plain()).run(
+    result = Federation(FedHiP(ridge=0.1), Plain()).run(
         clients, test=make_client("test", 50), holdout=[replace(clients[0])], drop=["c2"]
     )
     report = msgspec.json.decode(msgspec.json.encode(result.report))
@@ -496,7 +504,8 @@ def test_means_over_held_out_rows_are_over_the_same_clients() -> None:
     # Or they could not be compared: here the client that vanishes is easy for everybody.
     clients = make_clients((30, 30, 30))
     held = [make_client(client.name, 60, seed=0) for client in clients]
-    result = Federation(FedHiP(), Plain()).run(clients, holdout=held, drop=["c2"])
+    method = FedHiP(ridge=0.1)
+    result = Federation(method, Plain()).run(clients, holdout=held, drop=["c2"])
     accuracy = result.report.accuracy
 
     def means(names: list[str]) -> tuple[float, float, float]:

@@ -35,8 +35,8 @@ from secure_afl.federation.rounds import MAX_ATTEMPTS, Half, History, Link, Open
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD, PublicState
-from secure_afl.methods.afl import AFLPublic
 from secure_afl.methods.fedavg import AveragingPublic
+from secure_afl.methods.summed import SummedPublic
 from tests.kit.halves import Halves
 from tests.kit.samples import make_clients, make_task
 
@@ -538,7 +538,7 @@ def test_a_model_of_such_a_sum_is_made_on_demand() -> None:
     everybody: dict[str, FederationClient] = {name: world.client(name) for name in NAMES}
     everybody["c0"] = world.client("c0", Liar)
     world.server.absorb(session, *world.carry(session, enrolments, everybody))
-    assert isinstance(world.server.public, AFLPublic)
+    assert isinstance(world.server.public, SummedPublic)
     assert AFL().model(world.server.public).weights.shape == (6, 2)
 
 
