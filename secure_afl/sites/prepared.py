@@ -103,9 +103,10 @@ def prepare(
     kept = _kept(store, source)
     if kept is not None:
         return kept
+    # What is wrong with the data shows before a network is loaded.
+    dataset = files.load(data, "train")
     backbone = open_backbone(config, method)
     cache = FeatureCache(default_path())
-    dataset = files.load(data, "train")
     features = backbone.extract(dataset, cache, progress)
     public = None
     if config.public is not None:
