@@ -15,11 +15,6 @@ deploy = typer.Typer(
 )
 
 
-@deploy.callback()
-def options() -> None:
-    """Federate between machines over Flower."""
-
-
 @deploy.command()
 def demo(
     protocol: Annotated[
@@ -54,6 +49,31 @@ def demo(
         f"rows in one place, bit for bit, here and at all sites. {shown.seconds / 60:.1f} minutes, "
         f"of which the run {shown.run_seconds / 60:.1f}"
     )
+
+
+@deploy.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder for all files.")],
+    host: Annotated[str, typer.Option(metavar="NAME", help="By which sites reach the SuperLink.")],
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Of the proxy, to which sites connect.")
+    ] = 443,
+    upstream: Annotated[
+        int, typer.Option(min=1, max=65535, help="Of the SuperLink, on this machine alone.")
+    ] = 8000,
+    user: Annotated[
+        str, typer.Option(metavar="NAME", help="Unprivileged, for SuperLink and SuperNodes.")
+    ] = "blind-sum",
+) -> None:
+    """Write an operator's files: certificates, bundle, proxy, units, and what to do next."""
+    from secure_afl.errors import ConfigError
+    from secure_afl.flower.deploy.operator import Plan, write_all
+
+    if port == upstream:
+        raise ConfigError(f"--port and --upstream are both {port}; the proxy needs one of its own")
+    for path in write_all(Plan(folder.resolve(), host, port, upstream, user)):
+        typer.echo(path)
+    typer.echo(f"Next: {folder / 'README.md'}")
 
 
 def _leave(number: int, frame: Any) -> None:

@@ -1,11 +1,13 @@
 """Processes that a command begins, and that end with it: every one by its own id."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -72,22 +74,59 @@ class Begun:
         if self._process.returncode is not None:
             return
         # The id is waited for last: until then nobody else can have it.
+        others = [_Held(pid) for pid in descendants(self.pid)]
         self._signal(signal.SIGTERM)
         until = time.monotonic() + GRACE
         while not self.ended and time.monotonic() < until:
             time.sleep(0.05)
         self._signal(signal.SIGKILL)
         self._process.wait()
+        for other in others:
+            other.end()
 
     def _signal(self, number: signal.Signals) -> None:
-        try:
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return
 
     def said(self, lines: int = 12) -> str:
         """Return the last lines of what it said."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+class _Held:
+    """A process that another began: a signal reaches just this one, or nobody."""
+
+    def __init__(self, pid: int) -> None:
+        self._handle: int | None = None
+        with suppress(OSError):
+            self._handle = os.pidfd_open(pid)
+
+    def end(self) -> None:
+        """Kill it, unless it is over within a moment."""
+        if self._handle is None:
+            return
+        over, _, _ = select.select([self._handle], [], [], 3.0)
+        if not over:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        os.close(self._handle)
+        self._handle = None
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process began, and that those began; none where /proc is not."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):
+            # After the name, which may hold anything, stand the state and the parent's id.
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found, open_ = [], [pid]
+    while open_:
+        new = children.get(open_.pop(), [])
+        found += new
+        open_ += new
+    return found
 
 
 class Processes:
@@ -157,8 +196,6 @@ class Processes:
 
     def end(self) -> None:
         """End all, the latest first."""
-        for begun in self._begun:
-            begun._signal(signal.SIGTERM)
         while self._begun:
             self._begun.pop().end()
 
