@@ -99,8 +99,8 @@ class Loopback:
 
     def run(self, **settings: object) -> int:
         folder = self.sites.folder / self.sites.convener
-        settings = {"nudge": NUDGE, **settings}
-        return self.engine.run(folder / "site.toml", folder / "run.toml", **settings)
+        given = {"nudge": NUDGE, **settings}
+        return self.engine.run(folder / "site.toml", folder / "run.toml", None, **given)
 
     def until(self, over: Callable[[], bool], what: str, timeout: float = 300) -> None:
         """Wait for something, and begin those again who are supervised."""
@@ -207,11 +207,11 @@ def trap(folder: Path, where: str) -> dict[str, str]:
 
 def spring() -> None:
     """Set the trap of this process."""
-    from secure_afl.flower import client
+    from secure_afl.flower import client, wire
     from secure_afl.sites.state import State
 
     where, _, mark = os.environ[TRAP].partition(":")
-    keep, pack = State.keep_letter, client.pack
+    keep, pack = State.keep_letter, wire.pack
     kept = False
 
     def die() -> None:
@@ -232,7 +232,7 @@ def spring() -> None:
         return pack(reply)
 
     State.keep_letter = keep_letter  # type: ignore[method-assign]
-    client.pack = packed
+    vars(client)["pack"] = packed
     sys.stderr.write(f"trap: {where}\n")
 
 
