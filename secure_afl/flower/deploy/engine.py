@@ -7,7 +7,7 @@ import ssl
 import sysconfig
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,10 @@ class Engine:
         """Return the folder that is one process' FLWR_HOME."""
         return self._folder / "homes" / name
 
+    def node_key(self, name: str) -> Path:
+        """Return the file of a SuperNode's private key."""
+        return self._folder / "nodes" / name
+
     def superlink(self) -> Begun:
         """Begin the SuperLink, or begin it again over its database, and wait until it answers.
 
@@ -101,9 +105,9 @@ class Engine:
 
     def register(self, name: str) -> None:
         """Make a SuperNode's key, and tell the SuperLink of it."""
-        keys = self._folder / "nodes"
-        keys.mkdir(mode=0o700, exist_ok=True)
-        public = make_node_key(keys / name)
+        private = self.node_key(name)
+        private.parent.mkdir(exist_ok=True)
+        public = make_node_key(private)
         self._flwr("supernode", "register", str(public), "here", "--format", "json")
 
     def supernode(
@@ -111,7 +115,8 @@ class Engine:
         name: str,
         site: Path,
         env: Mapping[str, str] | None = None,
-        user: int | None = None,
+        under: Sequence[str] = (),
+        port: int | None = None,
     ) -> Begun:
         """Begin a SuperNode, or begin it again.
 
@@ -119,20 +124,22 @@ class Engine:
             name: that it was registered by.
             site: its site.toml, or a folder of them.
             env: further environment.
-            user: id of the user to run as; None for this one.
+            under: a command that starts it, as `unshare` and its arguments.
+            port: of a proxy before the SuperLink; None for none.
         """
-        port = self._ports.setdefault(name, free_port())
+        own = self._ports.setdefault(name, free_port())
         return self._processes.begin(
             f"supernode-{name}",
             [
+                *under,
                 str(_program("flower-supernode")),
-                *("--superlink", f"{HOST}:{self.port}", "--root-certificates", self._pki(CA)),
-                *("--auth-supernode-private-key", str(self._folder / "nodes" / name)),
-                *("--host", HOST, "--port", str(port)),
+                *("--superlink", f"{HOST}:{port or self.port}"),
+                *("--root-certificates", self._pki(CA)),
+                *("--auth-supernode-private-key", str(self.node_key(name))),
+                *("--host", HOST, "--port", str(own)),
                 *("--node-config", f'site="{site.resolve()}"'),
             ],
             self.environment(name) | dict(env or {}),
-            user,
         )
 
     def run(self, site: Path, config: Path, app: Path | None = None, **settings: object) -> int:
@@ -148,6 +155,10 @@ class Engine:
         folder = str(app or self.bundle)
         said = self._flwr("run", folder, "here", "--format", "json", "--run-config", given)
         return int(_json(said)["run-id"])
+
+    def stop(self, run: int) -> None:
+        """Stop a run."""
+        self._flwr("stop", str(run), "here", "--format", "json")
 
     def status(self, run: int) -> str:
         """Return a run's status, in Flower's words: "running", "finished:completed", …"""

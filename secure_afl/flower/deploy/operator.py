@@ -235,11 +235,10 @@ def _readme(plan: Plan) -> str:
    `ssh-keygen -t ecdsa -b 384 -N '' -f {plan.state}/node`.
 4. As root, so that nobody else can write there: `FLWR_HOME={plan.state}/flwr flwr install *.fab`,
    and `cp {CA} {plan.state}/`.
-5. As root, until all is ok:
+5. As that user, until all is ok:
 
        secure-afl site check --site {plan.state}/site.toml --flwr-home {plan.state}/flwr \\
-           --user {plan.user} --superlink {plan.host}:{plan.port} \\
-           --root-certificates {plan.state}/{CA}
+           --superlink {plan.host}:{plan.port} --root-certificates {plan.state}/{CA}
 
 6. Install and start `blind-sum-supernode.service`.
 """

@@ -32,7 +32,7 @@ class Begun:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path, user: int | None
+        self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path
     ) -> None:
         self.name = name
         self.log = log
@@ -45,9 +45,6 @@ class Begun:
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    user=user,
-                    group=user,
-                    extra_groups=None if user is None else [],
                 )
             except OSError as error:
                 raise ConfigError(f"{command[0]} cannot be started ({error.strerror})") from None
@@ -141,22 +138,13 @@ class Processes:
         self._logs = logs
         self._begun: list[Begun] = []
 
-    def begin(
-        self,
-        name: str,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        user: int | None = None,
-    ) -> Begun:
+    def begin(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> Begun:
         """Begin a process.
-
-        Args:
-            user: id of the user and group to run as; None for this one.
 
         Raises:
             ConfigError: it cannot be started.
         """
-        begun = Begun(name, command, env, self._logs / f"{name}.log", user)
+        begun = Begun(name, command, env, self._logs / f"{name}.log")
         self._begun.append(begun)
         return begun
 
