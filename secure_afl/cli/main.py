@@ -33,6 +33,7 @@ OWN = {
     "predict": "secure_afl.cli.models",
     "party": "secure_afl.cli.sites",
     "site": "secure_afl.cli.sites",
+    "deploy": "secure_afl.cli.deploy",
     "keygen": "secure_afl.cli.keys",
     "roster": "secure_afl.cli.keys",
     "params": "secure_afl.cli.machine",

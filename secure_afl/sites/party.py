@@ -55,6 +55,32 @@ def site_rows(
     return SiteRows(name, Path(site.place.data), site.run, method, store, progress, tell)
 
 
+def check_bound(rows: int, site: Site) -> None:
+    """Raise DataError if a client has more rows than it declares."""
+    assert site.run.max_rows is not None, "a client's settings have a bound"
+    if rows > site.run.max_rows:
+        raise DataError(
+            f"this site has {rows} rows, more than max-rows {site.run.max_rows}, the bound "
+            "that it declares; declare more"
+        )
+
+
+def open_site_ledger(site: Site, *, new: bool = False) -> Ledger:
+    """Open a client's ledger; a new one is written with the first release.
+
+    Raises:
+        LedgerRefusal: no such file, one that exists and is to be new, or one that is not as it was
+            written.
+    """
+    run = site.run
+    assert run.ledger is not None, "a client's settings have a ledger"
+    budget = None
+    if run.budget is not None:
+        budget = Budget(run.budget, run.delta, run.unit, run.neighbours)
+    anchor = Path(site.place.identity).parent
+    return Ledger.open(Path(run.ledger), budget, anchor=anchor, new=new)
+
+
 class SiteParty:
     """One site's party over a post.
 
@@ -173,12 +199,7 @@ class SiteParty:
         self.rows = rows
         if self.state.run() is None:
             # What is wrong with the data shows before anybody hears of this party.
-            found = len(rows.prepared.labels)
-            if found > run.max_rows:
-                raise DataError(
-                    f"this site has {found} rows, more than max-rows {run.max_rows}, the bound "
-                    "that it declares; declare more"
-                )
+            check_bound(len(rows.prepared.labels), self.site)
         return FederationClient(
             self.terms,
             rows,
@@ -187,7 +208,7 @@ class SiteParty:
             min_cohort=run.min_cohort,
             corrupt=run.corrupt,
             same_set=same_set,
-            ledger=self._ledger(new_ledger),
+            ledger=open_site_ledger(self.site, new=new_ledger),
             lineage=str(Path(place.data).resolve()),
         )
 
@@ -200,15 +221,6 @@ class SiteParty:
             self.tell(f"warning: {found.what}: {found.fix}")
         if len(doubtful) > _TOLD:
             self.tell(f"… and {len(doubtful) - _TOLD} more: {file}")
-
-    def _ledger(self, new: bool) -> Ledger:
-        run = self.site.run
-        assert run.ledger is not None, "a client's settings have a ledger"
-        budget = None
-        if run.budget is not None:
-            budget = Budget(run.budget, run.delta, run.unit, run.neighbours)
-        anchor = Path(self.site.place.identity).parent
-        return Ledger.open(Path(run.ledger), budget, anchor=anchor, new=new)
 
     def _keep(self, saved: bytes) -> None:
         if self.attending.run:

@@ -229,7 +229,7 @@ def template(role: str, name: str) -> str:
             "# No session with fewer clients, or fewer that may collude, than this.",
             "# min-cohort = 3   # default: a majority of the roster's clients",
             "# corrupt = 0",
-            'ledger = "ledger.json"   # begin it with: secure-afl party --new-ledger',
+            'ledger = "ledger.json"   # begin it with: secure-afl site prepare --new-ledger',
             "# budget = 1.0   # with epsilon: all that may ever be released about these data",
         ]
     lines += [
