@@ -153,14 +153,16 @@ def test_a_run_whose_superlink_was_killed_is_resumed(tmp_path: Path) -> None:
 
 @nightly
 def test_a_site_that_lost_its_state_never_enrols_again_in_that_session(tmp_path: Path) -> None:
-    with Loopback(tmp_path, Pairwise(dropout_fraction=0.34), THREE, wait=(60, 60)) as loopback:
-        loopback.begin()
+    with Loopback(tmp_path, Additive(), THREE, wait=(600, 90)) as loopback:
+        loopback.begin(["aggregator_1", "c0", "c1"])
         run = loopback.run()
-        loopback.until(lambda: loopback.joined("c1"), "session")
+        loopback.until(lambda: "'c1' has enrolled" in loopback.told("collector"), "enrolment")
         loopback.nodes["c1"].kill()
         time.sleep(3)
         shutil.rmtree(loopback.sites.folder / "c1" / "state")
         loopback.supervise("c1")
+        # Only now can the session be formed, with the enrolment that c1 knows nothing of any more.
+        loopback.begin(["c2"])
         assert loopback.finish(run) == COMPLETED, loopback.said()
         check(loopback, {name: THREE[name] for name in ("c0", "c2")})
 

@@ -175,3 +175,39 @@ def test_a_slow_node_is_asked_again_less_and_less_often() -> None:
     assert office.request(1, 200.0, repeat=10.0) is not None
     assert office.request(1, 209.0, repeat=10.0) is None
     assert office.request(1, 210.0, repeat=10.0) is not None
+
+
+def test_a_reply_to_an_earlier_exchange_begins_no_other_beside_the_latest() -> None:
+    """Else two were always under way, of which one found the site's folder taken."""
+    office = Office(["server"])
+    office.request(1, 0.0, repeat=10.0)
+    office.take(1, Reply(("c0",), (), (), None), 1.0)
+    office.send(Parcel(b"", "c0", b"mail"))
+    assert office.request(1, 1.0, repeat=10.0) is not None
+    first = office.nodes[1].number
+    assert office.request(1, 11.0, repeat=10.0) is not None
+    office.take(1, Reply(("c0",), (), (), None, (("c0", "Busy"),)), 12.0, first)
+    assert office.request(1, 20.0, repeat=10.0) is None
+    office.lost(1, 20.0, pause=0, number=first)
+    assert office.request(1, 20.5, repeat=10.0) is None
+    office.take(1, Reply(("c0",), (), (), None), 20.6)
+    assert office.request(1, 20.7, repeat=10.0) is not None
+
+
+def test_a_node_with_a_problem_is_not_asked_without_a_rest() -> None:
+    office = Office(["server"])
+    office.request(1, 0.0, repeat=10.0)
+    trouble = Reply(("c0",), (), (), None, (("c0", "DataError"),))
+    office.take(1, trouble, 0.0)
+    office.send(Parcel(b"", "c0", b"mail"))
+    asked = []
+    for now in range(200):
+        if office.request(1, float(now), repeat=1000.0):
+            asked.append(now)
+            office.take(1, trouble, float(now))
+    assert asked == [4, 12, 28, 60, 120, 180]
+    office.take(1, Reply(("c0",), (), (), None), 200.0)
+    office.request(1, 240.0, repeat=10.0)
+    office.lost(1, 240.0, pause=5.0)
+    assert office.request(1, 244.0, repeat=10.0) is None
+    assert office.request(1, 245.0, repeat=10.0) is not None
