@@ -26,7 +26,6 @@ from secure_afl.federation.result import Result
 from secure_afl.methods import artefact
 from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.page.write import write_run
 
 log = logging.getLogger("secure_afl")
 
@@ -200,6 +199,9 @@ def _write(result: Result, backbone: Backbone, config: RunConfig, folder: Path) 
             own = card | {"client": name, "privacy": None}
             model.save(folder / PERSONAL / f"{name}.safetensors", own)
     (folder / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    # Templates are slow to load, and sites that keep a model need none.
+    from secure_afl.runs.page.write import write_run
+
     write_run(folder / PAGE, report)
     if report.head is not None and result.curve:
         # A function of the Gram matrix's spectrum: for the receiver of the sum alone.

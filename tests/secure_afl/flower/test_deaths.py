@@ -74,7 +74,7 @@ def test_a_supernode_that_is_killed_with_a_message_comes_back_into_the_sum(tmp_p
 
 @nightly
 def test_a_supernode_that_stays_away_is_left_out_at_the_deadline(tmp_path: Path) -> None:
-    with Loopback(tmp_path, Additive(), THREE, wait=(60, 90)) as loopback:
+    with Loopback(tmp_path, Additive(), THREE, wait=(600, 90)) as loopback:
         loopback.begin()
         run = loopback.run()
         kill_with_a_message(loopback, "c2")
@@ -96,7 +96,7 @@ def test_another_organisations_aggregator_goes_on_where_it_was(tmp_path: Path) -
 
 @nightly
 def test_an_aggregator_that_never_comes_back_is_a_typed_end_without_a_sum(tmp_path: Path) -> None:
-    with Loopback(tmp_path, Additive(), THREE, wait=(40, 60)) as loopback:
+    with Loopback(tmp_path, Additive(), THREE, wait=(150, 60)) as loopback:
         loopback.begin()
         run = loopback.run()
         loopback.until(lambda: loopback.joined("aggregator_1"), "aggregator")
