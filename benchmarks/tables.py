@@ -128,8 +128,8 @@ def _heads() -> str:
         )
         gains.append([name, *written])
     table = _table(["data (splits)", *_HEADS.values()], rows)
-    titles = ["default less ridge λ = 0.1, paired, 95 %", "accuracy", "balanced"]
-    return table + "\n" + _table(titles, gains)
+    columns = ["default less ridge λ = 0.1, paired, 95 %", "accuracy", "balanced"]
+    return table + "\n" + _table(columns, gains)
 
 
 _HEADS = {

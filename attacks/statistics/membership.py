@@ -25,6 +25,8 @@ _RIDGE, _PUBLIC_RIDGE = 1e-3, 1.0
 # Of the largest eigenvalue: below it an exact Gram matrix has nothing but rounding.
 _RANK_TOLERANCE = 1e-10
 _SHADOWS = 16
+# Of log rarities, over which a line can be drawn.
+_SPREAD = 1e-9
 _FEWEST_PUBLIC = 3
 
 
@@ -193,6 +195,9 @@ def _calibrated(target: Target, rows: Floats, public: Floats | None) -> Floats:
     # Sherman and Morrison: the leverage of a public row with respect to all others.
     rarity[len(rows) :] /= np.maximum(1 - rarity[len(rows) :], 1e-6)
     rarity = np.log(rarity)
+    if np.ptp(rarity[len(rows) :]) < _SPREAD:
+        # Public rows that are equally rare, as copies of one are, say nothing of rarity.
+        return -measured[: len(rows)]
     slope, offset = np.polyfit(rarity[len(rows) :], measured[len(rows) :], 1)
     short = offset + slope * rarity - measured
     score: Floats = short[: len(rows)] / max(float(short[len(rows) :].std()), 1e-12)
@@ -227,7 +232,7 @@ class ModelMembership(MembershipAttack):
         linear model, and where the public rows are too few.
 
         Raises:
-            ConfigError: `Known.candidates` is missing.
+            ConfigError: `Known.candidates` is missing, or there are no rows among the public ones.
         """
         head, labels, model = view.head, known.candidate_labels, view.model
         if known.public is None or labels is None or head is None:
@@ -235,6 +240,10 @@ class ModelMembership(MembershipAttack):
         shadow = SHADOWS.get(HEADS[head.name])
         if shadow is None or not head.value or not isinstance(model, LinearModel):
             return None
+        if len(known.public) == 0:
+            raise ConfigError(
+                "no client has rows to spare from the sum, so that no shadow model can be trained"
+            )
         # Weights are in units of rows of norm ≤ 1; an outsider takes them to be normalised.
         quantiser = view.publics[0].task.quantiser if view.publics else Quantiser(MAX_BITS)
         public = quantiser.scaled(known.public)

@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from secure_afl.runs.inference import SavedModel
 
 
+_Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A saved model.safetensors, or the folder of run --out."),
+]
+
+
+_Keys = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder with roster.json: only a model that its parties signed."
+    ),
+]
+
 PriorFlag = Annotated[
     str | None,
     typer.Option(
@@ -25,11 +38,12 @@ PriorFlag = Annotated[
 ]
 
 
-@with_flags(lambda: run_settings("checkpoint"))
+@with_flags(lambda: run_settings("checkpoint", "mapping"))
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
-    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/*.jpg or .npz.")],
+    model: _Model,
+    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, or .npz.")],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
     prior: PriorFlag = None,
     sensitive_to: Annotated[
         str | None,
@@ -50,6 +64,7 @@ def evaluate(
 ) -> None:
     """Score a saved model on labelled data, with the backbone that its card names."""
     from secure_afl.cli.tables import check_writable, show_figures, write_json
+    from secure_afl.data.mapping import read_mapping
     from secure_afl.errors import ConfigError
     from secure_afl.runs import inference
     from secure_afl.runs.page.write import write_evaluation
@@ -58,13 +73,16 @@ def evaluate(
     check_writable(None if html is None else str(html))
     if sensitivity is not None and sensitive_to is None:
         raise ConfigError("--sensitivity has no effect without --sensitive-to; leave it out")
+    mapping = settings.pop("mapping", None)
+    names = read_mapping(None if mapping is None else Path(mapping))
     with progress() as advance:
-        saved = _load(model, **settings)
+        saved = _load(model, keys, **settings)
         result = inference.evaluate(
             saved,
             path,
             split,
             advance,
+            names,
             prior=_prior(prior),
             sensitive_to=sensitive_to,
             sensitivity=0.95 if sensitivity is None else sensitivity,
@@ -77,11 +95,12 @@ def evaluate(
 
 @with_flags(lambda: run_settings("checkpoint"))
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
+    model: _Model,
     path: Annotated[
         str, typer.Argument(metavar="DATA", help="An image, a folder of images, or an .npz.")
     ],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
     prior: PriorFlag = None,
     **settings: Any,
 ) -> None:
@@ -94,11 +113,11 @@ def predict(
     from secure_afl.runs import inference
 
     with progress() as advance:
-        saved = _load(model, **settings)
+        saved = _load(model, keys, **settings)
         predictions = list(inference.predict(saved, path, split, advance, _prior(prior)))
     classes = saved.model.classes
     shares = [f"p:{name}" for name in classes] if saved.model.has_probabilities else []
-    writer = csv.writer(sys.stdout)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["example", "class", "score", *shares, *(f"s:{name}" for name in classes)])
     for prediction in predictions:
         numbers = [prediction.score, *(prediction.probabilities or ()), *prediction.scores]
@@ -111,7 +130,9 @@ def _prior(text: str | None) -> "Prior | None":
     return None if text is None else read_prior(text)
 
 
-def _load(model: Path, checkpoint: str | None = None) -> "SavedModel":
+def _load(model: Path, keys: Path | None, checkpoint: str | None = None) -> "SavedModel":
+    from secure_afl.federation.keys import load_roster
     from secure_afl.runs.inference import load_model
 
-    return load_model(model, None if checkpoint is None else Path(checkpoint))
+    roster = None if keys is None else load_roster(keys)
+    return load_model(model, None if checkpoint is None else Path(checkpoint), roster)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from protocols.protocol import PROTOCOLS
-from secure_afl.cli.console import people
+from secure_afl.cli.console import few_lines, people
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
@@ -74,8 +74,9 @@ def _show_trust(console: Console, reports: Sequence[Report]) -> None:
             console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
     for trusts in dict.fromkeys(r.privacy.trusts for r in reports if r.privacy is not None):
         console.print(f"Privacy rests on this: {trusts}.", markup=False, highlight=False)
-    for warning in dict.fromkeys(w for report in reports for w in report.warnings):
-        console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
+    warned = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    rest = "the report has them (--json FILE, or report.json in --out)"
+    few_lines(console, [f"Warning: {warning}" for warning in warned], rest)
 
 
 def _lines(report: Report) -> dict[str, str]:
@@ -220,7 +221,7 @@ def write_json(file: str | None, content: Any) -> None:
     path = Path(file)
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")  # a device or a pipe
+            path.write_text(text, encoding="utf-8", newline="\n")  # a device or a pipe
         else:
             _replace(path.resolve(), text)
     except OSError as error:
@@ -230,7 +231,7 @@ def write_json(file: str | None, content: Any) -> None:
 def _replace(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", newline="\n")
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)

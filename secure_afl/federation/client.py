@@ -184,6 +184,7 @@ class FederationClient(Half):
         Raises:
             LedgerRefusal: the sum is known to be out, or the ledger cannot be written.
         """
+        super().given_back(session, reason, evidence)
         if self.ledger is not None and self.ledger.knows(session):
             self.ledger.void(session, reason, evidence)
 

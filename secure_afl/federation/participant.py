@@ -190,6 +190,7 @@ class Participant:
             if session is not None and given_back != session.id:
                 raise UnknownSender("evidence of another session", party=self.name)
             self._account(lambda: self.half.given_back(given_back, "no sum came out", data))
+            self._keep(self.half.save())
         elif joined is not None:
             self._alone(*joined)
         self._end(nonce)

@@ -9,7 +9,7 @@ the state; where the state reveals the total anyway, clients are sent that total
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 from msgspec import Meta
@@ -135,6 +135,7 @@ class Position:
         roster: digest of the roster, 32 bytes.
         public: the state that it began with.
         party: this party's in that session, which may know whose vectors are in the sum.
+        given_back: the session was given back; another attempt's sum ends the round.
     """
 
     round: int
@@ -143,6 +144,7 @@ class Position:
     roster: bytes
     public: PublicState
     party: Party | None = None
+    given_back: bool = False
 
 
 class SavedPosition(Wire, frozen=True):
@@ -153,12 +155,13 @@ class SavedPosition(Wire, frozen=True):
     context: Digest
     roster: Digest
     public: bytes
+    given_back: bool = False
 
     @classmethod
     def of(cls, position: Position) -> "SavedPosition":
         """Write a position down."""
         p = position
-        return cls(p.round, p.session, p.context, p.roster, encode(p.public))
+        return cls(p.round, p.session, p.context, p.roster, encode(p.public), p.given_back)
 
     def position(self, method: AnyMethod) -> Position:
         """Return the position, without its party.
@@ -167,7 +170,14 @@ class SavedPosition(Wire, frozen=True):
             Malformed: the state is none of this method's.
         """
         public = decode(self.public, method.public)
-        return Position(self.round, self.session, self.context, self.roster, public)
+        return Position(
+            self.round,
+            self.session,
+            self.context,
+            self.roster,
+            public,
+            given_back=self.given_back,
+        )
 
 
 class Half(ABC):
@@ -247,10 +257,18 @@ class Half(ABC):
     def released(self, session: bytes) -> None:  # noqa: B027
         """Account for a session, by its id, whose sum is out; coordinators need not."""
 
-    def given_back(  # noqa: B027
-        self, session: bytes, reason: str, evidence: bytes = b""
-    ) -> None:
-        """Account for a session that was given back."""
+    def given_back(self, session: bytes, reason: str, evidence: bytes = b"") -> None:
+        """Account for a session that was given back.
+
+        Args:
+            session: its id.
+            reason: in words.
+            evidence: that all were who count, which the caller has checked; empty for this party's
+                word alone.
+        """
+        position = self._position
+        if evidence and position is not None and position.session == session:
+            self._position = replace(position, given_back=True)
 
     def conclude(self, opening: Opening, receiver: Line) -> None:
         """Check what the server says of a run that is over, before anything is made of it.
@@ -468,6 +486,8 @@ def _links_since(position: Position, history: History) -> tuple[Link, ...]:
     """Return the rounds that ended since; this party knows the session of the first."""
     links = history.links[position.round - 1 :]
     release = links[0].release
+    if position.given_back and release.session != position.session:
+        return links
     if release.session != position.session:
         raise InvalidSession(
             f"the history of round {position.round} is of another session than this party's"

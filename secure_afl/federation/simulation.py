@@ -13,8 +13,8 @@ from protocols.protocol import Protocol
 from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
-from secure_afl.analytic.rows import ClientData, check_clients, check_types
-from secure_afl.data.dataset import MAX_CLASSES
+from secure_afl.analytic.rows import ClientData, check_clients, number_labels
+from secure_afl.data.classes import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.accounts import dropped, given_back, note_released
 from secure_afl.federation.convener import Convener, Planned
@@ -136,7 +136,7 @@ class Federation:
 
         Args:
             clients: at least two.
-            classes: names; by default "0" to the greatest label.
+            classes: names; by default "0" to the greatest label, or all words that are labels.
             max_rows: the public bound that every client declares; by default the next power of
                 two of each client's own number of rows.
             test: rows to score the global model on.
@@ -152,7 +152,9 @@ class Federation:
             ProtocolError: a session that was refused or aborted.
             OutOfBoundsTotal: a sum whose entries break their bounds, for a client lied.
         """
-        clients = list(clients)
+        others = [*holdout, *([test] if test else [])]
+        clients, others, classes = number_labels(clients, others, classes)
+        holdout, test = others[: len(holdout)], others[-1] if test else None
         names = self._check_input(clients, classes, test, holdout, drop)
         kept = None if keeper is None else keeper.kept
         start = self._start(clients, names, max_rows) if kept is None else kept.start
@@ -202,7 +204,7 @@ class Federation:
         Raises:
             DataError, ConfigError, ProtocolError: as in `run`.
         """
-        clients = list(clients)
+        clients, _, classes = number_labels(clients, (), classes)
         declared = self._declare(
             clients, self._check_input(clients, classes, None, (), ()), max_rows
         )
@@ -223,7 +225,6 @@ class Federation:
     ) -> tuple[str, ...]:
         """Check all rows and names, and return the names of the classes."""
         scored = [*holdout, *([test] if test else [])]
-        check_types([*clients, *scored])
         names = self._class_names(clients, classes)
         check_clients(clients, len(names))
         check_scored(scored, clients[0], len(names))

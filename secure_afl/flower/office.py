@@ -12,6 +12,7 @@ from protocols.carrier import Post
 from secure_afl.flower.wire import Parcel, Reply, Request
 
 LETTERS = b""
+MAX_REPEATS = 4
 
 
 @dataclass
@@ -23,12 +24,14 @@ class Node:
         had: digests of what came from there.
         wake: when something may happen there without mail, in seconds; None for never.
         asked: when an exchange was begun that has no reply yet; None without one.
+        repeats: exchanges begun since the last reply because there was none.
     """
 
     parties: tuple[str, ...] | None = None
     had: dict[bytes, None] = field(default_factory=dict)
     wake: float | None = None
     asked: float | None = None
+    repeats: int = 0
 
 
 class Office:
@@ -73,10 +76,10 @@ class Office:
 
         Args:
             repeat: seconds after which an exchange without a reply is begun again, and parties say
-                everything again.
+                everything again; twice as long every time, for a slow line would only fill up.
         """
         node = self.nodes[node_id]
-        overdue = node.asked is not None and now - node.asked >= repeat
+        overdue = node.asked is not None and now - node.asked >= repeat * 2**node.repeats
         if node.asked is not None and not overdue:
             return None
         parcels = [p for name in node.parties or () for p in self._waiting[name].values()]
@@ -84,12 +87,13 @@ class Office:
         if not (node.parties is None or parcels or due or overdue):
             return None
         node.asked = now
+        node.repeats = min(node.repeats + overdue, MAX_REPEATS)
         return Request(tuple(parcels), () if overdue else tuple(node.had))
 
     def take(self, node_id: int, reply: Reply, now: float) -> None:
         """Take a node's reply."""
         node = self.nodes[node_id]
-        node.parties, node.asked = reply.parties, None
+        node.parties, node.asked, node.repeats = reply.parties, None, 0
         node.wake = None if reply.wake is None else now + reply.wake
         taken = set(reply.taken)
         for name in reply.parties:

@@ -26,6 +26,9 @@ from secure_afl.sites.settings import read_run, read_site
 
 log = logging.getLogger("secure_afl")
 
+PAUSE = 0.5
+"""Seconds between two looks for replies; SuperNodes look for messages every three."""
+
 app = ServerApp()
 
 
@@ -140,7 +143,7 @@ class Exchanges:
             self._pull()
             if end is not None and (self._settled() or time.time() >= end):
                 return
-            time.sleep(0.3)
+            time.sleep(PAUSE)
 
     def _settled(self) -> bool:
         known = {name for node in self._office.nodes.values() for name in node.parties or ()}
@@ -150,9 +153,11 @@ class Exchanges:
         """Ask every node for which there is mail, or from which none has come for long."""
         now, nudge = time.time(), self._settings.nudge
         if now - self._heard >= nudge:
+            # Mail may be lost that nobody waits for an answer to.
             self._heard = now
-            for node_id in list(self._office.nodes):
-                self._office.lost(node_id, now, pause=0)
+            for node_id, node in list(self._office.nodes.items()):
+                if node.asked is None:
+                    self._office.lost(node_id, now, pause=0)
         for node_id in self._nodes():
             request = self._office.request(node_id, now, repeat=nudge)
             if request is None:

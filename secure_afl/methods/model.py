@@ -1,6 +1,5 @@
 """The models that a federation yields; the usual one is linear over frozen features."""
 
-import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,12 +14,10 @@ from safetensors.numpy import load_file, save_file
 from protocols.layout import Integers
 from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser, RowMode
+from secure_afl.analytic.rows import check_finite
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.reduction import Reduction
-
-# Of version 1 were models without prior, temperature or reduction.
-FORMAT_VERSION = 2
-_READABLE = (1, FORMAT_VERSION)
+from secure_afl.methods import artefact
 
 UNIT_ROWS = Quantiser(MAX_BITS)
 
@@ -41,15 +38,15 @@ class Model(ABC):
         """Score features (n, d): (n, C) float64.
 
         Raises:
-            DataError: d is not the model's width.
+            DataError: d is not the model's width, or a row is not finite.
         """
 
     @abstractmethod
     def save(self, path: Path, card: dict[str, Any]) -> None:
         """Write `path` (safetensors) and its card beside it (`.json`).
 
-        The card gains `format_version` and `classes`; it should say what the weights are for and
-        how they were made.
+        The card gains `format_version`, `classes` and the digest over both files; it should say
+        what the weights are for and how they were made.
         """
 
     def predict(self, features: NDArray[np.floating]) -> Integers:
@@ -146,13 +143,14 @@ class LinearModel(Model):
         """Multiply features (n, d) by the weights: (n, C) float64, less any offset.
 
         Raises:
-            DataError: d is not the model's width; with an offset, a row that is not finite.
+            DataError: d is not the model's width, or a row is not finite.
         """
         if features.ndim != 2 or features.shape[1] != self.width:
             raise DataError(
                 f"features are {list(features.shape)}; this model wants [n, {self.width}]: "
                 "use the backbone that its card names"
             )
+        check_finite(features)
         if self.reduction is None and self.offset is None and self.prior is None:
             scores: Floats = features.astype(np.float64, copy=False) @ self.weights
             return scores
@@ -316,11 +314,12 @@ def save_weights(
     Args:
         others: further tensors by name.
     """
-    tensors = {"weights": weights, **others}
-    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, path)
-    card = card | {"format_version": FORMAT_VERSION, "classes": list(classes)}
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    path.with_suffix(".json").write_text(text, encoding="utf-8")
+    tensors = {
+        name: np.ascontiguousarray(array) for name, array in {"weights": weights, **others}.items()
+    }
+    save_file(tensors, path)
+    own = {"format_version": artefact.FORMAT_VERSION, "classes": list(classes)}
+    artefact.write(path, artefact.bind(card | own, tensors))
 
 
 def load_weights(
@@ -329,19 +328,17 @@ def load_weights(
     """Load weights, class names, card: the inverse of `save_weights`.
 
     Raises:
-        DataError: damaged or foreign files, another format, or another number of axes than asked.
+        DataError: damaged or foreign files, files that were changed, another format, or another
+            number of axes than asked.
     """
     try:
-        weights = load_file(path)["weights"]
-        card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        version = card["format_version"]
-        classes = msgspec.convert(card["classes"], tuple[str, ...])
+        card, tensors = artefact.read(path)
+        classes = artefact.check(path, card, tensors).classes
+        weights = tensors["weights"]
+    except DataError:
+        raise
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is not a saved model with its card: {error}") from None
-    if version not in _READABLE:
-        raise DataError(
-            f"{path} has format {version}; this version reads {' and '.join(map(str, _READABLE))}"
-        )
     if axes not in (None, weights.ndim) or not np.isfinite(weights).all():
         raise DataError(
             f"{path} has weights {list(weights.shape)}; wanted finite numbers, and {axes} axes: "

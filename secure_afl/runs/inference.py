@@ -8,19 +8,26 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.roster import Roster
 from secure_afl.analytic.priors import Prior
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
+from secure_afl.data.classes import check_numbering
+from secure_afl.data.mapping import Mapping
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.models import evaluate_model, under_priors
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
 from secure_afl.progress import Progress
+
+# The global model's name in the folder of a run.
+MODEL = "model.safetensors"
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -73,13 +80,24 @@ class SavedModel(NamedTuple):
     backbone: Backbone
 
 
-def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
+def load_model(
+    path: Path, checkpoint: Path | None = None, roster: Roster | None = None
+) -> SavedModel:
     """Load a saved model, and its backbone from the card; `checkpoint` as in training.
 
+    Args:
+        path: of the model, or of the folder that a run made.
+        roster: that the signer of the model has to be on; without it, nobody has to have signed.
+
     Raises:
-        DataError: damaged files, or a backbone whose digest is not the card's.
+        DataError: damaged or changed files, a backbone whose digest is not the card's, or a signer
+            who is not on the roster.
     """
+    if path.is_dir():
+        path = path / MODEL
     model, card = _load(path)
+    if roster is not None:
+        artefact.check_signer(path, msgspec.convert(card, artefact.Card), roster)
     try:
         made_by = msgspec.convert(card["backbone"], MadeBy)
     except (KeyError, msgspec.ValidationError):
@@ -103,24 +121,29 @@ def evaluate(
     path: str,
     split: str,
     progress: Progress | None,
+    mapping: Mapping | None = None,
     *,
     prior: Prior | None = None,
     sensitive_to: str | None = None,
     sensitivity: float = 0.95,
 ) -> Evaluation:
-    """Score a model on a folder or .npz of labelled examples.
+    """Score a model on a folder or .npz of labelled examples, their names brought to the model's.
 
     Args:
+        mapping: of names.
         prior: the class shares to count on; by default those in the card.
         sensitive_to, sensitivity: as `evaluate_model`.
 
     Raises:
-        DataError, ConfigError: a prior that the model cannot have, or no such class.
+        DataError, ConfigError: examples of a class that the model does not know, a prior that the
+            model cannot have, or no such class.
     """
     models = under_priors(saved.model, prior)
     if sensitive_to is not None and sensitive_to not in saved.model.classes:
         raise ConfigError(f"no class {sensitive_to!r}; allowed: {', '.join(saved.model.classes)}")
-    (dataset,) = data.align([data_files.load(path, split)], saved.model.classes)
+    found = data_files.load(path, split, mapping)
+    check_numbering({"the model": saved.model.classes, path: found.classes})
+    (dataset,) = data.align([found], saved.model.classes)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
     rows = ClientData("test", features, dataset.labels)
     results = tuple(

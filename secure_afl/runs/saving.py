@@ -17,10 +17,14 @@ from typing import Any, Protocol
 import msgspec
 
 from protocols.files import flush_folder
+from protocols.roster import CLIENT
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
+from secure_afl.federation.keys import Keys
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import Result
+from secure_afl.methods import artefact
+from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.page.write import write_run
 
@@ -129,13 +133,33 @@ def check_replaceable(out: Path, *, personal: bool) -> None:
     _check_made(out, sorted(f"{PERSONAL}/{path.name}" for path in folder.iterdir()), made)
 
 
-def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
+def save(
+    result: Result, backbone: Backbone, config: RunConfig, out: Path, keys: Keys | None = None
+) -> None:
     """Write the model, the personal models, their cards and the report into a folder.
+
+    Args:
+        keys: the receiver of the sum signs the model, and each client its own.
 
     Raises:
         OSError, ConfigError: as `write_results`.
     """
-    write_results(out, lambda folder: _write(result, backbone, config, folder))
+
+    def write(folder: Path) -> None:
+        _write(result, backbone, config, folder)
+        if keys is not None:
+            _sign(result, config, folder, keys)
+
+    write_results(out, write)
+
+
+def _sign(result: Result, config: RunConfig, folder: Path, keys: Keys) -> None:
+    """Sign the models of a folder: the global one as the receiver, personal ones as clients."""
+    protocol = make_protocol(config)
+    receiver = keys.coordinators(protocol)[protocol.receiver]
+    artefact.sign(folder / MODEL, receiver, protocol.receiver_role)
+    for path in sorted(folder.glob(f"{PERSONAL}/*.safetensors")):
+        artefact.sign(path, keys.clients(list(result.personal))[path.stem], CLIENT)
 
 
 def write_results(out: Path, write: Callable[[Path], None]) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 import msgspec
 
 from protocols.errors import NotStored
+from protocols.roster import CLIENT
 from protocols.seats.seats import Seats
 from secure_afl.errors import ConfigError, RunFailed
 from secure_afl.federation.keys import pinned_identity, pinned_roster
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import report_head
 from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
 from secure_afl.progress import Progress
 from secure_afl.runs.saving import (
@@ -25,7 +27,8 @@ from secure_afl.runs.saving import (
 )
 from secure_afl.sites.convene import ConvenedReport, Convention
 from secure_afl.sites.mailroom import open_mailroom
-from secure_afl.sites.party import SiteParty
+from secure_afl.sites.party import SiteParty, check_bound, open_site_ledger, site_rows
+from secure_afl.sites.prepared import Prepared
 from secure_afl.sites.settings import read_run, read_site
 from secure_afl.sites.state import State
 
@@ -110,6 +113,32 @@ def leave(file: Path, tell: Callable[[str], None]) -> None:
             )
     finally:
         state.close()
+
+
+def prepare_site(
+    file: Path, *, new_ledger: bool = False, progress: Progress | None = None
+) -> Prepared:
+    """Make a client's features, and its ledger if asked, so that a session finds both.
+
+    Args:
+        file: the site's settings.
+        new_ledger: begin the ledger, which must not exist.
+
+    Raises:
+        SecureAflError: settings, keys, data or a ledger that cannot be used.
+    """
+    site = read_site(file)
+    if site.place.role != CLIENT:
+        raise ConfigError(f"{file} is of a {site.place.role}, which has no data to prepare")
+    roster = pinned_roster(Path(site.place.roster))
+    name = pinned_identity(Path(site.place.identity), roster, role=CLIENT).name
+    prepared = site_rows(site, name, progress).prepared
+    check_bound(len(prepared.labels), site)
+    ledger = open_site_ledger(site, new=new_ledger)
+    if new_ledger:
+        # It is on the disk now, not with the first release.
+        ledger.take_over(None, ())
+    return prepared
 
 
 class ClientReport(msgspec.Struct, frozen=True):
@@ -197,6 +226,7 @@ def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = 
 
     def write(folder: Path) -> None:
         model.save(folder / MODEL, card)
+        artefact.sign(folder / MODEL, party.identity, party.site.place.role)
         if report:
             (folder / REPORT).write_bytes(report)
 

@@ -686,21 +686,24 @@ def test_a_file_system_with_another_number_ends_no_seat(
 def test_a_forked_child_has_no_seat(tmp_path: Path) -> None:
     table = Table(Plain(), tmp_path)
     seat = table.seats["client0"].open(table.nonce)
-    ours, theirs = os.pipe()
+    (ours, theirs), (alive, ready) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
         os.close(theirs)
+        os.write(ready, b".")
         os.read(ours, 1)
         os._exit(0)
     try:
         os.close(ours)
+        os.read(alive, 1)
         # The lock is the parent's, as long as that has it.
         with pytest.raises(Busy):
             table.seats["client0"].open(table.nonce)
         seat.close()
         table.seats["client0"].open(table.nonce).close()
     finally:
-        os.close(theirs)
+        for end in (theirs, alive, ready):
+            os.close(end)
         os.waitpid(child, 0)
 
 

@@ -348,8 +348,7 @@ def with_nan(client: ClientData) -> ClientData:
         (lambda c: replaced(c, labels=np.full(30, 3)), r"'c1'.*label 3 is out of range.*0\.\.2"),
         (lambda c: replaced(c, labels=np.full(30, -1)), r"'c1'.*label -1 .*0\.\.2"),
         (lambda c: replaced(c, labels=c.labels[1:]), r"'c1'.*int64\[29\].*int64\[30\]"),
-        (lambda c: replaced(c, labels=c.labels.astype(np.int32)), r"'c1'.*int32"),
-        (lambda c: replaced(c, features=np.ones((30, 6), np.int64)), r"'c1'.*int64\[30, 6\]"),
+        (lambda c: replaced(c, features=np.ones((30, 6), complex)), r"'c1'.*complex128"),
         (lambda c: replaced(c, np.ones((0, 6)), np.ones(0, np.int64)), r"'c1'.*\[0, 6\]"),
         (lambda c: replaced(c, features=np.ones(30)), r"'c1'.*\[30\]"),
         (lambda c: replaced(c, features=np.ones((30, 5))), r"'c1' has 5 .*'c0' has 6"),
@@ -549,9 +548,7 @@ def test_transcripts_are_kept_only_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: replace(c, features=c.features.tolist()), "features are a list.*asarray"),
-        (lambda c: replace(c, labels=c.labels.tolist()), "labels are a list"),
-        (lambda c: replace(c, labels=c.labels.astype(np.int32)), r"labels are int32.*astype"),
+        (lambda c: replace(c, labels=c.labels.astype(str)), r"words for labels .* numbers"),
         (lambda c: replace(c, name=5), "client name 5"),
         (lambda c: (c.name, c.features, c.labels), "a client is a tuple.*ClientData"),
     ],

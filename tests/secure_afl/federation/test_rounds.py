@@ -591,6 +591,35 @@ def test_a_client_joins_another_attempt_once_the_last_was_given_back() -> None:
     world.carry(session, enrolments, rest)
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_client_that_was_in_a_session_given_back_and_not_in_the_next_goes_on(
+    restarted: bool,
+) -> None:
+    """Whoever was too slow for the second attempt was once locked out of the run for good."""
+    world = halves()
+    everybody = members(world)
+    session, enrolments = world.form()
+    everybody["c4"].join(session, enrolments["c4"], world.opening)
+    evidence = given_back(world, session)
+    world.server.attempt_again(evidence)
+    rest = {name: everybody[name] for name in NAMES[:-1]}
+    again, enrolments = world.form(NAMES[:-1])
+    world.server.absorb(again, *world.carry(again, enrolments, rest))
+    late, enrolments = world.form()
+    without = everybody["c4"].save()
+    everybody["c4"].given_back(session.id, "no sum came out", encode(evidence))
+    for saved, known in ((without, False), (everybody["c4"].save(), True)):
+        member = everybody["c4"] if known and not restarted else world.client("c4")
+        member.pinned = world.roster
+        if restarted or not known:
+            member.restore(saved)
+        if known:
+            member.join(late, enrolments["c4"], world.opening)
+            continue
+        with pytest.raises(InvalidSession, match="of another session than this party's"):
+            member.join(late, enrolments["c4"], world.opening)
+
+
 def forged(world: Halves, **changes: Any) -> tuple[Session, dict[str, Enrolment]]:
     """A session with another header than the server would form."""
     session, enrolments = world.form()

@@ -70,7 +70,7 @@ def test_scores_are_log_odds() -> None:
 
 
 def test_noise_is_refused() -> None:
-    with pytest.raises(ConfigError, match="softmax promises nothing|no form for sums with noise"):
+    with pytest.raises(ConfigError, match=r"softmax promises nothing|no form for sums with noise"):
         Federation(Softmax(), Additive(), privacy=Privacy(2.0)).run(
             CLIENTS, classes=("0", "1", "2"), max_rows=64
         )

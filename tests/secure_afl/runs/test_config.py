@@ -141,7 +141,8 @@ def test_a_flag_can_mend_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["method = ", "a = 1\na = 2", b"\xff\xfe", "[table]\nmethod = 'afl'", "method = 'AFL'"]
+    "text",
+    ["method = ", "a = 1\na = 2", b"caf\xe9 = 1", "[table]\nmethod = 'afl'", "method = 'AFL'"],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str | bytes) -> None:
     with pytest.raises(ConfigError, match=r"run\.toml|'table'|'method'.*afl, class-means"):

@@ -15,6 +15,7 @@ from secure_afl.analytic.statistics import Statistics
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
 from secure_afl.features.reduction import public_reduction
+from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel
 from secure_afl.runs.inference import comparable, load_model
 from tests.kit.commands import Command
@@ -95,18 +96,21 @@ def test_what_cannot_be_used_is_named(
         (("predict", str(model), str(card)), "model.json"),
     ):
         assert says in command.badly(*arguments)
-    settings = json.loads(card.read_text())
+    settings, tensors = artefact.read(model)
     settings["backbone"]["seed"] = 8
-    card.write_text(json.dumps(settings))
-    assert "digest" in command.badly("evaluate", str(model), str(trained / "test"))
+    artefact.write(model, settings)
+    assert "not as they were saved" in command.badly("evaluate", model, trained / "test")
+    artefact.write(model, artefact.bind(settings, tensors))
+    said = command.badly("evaluate", str(model), str(trained / "test"))
+    assert "backbone 'projection:32' has digest" in said
     settings["backbone"]["spec"] = "timm:resnet18"
-    card.write_text(json.dumps(settings))
+    artefact.write(model, artefact.bind(settings, tensors))
     for name in ("evaluate", "predict"):
         weights = ("--checkpoint", tmp_path / "nowhere.pth")
         said = command.badly(name, str(model), str(trained / "test"), *weights)
         assert "nowhere.pth is not a file" in said
     del settings["backbone"]
-    card.write_text(json.dumps(settings))
+    artefact.write(model, artefact.bind(settings, tensors))
     assert "which backbone" in command.badly("evaluate", str(model), str(trained / "test"))
 
 
@@ -137,6 +141,40 @@ def test_a_model_of_reduced_rows_is_asked_with_images_as_they_are(
     assert [found[str(file)] for file in test.examples] == [reduced.classes[i] for i in expected]
     report = command.well("evaluate", str(path), str(trained / "test"), "--json", "-").out
     assert json.loads(report)["accuracy"] == (expected == test.labels).mean()
+
+
+def test_models_are_signed_where_there_are_keys(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECURE_AFL_CACHE", str(tmp_path / "cache"))
+    keys, out = tmp_path / "keys", tmp_path / "out"
+    command.well("keygen", "a", "b", "--out", keys)
+    command.well("keygen", "university", "--role", "collector", "--out", keys)
+    command.well("keygen", "clinic", "--role", "aggregator", "--out", keys)
+    settings = ("--clients", trained / "sites" / "*", "--backbone", "projection:32")
+    command.well("run", *settings, "--keys", keys, "--method", "fedhip", "--out", out)
+    command.well("evaluate", out, trained / "test", "--keys", keys)
+    signers = {
+        path: artefact.read(path)[0]["signature"]
+        for path in (out / "model.safetensors", out / "personal" / "a.safetensors")
+    }
+    assert [(s["name"], s["role"]) for s in signers.values()] == [
+        ("university", "collector"),
+        ("a", "client"),
+    ]
+    # Changed together with its digest, it is still not what the receiver signed.
+    card, tensors = artefact.read(out / "model.safetensors")
+    artefact.write(
+        out / "model.safetensors",
+        artefact.bind(card | {"classes": card["classes"][::-1]}, tensors)
+        | {"signature": card["signature"]},
+    )
+    said = command.badly("evaluate", out, trained / "test")
+    assert "signature of" in said
+    artefact.write(out / "model.safetensors", artefact.bind(card, tensors))
+    command.well("evaluate", out, trained / "test")
+    for name in ("evaluate", "predict"):
+        assert "is not signed" in command.badly(name, out, trained / "test", "--keys", keys)
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
