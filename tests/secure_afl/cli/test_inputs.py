@@ -130,9 +130,9 @@ def test_text_of_data_is_never_markup(command: Command) -> None:
     said = command.well("evaluate", "out", "[old]/a.npz").out
     for words in ("[/b]", ":warning:", "out on [old]/a.npz"):
         assert words in said
-    assert command.well("predict", "out", "[old]/a.npz").out.startswith(
-        "example,class,score\n0,[/b]"
-    )
+    head, first, *_ = command.well("predict", "out", "[old]/a.npz").out.splitlines()
+    assert head.startswith("example,class,score,p::warning:,p:[/b]")
+    assert first.startswith("0,[/b]")
 
 
 def test_brackets_of_a_folder_get_a_hint(command: Command) -> None:

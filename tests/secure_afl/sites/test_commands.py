@@ -61,7 +61,7 @@ def test_check_finds_nothing_to_mend_where_all_is_well(command: Command, sites: 
         assert "'collector' receives the sums" in out
     out = command.well("site", "check", "--site", sites.folder / "c0" / "site.toml").out
     assert "20 rows, bound 32" in out
-    assert "begin it with: secure-afl party --new-ledger" in out
+    assert "begin it with: secure-afl site prepare --new-ledger" in out
     assert not (sites.folder / "c0" / "ledger.json").exists()
 
 
@@ -82,7 +82,10 @@ def test_check_says_what_is_wrong_with_each_thing(
     path.write_text("role = 3")
     assert list(failed(command, sites)) == ["settings"]
     path.write_text(text.replace("max-rows = 32", "max-rows = 10"))
-    assert failed(command, sites) == {"data": "20 rows, bound 10; declare more with max-rows"}
+    assert failed(command, sites) == {
+        "data": "this site has 20 rows, more than max-rows 10, the bound that it declares; "
+        "declare more"
+    }
     path.write_text(text.replace('data = "data.npz"', 'data = "nothing.npz"'))
     assert list(failed(command, sites)) == ["data"]
     path.write_text(text)
