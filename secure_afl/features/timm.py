@@ -19,6 +19,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.cache import FeatureCache
 from secure_afl.features.checkpoints import create_with_weights
 from secure_afl.features.pixels import batches, digest_of
+from secure_afl.features.stages import pop_taps, tapped
 from secure_afl.progress import Progress
 
 if TYPE_CHECKING:
@@ -89,9 +90,12 @@ class TimmNetwork:
 
 
 def load_network(
-    settings: str, checkpoint: Path | None = None, image_size: int | None = None
+    settings: str, checkpoint: Path | None = None, image_size: int | None = None, seed: int = 0
 ) -> TimmNetwork:
     """Load a timm model from `<model>[,<key>=<value>…]`, on the GPU where there is one.
+
+    Args:
+        seed: of the projection that `stages` takes.
 
     Raises:
         ConfigError: torch or timm is missing, or a model or setting that cannot be.
@@ -109,13 +113,16 @@ def load_network(
     name, *pairs = settings.split(",")
     name = _model_name(name)
     overrides, keywords = _parse_keys(settings, pairs)
+    taps = pop_taps(settings, keywords, seed)
     model = _create(name, keywords, checkpoint)
     config = _preprocessing(model, overrides, image_size, keywords.get("in_chans", 3))
     preprocess = create_transform(**config, is_training=False)
     model.eval().requires_grad_(False)
     width = _try_out(model, settings, config["input_size"])
-    header = digest_of({"timm": name, "keywords": keywords, "preprocessing": config})
-    digest = hashlib.sha256(header + _weights_digest(model)).digest()
+    about = {"timm": name, "keywords": keywords, "preprocessing": config, **taps.described}
+    digest = hashlib.sha256(digest_of(about) + _weights_digest(model)).digest()
+    with torch.inference_mode():
+        model = tapped(model, taps, settings, torch.zeros(1, *config["input_size"]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mode = "L" if config["input_size"][0] == 1 else "RGB"
     return TimmNetwork(model.to(device), preprocess, digest, width, mode)
