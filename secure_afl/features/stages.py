@@ -1,4 +1,4 @@
-"""Richer rows from a frozen network at no cost in upload: powers, and outputs of its last blocks."""
+"""Richer rows from a frozen network at no cost in upload: powers, and its last blocks' outputs."""
 
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
