@@ -78,7 +78,7 @@ def query(message, context):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_foreign_bundle_runs_at_an_open_site_and_is_refused_at_ours(tmp_path: Path) -> None:
     mark, foreign, home = tmp_path / "ran", tmp_path / "theirs", tmp_path / "home"
     write_foreign(foreign, mark)
@@ -185,7 +185,7 @@ def test_a_site_check_says_the_most_dangerous_first(node: Node) -> None:
         assert "this is root" in found[0].words
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_a_site_check_looks_through_the_proxy(tmp_path: Path, node: Node) -> None:
     with Processes(tmp_path / "logs") as processes:

@@ -42,7 +42,7 @@ def environment(**more: str) -> dict[str, str]:
     return env
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_demo_runs_on_a_machine_without_a_network(tmp_path: Path) -> None:
     done = subprocess.run(
         [*offline(), sys.executable, "-m", "secure_afl", "deploy", "demo", "--keep", "kept"],
@@ -73,7 +73,7 @@ def alive(folder: Path) -> list[str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_interrupted_ends_what_it_began(
     number: signal.Signals, tmp_path: Path
