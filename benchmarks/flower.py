@@ -30,7 +30,7 @@ from secure_afl.sites.settings import read_site
 RUNTIME = "import flwr.supernode.runtime.run_clientapp"
 APP = "import secure_afl.flower.client"
 # d (d + 1) / 2 + 10 d entries, and 10 of counts; upload_bytes is what came of them.
-DIM = 2900
+DIM = 3152
 CLIENTS, ROWS = 3, 40
 
 

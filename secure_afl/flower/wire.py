@@ -32,7 +32,9 @@ class Parcel(Wire, frozen=True):
     @property
     def digest(self) -> bytes:
         """What this piece of mail is known by, 32 bytes."""
-        return hashlib.sha256(encode((self.channel, self.recipient, self.mail))).digest()
+        hashed = hashlib.sha256(encode((self.channel, self.recipient, len(self.mail))))
+        hashed.update(self.mail)
+        return hashed.digest()
 
 
 class Request(Wire, frozen=True):
