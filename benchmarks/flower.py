@@ -120,7 +120,9 @@ def carry(sites: object, folder: Path) -> dict[str, object]:
         "upload_bytes": largest["sent_bytes"],
         "upload_peak_kilobytes": largest["peak_kilobytes"],
         "upload_cpu_seconds": largest["cpu_seconds"],
-        "peak_kilobytes": max(int(str(t["peak_kilobytes"])) for t in told),
+        "peak_kilobytes": {
+            name: [t["peak_kilobytes"] for t in told if t["party"] == name] for name in names
+        },
         "median_cpu_seconds": statistics.median(float(str(t["cpu_seconds"])) for t in mine),
         "torch_imported": any(bool(t["torch"]) for t in told),
         "problem": sites.conventions[sites.convener].convening.problem or None,
