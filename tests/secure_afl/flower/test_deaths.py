@@ -51,13 +51,9 @@ def test_a_client_app_that_is_killed_says_the_same_bytes_again(
 
 
 def kill_with_a_message(loopback: Loopback, name: str) -> None:
-    """Kill a SuperNode when it has the message that asks its party to join."""
+    """Kill a SuperNode when it has the message after hello and invitation: the session's."""
     node = loopback.nodes[name]
-
-    def has_enrolled() -> bool:
-        return node.log.read_text().count("Receiving") >= 2
-
-    loopback.until(has_enrolled, "second message")
+    loopback.until(lambda: node.log.read_text().count("Receiving") >= 3, "third message")
     node.kill()
 
 
