@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from secure_afl.federation.result import Result
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
+    from secure_afl.methods.evaluated import evaluated
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
     from secure_afl.methods.model import LinearModel, Model
@@ -60,6 +61,7 @@ __all__ = [
     "Result",
     "SecureAflError",
     "Statistics",
+    "evaluated",
 ]
 
 __getattr__ = lazily(
@@ -83,6 +85,7 @@ __getattr__ = lazily(
         "secure_afl.federation.result": ("Result",),
         "secure_afl.federation.simulation": ("Federation",),
         "secure_afl.methods.afl": ("AFL",),
+        "secure_afl.methods.evaluated": ("evaluated",),
         "secure_afl.methods.fedavg": (
             "FedAvg",
             "FedSGD",

@@ -17,6 +17,7 @@ from secure_afl.cli.console import few_lines, people
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.report import HeadReport, PersonalReport, Report
 
 
@@ -92,6 +93,7 @@ def _lines(report: Report) -> dict[str, str]:
         **_head_lines(report.head),
         "accuracy": percent(accuracy.federated),
         **_prior_lines(report.results),
+        **_pooled_lines(report.pooled),
         "  centralised, float": percent(accuracy.centralised_float),
         "  each client alone": percent(accuracy.local_mean),
         "own rows: personal model": percent(accuracy.personal_mean),
@@ -123,6 +125,20 @@ def _prior_lines(results: Sequence[Figures]) -> dict[str, str]:
         f"{found.balanced_accuracy.value:.1%}"
         for found in results
         if found.prior
+    }
+
+
+def _pooled_lines(pooled: PooledFigures | None) -> dict[str, str]:
+    if pooled is None:
+        return {}
+    auc = "–"
+    if pooled.auc is not None and pooled.auc_error is not None:
+        auc = f"{pooled.auc:.1%} ± {100 * pooled.auc_error:.2f}"
+    return {
+        "rows kept out by all": f"{pooled.examples:,}",
+        "  accuracy": ranged(pooled.accuracy),
+        "  balanced": percent(pooled.balanced_accuracy),
+        "  AUC ± its bins": auc,
     }
 
 

@@ -8,6 +8,7 @@ import msgspec
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
 from secure_afl.analytic.quantise import Floats
 from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.privacy.mechanism import NoisySum
 
 
@@ -230,7 +231,7 @@ class Report(msgspec.Struct, frozen=True):
     Attributes:
         method, protocol: names.
         protects: what the protocol hides, from whom, and under which condition.
-        session: id of the last round's session, hex.
+        session: id of the session of the model's last sum, hex.
         rounds: blind sums.
         examples: rows in the sum; null where privacy hides their number.
         feature_dim, classes: d and C.
@@ -245,6 +246,8 @@ class Report(msgspec.Struct, frozen=True):
             the pooled rows, plus the noise that was added; bit for bit, computed by this run.
         results: figures of the global model on the test set with intervals, under the prior in use
             first and then under others.
+        pooled: figures of the global model on the rows that all clients kept out, from a sum of
+            their counts; null where there was none.
         outside: entries of the sum that break their bounds, by block; where there are any, a
             client lied, and the model is made of a wrong sum all the same.
         privacy: the differential-privacy guarantee, or null.
@@ -272,6 +275,7 @@ class Report(msgspec.Struct, frozen=True):
     head: HeadReport | None = None
     personal: PersonalReport | None = None
     results: tuple[Figures, ...] = ()
+    pooled: PooledFigures | None = None
     outside: dict[str, int] = {}
     privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ import jinja2
 from protocols.protocol import PROTOCOLS
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.pooled import PooledClass, PooledFigures
 from secure_afl.federation.report import Report
 from secure_afl.methods.method import METHODS
 from secure_afl.runs.page.reliability import draw_reliability
@@ -50,6 +51,9 @@ def render_run(report: Report) -> str:
             report=report,
             facts=_run_facts(report),
             results=report.results,
+            pooled=report.pooled,
+            kept_out=report.settings.get("evaluate") or 0.0,
+            sums=report.rounds - (report.pooled is not None),
             receiver=protocol.receiver_title,
             hides=protocol.hides_vectors,
             coalitions=coalitions,
@@ -78,7 +82,7 @@ def _run_facts(report: Report) -> Mapping[str, str]:
         if privacy is None
         else f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, unit {privacy.unit}"
     )
-    return facts | _figure_facts(report.results)
+    return facts | _figure_facts(report.results) | _pooled_facts(report.pooled)
 
 
 def _figure_facts(results: Sequence[Figures]) -> dict[str, str]:
@@ -90,6 +94,15 @@ def _figure_facts(results: Sequence[Figures]) -> dict[str, str]:
         "rows scored": f"{first.examples:,}{whose}",
         "accuracy": _ranged(first.accuracy),
         "balanced accuracy": _ranged(first.balanced_accuracy),
+    }
+
+
+def _pooled_facts(pooled: PooledFigures | None) -> dict[str, str]:
+    if pooled is None:
+        return {}
+    return {
+        "rows that sites kept out": f"{pooled.examples:,}",
+        "accuracy on these": _ranged(pooled.accuracy),
     }
 
 
@@ -107,6 +120,7 @@ def _environment() -> jinja2.Environment:
     filters: dict[str, Callable[[Any], object]] = {
         "ranged": _ranged,
         "percent": lambda share: "–" if share is None else f"{share:.1%}",
+        "binned": _binned,
         "digits": lambda number: f"{number:,.0f}",
         "reliability": draw_reliability,
     }
@@ -121,3 +135,10 @@ def _ranged(figure: Interval | None) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.value:.1%}"
     return f"{figure.value:.1%} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
+def _binned(figures: PooledFigures | PooledClass) -> str:
+    """Write an AUC with the most by which its bins put it off; a dash where there is none."""
+    if figures.auc is None or figures.auc_error is None:
+        return "–"
+    return f"{figures.auc:.1%} ± {100 * figures.auc_error:.2f}"

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from protocols import Additive, Plain
@@ -14,6 +15,7 @@ from secure_afl.features.backbone import parse_backbone
 from secure_afl.federation.report import Report
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL, FedAvg
+from secure_afl.methods.evaluated import evaluated
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.page.write import render_run
@@ -117,3 +119,30 @@ def test_the_curve_is_saved_for_the_receiver_alone(tmp_path: Path) -> None:
     given = Federation(AFL(ridge=0.1), Plain()).run(make_clients((40, 30)))
     save(given, backbone, RunConfig(), tmp_path)
     assert not file.exists()
+
+
+def test_the_page_has_what_all_sites_counted() -> None:
+    clients = make_clients((90, 70, 80))
+    rare = replace(clients[0], labels=np.where(np.arange(90) < 6, 3, clients[0].labels))
+    method = evaluated(AFL(), 0.4)
+    exact = Federation(method, Additive()).run(
+        [rare, *clients[1:]], classes=("0", "1", "2", HOSTILE)
+    )
+    report = msgspec.structs.replace(exact.report, settings={"evaluate": 0.4})
+    text = re.sub(r"\s+", " ", page_of(report))
+    assert report.pooled is not None
+    assert report.pooled.confusion[3] is None
+    assert "kept 40 % of its rows out" in text
+    assert "not shown" in text
+    assert "No test rows were given" not in text
+    assert "One further sum" in text
+    for own in report.pooled.classes[:3]:
+        assert own.auc is not None
+        assert own.auc_error is not None
+        assert f"{own.auc:.1%} ± {100 * own.auc_error:.2f}" in text
+    noisy = Federation(method, Additive(), privacy=Privacy(8.0)).run(
+        clients, classes="abc", max_rows=128
+    )
+    text = re.sub(r"\s+", " ", page_of(msgspec.structs.replace(noisy.report)))
+    assert "has noise of standard deviation" in text
+    assert "scored how high" not in text
