@@ -168,10 +168,12 @@ def show_figures(results: Sequence[Figures], console: Console, title: str) -> No
         title=title, title_justify="left",
     )  # fmt: skip
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for own in first.classes:
         figures = (own.sensitivity, own.specificity, own.ppv, own.npv, own.auc)
-        table.add_row(own.name, f"{own.examples:,}", *(ranged(figure) for figure in figures))
+        # On two lines, that it fits a terminal of 80 columns.
+        cells = (ranged(figure).replace(" (", "\n").rstrip(")") for figure in figures)
+        table.add_row(own.name, f"{own.examples:,}", *cells)
     console.print(table)
     for found in (first, *others):
         under = f" under the {found.prior} prior" if found.prior else ""

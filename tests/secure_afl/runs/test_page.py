@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from protocols import Additive, Plain
+from secure_afl.evaluation.figures import Figures
 from secure_afl.features.backbone import parse_backbone
 from secure_afl.federation.report import Report
 from secure_afl.federation.simulation import Federation
@@ -18,7 +19,8 @@ from secure_afl.methods import AFL, FedAvg
 from secure_afl.methods.evaluated import evaluated
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.page.write import render_run
+from secure_afl.runs.inference import load_model
+from secure_afl.runs.page.write import render_run, write_evaluation
 from secure_afl.runs.saving import save
 from tests.kit.samples import make_client, make_clients
 
@@ -132,7 +134,7 @@ def test_the_page_has_what_all_sites_counted() -> None:
     text = re.sub(r"\s+", " ", page_of(report))
     assert report.pooled is not None
     assert report.pooled.confusion[3] is None
-    assert "kept 40 % of its rows out" in text
+    assert "kept 40&nbsp;% of its rows out" in text
     assert "not shown" in text
     assert "No test rows were given" not in text
     assert "One further sum" in text
@@ -146,3 +148,24 @@ def test_the_page_has_what_all_sites_counted() -> None:
     text = re.sub(r"\s+", " ", page_of(msgspec.structs.replace(noisy.report)))
     assert "has noise of standard deviation" in text
     assert "scored how high" not in text
+
+
+def test_the_page_of_an_evaluation_says_how_the_model_was_made(tmp_path: Path) -> None:
+    federation = Federation(AFL(), Additive())
+    result = federation.run(make_clients((40, 30)), classes="abc", test=make_client("test", 60))
+    save(result, parse_backbone("identity"), RunConfig(), tmp_path)
+    saved = load_model(tmp_path)
+    assert dict(saved.about)["sites in the sum"] == "2"
+    alike = [result.report.results[0], replace_prior(result.report.results[0], "uniform")]
+    write_evaluation(tmp_path / "page.html", alike, tmp_path, "x/test.npz", dict(saved.about))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    links = Links()
+    links.feed(text)
+    assert (links.found, links.open) == ([], [])
+    assert "none promised" in text
+    assert text.count("Confusion matrix") == 1
+    assert "predictions are the same here" in text
+
+
+def replace_prior(figures: Figures, prior: str) -> Figures:
+    return msgspec.structs.replace(figures, prior=prior)
