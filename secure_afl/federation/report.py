@@ -60,6 +60,18 @@ class Site(msgspec.Struct, frozen=True):
     alone: float | None
 
 
+class SiteFigures(msgspec.Struct, frozen=True):
+    """Figures of the global model on the rows that one client kept out, in a simulation.
+
+    Attributes:
+        name: of the client.
+        figures: under the prior in use.
+    """
+
+    name: str
+    figures: Figures
+
+
 class PersonalReport(msgspec.Struct, frozen=True):
     """What models of their own were to clients, beside the global one, on their kept-out rows.
 
@@ -246,6 +258,8 @@ class Report(msgspec.Struct, frozen=True):
             the pooled rows, plus the noise that was added; bit for bit, computed by this run.
         results: figures of the global model on the test set with intervals, under the prior in use
             first and then under others.
+        sites: figures of the global model at each client that kept rows out, which a simulation
+            knows; never with noise.
         pooled: figures of the global model on the rows that all clients kept out, from a sum of
             their counts; null where there was none.
         outside: entries of the sum that break their bounds, by block; where there are any, a
@@ -275,6 +289,7 @@ class Report(msgspec.Struct, frozen=True):
     head: HeadReport | None = None
     personal: PersonalReport | None = None
     results: tuple[Figures, ...] = ()
+    sites: tuple[SiteFigures, ...] = ()
     pooled: PooledFigures | None = None
     outside: dict[str, int] = {}
     privacy: PrivacyReport | None = None

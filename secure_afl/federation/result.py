@@ -147,6 +147,7 @@ def report_run(
         head=head,
         personal=scored.personal,
         results=scored.results,
+        sites=scored.sites,
         pooled=report_pooled(method, public),
         outside=dict(last.released.outside),
         privacy=(

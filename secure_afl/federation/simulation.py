@@ -186,7 +186,10 @@ class Federation:
 
         included = self._included(task, rounds, members)
         learned = method.learned(server.public)
-        scored = self._score(learned, model, own, included, test, holdout)
+        kept_out = holdout or [
+            kept for data in included if (kept := method.kept(task, members[data.name].data))
+        ]
+        scored = self._score(learned, model, own, included, test, kept_out)
         seconds = measure_seconds(rounds, members, solve_seconds)
         report = report_run(self.terms, declared, server.public, rounds, included, scored, seconds)
         personal = {name: made.model for name, made in own.items()}

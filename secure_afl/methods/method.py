@@ -287,6 +287,10 @@ class Method(Wire, Generic[Public], frozen=True):
         """Return a client's rows that go into the model; None for none of them."""
         return data
 
+    def kept(self, task: Task, data: ClientData) -> ClientData | None:
+        """Return a client's rows that are kept out of the model, and counted; None for none."""
+        return None
+
     def counted(self, public: Public) -> Tally | None:
         """Return counts of the rows that all clients kept out, where a sum was of these."""
         return None
