@@ -7,7 +7,6 @@ run ends with. A receiver that lies about its own sums can choose that model, an
 question the counts answer; they tell less of kept-out rows than the first sum does of the others.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -19,13 +18,13 @@ from numpy.typing import NDArray
 
 from protocols.codec import encode
 from protocols.layout import Block, Integers, Layout
-from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.rows import ClientData, check_rows
-from secure_afl.analytic.statistics import Statistics
+from secure_afl.analytic.split import keep_out
 from secure_afl.analytic.tally import Tally, bins_for, hide_small, tally
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.method import AnyMethod, Memory, Method, Own, PublicState, Task
+from secure_afl.methods.further import SAID, Further, FurtherPublic
+from secure_afl.methods.method import AnyMethod, Memory, Own, PublicState, Task
 from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
@@ -38,56 +37,30 @@ LOG_ODDS, SCORES = 20.0, 2.0
 # With noise a row is so many steps, that the noise is fine enough for the integers.
 _STEPS = 1 << 12
 
-# What rows of norm 1 are rounded to before they are hashed: far above the last bits of features,
-# which may be others on the day of the evaluation.
-_GRID = 1 << 10
-
 _CONFUSION, _OWN, _OTHERS = "confusion", "own_scores", "other_scores"
 
 
-SAID = (
-    "name",
-    "summary",
-    "row_additive",
-    "prefers_fewer_dimensions",
-    "releases_statistics",
-    "releases_updates",
-    "ignores",
-    "sums_of",
-)
-"""What the class of an evaluated method says as the method's own does."""
-
-
-class EvaluatedPublic(PublicState, frozen=True, eq=False):
+class EvaluatedPublic(FurtherPublic, frozen=True, eq=False):
     """The state of what is learned, and of its evaluation.
 
     Attributes:
-        learned: the method's own state.
         evaluating: whether that is the last, so that the next sum is of counts, or was.
         counts: the sum of counts, those of small classes hidden; None before.
         sites: clients in it.
     """
 
-    learned: PublicState
     evaluating: bool = False
     counts: Integers | None = None
     sites: int = 0
 
-    @property
-    def broadcast(self) -> Statistics | None:
-        """The summed statistics, where the method gives them to everybody."""
-        return self.learned.broadcast
 
-
-class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
+class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
     """A method, and one further sum of counts; `evaluated` makes one.
 
     Attributes:
-        method: what is learned.
         share: of each client's rows that are kept out, above 0, at most 0.9.
     """
 
-    method: AnyMethod
     share: float
 
     def __post_init__(self) -> None:
@@ -97,17 +70,6 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
     def configured(cls, settings: Any, *, private: bool, seed: int) -> Self:
         """Refuse: a method is configured, and then evaluated."""
         raise ConfigError("configure the method, and pass it to `evaluated`")
-
-    # What a method says of itself is true of its evaluation.
-
-    @property
-    def learner(self) -> AnyMethod:
-        """The method whose model is evaluated."""
-        return self.method
-
-    def learned(self, public: EvaluatedPublic) -> PublicState:
-        """Return the method's own state."""
-        return public.learned
 
     @property
     def sums(self) -> int:
@@ -119,56 +81,9 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         """Sums that the model is made of."""
         return self.method.model_sums
 
-    @property
-    def images(self) -> bool:
-        """Whether rows have to be pixels of images."""
-        return self.method.images
-
-    @property
-    def broadcasts_statistics(self) -> bool:
-        """Whether every client is given the summed statistics afterwards."""
-        return self.method.broadcasts_statistics
-
-    @property
-    def state_reveals_total(self) -> bool:
-        """Whether states after the method's own sums give these away."""
-        return self.method.state_reveals_total
-
     def reveals(self, round: int) -> bool:
         """Say so of the method's own rounds alone: counts of small classes are hidden."""
         return round <= self.method.sums and self.method.reveals(round)
-
-    @property
-    def needs_totals(self) -> bool:
-        """Whether the state after a sum turns on earlier sums."""
-        return self.method.needs_totals
-
-    @property
-    def clipping(self) -> str:
-        """Clause on what bounds a unit's part in a sum."""
-        return self.method.clipping
-
-    @property
-    def personalises(self) -> bool:
-        """Whether clients end with models of their own."""
-        return self.method.personalises
-
-    @property
-    def chooses_on_kept(self) -> bool:
-        """Whether half of a client's rows held out for it go into the choice of its model."""
-        return self.method.chooses_on_kept
-
-    def heads(self, task: Task) -> tuple[Head, ...]:
-        """List the method's heads."""
-        return self.method.heads(task)
-
-    def fitted(self, public: EvaluatedPublic) -> Fitted | None:
-        """Return the method's fitted head."""
-        return self.method.fitted(public.learned)
-
-    def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
-        """Return the curve that the method's head was chosen on."""
-        return self.method.curve(task, statistics)
 
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """Add what the counts give away where clients are two."""
@@ -285,10 +200,6 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         """Say whether the model is there, though it may not be evaluated yet."""
         return public.evaluating
 
-    def model(self, public: EvaluatedPublic) -> Model:
-        """Return the method's model."""
-        return self.method.model(public.learned)
-
     def personalise(
         self,
         public: EvaluatedPublic,
@@ -319,18 +230,7 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         return self._tally(public, public.counts)._replace(sites=public.sites)
 
     def _kept_out(self, task: Task, data: ClientData) -> NDArray[np.bool_]:
-        """Say of each row whether it is kept out, (n,).
-
-        By a hash of the row alone, under the run's id: equal rows are on one side, and no row's
-        side turns on another row. Whoever has a row can tell its side.
-        """
-        limit = int(self.share * 2**64)
-        rows = np.rint(task.quantiser.scaled(data.features) * _GRID).astype(np.int64)
-        found = np.empty(len(rows), dtype=bool)
-        for place, row in enumerate(rows):
-            hashed = hashlib.blake2b(row.data, digest_size=8, key=task.run, person=b"evaluate")
-            found[place] = int.from_bytes(hashed.digest()) < limit
-        return found
+        return keep_out(data, self.share, task.quantiser, task.run)
 
     def _count(self, public: EvaluatedPublic, data: ClientData) -> Integers:
         task = public.task
@@ -436,9 +336,7 @@ def _kind(method: type[AnyMethod]) -> type[Evaluated]:
 
 
 def _chosen(data: ClientData, which: NDArray[np.bool_]) -> ClientData | None:
-    if not which.any():
-        return None
-    return ClientData(data.name, data.features[which], data.labels[which])
+    return data.take(np.flatnonzero(which)) if which.any() else None
 
 
 def _packed(found: Tally) -> Integers:

@@ -27,7 +27,8 @@ from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, Method, Softmax
 from secure_afl.methods.class_means import ClassMeans
-from secure_afl.methods.evaluated import SAID, Evaluated, EvaluatedPublic, evaluated
+from secure_afl.methods.evaluated import Evaluated, EvaluatedPublic, evaluated
+from secure_afl.methods.further import SAID
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.mechanism import Privacy
 from tests.kit.halves import Halves
