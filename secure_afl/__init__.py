@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from secure_afl.federation.result import Result
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
+    from secure_afl.methods.alike import FedAU, FedStale, Scaffold
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
     from secure_afl.methods.model import LinearModel, Model
@@ -44,9 +45,11 @@ __all__ = [
     "ConfigError",
     "ConvNet",
     "DataError",
+    "FedAU",
     "FedAvg",
     "FedHiP",
     "FedSGD",
+    "FedStale",
     "FederatedClassifier",
     "Federation",
     "Ledger",
@@ -58,6 +61,7 @@ __all__ = [
     "Privacy",
     "Quantiser",
     "Result",
+    "Scaffold",
     "SecureAflError",
     "Statistics",
 ]
@@ -83,6 +87,11 @@ __getattr__ = lazily(
         "secure_afl.federation.result": ("Result",),
         "secure_afl.federation.simulation": ("Federation",),
         "secure_afl.methods.afl": ("AFL",),
+        "secure_afl.methods.alike": (
+            "FedAU",
+            "FedStale",
+            "Scaffold",
+        ),
         "secure_afl.methods.fedavg": (
             "FedAvg",
             "FedSGD",

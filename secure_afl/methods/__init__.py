@@ -5,10 +5,12 @@ must not know which protocol carries a sum, nor where rows come from.
 """
 
 from secure_afl.methods.afl import AFL
+from secure_afl.methods.alike import FedAU, FedStale, Scaffold
 from secure_afl.methods.class_means import ClassMeans
 from secure_afl.methods.fedavg import FedAvg, FedSGD
 from secure_afl.methods.fedhip import FedHiP
-from secure_afl.methods.method import AnyMethod, Memory, Method, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
 from secure_afl.methods.softmax import Softmax
@@ -18,13 +20,16 @@ __all__ = [
     "AnyMethod",
     "ClassMeans",
     "ConvNet",
+    "FedAU",
     "FedAvg",
     "FedHiP",
     "FedSGD",
+    "FedStale",
     "Linear",
     "Memory",
     "Method",
     "PublicState",
+    "Scaffold",
     "Softmax",
     "Task",
 ]
