@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from secure_afl.federation.result import Result
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
+    from secure_afl.methods.fedacnnl import FedACnnL
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
     from secure_afl.methods.model import LinearModel, Model
@@ -43,6 +44,7 @@ __all__ = [
     "ConfigError",
     "ConvNet",
     "DataError",
+    "FedACnnL",
     "FedAvg",
     "FedHiP",
     "FedSGD",
@@ -85,6 +87,7 @@ __getattr__ = lazily(
             "FedAvg",
             "FedSGD",
         ),
+        "secure_afl.methods.fedacnnl": ("FedACnnL",),
         "secure_afl.methods.fedhip": ("FedHiP",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),

@@ -11,8 +11,8 @@ PROTOCOLS = (
     "new_nonce"
 )
 SECURE_AFL = (
-    "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedAvg FedHiP FedSGD "
-    "Federation Ledger Linear LinearModel Model Pairwise Plain Privacy Quantiser Result "
+    "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedACnnL FedAvg FedHiP "
+    "FedSGD Federation Ledger Linear LinearModel Model Pairwise Plain Privacy Quantiser Result "
     "SecureAflError Statistics"
 )
 

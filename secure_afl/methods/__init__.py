@@ -5,6 +5,7 @@ must not know which protocol carries a sum, nor where rows come from.
 """
 
 from secure_afl.methods.afl import AFL
+from secure_afl.methods.fedacnnl import FedACnnL
 from secure_afl.methods.fedavg import FedAvg, FedSGD
 from secure_afl.methods.fedhip import FedHiP
 from secure_afl.methods.method import AnyMethod, Memory, Method, PublicState, Task
@@ -15,6 +16,7 @@ __all__ = [
     "AFL",
     "AnyMethod",
     "ConvNet",
+    "FedACnnL",
     "FedAvg",
     "FedHiP",
     "FedSGD",

@@ -159,6 +159,10 @@ class Method(Wire, Generic[Public], frozen=True):
         """
         return None
 
+    def widest(self, task: Task) -> int:
+        """Return the greatest number of features whose Gram matrix is summed, d for one round."""
+        return task.feature_dim
+
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """List what the reader of a report should know of this method.
 

@@ -14,7 +14,14 @@ from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
+from secure_afl.methods.networks.layered import LayeredModel
 from secure_afl.progress import Progress
+
+# Models that are not linear, by what their cards have.
+_KINDS: dict[str, type[ConvNetModel] | type[LayeredModel]] = {
+    "architecture": ConvNetModel,
+    "layers": LayeredModel,
+}
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -78,7 +85,10 @@ def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
 
 def _load(path: Path) -> tuple[Model, dict[str, Any]]:
     _, _, card = load_weights(path)
-    return ConvNetModel.load(path) if "architecture" in card else LinearModel.load(path)
+    for key, kind in _KINDS.items():
+        if key in card:
+            return kind.load(path)
+    return LinearModel.load(path)
 
 
 def evaluate(saved: SavedModel, path: str, split: str, progress: Progress | None) -> Evaluation:
