@@ -4,24 +4,28 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Test workers take a core each; BLAS threads on top of them only get in each other's way.
-BENCHMARKS := gram sessions seats simulation additive pairwise ckks noise federation privacy tune fedavg inversion gradient_prior leakage
+BENCHMARKS := flower gram sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage privacy tune fedavg inversion gradient_prior leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test slow nightly bench fuzz plans guards check clean
+.PHONY: demo test slow nightly bench fuzz plans guards deaths check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
 
 # Under five minutes on two cores.
 test: $(INSTALLED)
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow"
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow and not nightly"
 
 # Real processes, many clients, statistics of many runs; then all tests again for their coverage.
 slow: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m slow
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow" --cov --cov-report term:skip-covered
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow and not nightly" --cov --cov-report term:skip-covered
 
-nightly: $(INSTALLED) fuzz plans slow guards
+nightly: $(INSTALLED) fuzz plans slow guards deaths
+
+# Processes of a federation over Flower, killed one after the other: half an hour, most of it waiting.
+deaths: $(INSTALLED)
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m nightly
 
 # Sessions over posts that lose, repeat, reorder, delay and forget.
 plans: $(INSTALLED)

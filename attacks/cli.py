@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from secure_afl.cli.console import errors, progress
+from secure_afl.cli.console import errors, people, progress
 from secure_afl.cli.options import run_settings, with_flags
 from secure_afl.errors import ConfigError
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 # Of a run's settings those that a suite leaves to people.
 _OF_THE_RUN = (
     "clients",
+    "mapping",
     "partition",
     "backbone",
     "checkpoint",
@@ -90,10 +90,10 @@ def attack(
         with progress() as advance:
             results = suite.run(config, ATTACKS, out, advance, command)
     except suite.Interrupted as interrupted:
-        page.write_text(leakage.render(interrupted.results), encoding="utf-8")
+        page.write_text(leakage.render(interrupted.results), encoding="utf-8", newline="\n")
         errors().print(f"Stopped; the same command goes on. So far: {page}", highlight=False)
         sys.exit(130)
-    page.write_text(leakage.render(results), encoding="utf-8")
+    page.write_text(leakage.render(results), encoding="utf-8", newline="\n")
     _show(results)
     typer.echo(f"Report: {page}")
 
@@ -107,7 +107,7 @@ def _list_attacks(cards: Sequence[Any]) -> None:
         summary = " ".join(card.summary.split("\n\n")[0].split())
         name = f"{card.name} (costly)" if card.costly else card.name
         table.add_row(name, summary, card.wants, "; ".join(card.assumes) or "–")
-    Console().print(table)
+    people().print(table)
 
 
 def _show(results: Any) -> None:
@@ -116,8 +116,9 @@ def _show(results: Any) -> None:
     for panel in matrix.panels(results):
         _show_matrix(matrix.panel_title(panel), *matrix.compact(results, panel))
     failed = sum(cell.error is not None and not cell.refused for cell in results.cells)
-    Console().print(
-        "*: the whole interval is above guessing; ·: nothing to attack; –: could not be tried"
+    people().print(
+        "*: the whole interval is above guessing; (?): one trial, nothing is sure; ·: nothing to "
+        "attack; –: could not be tried"
         + (f"; !: failed, {failed} of {len(results.cells)} cells" if failed else ""),
         style="dim",
         highlight=False,
@@ -126,7 +127,7 @@ def _show(results: Any) -> None:
 
 def _show_matrix(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """Show a matrix in which attacks are columns under numbers, for their names are long."""
-    console = Console()
+    console = people()
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(header[0], no_wrap=True)
     table.add_column(header[1])

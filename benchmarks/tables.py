@@ -105,6 +105,80 @@ def _fedavg() -> str:
     return _table(head, rows)
 
 
+def _heads() -> str:
+    sets = _results("heads")["sets"]
+    rows = []
+    for name, figures in sets.items():
+        means = figures["means"]
+        # What is best on test rows nobody could choose.
+        open_to_all = [head for head in _HEADS if "best" not in head]
+        best = max(open_to_all, key=lambda head: float(means[head]["balanced"]))
+        cells = [f"{name} ({figures['splits']})"]
+        for head in _HEADS:
+            point = means[head]
+            text = f"{point['accuracy']:.1f} ({point['balanced']:.1f})"
+            cells.append(f"**{text}**" if head == best else text)
+        rows.append(cells)
+    gains = []
+    for name, figures in sets.items():
+        if not figures["paired"]:
+            continue
+        gain = figures["paired"]["lda observed"]
+        written = (
+            f"{gain[key]['mean']:+.1f} ({gain[key]['low']:+.1f} to {gain[key]['high']:+.1f})"
+            for key in ("accuracy", "balanced")
+        )
+        gains.append([name, *written])
+    table = _table(["data (splits)", *_HEADS.values()], rows)
+    columns = ["default less ridge λ = 0.1, paired, 95 %", "accuracy", "balanced"]
+    return table + "\n" + _table(columns, gains)
+
+
+_HEADS = {
+    "ridge 0.1": "ridge λ = 0.1",
+    "ridge gcv": "ridge, GCV",
+    "lda observed": "lda (default)",
+    "lda uniform": "lda, uniform",
+    "means": "means",
+    "ridge, best λ on test": "best λ on test",
+    "lda, best ρ on test": "best ρ on test",
+    "scikit-learn logistic": "logistic, one place",
+    "scikit-learn LDA": "LDA, one place",
+}
+
+
+def _ways() -> str:
+    sets = _results("personal")["sets"]
+    ways = ["global", "prior", "auto", "proximal", "joint", "ridge, prior", "each alone"]
+    rows = [
+        [
+            name,
+            *(
+                f"{figures[way]['accuracy']:.1f}"
+                + ("" if way == "global" else f" ({figures[way]['clients_hurt']:.1f})")
+                for way in ways
+            ),
+        ]
+        for name, figures in sets.items()
+    ]
+    return _table(["mean over clients (clients hurt)", *ways], rows)
+
+
+def _heads_leakage() -> str:
+    rows = [
+        [
+            f"{name}, {figures['members']:,} members",
+            *(
+                f"{own['auc']:.2f} ± {own['auc_reach']:.2f}, {own['single_row_cosine']:.2f}"
+                for own in figures["heads"].values()
+            ),
+        ]
+        for name, figures in _results("heads_leakage")["sets"].items()
+    ]
+    first = next(iter(_results("heads_leakage")["sets"].values()))
+    return _table(["membership AUC from the model; cosine of a single row", *first["heads"]], rows)
+
+
 def _sessions() -> str:
     results = _results("sessions")
     sizes = ["n=100", "n=1000", "n=10000"]
@@ -465,6 +539,9 @@ def _percent(share: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "federations": _federations,
     "personal": _personal,
+    "heads": _heads,
+    "ways": _ways,
+    "heads_leakage": _heads_leakage,
     "sessions": _sessions,
     "additive": _additive,
     "ckks": _ckks,

@@ -56,6 +56,10 @@ class BadSavedState(Refused):
     """A saved party that is damaged, or belongs to another session or another party."""
 
 
+class MovedSeat(BadSavedState):
+    """A seat whose file system has another number than when the seat was made."""
+
+
 class BadKey(Refused):
     """Key material that is damaged or not of the kind that is wanted."""
 

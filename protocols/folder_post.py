@@ -51,7 +51,7 @@ class FolderPost:
         path = self._inbox(recipient) / (hashlib.sha256(mail).hexdigest() + SUFFIX)
         try:
             path.parent.mkdir(exist_ok=True)
-            if path.exists() and path.stat().st_size == len(mail):
+            if _holds(path, mail):
                 os.utime(path)
             else:
                 write_durably(path, mail)
@@ -103,3 +103,13 @@ class FolderPost:
     def _inbox(self, recipient: str) -> Path:
         check_name(recipient)
         return self._folder / recipient
+
+
+def _holds(path: Path, mail: bytes) -> bool:
+    """Say whether a file is this mail, whole: a sync that broke off may leave one that is not."""
+    try:
+        found = path.lstat()
+        same = stat.S_ISREG(found.st_mode) and found.st_size == len(mail)
+        return same and path.read_bytes() == mail
+    except OSError:
+        return False

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.networks.convnet import ConvNet
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
+    from secure_afl.runs.estimator import FederatedClassifier
 
 __all__ = [
     "AFL",
@@ -48,6 +49,7 @@ __all__ = [
     "FedAvg",
     "FedHiP",
     "FedSGD",
+    "FederatedClassifier",
     "Federation",
     "Ledger",
     "Linear",
@@ -100,5 +102,6 @@ __getattr__ = lazily(
             "Ledger",
         ),
         "secure_afl.privacy.mechanism": ("Privacy",),
+        "secure_afl.runs.estimator": ("FederatedClassifier",),
     },
 )

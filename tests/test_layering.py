@@ -24,6 +24,7 @@ ROOMS = (
     "secure_afl.features",
     "secure_afl.privacy",
     "secure_afl.methods",
+    "secure_afl.evaluation",
     "secure_afl.federation",
     "secure_afl.runs",
     "secure_afl.sites",

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from attacks.attack import Measure
-from attacks.suite.cells import Cell, above_chance, averaged
+from attacks.suite.cells import Cell, above_chance, averaged, is_one_trial
 from attacks.suite.results import AdversaryCard, AttackCard, Results
 
 # Bounds further out than this are nowhere.
@@ -198,7 +198,8 @@ def compact(results: Results, panel: Panel) -> tuple[list[str], list[list[str]]]
     """Return a matrix for a terminal: its header, and its lines.
 
     A line is an adversary under its protocol; attacks that have nothing to attack in any are left
-    out. Cells are the headline, * where its whole interval is above guessing.
+    out. Cells are the headline: with * where its whole interval is above guessing, in brackets
+    where it is of one trial.
     """
     matrix = fill_matrix(results, panel, by_condition(results.cells))
     header = ["protocol", "adversary", *(card.name for card, _ in matrix.columns)]
@@ -215,6 +216,8 @@ def _shorten(found: Summary | None) -> str:
     if not found.claimed:
         return "·"
     headline = found.measures[0]
+    if is_one_trial(headline):
+        return f"({figure(headline.value)}?)"
     return figure(headline.value) + ("*" if above_chance(headline) else "")
 
 
@@ -247,5 +250,12 @@ def said(measure: Measure) -> str:
     """Say a measure in words, to be read out."""
     return (
         f"{measure.metric} {figure(measure.value)}, interval {interval(measure)}, guessing "
-        f"{figure(measure.chance)}, best {figure(measure.best)}, {measure.trials:,} trials"
+        f"{figure(measure.chance)}, best {figure(measure.best)}, {count_trials(measure)}"
     )
+
+
+def count_trials(measure: Measure) -> str:
+    """Say how many trials a measure is of; of one it says that this is not many."""
+    if is_one_trial(measure):
+        return "one trial, which shows nothing surely" if measure.trials else "no trial"
+    return f"{measure.trials:,} trials"

@@ -33,7 +33,7 @@ from attacks.report.matrix import (
     said,
     summarise,
 )
-from attacks.suite.cells import Cell, Gallery, above_chance, success
+from attacks.suite.cells import Cell, Gallery, above_chance, is_one_trial, success
 from attacks.suite.results import AdversaryCard, DataCard, Results
 from secure_afl.runs.config import RunConfig
 
@@ -125,7 +125,7 @@ def _environment() -> jinja2.Environment:
         "split_at_code": _split_at_code,
         "percent": _print_percent,
     }
-    environment.tests["above_chance"] = above_chance
+    environment.tests |= {"above_chance": above_chance, "one_trial": is_one_trial}
     return environment
 
 

@@ -40,8 +40,8 @@ def factor_gram(gram: Integers, rng: np.random.Generator) -> Factor | None:
         gram: (d, d) int64, of at most `MAX_LATTICE_ROWS` different rows, which are independent.
 
     Returns:
-        Verified to have this Gram matrix. None where G has noise, too high a rank, or none of three
-        choices of S led there.
+        Verified to have this Gram matrix. None where G has noise, rank 0 or too high a rank, or
+        none of three choices of S led there.
 
     Raises:
         ConfigError: fpylll is not installed.
@@ -50,7 +50,7 @@ def factor_gram(gram: Integers, rng: np.random.Generator) -> Factor | None:
     eigenvalues = np.linalg.eigvalsh(gram.astype(np.float64))
     tolerance = _RANK_TOLERANCE * float(eigenvalues[-1])
     rank = int(np.count_nonzero(eigenvalues > tolerance))
-    if eigenvalues[0] < -tolerance or rank > MAX_LATTICE_ROWS:
+    if eigenvalues[0] < -tolerance or not 0 < rank <= MAX_LATTICE_ROWS:
         return None
     for spare in _SPARE:
         chosen = rng.choice(len(gram), min(len(gram), rank + spare), replace=False)

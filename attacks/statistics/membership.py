@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
 
 from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures import metrics
+from attacks.statistics.shadows import SHADOWS, Candidates, claimed
 from attacks.views.knowledge import Target, targets
 from attacks.views.run import RunView
+from secure_afl.analytic.heads.head import HEADS
+from secure_afl.analytic.moments import TooFewRows
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
-from secure_afl.analytic.statistics import one_hot
 from secure_afl.errors import ConfigError
 from secure_afl.methods.model import LinearModel
 
@@ -24,6 +25,8 @@ _RIDGE, _PUBLIC_RIDGE = 1e-3, 1.0
 # Of the largest eigenvalue: below it an exact Gram matrix has nothing but rounding.
 _RANK_TOLERANCE = 1e-10
 _SHADOWS = 16
+# Of log rarities, over which a line can be drawn.
+_SPREAD = 1e-9
 _FEWEST_PUBLIC = 3
 
 
@@ -192,6 +195,9 @@ def _calibrated(target: Target, rows: Floats, public: Floats | None) -> Floats:
     # Sherman and Morrison: the leverage of a public row with respect to all others.
     rarity[len(rows) :] /= np.maximum(1 - rarity[len(rows) :], 1e-6)
     rarity = np.log(rarity)
+    if np.ptp(rarity[len(rows) :]) < _SPREAD:
+        # Public rows that are equally rare, as copies of one are, say nothing of rarity.
+        return -measured[: len(rows)]
     slope, offset = np.polyfit(rarity[len(rows) :], measured[len(rows) :], 1)
     short = offset + slope * rarity - measured
     score: Floats = short[: len(rows)] / max(float(short[len(rows) :].std()), 1e-12)
@@ -200,12 +206,13 @@ def _calibrated(target: Target, rows: Floats, public: Floats | None) -> Floats:
 
 @ATTACKS.register
 class ModelMembership(MembershipAttack):
-    """From the weights W alone, by the likelihood ratio of a candidate's residual e = y − Wᵀf.
+    """From the model alone, by the likelihood ratio of what it says of a candidate.
 
-    LiRA (Carlini et al. 2022) with shadow models in closed form: ridge on random halves of public
-    rows gives residuals of a stranger, and each of them, by e/(1 + h) with the leverage h of the
-    candidate among those rows (Sherman and Morrison), its residual had it been in. Two Gaussians
-    for every candidate, each with its own mean and one variance per class, give the ratio.
+    LiRA (Carlini et al. 2022) with shadow models in closed form: the model's own head on random
+    halves of public rows says what it would of a stranger, and by a change of rank one what it
+    would had the candidate been in. Of ridge that is the residual y − Wᵀf, of LDA the scores. Two
+    Gaussians for every candidate, each with its own mean and one variance per class, give the
+    ratio.
     """
 
     name = "membership-model"
@@ -215,42 +222,48 @@ class ModelMembership(MembershipAttack):
         "their labels",
         "public rows of the same kind, about as many as were trained on; with their labels as "
         "extra['public_labels'], or those that the model gives them",
-        "the ridge parameter",
+        "the head and its ridge parameter or shrinkage",
     )
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Scores | None:
         """Score each candidate (m,) by its log likelihood ratio, over 16 shadow models.
 
-        Return None without public rows, candidates' labels, a ridge parameter or a linear model.
+        Return None without public rows, candidates' labels, a head that has shadows or a
+        linear model, and where the public rows are too few.
 
         Raises:
-            ConfigError: `Known.candidates` is missing.
+            ConfigError: `Known.candidates` is missing, or there are no rows among the public ones.
         """
-        ridge = view.ridge
-        labels, model = known.candidate_labels, view.model
-        if known.public is None or labels is None or not ridge:
+        head, labels, model = view.head, known.candidate_labels, view.model
+        if known.public is None or labels is None or head is None:
             return None
-        if not isinstance(model, LinearModel):
+        shadow = SHADOWS.get(HEADS[head.name])
+        if shadow is None or not head.value or not isinstance(model, LinearModel):
             return None
+        if len(known.public) == 0:
+            raise ConfigError(
+                "no client has rows to spare from the sum, so that no shadow model can be trained"
+            )
         # Weights are in units of rows of norm ≤ 1; an outsider takes them to be normalised.
         quantiser = view.publics[0].task.quantiser if view.publics else Quantiser(MAX_BITS)
-        rows, public = quantiser.scaled(_candidates(known)), quantiser.scaled(known.public)
+        public = quantiser.scaled(known.public)
+        candidates = Candidates(quantiser.scaled(_candidates(known)), labels)
         public_labels = known.extra.get("public_labels")
         if public_labels is None:
             public_labels = model.predict(public)
-        classes = model.weights.shape[1]
-        wanted, given = one_hot(labels, classes), one_hot(public_labels, classes)
         strangers, members = [], []
         for _ in range(_SHADOWS):
             half = rng.choice(len(public), max(1, len(public) // 2), replace=False)
-            gram = public[half].T @ public[half] + ridge * np.eye(rows.shape[1])
-            factor = cho_factor(gram)
-            shadow = cho_solve(factor, public[half].T @ given[half])
-            height = np.einsum("ij,ji->i", rows, cho_solve(factor, rows.T))
-            strangers.append(wanted - rows @ shadow)
-            members.append(strangers[-1] / (1 + height)[:, None])
-        residuals = wanted - rows @ model.weights
-        score = _log_likelihood(residuals, members) - _log_likelihood(residuals, strangers)
+            try:
+                said = shadow(
+                    public[half], public_labels[half], candidates, len(model.classes), head.value
+                )
+            except TooFewRows:
+                return None
+            strangers.append(said.strangers)
+            members.append(said.members)
+        found = claimed(model, head, candidates)
+        score = _log_likelihood(found, members) - _log_likelihood(found, strangers)
         return Scores(score)
 
 

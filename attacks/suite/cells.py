@@ -76,8 +76,18 @@ def success(measure: Measure) -> float:
     return float(np.clip((measure.value - measure.chance) / span, 0.0, 1.0))
 
 
+def is_one_trial(measure: Measure) -> bool:
+    """Say whether a measure counts one thing, or none: it shows what can be, and nothing surely."""
+    return measure.trials < 2
+
+
 def above_chance(measure: Measure) -> bool:
-    """Say whether the whole interval lies on the better side of guessing."""
+    """Say whether the whole interval lies on the better side of guessing.
+
+    One trial never does: its interval rests on what was not seen.
+    """
+    if is_one_trial(measure):
+        return False
     if measure.best >= measure.chance:
         return measure.low > measure.chance
     return measure.high < measure.chance

@@ -24,7 +24,7 @@ from attacks.views.run import Record, RunView
 from protocols.protocol import PROTOCOLS
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, SecureAflError
 from secure_afl.journal import key_of
 from secure_afl.methods.method import METHODS
 from secure_afl.runs.choose import make_terms
@@ -90,7 +90,13 @@ class Stage:
         )
         begin = time.perf_counter()
         try:
-            view, known = self._view(adversary)
+            try:
+                view, known = self._view(adversary)
+            except ConfigError as error:
+                # What these rows are too few for; a run that failed is told by all its cells.
+                if self._failed is not None:
+                    raise
+                return msgspec.structs.replace(cell, refused=True, error=str(error))
             instance = attack()
             truth = self._draw.truth
             if attack.lies:
@@ -113,7 +119,9 @@ class Stage:
             # Whatever an attack stumbles over, the other cells are still to be had.
             log.debug("%s failed", attack.name, exc_info=True)
             seconds = time.perf_counter() - begin
-            message = f"{type(error).__name__}: {error}"
+            message = str(error)
+            if not isinstance(error, SecureAflError):
+                message = f"{type(error).__name__}: {message}"
             return msgspec.structs.replace(cell, seconds=seconds, error=message)
         return msgspec.structs.replace(
             cell,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from attacks.views.view import View
 from protocols.protocol import Protocol
 from secure_afl.errors import ConfigError
+from secure_afl.federation.report import HeadReport
 from secure_afl.federation.result import Result
 from secure_afl.methods import AnyMethod, PublicState
 from secure_afl.methods.model import Model
@@ -21,7 +22,8 @@ class RunView:
         rounds: its view of every session, in order; `released` where one of them received the sum.
         publics: the public states before each round and after the last; empty for outsiders.
         model: the global model.
-        ridge: its λ, where the method has one; all parties agree on it.
+        ridge: its λ, where its head is a ridge; everybody knows it.
+        head: what its report says of the head of the method, likewise; None without one.
     """
 
     method: AnyMethod
@@ -31,6 +33,7 @@ class RunView:
     publics: tuple[PublicState, ...]
     model: Model
     ridge: float | None
+    head: HeadReport | None = None
 
     def __repr__(self) -> str:
         return f"<RunView of {', '.join(self.coalition) or 'an outsider'}>"
@@ -78,6 +81,7 @@ class Record:
             tuple(states) if names else (),
             self.result.model,
             self.result.report.ridge,
+            self.result.report.head,
         )
 
     def __repr__(self) -> str:

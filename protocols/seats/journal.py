@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protocols.codec import Wire, decode, encode
-from protocols.errors import BadSavedState, Malformed, NotStored
+from protocols.errors import BadSavedState, Malformed, MovedSeat, NotStored
 from protocols.files import create_durably
 from protocols.seats.vault import SEAL_BYTES, Vault
 
@@ -82,6 +82,7 @@ class Journal:
 
         Raises:
             BadSavedState: damaged, without its first record, or a copy.
+            MovedSeat: on a file system of another number.
         """
         journal = cls(path, vault)
         records = journal._read()
@@ -95,6 +96,12 @@ class Journal:
             raise BadSavedState(f"the journal cannot be read: {error}") from None
         finally:
             records.close()
+        if here[0] == journal.birth.inode and here[1] != journal.birth.filesystem:
+            raise MovedSeat(
+                "the file system has another number than when this seat was made, as XFS and FAT "
+                "may have after a reboot",
+                fix="mount it as it was, or take part in a new session; the seat has not ended",
+            )
         if here != (journal.birth.inode, journal.birth.filesystem):
             raise BadSavedState(
                 "the journal was copied, and its original may go on elsewhere",

@@ -4,11 +4,10 @@ What a party needs to begin, its enrolment and its entropy, is on the disk befor
 it; what it was told is in the journal before it answers. Parties draw nothing afterwards, so that
 starting again is hearing the journal again: the same bytes, and never others.
 
-Files in the folder: `key` (under which all else is sealed), `enrolment`, `journal`, `bound` (that a
-journal was there), `vector`, and in the end `ended` alone.
+Files in the folder: `key` (under which all else is sealed), `enrolment` (which then names the
+session that the seat is bound to), `journal`, `vector`, and in the end `ended` alone.
 """
 
-import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,20 +15,21 @@ from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
+from msgspec import structs
 
 from protocols.codec import Secret, Wire, decode, encode
 from protocols.errors import (
     BadSavedState,
-    Busy,
     InvalidSession,
     Malformed,
     MessageRejected,
+    MovedSeat,
     NotStored,
     SeatEnded,
     SessionAborted,
     UnknownSender,
 )
-from protocols.files import claim, create_durably, remove_partials
+from protocols.files import create_durably, remove_partials, write_durably
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Integers
 from protocols.message import Message, check_claims, check_signed, without_body
@@ -38,6 +38,7 @@ from protocols.protocol import Protocol
 from protocols.release import Release
 from protocols.roster import CLIENT
 from protocols.seats.journal import Journal, Place
+from protocols.seats.lock import lock_folder, unlock
 from protocols.seats.media import check_local
 from protocols.seats.vault import Vault, new_key
 from protocols.session import Session
@@ -65,10 +66,26 @@ class Event(Wire, frozen=True):
 
 
 class Enrolled(Secret, frozen=True):
-    """What is stored before the answer to hello."""
+    """What is stored before the answer to hello.
+
+    Attributes:
+        enrolment: the keys.
+        entropy: 32 bytes.
+        session: id of the one that the seat is bound to; empty before it joins.
+    """
 
     enrolment: bytes
     entropy: bytes
+    session: bytes = b""
+
+    @classmethod
+    def load(cls, folder: Path, vault: Vault) -> "Enrolled":
+        """Read it from a seat's folder; raises BadSavedState where it is damaged."""
+        return decode(vault.open("enrolment", _read(folder / "enrolment")), cls)
+
+    def sealed(self, vault: Vault) -> bytes:
+        """Return it as it lies in a seat's folder."""
+        return vault.seal("enrolment", encode(self))
 
 
 class StoredVector(Secret, frozen=True):
@@ -93,9 +110,8 @@ class Seat:
         self._spooled: JournalSpool | None = None
         self._said: dict[tuple[str, str], bytes] = {}
         self._heard: dict[str, dict[str, Message]] = {}
-        saved = decode(vault.open("enrolment", _read(folder / "enrolment")), Enrolled)
-        self._enrolment = Enrolment.load(saved.enrolment)
-        self._entropy = saved.entropy
+        self._saved = Enrolled.load(folder, vault)
+        self._enrolment = Enrolment.load(self._saved.enrolment)
 
     @classmethod
     def hello(
@@ -120,7 +136,7 @@ class Seat:
         try:
             _check_not_ended(folder)
             if not (folder / "enrolment").exists():
-                if any((folder / name).exists() for name in ("journal", "bound", "vector")):
+                if any((folder / name).exists() for name in ("journal", "vector")):
                     _end(folder, b"its enrolment is gone")
                     _check_not_ended(folder)
                 if not (folder / "key").exists():
@@ -128,10 +144,10 @@ class Seat:
                 vault = Vault.load(folder / "key")
                 enrolment = identity.enrol(role, nonce, bound)
                 enrolled = Enrolled(enrolment.save(), secrets.token_bytes(ENTROPY_BYTES))
-                _create(folder / "enrolment", vault.seal("enrolment", encode(enrolled)))
+                _create(folder / "enrolment", enrolled.sealed(vault))
             seat = cls(folder, lock, Vault.load(folder / "key"))
         except BaseException:
-            os.close(lock)
+            unlock(lock)
             raise
         wanted = identity.name, identity.verify_key, role, bound
         member = seat.member
@@ -154,7 +170,7 @@ class Seat:
             _check_not_ended(folder)
             return cls(folder, lock, Vault.load(folder / "key"))
         except BaseException:
-            os.close(lock)
+            unlock(lock)
             raise
 
     @property
@@ -175,7 +191,7 @@ class Seat:
     @property
     def entropy(self) -> bytes:
         """The 32 bytes that the party was given at hello; secret."""
-        return self._entropy
+        return self._saved.entropy
 
     @property
     def party(self) -> Party:
@@ -222,6 +238,7 @@ class Seat:
         Raises:
             InvalidSession: the seat is bound to another session, or the session is none for it.
             BadSavedState: the journal is gone, damaged or a copy; the seat has ended.
+            MovedSeat: the file system has another number now; the seat has not ended.
             NotStored: the journal cannot be written.
         """
         if self._lock is None:
@@ -230,7 +247,7 @@ class Seat:
         party = self._made(session, protocol, vector, spool)
         path = self.folder / "journal"
         if not path.exists():
-            if (self.folder / "bound").exists():
+            if self._saved.session:
                 raise self._end_because("its journal is gone")
             content = Bound(encode(session.header), session.thin, session.members)
             with suppress(FileExistsError):
@@ -238,14 +255,16 @@ class Seat:
         try:
             journal = Journal.open(path, self._vault)
             first = decode(journal.birth.content, Bound)
+        except MovedSeat:
+            raise
         except (BadSavedState, Malformed) as error:
             raise self._end_because(error.what) from None
         if first.header != encode(session.header):
             raise InvalidSession(
                 "this seat is bound to another session", party=self.name, fix="enrol anew"
             )
-        if not (self.folder / "bound").exists():
-            _create(self.folder / "bound", session.id)
+        if not self._saved.session:
+            self._bind(session)
         spool.journal = journal
         said = self._replayed(journal, party, spool)
         if said is None:
@@ -256,6 +275,15 @@ class Seat:
         # Nobody hears of the party before what it says is on the disk.
         self._journal, self._spooled, self._said, self._party = journal, spool, said, party
         return party.pending()
+
+    def _bind(self, session: Session) -> None:
+        """Name the session in what hello stored, without which there is no seat."""
+        saved = structs.replace(self._saved, session=session.id)
+        try:
+            write_durably(self.folder / "enrolment", saved.sealed(self._vault))
+        except OSError as error:
+            raise NotStored(f"the seat cannot be written: {error.strerror}") from None
+        self._saved = saved
 
     def deliver(self, data: bytes) -> list[Message]:
         """Take a message; what is returned may be said, for the message is on the disk.
@@ -337,8 +365,7 @@ class Seat:
     def close(self) -> None:
         """Let the folder go; another process may open the seat."""
         if self._lock is not None:
-            with suppress(OSError):
-                os.close(self._lock)
+            unlock(self._lock)
         self._lock = self._party = self._journal = None
 
     def __enter__(self) -> Self:
@@ -354,7 +381,7 @@ class Seat:
 
         def entropy(length: int) -> bytes:
             assert length == ENTROPY_BYTES
-            return self._entropy
+            return self._saved.entropy
 
         if self.member.role == CLIENT:
             assert vector is not None, "a client needs a vector"
@@ -500,12 +527,24 @@ def end_seat(folder: Path, *, unless_joined: bool = False) -> bool:
     lock = lock_folder(folder)
     try:
         _check_not_ended(folder)
-        if unless_joined and any((folder / name).exists() for name in ("journal", "bound")):
+        if unless_joined and _has_joined(folder):
             return False
         _end(folder, b"")
         return True
     finally:
-        os.close(lock)
+        unlock(lock)
+
+
+def _has_joined(folder: Path) -> bool:
+    """Say whether a seat is bound to a session, also where somebody has deleted its journal."""
+    if (folder / "journal").exists():
+        return True
+    if not (folder / "key").exists() or not (folder / "enrolment").exists():
+        return False  # a crash left half an enrolment, of which nobody has heard
+    try:
+        return bool(Enrolled.load(folder, Vault.load(folder / "key")).session)
+    except (BadSavedState, Malformed):
+        return True
 
 
 def _hear_again(party: Party, event: Event) -> list[Message]:
@@ -535,23 +574,6 @@ def _end(folder: Path, why: bytes) -> None:
     _forget(folder)
 
 
-def lock_folder(folder: Path) -> int:
-    """Lock the folder itself, which nobody replaces unnoticed.
-
-    Raises:
-        Busy: another process has it.
-        NotStored: it cannot be opened.
-    """
-    try:
-        return claim(folder)
-    except BlockingIOError:
-        raise Busy(
-            "another process has this seat", fix="wait until it is done, or stop it"
-        ) from None
-    except OSError as error:
-        raise NotStored(f"the seat's folder cannot be opened: {error.strerror}") from None
-
-
 def _check_not_ended(folder: Path) -> None:
     mark = folder / "ended"
     if mark.exists():
@@ -565,7 +587,7 @@ def _check_not_ended(folder: Path) -> None:
 
 def _forget(folder: Path) -> None:
     """Delete what nobody can read any more."""
-    for name in ("key", "enrolment", "vector", "journal", "bound"):
+    for name in ("key", "enrolment", "vector", "journal"):
         with suppress(OSError):
             (folder / name).unlink()
     with suppress(OSError):

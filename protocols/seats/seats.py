@@ -43,6 +43,10 @@ class Seats:
             )
         return Seat.hello(folder, self._identity, role, nonce, bound)
 
+    def knows(self, nonce: bytes) -> bool:
+        """Say whether there is a seat for a nonce, or was one that has ended."""
+        return self._of(nonce).exists()
+
     def open(self, nonce: bytes) -> Seat:
         """Open the seat of a nonce.
 
@@ -96,6 +100,19 @@ class Seats:
         for nonce in self.open_seats():
             with suppress(Busy):
                 self.end(nonce)
+
+    def clear(self) -> None:
+        """Remove the marks of seats that have ended, where nobody can ask for these again.
+
+        A mark refuses a second answer to one nonce. It is kept as long as the letters of its run
+        are heard; another enrolment has other keys, and is of no use in an old session.
+        """
+        for folder in sorted(self._folder.iterdir()):
+            mark = folder / "ended"
+            with suppress(OSError):
+                if len(folder.name) == 2 * NONCE_BYTES and mark.exists():
+                    mark.unlink()
+                    folder.rmdir()
 
     def sweep(self, older_than: float) -> list[bytes]:
         """End the seats whose enrolment is older, in seconds, and that joined no session.

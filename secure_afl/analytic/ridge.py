@@ -20,6 +20,17 @@ def ridge(gram: Floats, cross: Floats, regularisation: float) -> Floats:
     Raises:
         ConfigError: G + λI is not positive definite, to working precision.
     """
+    return conditioned_ridge(gram, cross, regularisation)[0]
+
+
+def conditioned_ridge(gram: Floats, cross: Floats, regularisation: float) -> tuple[Floats, float]:
+    """Return W as `ridge` does, and the reciprocal condition number of G + λI in the 1-norm.
+
+    The number is LAPACK's estimate (dpocon), 0 to 1; it is above d·2⁻⁵², or W is refused.
+
+    Raises:
+        ConfigError: G + λI is not positive definite, to working precision.
+    """
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
     if not 0 <= regularisation < np.inf:
@@ -29,12 +40,13 @@ def ridge(gram: Floats, cross: Floats, regularisation: float) -> Floats:
         factor, lower = cho_factor(regularised)
     except LinAlgError:
         factor, lower = None, False
-    if factor is None or _condition(factor, regularised) < len(gram) * np.finfo(float).eps:
+    conditioning = 0.0 if factor is None else _condition(factor, regularised)
+    if factor is None or conditioning < len(gram) * np.finfo(float).eps:
         raise ConfigError(
             f"the Gram matrix is singular at ridge {regularisation}; allowed: > 0 when there are "
             "fewer independent rows than dimensions. Pass a larger --ridge."
         )
-    return np.asarray(cho_solve((factor, lower), cross))
+    return np.asarray(cho_solve((factor, lower), cross)), conditioning
 
 
 def _condition(factor: Floats, matrix: Floats) -> float:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import MAX_FEATURE, bad_row
+from secure_afl.data.arrays import as_features, as_labels
+from secure_afl.data.classes import sort_names
+from secure_afl.data.mapping import shorten
 from secure_afl.errors import DataError
 
 
@@ -36,15 +39,25 @@ class Rows(Protocol):
 class ClientData:
     """Labelled features of one client, or of a test set.
 
+    Lists, tensors, frames and numbers of other lengths are converted as they come in.
+
     Attributes:
         name: unique among the clients.
         features: (n, d) float, finite, n ≥ 1; may be memory-mapped.
-        labels: (n,) int64 in 0..C−1.
+        labels: (n,) int64 in 0..C−1; or words, which `number_labels` replaces by numbers.
+
+    Raises:
+        DataError: what cannot be converted without a loss, as masked arrays.
     """
 
     name: str
     features: NDArray[np.floating]
     labels: Integers
+
+    def __post_init__(self) -> None:
+        where = f"client '{self.name}'"
+        object.__setattr__(self, "features", as_features(self.features, where))
+        object.__setattr__(self, "labels", as_labels(self.labels, where))
 
     @property
     def count(self) -> int:
@@ -88,11 +101,8 @@ def digest_rows(parts: Iterable[ClientData]) -> bytes:
     return hashed.digest()
 
 
-def check_types(clients: list[ClientData]) -> None:
-    """Raise DataError, with the conversion, for what Python would fail on later.
-
-    Lists, tensors and data frames are common mistakes.
-    """
+def check_types(clients: Sequence[ClientData]) -> None:
+    """Raise DataError for what is no client, or has no name."""
     for data in clients:
         if not isinstance(data, ClientData):
             raise DataError(
@@ -100,17 +110,47 @@ def check_types(clients: list[ClientData]) -> None:
             )
         if not isinstance(data.name, str):
             raise DataError(f"client name {data.name!r} is no string")
-        for what, array in (("features", data.features), ("labels", data.labels)):
-            if not isinstance(array, np.ndarray):
-                raise DataError(
-                    f"client '{data.name}': {what} are a {type(array).__name__}, wanted a NumPy "
-                    "array; convert with numpy.asarray, tensor.numpy() or frame.to_numpy()"
-                )
-        if data.labels.dtype != np.int64:
+
+
+def number_labels(
+    clients: Sequence[ClientData], scored: Sequence[ClientData], classes: Sequence[str] | None
+) -> tuple[list[ClientData], list[ClientData], Sequence[str] | None]:
+    """Replace labels that are words by their places among the classes.
+
+    Args:
+        scored: further rows, as of a test set.
+        classes: names; by default all of the clients' words, sorted.
+
+    Returns:
+        The clients, the further rows and the classes, as they were where no label is a word.
+
+    Raises:
+        DataError: words beside numbers, or a word that is no class.
+    """
+    check_types([*clients, *scored])
+    parts = [*clients, *scored]
+    worded = [data for data in parts if data.labels.dtype.kind == "U"]
+    if not worded:
+        return list(clients), list(scored), classes
+    if numbered := [data for data in parts if data.labels.dtype.kind != "U"]:
+        raise DataError(
+            f"client '{worded[0].name}' has words for labels ({worded[0].labels[0]!r}, …), client "
+            f"'{numbered[0].name}' numbers; label all rows in one way"
+        )
+    if classes is None:
+        classes = sort_names(str(word) for data in clients for word in data.labels)
+    places = {name: index for index, name in enumerate(classes)}
+
+    def numbered_of(data: ClientData) -> ClientData:
+        if unknown := [word for word in np.unique(data.labels) if str(word) not in places]:
             raise DataError(
-                f"client '{data.name}': labels are {data.labels.dtype}, wanted int64; convert with "
-                "labels.astype(numpy.int64)"
+                f"client '{data.name}': label {str(unknown[0])!r} is none of the classes "
+                f"{shorten(tuple(places))}; correct it, or name all the classes"
             )
+        labels = np.array([places[str(word)] for word in data.labels], dtype=np.int64)
+        return replace(data, labels=labels)
+
+    return [numbered_of(c) for c in clients], [numbered_of(s) for s in scored], classes
 
 
 def check_clients(clients: Sequence[ClientData], classes: int) -> None:

@@ -1,7 +1,7 @@
 """Where commands print, and how they show progress."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -12,17 +12,39 @@ from secure_afl.progress import Progress
 
 # Without a terminal a line is printed so often, in seconds.
 LINE_EVERY = 15.0
+_LINES = 3
+
+
+def printer(**options: Any) -> Console:
+    """Make a console that prints text as it is.
+
+    Class names and paths come from data: brackets are no markup, and colons no emoji.
+    """
+    return Console(markup=False, emoji=False, highlight=False, **options)
 
 
 @cache
 def errors() -> Console:
     """Return the console of standard error."""
-    return Console(stderr=True)
+    return printer(stderr=True)
 
 
-def people(json_file: str | None) -> Console:
+def people(json_file: str | None = None) -> Console:
     """Return where people read: JSON on standard output is for programs, and leaves them errors."""
-    return errors() if json_file == "-" else Console()
+    return errors() if json_file == "-" else printer()
+
+
+def few_lines(console: Console, lines: Sequence[str], rest: str) -> None:
+    """Print warnings, the first ones first, in three lines at most.
+
+    Args:
+        rest: where the others are to be read.
+    """
+    shown = lines if len(lines) <= _LINES else lines[: _LINES - 1]
+    for line in shown:
+        console.print(line, style="yellow", soft_wrap=True)
+    if more := len(lines) - len(shown):
+        console.print(f"… and {more} more: {rest}.", style="yellow", soft_wrap=True)
 
 
 @contextmanager

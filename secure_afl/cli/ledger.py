@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
 from protocols.errors import ProtocolError
+from secure_afl.cli.console import people
 from secure_afl.errors import ConfigError, LedgerRefusal
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _content(book: "Ledger") -> dict[str, Any]:
 def _print(book: "Ledger") -> None:
     from secure_afl.cli.tables import finite
 
-    console, budget = Console(), book.budget
+    console, budget = people(), book.budget
     for lineage in book.lineages:
         title = Text(lineage)
         if shares := book.shares(lineage):

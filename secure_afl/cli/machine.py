@@ -1,12 +1,13 @@
 """`secure-afl params`, `doctor` and `schema`: parameters, and what this machine can do."""
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from secure_afl.cli.console import people, printer
 from secure_afl.cli.options import run_settings, with_flags
 from secure_afl.errors import ConfigError
 
@@ -46,7 +47,7 @@ def params(
     table = Table("pairwise", "", box=None)
     for name, value in describe(found, config.min_cohort).items():
         table.add_row(name, value)
-    Console(soft_wrap=True).print(table)
+    printer(soft_wrap=True).print(table)
 
 
 @with_flags(lambda: run_settings("backbone", "checkpoint", "image_size"))
@@ -65,13 +66,28 @@ def doctor(**settings: Any) -> None:
     table = Table("check", "found", box=None)
     for check in found:
         table.add_row(check.name, check.found, style=None if check.good else "bold red")
-    Console().print(table)
+    people().print(table)
     if not all(check.good for check in found):
         raise ConfigError("this machine is not fit to run; see the red lines")
 
 
-def schema() -> None:
-    """Print the JSON Schema of run.toml, for editors that check as you type."""
+def schema(
+    of: Annotated[
+        str, typer.Argument(metavar="[run|model|account]", help="Settings, a card, an account.")
+    ] = "run",
+) -> None:
+    """Print the JSON Schema of run.toml, for editors that check as you type, or of a result."""
+    import msgspec
+
+    from secure_afl.data.account import Account
+    from secure_afl.methods.artefact import Card
     from secure_afl.runs.settings import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    schemas: dict[str, Callable[[], dict[str, Any]]] = {
+        "run": json_schema,
+        "model": lambda: msgspec.json.schema(Card),
+        "account": lambda: msgspec.json.schema(Account),
+    }
+    if of not in schemas:
+        raise ConfigError(f"'{of}' has no schema; allowed: {', '.join(schemas)}")
+    typer.echo(json.dumps(schemas[of](), indent=2, ensure_ascii=False))

@@ -11,17 +11,21 @@ import io
 import logging
 import sys
 from importlib.metadata import entry_points, version
+from pathlib import Path
 from typing import Annotated, Any
 
+import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from protocols.errors import BrokenExtension, SecureAflError
 from secure_afl.cli.console import errors
 from secure_afl.cli.options import Flagged
+from secure_afl.texts import at_home
 
 OWN = {
     "demo": "secure_afl.cli.run",
+    "inspect": "secure_afl.cli.accounts",
     "run": "secure_afl.cli.run",
     "tune": "secure_afl.cli.tune",
     "ledger": "secure_afl.cli.ledger",
@@ -29,6 +33,7 @@ OWN = {
     "predict": "secure_afl.cli.models",
     "party": "secure_afl.cli.sites",
     "site": "secure_afl.cli.sites",
+    "deploy": "secure_afl.cli.deploy",
     "keygen": "secure_afl.cli.keys",
     "roster": "secure_afl.cli.keys",
     "params": "secure_afl.cli.machine",
@@ -68,6 +73,25 @@ class Commands(TyperGroup):
             formatter.write_dl(rows)
 
 
+class Command(TyperCommand):
+    """A command that says where arguments too many come from."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse as click does; paths that no parameter takes are a pattern without quotes."""
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            paths = [text for text in given if not text.startswith("-") and Path(text).exists()]
+            if "unexpected extra argument" not in error.message or len(paths) < 2:
+                raise
+            hint = (
+                f"if a pattern stands for {paths[0]}, {paths[1]} and others, quote it: "
+                f"--clients '{Path(paths[0]).parent}/*'"
+            )
+            raise click.UsageError(f"{error.message}; {hint}", ctx) from None
+
+
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
@@ -87,16 +111,24 @@ def main() -> None:
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal that cannot show ≥ shows something else; the run is not lost for it.
-            stream.reconfigure(errors="replace")
+            # One output everywhere. What is no Unicode, as names of files may be, is spelt out.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     try:
-        app()
+        app(args=[_at_home(argument) for argument in sys.argv[1:]])
     except (SecureAflError, OSError, MemoryError) as error:
         words = ". ".join([str(error), *getattr(error, "__notes__", ())])
         errors().print(
             f"Error: {words}", style="bold red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(2)
+
+
+def _at_home(argument: str) -> str:
+    """Return an argument with the home directory for the ~ that no shell has seen."""
+    flag, equals, value = argument.partition("=")
+    if argument.startswith("--") and equals:
+        return f"{flag}={at_home(value)}"
+    return at_home(argument)
 
 
 def _found(name: str) -> Any:
@@ -152,7 +184,7 @@ def _command(name: str, found: Any) -> Any:
         command = typer.main.get_command(found)
     else:
         single = typer.Typer(add_completion=False, rich_markup_mode=None)
-        single.command(name)(found.function() if isinstance(found, Flagged) else found)
+        single.command(name, cls=Command)(found.function() if isinstance(found, Flagged) else found)
         command = typer.main.get_command(single)
     command.name = name
     return command

@@ -11,57 +11,128 @@ from secure_afl.cli.console import people, progress
 from secure_afl.cli.options import JsonFile, run_settings, with_flags
 
 if TYPE_CHECKING:
+    from secure_afl.analytic.priors import Prior
     from secure_afl.runs.inference import SavedModel
 
 
-@with_flags(lambda: run_settings("checkpoint"))
+_Model = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="A saved model.safetensors, or the folder of run --out."),
+]
+
+
+_Keys = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder with roster.json: only a model that its parties signed."
+    ),
+]
+
+PriorFlag = Annotated[
+    str | None,
+    typer.Option(
+        metavar="observed|uniform|FILE",
+        help="Class shares to count on: as in the sum, all alike, or a JSON file {class: share}. "
+        "Default: those in the card.",
+    ),
+]
+
+
+@with_flags(lambda: run_settings("checkpoint", "mapping"))
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
-    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/*.jpg or .npz.")],
+    model: _Model,
+    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, or .npz.")],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
+    prior: PriorFlag = None,
+    sensitive_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS",
+            help="Predict this class where its score passes a threshold, which one half of the "
+            "examples chooses for --sensitivity; the figures are of the other half.",
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        float | None, typer.Option(help="For --sensitive-to; default 0.95.", min=0.01, max=1)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the figures as one HTML page.")
+    ] = None,
     json_file: JsonFile = None,
     **settings: Any,
 ) -> None:
     """Score a saved model on labelled data, with the backbone that its card names."""
-    from rich.table import Table
-
-    from secure_afl.cli.tables import check_writable, percent, write_json
+    from secure_afl.cli.tables import check_writable, show_figures, write_json
+    from secure_afl.data.mapping import read_mapping
+    from secure_afl.errors import ConfigError
     from secure_afl.runs import inference
+    from secure_afl.runs.page.write import write_evaluation
 
     check_writable(json_file)
+    check_writable(None if html is None else str(html))
+    if sensitivity is not None and sensitive_to is None:
+        raise ConfigError("--sensitivity has no effect without --sensitive-to; leave it out")
+    mapping = settings.pop("mapping", None)
+    names = read_mapping(None if mapping is None else Path(mapping))
     with progress() as advance:
-        saved = _load(model, **settings)
-        result = inference.evaluate(saved, path, split, advance)
-    table = Table("class", "accuracy", title=f"{model} on {path}", title_justify="left")
-    for name, share in result.per_class.items():
-        table.add_row(name, percent(share))
-    table.add_row("all", f"{percent(result.accuracy)} of {result.examples:,}", style="bold")
-    people(json_file).print(table)
+        saved = _load(model, keys, **settings)
+        result = inference.evaluate(
+            saved,
+            path,
+            split,
+            advance,
+            names,
+            prior=_prior(prior),
+            sensitive_to=sensitive_to,
+            sensitivity=0.95 if sensitivity is None else sensitivity,
+        )
+    show_figures(result.results, people(json_file), f"{model} on {path}")
     write_json(json_file, result)
+    if html is not None:
+        write_evaluation(html, result.results, model, path)
 
 
 @with_flags(lambda: run_settings("checkpoint"))
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A saved model.safetensors.")],
+    model: _Model,
     path: Annotated[
         str, typer.Argument(metavar="DATA", help="An image, a folder of images, or an .npz.")
     ],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
+    keys: _Keys = None,
+    prior: PriorFlag = None,
     **settings: Any,
 ) -> None:
-    """Print the predicted class of each example, and its score, as CSV."""
+    """Print each example's class and the scores of all classes, as CSV.
+
+    `score` is the probability of the class, for models that have calibrated probabilities; columns
+    p:CLASS are those of all classes, and columns s:CLASS scores that do not grow with an example's
+    brightness.
+    """
     from secure_afl.runs import inference
 
     with progress() as advance:
-        saved = _load(model, **settings)
-        predictions = list(inference.predict(saved, path, split, advance))
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["example", "class", "score"])
+        saved = _load(model, keys, **settings)
+        predictions = list(inference.predict(saved, path, split, advance, _prior(prior)))
+    classes = saved.model.classes
+    shares = [f"p:{name}" for name in classes] if saved.model.has_probabilities else []
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["example", "class", "score", *shares, *(f"s:{name}" for name in classes)])
     for prediction in predictions:
-        writer.writerow([prediction.example, prediction.predicted, f"{prediction.score:.4f}"])
+        numbers = [prediction.score, *(prediction.probabilities or ()), *prediction.scores]
+        writer.writerow([prediction.example, prediction.predicted, *(f"{n:.4f}" for n in numbers)])
 
 
-def _load(model: Path, checkpoint: str | None = None) -> "SavedModel":
+def _prior(text: str | None) -> "Prior | None":
+    from secure_afl.analytic.priors import read_prior
+
+    return None if text is None else read_prior(text)
+
+
+def _load(model: Path, keys: Path | None, checkpoint: str | None = None) -> "SavedModel":
+    from secure_afl.federation.keys import load_roster
     from secure_afl.runs.inference import load_model
 
-    return load_model(model, None if checkpoint is None else Path(checkpoint))
+    roster = None if keys is None else load_roster(keys)
+    return load_model(model, None if checkpoint is None else Path(checkpoint), roster)

@@ -102,6 +102,7 @@ def _parameter(option: "Option") -> inspect.Parameter:
         metavar=None if kind is bool else option.metavar or "|".join(choices) or None,
         help=option.description,
         show_default=False,
+        parser=_number_or_word if kind is object else None,
     )
     return inspect.Parameter(
         option.name,
@@ -111,16 +112,26 @@ def _parameter(option: "Option") -> inspect.Parameter:
     )
 
 
+def _number_or_word(text: str) -> Any:
+    """Return the number that a text is, or the text; what is allowed is checked with the others."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _plain(annotation: Any) -> tuple[Any, tuple[str, ...]]:
     """Return the type of a flag's value, and the words that it may be.
 
-    Lists are words with commas.
+    Lists are words with commas; `object` is a number or a word.
     """
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
-        kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
-        return _plain(kinds[0])
+        kinds = [_plain(kind) for kind in get_args(annotation) if kind is not types.NoneType]
+        words = tuple(word for _, choices in kinds for word in choices)
+        # A number or one of a few words: neither type of typer's takes both.
+        return (object, words) if words and kinds[0][0] is float else kinds[0]
     if get_origin(annotation) is Literal:
         return str, get_args(annotation)
     return (annotation if annotation in (bool, int, float) else str), ()

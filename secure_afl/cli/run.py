@@ -2,12 +2,15 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from secure_afl.cli.console import progress
+from secure_afl.cli.console import errors, people, progress
 from secure_afl.cli.options import JsonFile, run_settings, with_flags
+
+if TYPE_CHECKING:
+    from secure_afl.runs.prepare import Accounts
 
 DEMO = (
     ("afl", "plain"),
@@ -56,17 +59,29 @@ def run(
 
       secure-afl run --resume results
     """
+    from secure_afl.cli.accounts import show_accounts, show_findings
     from secure_afl.cli.tables import check_writable, show_report, write_json
     from secure_afl.errors import ConfigError
     from secure_afl.federation.result import Result
     from secure_afl.runs import run as runs
+    from secure_afl.runs.advice import NO_LEDGER, needs_ledger
     from secure_afl.runs.settings import flag, make_config
 
     shown = ExitStack()
+    read: list[Accounts] = []
+
+    def tell(accounts: "Accounts") -> None:
+        # What is doubtful comes first, before the features, which take long.
+        show_findings(errors(), accounts.findings)
+        read.append(accounts)
 
     def deliver(result: Result) -> None:
         shown.close()
+        for accounts in read:
+            show_accounts(people(json_file), accounts)
         show_report(result.report, json_file)
+        if needs_ledger(result.report.settings):
+            people(json_file).print(NO_LEDGER, style="dim")
         write_json(json_file, result.report)
 
     check_writable(json_file)
@@ -78,11 +93,11 @@ def run(
                 "the run; leave it out"
             )
         with shown:
-            runs.resume(resume, shown.enter_context(progress()), deliver)
+            runs.resume(resume, shown.enter_context(progress()), deliver, tell)
         return
     made = make_config(settings, config)
     with shown:
-        runs.run(made, shown.enter_context(progress()), deliver)
+        runs.run(made, shown.enter_context(progress()), deliver, tell)
 
 
 def demo(json_file: JsonFile = None) -> None:

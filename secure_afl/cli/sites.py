@@ -109,12 +109,59 @@ def init(
 
 
 @site.command()
-def check(site: SiteFile = Path("site.toml")) -> None:
-    """Check everything that a run would need here, before any run: most dangerous first."""
+def prepare(
+    site: SiteFile = Path("site.toml"),
+    new_ledger: Annotated[
+        bool, typer.Option("--new-ledger", help="Begin this site's ledger.")
+    ] = False,
+) -> None:
+    """Make this site's features once, so that no session waits for a network to be loaded."""
+    from secure_afl.cli.console import progress
+    from secure_afl.sites.process import prepare_site
+
+    with progress() as advance:
+        prepared = prepare_site(site, new_ledger=new_ledger, progress=advance)
+    about = prepared.about
+    typer.echo(f"{len(prepared.labels)} rows of {prepared.width} features by {about.spec}, kept")
+
+
+@site.command()
+def check(
+    site: SiteFile = Path("site.toml"),
+    flwr_home: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The SuperNode's FLWR_HOME, where Flower runs this site."),
+    ] = None,
+    superlink: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="What the SuperNode connects to."),
+    ] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The SuperLink's authority.")
+    ] = None,
+) -> None:
+    """Check everything that a run would need here, before any run: most dangerous first.
+
+    Where Flower runs this site, as the SuperNode's user:
+
+      secure-afl site check --flwr-home /var/lib/blind-sum/flwr --superlink HOST:443
+    """
+    from secure_afl.errors import ConfigError
     from secure_afl.sites.check import check_site
 
+    findings = check_site(site, ledger_begun=flwr_home is not None)
+    if flwr_home is not None:
+        from itertools import chain
+
+        from secure_afl.flower.check import Node, check_node
+
+        node = Node(flwr_home, superlink, root_certificates)
+        findings = chain(check_node(node), findings)
+    elif superlink is not None or root_certificates is not None:
+        flag = "--root-certificates" if superlink is None else "--superlink"
+        raise ConfigError(f"{flag} has no effect without --flwr-home; leave it out")
     failed = 0
-    for finding in check_site(site):
+    for finding in findings:
         typer.echo(f"{'ok  ' if finding.fine else 'FAIL'} {finding.what}: {finding.words}")
         failed += not finding.fine
     if failed:

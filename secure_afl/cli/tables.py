@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from protocols.protocol import PROTOCOLS
-from secure_afl.cli.console import people
+from secure_afl.cli.console import few_lines, people
 from secure_afl.errors import ConfigError
-from secure_afl.federation.report import Report
+from secure_afl.evaluation.bootstrap import Interval
+from secure_afl.evaluation.figures import Figures
+from secure_afl.federation.report import HeadReport, PersonalReport, Report
 
 
 def show_report(report: Report, json_file: str | None) -> None:
@@ -72,8 +74,9 @@ def _show_trust(console: Console, reports: Sequence[Report]) -> None:
             console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
     for trusts in dict.fromkeys(r.privacy.trusts for r in reports if r.privacy is not None):
         console.print(f"Privacy rests on this: {trusts}.", markup=False, highlight=False)
-    for warning in dict.fromkeys(w for report in reports for w in report.warnings):
-        console.print(f"Warning: {warning}", style="yellow", markup=False, highlight=False)
+    warned = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    rest = "the report has them (--json FILE, or report.json in --out)"
+    few_lines(console, [f"Warning: {warning}" for warning in warned], rest)
 
 
 def _lines(report: Report) -> dict[str, str]:
@@ -86,12 +89,15 @@ def _lines(report: Report) -> dict[str, str]:
         "features × classes": f"{report.feature_dim} × {report.classes}",
         "feature bits / ring bits": f"{report.feature_bits} / {report.ring_bits}",
         "exact": "yes" if report.exact else "NO",
+        **_head_lines(report.head),
         "accuracy": percent(accuracy.federated),
+        **_prior_lines(report.results),
         "  centralised, float": percent(accuracy.centralised_float),
         "  each client alone": percent(accuracy.local_mean),
         "own rows: personal model": percent(accuracy.personal_mean),
         "  federated model": percent(accuracy.holdout_federated_mean),
         "  own data alone": percent(accuracy.holdout_local_mean),
+        **_personal_lines(report.personal),
         **_privacy_lines(report),
         "upload per client": f"{upload / 1e6:.3f} MB",
         "  of AFL in float64": f"{upload / plain:.1%}",
@@ -101,6 +107,29 @@ def _lines(report: Report) -> dict[str, str]:
         "seconds: aggregate": f"{seconds.aggregate:.2f}",
         "seconds: solve": f"{seconds.solve:.2f}",
     }
+
+
+def _head_lines(head: HeadReport | None) -> dict[str, str]:
+    if head is None:
+        return {}
+    value = "" if head.value is None else f", {head.setting} {head.value:.4g}"
+    return {"head": f"{head.name}{value}" + (" (chosen)" if head.chosen else "")}
+
+
+def _prior_lines(results: Sequence[Figures]) -> dict[str, str]:
+    """Write accuracy and balanced accuracy under each prior; nothing of models without one."""
+    return {
+        f"  {found.prior} prior, balanced": f"{found.accuracy.value:.1%}, "
+        f"{found.balanced_accuracy.value:.1%}"
+        for found in results
+        if found.prior
+    }
+
+
+def _personal_lines(personal: PersonalReport | None) -> dict[str, str]:
+    if personal is None or not personal.sites:
+        return {}
+    return {"  personal model hurt": f"{len(personal.hurt)} of {len(personal.sites)} clients"}
 
 
 def _privacy_lines(report: Report) -> dict[str, str]:
@@ -113,6 +142,39 @@ def _privacy_lines(report: Report) -> dict[str, str]:
         "  noise multiplier": f"{privacy.noise_multiplier:.4g} × {privacy.rounds} sums",
         "  may vanish, may collude": f"{privacy.dropouts}, {privacy.colluders} clients",
     }
+
+
+def show_figures(results: Sequence[Figures], console: Console, title: str) -> None:
+    """Print figures with intervals: a table for the first prior, a line for each other."""
+    first, *others = results
+    table = Table(
+        "class", "rows", "sensitivity", "specificity", "PPV", "NPV", "AUC",
+        title=title, title_justify="left",
+    )  # fmt: skip
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for own in first.classes:
+        figures = (own.sensitivity, own.specificity, own.ppv, own.npv, own.auc)
+        table.add_row(own.name, f"{own.examples:,}", *(ranged(figure) for figure in figures))
+    console.print(table)
+    for found in (first, *others):
+        under = f" under the {found.prior} prior" if found.prior else ""
+        console.print(
+            f"{found.examples:,} rows{under}: accuracy {ranged(found.accuracy)}, balanced "
+            f"{ranged(found.balanced_accuracy)}, AUC {ranged(found.auc)}",
+            markup=False,
+            highlight=False,
+        )
+    console.print(f"Predicted is {first.rule}; ranges hold 95 %.", markup=False, highlight=False)
+
+
+def ranged(figure: Interval | None) -> str:
+    """Write a figure in percent with its interval; a dash where there is none."""
+    if figure is None:
+        return "–"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.1%}"
+    return f"{figure.value:.1%} ({100 * figure.low:.1f}–{100 * figure.high:.1f})"
 
 
 def percent(share: float | None) -> str:
@@ -159,7 +221,7 @@ def write_json(file: str | None, content: Any) -> None:
     path = Path(file)
     try:
         if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")  # a device or a pipe
+            path.write_text(text, encoding="utf-8", newline="\n")  # a device or a pipe
         else:
             _replace(path.resolve(), text)
     except OSError as error:
@@ -169,7 +231,7 @@ def write_json(file: str | None, content: Any) -> None:
 def _replace(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", newline="\n")
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from secure_afl.cli.console import errors, progress
+from secure_afl.cli.console import errors, people, progress
 from secure_afl.cli.options import run_settings, with_flags
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def _show(config: "RunConfig", outcomes: Sequence["Outcome"], out: Path) -> None
     from secure_afl.cli.tables import percent
     from secure_afl.tuning.outcomes import statement, summarise
 
-    console = Console()
+    console = people()
     table = Table("setting", title="secure-afl tune", title_justify="left")
     for name in ("ε", "accuracy", "95 % interval", "dimension", "noise multiplier", "seconds"):
         table.add_column(name, justify="right")

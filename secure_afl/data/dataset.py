@@ -1,7 +1,7 @@
 """Datasets: one client's images or features with their labels, from folders and .npz files."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -9,7 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_afl.data.images import read_bytes, read_image
+from secure_afl.data import images
+from secure_afl.data.classes import MAX_CLASSES
+from secure_afl.data.mapping import shorten
+from secure_afl.data.scan import LeftOut
 from secure_afl.errors import DataError
 
 ImageFiles: TypeAlias = tuple[Path, ...]
@@ -18,16 +21,34 @@ ImageFiles: TypeAlias = tuple[Path, ...]
 Examples: TypeAlias = ImageFiles | NDArray[np.uint8] | NDArray[np.floating[Any]]
 """Image files, a uint8 array (n, h, w) or (n, h, w, 3), or float features (n, d)."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-MAX_CLASSES = 65_536
-SPLITS = ("train", "val", "test")
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a dataset was read, and what was not taken from there.
+
+    Attributes:
+        path: of the folder or file.
+        sources: names of the classes as they are there, before any mapping.
+        classes: the same after mapping, of this data set alone.
+        left_out: files that are not read, by kind.
+        empty: class folders without an image that is read.
+        named: the classes have names of their own; an .npz may only number them.
+    """
+
+    path: Path
+    sources: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    empty: tuple[str, ...] = ()
+    named: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Examples with their labels, checked when constructed.
 
-    `labels` is int64 (n,) with values in 0..len(classes) - 1; a class may have no example.
+    `labels` is int64 (n,) with values in 0..len(classes) - 1; a class may have no example. `origin`
+    is None for data sets that were not read from disk, and for parts of others.
 
     Raises:
         DataError: no examples, lengths that differ, a shape or dtype other than those of
@@ -38,6 +59,7 @@ class Dataset:
     examples: Examples = field(repr=False)
     labels: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...]
+    origin: Origin | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.examples, tuple):
@@ -90,19 +112,22 @@ class Dataset:
             DataError: the dataset holds features, or the file cannot be read as an 8-bit image.
         """
         if isinstance(self.examples, tuple):
-            return read_image(self.examples[index])
+            return images.read_image(self.examples[index])
         self._require_images()
         image: NDArray[np.uint8] = self.examples[index]
         return image
 
     def image_digest(self, index: int) -> bytes:
-        """Hash a file's content, or an array image's bytes, shape and dtype: SHA-256, 32 bytes.
+        """Hash what an image's pixels follow from: SHA-256, 32 bytes.
+
+        That is a file's content, or an array image's bytes, shape and dtype.
 
         Raises:
             DataError: the dataset holds features, or the file cannot be read.
         """
         if isinstance(self.examples, tuple):
-            return hashlib.sha256(b"file\0" + read_bytes(self.examples[index])).digest()
+            path = self.examples[index]
+            return images.digest(path, images.read_bytes(path))
         self._require_images()
         image = self.examples[index]
         header = f"array\0{image.shape}\0{image.dtype.str}\0".encode()
@@ -130,7 +155,7 @@ def align(datasets: Sequence[Dataset], classes: tuple[str, ...]) -> list[Dataset
         if (unknown := dataset.labels[labels < 0]).size:
             raise DataError(
                 f"{dataset.name} has examples of class {dataset.classes[unknown[0]]!r}, which is "
-                f"not one of the clients' classes {_shorten(classes)}; "
+                f"not one of the clients' classes {shorten(classes)}; "
                 "remove them, rename the class, or add a client that has it"
             )
         aligned.append(replace(dataset, labels=labels, classes=classes))
@@ -179,21 +204,8 @@ def split_holdout(
     return train, dataset.take(np.sort(order[held_out]))
 
 
-def sort_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Sort the different names; numerically where all of them are whole numbers."""
-    unique = set(names)
-    if all(name.isascii() and name.isdigit() for name in unique):
-        return tuple(sorted(unique, key=lambda name: (int(name), name)))
-    return tuple(sorted(unique))
-
-
 def _kind(dataset: Dataset) -> str:
     return "images" if dataset.holds_images else f"features of width {dataset.width}"
-
-
-def _shorten(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:10])
-    return shown if len(names) <= 10 else f"{shown}, … ({len(names)} in all)"
 
 
 def _check_files(name: str, files: ImageFiles) -> None:
@@ -222,16 +234,16 @@ def _check_features(name: str, features: NDArray[Any]) -> None:
         )
 
 
-def _check_images(name: str, images: NDArray[Any]) -> None:
-    grey_or_rgb = images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)
-    if not grey_or_rgb or 0 in images.shape:
+def _check_images(name: str, pixels: NDArray[Any]) -> None:
+    grey_or_rgb = pixels.ndim == 3 or (pixels.ndim == 4 and pixels.shape[3] == 3)
+    if not grey_or_rgb or 0 in pixels.shape:
         raise DataError(
-            f"{name}: examples of shape {images.shape} are neither images (n, h, w) or "
+            f"{name}: examples of shape {pixels.shape} are neither images (n, h, w) or "
             "(n, h, w, 3) nor features (n, d), or are empty; reshape them"
         )
-    if images.dtype != np.uint8:
+    if pixels.dtype != np.uint8:
         raise DataError(
-            f"{name}: images of dtype {images.dtype} are not uint8; scale them to 0..255 and "
+            f"{name}: images of dtype {pixels.dtype} are not uint8; scale them to 0..255 and "
             "convert them to uint8"
         )
 

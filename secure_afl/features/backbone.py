@@ -84,7 +84,9 @@ def parse_backbone(
     - `projection:<dim>`: relu(x @ R) after `identity`, with R ~ N(0, 1 / d_in) drawn from `seed`.
     - `timm:<model>[,<key>=<value>…]`: a timm model without its classifier, with the weights of
       `checkpoint`, or timm's own without one. `mean`, `std`, `interpolation` and `crop_pct`
-      override the model's preprocessing; other keys go to `timm.create_model`.
+      override the model's preprocessing; `power` (0.1 to 1) takes powers of the entries, `stages=N`
+      joins the means of the last N blocks and projects them to the model's width by `seed`; other
+      keys go to `timm.create_model`.
     - `timm:…+projection:<dim>`: both.
 
     `image_size` resizes images to exactly that many pixels each way, without a crop unless
@@ -100,7 +102,7 @@ def parse_backbone(
         raise ConfigError(f"seed {seed} of the backbone is negative; give 0 or more")
     front, projection = _parse_parts(spec, seed)
     if front.startswith("timm:"):
-        network = load_network(front.removeprefix("timm:"), checkpoint, image_size)
+        network = load_network(front.removeprefix("timm:"), checkpoint, image_size, seed)
         return Backbone(spec, network, projection)
     if checkpoint is not None:
         raise ConfigError(

@@ -53,6 +53,7 @@ class Pixels:
             # What float32 cannot hold becomes infinite, which Backbone.extract refuses.
             with np.errstate(over="ignore"):
                 features = np.array(dataset.examples, dtype=np.float32)
+            _check_underflow(dataset, features)
             if progress:
                 progress("features", len(dataset), len(dataset))
             return features
@@ -108,6 +109,18 @@ def batches(digests: list[bytes]) -> Iterator[list[bytes]]:
     """Cut a list into batches that go through a network together."""
     for start in range(0, len(digests), _BATCH):
         yield digests[start : start + _BATCH]
+
+
+def _check_underflow(dataset: Dataset, features: NDArray[np.float32]) -> None:
+    """Raise DataError for a row of numbers so small that float32 keeps little of them."""
+    small = np.abs(features).max(axis=1) < np.finfo(np.float32).tiny
+    for row in np.flatnonzero(small):
+        if np.any(np.asarray(dataset.examples)[row]):
+            raise DataError(
+                f"{dataset.name}: the features of row {row} are below "
+                f"{np.finfo(np.float32).tiny:.2g}, too small for float32; multiply all rows by one "
+                "number"
+            )
 
 
 def _place(dataset: Dataset, index: int) -> str:

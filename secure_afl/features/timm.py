@@ -3,7 +3,9 @@
 import difflib
 import hashlib
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,25 +17,34 @@ from PIL import Image
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.cache import FeatureCache
+from secure_afl.features.checkpoints import create_with_weights
+from secure_afl.features.pixels import batches, digest_of
+from secure_afl.features.stages import pop_taps, tapped
 from secure_afl.progress import Progress
 
 if TYPE_CHECKING:
     import torch
-from secure_afl.features.pixels import batches, digest_of
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _PREPROCESSING_KEYS = ("mean", "std", "interpolation", "crop_pct")
-_RESERVED_KEYS = ("pretrained", "checkpoint_path", "num_classes", "in_chans")
+_RESERVED_KEYS = ("pretrained", "checkpoint_path", "num_classes")
+# So long the hub may take to answer at all, in seconds.
+_ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class TimmNetwork:
-    """A timm model without its classifier in evaluation mode, and how images get into it."""
+    """A timm model without its classifier in evaluation mode, and how images get into it.
+
+    Attributes:
+        mode: of the images that `preprocess` takes: RGB, or L for models of one channel.
+    """
 
     model: "torch.nn.Module" = field(repr=False)
     preprocess: Callable[[Image.Image], "torch.Tensor"] = field(repr=False)
     digest: bytes
     width: int
+    mode: str = "RGB"
 
     def extract(
         self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
@@ -70,23 +81,28 @@ class TimmNetwork:
 
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            inputs = [self.preprocess(Image.fromarray(image).convert("RGB")) for image in images]
+            inputs = [
+                self.preprocess(Image.fromarray(image).convert(self.mode)) for image in images
+            ]
             rows = self.model(torch.stack(inputs).to(device))
             result: NDArray[np.float32] = rows.float().cpu().numpy()
         return result
 
 
 def load_network(
-    settings: str, checkpoint: Path | None = None, image_size: int | None = None
+    settings: str, checkpoint: Path | None = None, image_size: int | None = None, seed: int = 0
 ) -> TimmNetwork:
     """Load a timm model from `<model>[,<key>=<value>…]`, on the GPU where there is one.
+
+    Args:
+        seed: of the projection that `stages` takes.
 
     Raises:
         ConfigError: torch or timm is missing, or a model or setting that cannot be.
         DataError: weights that cannot be loaded.
     """
     try:
-        import timm
+        import timm  # noqa: F401
         import torch
         from timm.data.transforms_factory import create_transform
     except ImportError as error:
@@ -95,73 +111,93 @@ def load_network(
         ) from error
 
     name, *pairs = settings.split(",")
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ConfigError(f"timm has no model {name!r}{hint} (timm.list_models() lists them)")
+    name = _model_name(name)
     overrides, keywords = _parse_keys(settings, pairs)
+    taps = pop_taps(settings, keywords, seed)
     model = _create(name, keywords, checkpoint)
-    config = _preprocessing(model, overrides, image_size)
+    config = _preprocessing(model, overrides, image_size, keywords.get("in_chans", 3))
     preprocess = create_transform(**config, is_training=False)
     model.eval().requires_grad_(False)
     width = _try_out(model, settings, config["input_size"])
-    header = digest_of({"timm": name, "keywords": keywords, "preprocessing": config})
-    digest = hashlib.sha256(header + _weights_digest(model)).digest()
+    about = {"timm": name, "keywords": keywords, "preprocessing": config, **taps.described}
+    digest = hashlib.sha256(digest_of(about) + _weights_digest(model)).digest()
+    with torch.inference_mode():
+        model = tapped(model, taps, settings, torch.zeros(1, *config["input_size"]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return TimmNetwork(model.to(device), preprocess, digest, width)
+    mode = "L" if config["input_size"][0] == 1 else "RGB"
+    return TimmNetwork(model.to(device), preprocess, digest, width, mode)
+
+
+def _model_name(name: str) -> str:
+    """Return timm's name of a model, of which the hub's may be given.
+
+    Raises:
+        ConfigError: timm has no such model.
+    """
+    import timm
+
+    hub = re.fullmatch(r"(?:hf[-_]hub:)?([^/:]+)/([^/:]+)", name)
+    if hub is not None and hub[1] != "timm":
+        # Somebody's own model; its repository says which.
+        return f"hf-hub:{hub[1]}/{hub[2]}"
+    known = name if hub is None else hub[2]
+    if not timm.is_model(known):
+        close = difflib.get_close_matches(known, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(f"timm has no model {known!r}{hint} (timm.list_models() lists them)")
+    return known
 
 
 def _create(name: str, keywords: dict[str, Any], checkpoint: Path | None) -> "torch.nn.Module":
     import timm
 
+    if checkpoint is not None:
+        return create_with_weights(name, keywords, checkpoint)
     try:
-        model: torch.nn.Module = timm.create_model(
-            name, pretrained=False, num_classes=0, **keywords
-        )
+        model: torch.nn.Module
+        if not name.startswith("hf-hub:"):
+            # What is wrong with the keywords shows before anything is downloaded.
+            model = timm.create_model(name, pretrained=False, num_classes=0, **keywords)
     except Exception as error:  # the keywords reach code of any kind in timm
         raise ConfigError(
             f"timm cannot make the model {name!r} with {keywords or 'no keywords'}: {error}"
         ) from error
-    if checkpoint is not None:
-        _load_checkpoint(model, name, checkpoint)
-        return model
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0, **keywords)
+        with quick_failure():
+            model = timm.create_model(name, pretrained=True, num_classes=0, **keywords)
     except Exception as error:  # network, disk and hub errors have no common base
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"timm's own weights of {name!r} could not be had ({error}); "
+            f"timm's own weights of {name!r} could not be had ({reason}); "
             "give a local file with --checkpoint"
         ) from error
     return model
 
 
-def _load_checkpoint(model: Any, name: str, checkpoint: Path) -> None:
-    """Load a state dict, with or without the classifier that was cut off.
+@contextmanager
+def quick_failure() -> Iterator[None]:
+    """Use what is on this machine alone where the hub does not answer within seconds.
 
-    All other weights must match.
+    The hub's client tries again for most of a minute, even for what it has already.
     """
-    import timm
+    import huggingface_hub
+    from huggingface_hub import constants
 
-    if not checkpoint.is_file():
-        raise DataError(f"checkpoint {checkpoint} is not a file; give a timm state dict")
+    before = constants.HF_HUB_OFFLINE
+    if not before:
+        try:
+            huggingface_hub.get_session().head(constants.ENDPOINT, timeout=_ANSWER_SECONDS)
+        except Exception:  # whichever client the hub's library has
+            constants.HF_HUB_OFFLINE = True
     try:
-        state = timm.models.load_state_dict(str(checkpoint), weights_only=True)
-        heads = model.pretrained_cfg.get("classifier") or ()
-        cut_off = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-        kept = set(model.state_dict())
-        state = {
-            key: value for key, value in state.items() if key in kept or not key.startswith(cut_off)
-        }
-        model.load_state_dict(state, strict=True)
-    except Exception as error:  # a damaged file fails in pickle, zip, safetensors or torch
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"checkpoint {checkpoint} does not load into {name!r}: {reason[:400]}; "
-            "give a .safetensors or .pth state dict of this model"
-        ) from error
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
-def _preprocessing(model: Any, overrides: dict[str, Any], image_size: int | None) -> dict[str, Any]:
+def _preprocessing(
+    model: Any, overrides: dict[str, Any], image_size: int | None, channels: int
+) -> dict[str, Any]:
     from timm.data.config import resolve_model_data_config
 
     # Its annotations are missing in timm.
@@ -171,7 +207,12 @@ def _preprocessing(model: Any, overrides: dict[str, Any], image_size: int | None
         config["input_size"] = (config["input_size"][0], image_size, image_size)
         if "crop_pct" not in overrides:
             config |= {"crop_pct": 1.0, "crop_mode": "squash"}
-    return config | overrides
+    config |= overrides
+    if channels == 1:
+        # A grey value is normalised as a grey pixel of three equal colours is on average.
+        grey = {key: (sum(config[key]) / len(config[key]),) for key in ("mean", "std")}
+        config |= {"input_size": (1, *config["input_size"][1:]), **grey}
+    return config
 
 
 def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> int:
@@ -187,7 +228,8 @@ def _try_out(model: Any, settings: str, input_size: tuple[int, int, int]) -> int
     except Exception as error:  # models check their input in their own ways
         raise ConfigError(
             f"timm:{settings} does not take images of {input_size[1]} × {input_size[2]} pixels "
-            f"({error}); leave the image size out, or add img_size={input_size[1]}"
+            f"({' '.join(str(error).split())}); leave the image size out, or add "
+            f"img_size={input_size[1]}"
         ) from error
     if len(shape) != 2:
         raise ConfigError(
@@ -223,6 +265,10 @@ def _parse_keys(settings: str, pairs: list[str]) -> tuple[dict[str, Any], dict[s
             overrides[key] = _preprocessing_value(settings, key, text)
         else:
             keywords[key] = _keyword_value(text)
+    if keywords.get("in_chans", 3) not in (1, 3):
+        raise ConfigError(
+            f"timm:{settings}: in_chans is {keywords['in_chans']!r}, allowed: 1 for grey, 3"
+        )
     return overrides, keywords
 
 

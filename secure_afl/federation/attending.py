@@ -1,7 +1,7 @@
 """A party's side of a run between machines: letters in, letters out, and no I/O.
 
 Whatever a letter asks for is done once and answered again each time: recovery is always to hear it
-again. A refusal leaves the site as the name of an error; its text is for the site's own people.
+again. That a party refuses leaves the site; why is for the site's own people.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from secure_afl.federation.letters import (
     write,
 )
 from secure_afl.federation.participant import Participant
-from secure_afl.federation.rounds import Opening
+from secure_afl.federation.rounds import EndedRound, History, Opening
 from secure_afl.methods.method import PublicState
 
 
@@ -101,8 +101,12 @@ class Attending:
         self.public: PublicState | None = None
         self.session = b""
         self.included = 0
-        self._invitations: set[bytes] = set()
-        self._final: tuple[bytes, Finished] | None = None
+        # Nonces that each run has invited to, and whether that was known before this turn.
+        self._invitations: dict[bytes, set[bytes]] = {}
+        self._before: set[bytes] = set()
+        # What ends something waits until all letters of a turn are heard, for they come in any
+        # order.
+        self._endings: list[tuple[bytes, TakeBack | Closed | Finished]] = []
         self._told: set[str] = set()
 
     @property
@@ -142,8 +146,6 @@ class Attending:
         reply = self._answer(letter.run, content)
         for nonce in self.hearings.keys() - known:
             self._keep(nonce, data)
-        for nonce in known - self.hearings.keys():
-            self._keep(nonce, b"")
         if reply is None:
             return []
         sent = write(letter.run, self._participant.identity, letter.sender, reply)
@@ -152,35 +154,50 @@ class Attending:
     def _answer(self, run: bytes, content: Content) -> Content | None:
         match content:
             case Invitation():
-                self._invitations.add(run)
-                return self._invited(content)
+                return self._invited(run, content)
             case Opened():
                 return self._opened(run, content)
-            case TakeBack():
-                return self._take_back(content)
-            case Closed():
-                self._closed(content)
-            case Finished():
-                self._final = run, content
+            case TakeBack() | Closed() | Finished():
+                self._endings.append((run, content))
         return None
 
-    def settle(self) -> None:
-        """End the run if a letter said so; call it once all letters that have come are heard.
+    def settle(self) -> list[Posted]:
+        """Give back and end what letters said; call it once all that have come are heard.
 
-        Letters come in any order, and others may tell how the last session ended.
+        Letters come in any order: a session is joined first, and how it ended is heard then.
+
+        Returns:
+            What is to be sent because of it.
         """
-        if self._final is not None:
-            (run, content), self._final = self._final, None
-            self._finished(run, content)
+        endings, self._endings = self._endings, []
+        known = set(self.hearings)
+        sent = []
+        for run, content in endings:
+            if isinstance(content, TakeBack) and (reply := self._take_back(content)) is not None:
+                letter = write(run, self._participant.identity, self._convener.name, reply)
+                sent.append(Posted(self._convener.name, letter))
+        for _, content in endings:
+            if isinstance(content, Closed):
+                self._closed(content)
+        for run, content in endings:
+            if isinstance(content, Finished):
+                self._finished(run, content)
+        for nonce in known - self.hearings.keys():
+            self._keep(nonce, b"")
+        self._before |= self._invitations.keys()
+        return sent
 
-    def _invited(self, content: Invitation) -> Content | None:
+    def _invited(self, run: bytes, content: Invitation) -> Content | None:
+        if self._participant.knows(content.nonce):
+            self._before.add(run)
+        self._invitations.setdefault(run, set()).add(content.nonce)
         try:
             member = self._participant.hello(content.nonce)
         except (SeatEnded, Busy):
             return None
         except ProtocolError as error:
             self._say(f"not enrolled: {error}")
-            return Declined(content.nonce, b"", type(error).__name__)
+            return Declined(content.nonce, b"")
         self._say(f"enrolled for round {content.round}{_attempt(content.attempt)}")
         return Hello(content.nonce, member)
 
@@ -216,7 +233,7 @@ class Attending:
             return None
         except SecureAflError as error:
             self._say(f"not joined: {error}")
-            return Declined(session.nonce, session.id, type(error).__name__)
+            return Declined(session.nonce, session.id)
         header = session.header
         self._say(
             f"joined round {header.round} of at most {half.method.sums}{_attempt(header.attempt)}: "
@@ -253,34 +270,42 @@ class Attending:
             self._say("no sum came out; the session counts as a release, for too few could sign")
 
     def _finished(self, run: bytes, content: Finished) -> None:
-        half = self._participant.half
-        if run != self.run and run not in self._invitations:
-            # Of a run before this party's time.
+        if self.finished or self.run not in (b"", run):
+            return
+        if run != self.run and run not in self._before:
+            # It was over before this party's time, though its letters lie there still.
+            for nonce in self._invitations.pop(run, ()):
+                self._participant.close(nonce, None, None)
             return
         self.run, self.finished = run, True
-        for link in content.history.links if content.history else ():
-            self._participant.note_released(link.release)
-        self._participant.leave()
         if content.failed:
             self.failed = True
             self._say("the run has failed: no model")
-            return
-        if content.public is None or content.history is None:
+        elif content.public is None or content.history is None:
             self._say("the run is over")
-            return
+        else:
+            self._conclude(content.public, content.history, content.ended)
+        self._participant.leave()
+
+    def _conclude(self, state: bytes, history: History, last: EndedRound | None) -> None:
+        """Believe the end of the run if it follows from what this party knows."""
+        half = self._participant.half
         try:
-            public = decode(content.public, half.method.public, party=self.name)
-            ended = None if content.ended is None else content.ended.ended(half.method)
-            half.conclude(Opening(public, content.history, ended), self._convener)
+            public = decode(state, half.method.public, party=self.name)
+            ended = None if last is None else last.ended(half.method)
+            half.conclude(Opening(public, history, ended), self._convener)
         except SecureAflError as error:
             self.failed = True
             self._say(f"the model was refused: {error}")
             return
+        # By its word alone whose key has signed each of these sums.
+        for link in history.links:
+            self._participant.note_released(link.release)
         self.public = public
-        last = content.history.links[-1].release
-        self.session = last.session
-        self.included = len(self._roster.names(last.included))
-        self._say(f"the run is over after {len(content.history.links)} sums")
+        release = history.links[-1].release
+        self.session = release.session
+        self.included = len(self._roster.names(release.included))
+        self._say(f"the run is over after {len(history.links)} sums")
 
     def _say(self, what: str) -> None:
         """Tell the site's people something, once."""

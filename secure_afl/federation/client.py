@@ -20,6 +20,7 @@ from protocols.identity import Enrolment
 from protocols.layout import Integers
 from protocols.message import derive
 from protocols.party import ENTROPY_BYTES, Party
+from protocols.protocol import check_given_back
 from protocols.roster import Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
@@ -28,8 +29,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.rounds import Half, Opening, SavedPosition, fits_task
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Terms, majority
-from secure_afl.methods.method import Memory, PublicState, Task
-from secure_afl.methods.model import Model
+from secure_afl.methods.method import Memory, Own, PublicState, Task
 from secure_afl.privacy.ledger import Charge, Ledger
 
 
@@ -130,6 +130,10 @@ class FederationClient(Half):
         if position.party is not None:
             return position.party
         self._check_privacy(session, public)
+        for given_back in opening.voids:
+            # Whatever became of the letter that said so: `enter` has checked it.
+            earlier = check_given_back(given_back, self.pinned)
+            self.given_back(earlier, "no sum came out", given_back)
 
         def vector(entropy: bytes) -> Integers:
             contributed = self.contribute(public, entropy)
@@ -156,8 +160,13 @@ class FederationClient(Half):
         if seat is not None:
             seat.join(session, self.protocol, vector)
             party = seat.party
-        self._position = replace(position, party=party)
-        keep(self.save())
+        before, self._position = self._position, replace(position, party=party)
+        try:
+            keep(self.save())
+        except BaseException:
+            # Whoever joins again goes on from the seat, and not from this party.
+            self._position = before
+            raise
         return party
 
     def released(self, session: bytes) -> None:
@@ -175,6 +184,7 @@ class FederationClient(Half):
         Raises:
             LedgerRefusal: the sum is known to be out, or the ledger cannot be written.
         """
+        super().given_back(session, reason, evidence)
         if self.ledger is not None and self.ledger.knows(session):
             self.ledger.void(session, reason, evidence)
 
@@ -219,9 +229,9 @@ class FederationClient(Half):
         """Draw this client's share of the noise in the round of `public`."""
         return this_noisy_sum(self.method, public).share(entropy)
 
-    def personalise(self, public: PublicState) -> Model:
-        """Return this client's own model."""
-        return self.method.personalise(public, self.rows(public.task), self.memory)
+    def personalise(self, public: PublicState, kept: ClientData | None = None) -> Own:
+        """Return this client's own model; `kept` are rows of its own that are in no sum."""
+        return self.method.personalise(public, self.rows(public.task), self.memory, kept)
 
     def rows(self, task: Task) -> ClientData:
         """Load this client's rows, of the task's features.

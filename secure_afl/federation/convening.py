@@ -108,7 +108,7 @@ class Convening:
         self._tell = tell
         self._phase: Phase = "inviting"
         self._voids: dict[str, Void] = {}
-        self._declined: dict[str, str] = {}
+        self._declined: set[str] = set()
         self._since: float | None = None
         self._again = 0.0
         self._pause = REPEAT
@@ -201,15 +201,6 @@ class Convening:
                 raise self._unusable("the open session was formed with other settings")
         return self
 
-    @staticmethod
-    def run_of(saved: bytes) -> bytes:
-        """Return the run that was saved, 16 bytes.
-
-        Raises:
-            Malformed: damaged.
-        """
-        return decode(saved, _Saved).run
-
     def _go_on(self, now: float) -> list[Posted]:
         assert self._since is not None
         late = now - self._since >= self._wait
@@ -251,14 +242,18 @@ class Convening:
         session = convener.session
         assert session is not None, "a session is open"
         outcome = self._outcome(session.nonce)
+        if outcome is not None:
+            return self._absorb(outcome, now)
         roles = {member.name for member in session.header.coordinators}
-        if outcome is None:
-            gone = sorted(roles & self._declined.keys())
-            if self._ended(session.nonce) or gone:
-                why = f"{', '.join(gone)} declined" if gone else "the session ended without a sum"
-                self._tell(f"round {convener.round}: {why}; asking for the session back")
-                return self._enter("taking back", now)
-            return []
+        gone = sorted(roles & self._declined)
+        if self._ended(session.nonce) or gone:
+            why = f"{', '.join(gone)} declined" if gone else "the session ended without a sum"
+            self._tell(f"round {convener.round}: {why}; asking for the session back")
+            return self._enter("taking back", now)
+        return []
+
+    def _absorb(self, outcome: Outcome, now: float) -> list[Posted]:
+        convener = self._convener
         self._tell(f"the sum over {len(outcome.released.included)} clients is out")
         closed = self._closed(outcome.release, None)
         convener.absorb(outcome)
@@ -269,6 +264,11 @@ class Convening:
 
     def _give_back(self, now: float, late: bool) -> list[Posted]:
         convener = self._convener
+        assert convener.session is not None, "a session is open"
+        outcome = self._outcome(convener.session.nonce)
+        if outcome is not None:
+            # Whoever declined has come after all: what is out is never lost.
+            return self._absorb(outcome, now)
         lacks = convener.lacks(self._voids.values())
         if lacks and not late:
             return []
@@ -287,7 +287,7 @@ class Convening:
 
     def _enter(self, phase: Phase, now: float) -> list[Posted]:
         self._phase, self._since, self._again, self._pause = phase, now, now, REPEAT
-        self._voids, self._declined = {}, {}
+        self._voids, self._declined = {}, set()
         self._save()
         return []
 
@@ -359,7 +359,7 @@ class Convening:
             raise InvalidSession(f"'{sender}' enrols as another party than it is on the roster")
         member.check(convener.nonce)
         convener.enrol(member)
-        self._declined.pop(sender, None)
+        self._declined.discard(sender)
         self._tell(f"'{sender}' has enrolled, {len(convener.members)} so far")
 
     def _decline(self, sender: str, content: Declined) -> None:
@@ -367,8 +367,8 @@ class Convening:
         now = content.nonce, content.session
         asked = self._convener.nonce, b"" if session is None else session.id
         if now == asked and sender not in self._declined:
-            self._declined[sender] = content.error
-            self._tell(f"'{sender}' declined ({content.error}); its people know why")
+            self._declined.add(sender)
+            self._tell(f"'{sender}' declined; its people know why")
 
     def _take_void(self, sender: str, void: Void) -> None:
         if self._phase == "taking back" and void.party == sender:
@@ -391,5 +391,6 @@ class Convening:
         return BadSavedState(
             f"what the convener remembers: {what}",
             party=self._identity.name,
-            fix="start it with the settings that the run began with, or begin a new run (--new)",
+            fix="start it with the settings that the run began with, or leave the run: "
+            "secure-afl party --leave",
         )

@@ -18,7 +18,8 @@ from protocols.void import Evidence, Void
 from secure_afl.federation.rounds import EndedRound, History
 
 RUN_BYTES = 16
-MAX_LETTER_BYTES = 2**31
+MAX_LETTER_BYTES = 2**28
+"""A state of 16 million 64-bit numbers fits, with the enrolments of a large cohort."""
 
 
 class Invitation(Wire, frozen=True, tag=True):
@@ -62,17 +63,18 @@ class Opened(Wire, frozen=True, tag=True):
 
 
 class Declined(Wire, frozen=True, tag=True):
-    """A party takes no part: the name of the error, whose text stays at the site.
+    """A party takes no part; why stays at the site.
+
+    Even the kind of the error would tell whoever forms sessions something of the site's data: a
+    used-up ledger is asked after the classes were compared.
 
     Attributes:
         nonce: of the session.
         session: id; empty from a party that has not enrolled.
-        error: name of the error.
     """
 
     nonce: Digest
     session: Digest
-    error: Annotated[str, Meta(max_length=64, pattern="^[A-Za-z]+$")]
 
 
 class TakeBack(Wire, frozen=True, tag=True):

@@ -54,8 +54,12 @@ def is_exact(
     no claim to be exact.
     """
     included = [members[name] for name in released.included]
-    clear = np.sum([member.vector for member in included], axis=0)
-    noise = np.sum([member.added_noise for member in included], axis=0)
+    # One after the other: many vectors side by side take as much memory again.
+    clear = np.zeros(len(released.total), dtype=np.int64)
+    noise = np.zeros(len(released.total), dtype=np.int64)
+    for member in included:
+        clear += member.vector
+        noise += member.added_noise
     exact = np.array_equal(released.total, clear + noise)
     if method.row_additive:
         everybody = pooled([member.data for member in included])

@@ -88,6 +88,10 @@ class Participant:
             self._enrolments[nonce] = enrolment
         return self._enrolments[nonce].member
 
+    def knows(self, nonce: bytes) -> bool:
+        """Say whether this party has a seat for a nonce, be it one that has ended."""
+        return self._seats is not None and self._seats.knows(nonce)
+
     def join(self, session: Session, opening: Opening) -> Hearing:
         """Join a session, or go on with it; return the party as a carrier sees it.
 
@@ -172,24 +176,23 @@ class Participant:
             BadSignature, InvalidSession, MessageRejected: the release or the evidence is not of
                 this session; nothing has ended.
         """
-        if nonce not in self._joined:
-            self._end(nonce)
-            return
-        party, hearing = self._joined[nonce]
-        session = party.session
-        if release is not None:
+        joined = self._joined.get(nonce)
+        session = None if joined is None else joined[0].session
+        if release is not None and session is not None:
             release.check(receiver_of(self.half.protocol, session))
             if release.session != session.id:
                 raise InvalidSession("the release is of another session", party=self.name)
-        elif evidence is not None:
-            data = encode(evidence)
-            if check_given_back(data, self.half.pinned) != session.id:
-                raise UnknownSender("evidence of another session", party=self.name)
-            self._account(lambda: self.half.given_back(session.id, "no sum came out", data))
-        else:
-            self._alone(session, party, hearing)
-        if release is not None:
             self.note_released(release)
+        elif evidence is not None:
+            # Evidence speaks for itself, also to whoever has not joined again since a restart.
+            data = encode(evidence)
+            given_back = check_given_back(data, self.half.pinned)
+            if session is not None and given_back != session.id:
+                raise UnknownSender("evidence of another session", party=self.name)
+            self._account(lambda: self.half.given_back(given_back, "no sum came out", data))
+            self._keep(self.half.save())
+        elif joined is not None:
+            self._alone(*joined)
         self._end(nonce)
 
     def note_released(self, release: Release) -> None:
@@ -203,7 +206,7 @@ class Participant:
         if self._seats is not None:
             self._seats.end_all()
 
-    def _alone(self, session: Session, party: Party, hearing: Hearing) -> None:
+    def _alone(self, party: Party, hearing: Hearing) -> None:
         """Give a session back to this client's ledger alone, if no vector of it is out."""
         if party.uploaded:
             return
@@ -212,7 +215,7 @@ class Participant:
         except NotVoidable:
             return
         why = "no vector of this client was sent"
-        self._account(lambda: self.half.given_back(session.id, why))
+        self._account(lambda: self.half.given_back(party.session.id, why))
 
     def _account(self, note: Callable[[], None]) -> None:
         """Let the half write a note; what is not noted counts, and ends nothing."""

@@ -5,6 +5,9 @@ from typing import Any
 
 import msgspec
 
+from secure_afl.analytic.heads.head import AUTO, Fitted, Head
+from secure_afl.analytic.quantise import Floats
+from secure_afl.evaluation.figures import Figures
 from secure_afl.privacy.mechanism import NoisySum
 
 
@@ -21,7 +24,7 @@ class Accuracy(msgspec.Struct, frozen=True):
 
     Attributes:
         federated: the global model, on the test set.
-        centralised_float: ridge on all rows in one place in float64, same λ, on the test set.
+        centralised_float: the same head on all rows in one place in float64, on the test set.
         local_mean: each client's ridge on its own rows alone, on the test set, averaged.
         personal_mean: each client's personal model on its own held-out rows, averaged.
         holdout_federated_mean, holdout_local_mean: the global and the local models on the same
@@ -36,6 +39,92 @@ class Accuracy(msgspec.Struct, frozen=True):
     holdout_federated_mean: float | None = None
     holdout_local_mean: float | None = None
     agreement: float | None = None
+
+
+class Site(msgspec.Struct, frozen=True):
+    """A client's accuracy on its own kept-out rows, of which no model knows.
+
+    Attributes:
+        rows: scored.
+        way: how the client's own model was made.
+        personal, federated, alone: shares of right predictions of the client's own model, of the
+            global one, and of a ridge on the client's rows alone.
+    """
+
+    name: str
+    rows: int
+    way: str | None
+    personal: float | None
+    federated: float | None
+    alone: float | None
+
+
+class PersonalReport(msgspec.Struct, frozen=True):
+    """What models of their own were to clients, beside the global one, on their kept-out rows.
+
+    Attributes:
+        sites: every client that kept rows out.
+        hurt: names of clients whose own model predicts fewer of their rows than the global one.
+    """
+
+    sites: tuple[Site, ...]
+    hurt: tuple[str, ...]
+
+    @classmethod
+    def of(cls, sites: Sequence[Site]) -> "PersonalReport":
+        """Compare every client's own model with the global one."""
+        hurt = [
+            site.name
+            for site in sites
+            if site.personal is not None
+            and site.federated is not None
+            and site.personal < site.federated
+        ]
+        return cls(tuple(sites), tuple(hurt))
+
+
+class HeadReport(msgspec.Struct, frozen=True):
+    """The head that made a classifier of the sum.
+
+    Attributes:
+        name: of the head.
+        setting, value: what was given, or chosen from the sum; empty and null for heads without.
+        chosen: whether the sum, or the noise, chose the value.
+        instead_of: the head that was to be, where the sum has too few rows for it; else empty.
+        prior: class shares that scores count on, by class; null for heads without a prior.
+        observed: class shares in the sum, likewise.
+        temperature: of probabilities; null for heads without any.
+        conditioning: reciprocal condition number of the system that was solved.
+    """
+
+    name: str
+    setting: str
+    value: float | None
+    chosen: bool
+    prior: dict[str, float] | None
+    observed: dict[str, float] | None
+    temperature: float | None
+    conditioning: float
+    instead_of: str = ""
+
+    @classmethod
+    def of(cls, heads: Sequence[Head], fitted: Fitted, classes: Sequence[str]) -> "HeadReport":
+        """Report on a fitted head; it is one of those that might have been, best first."""
+
+        def shares(array: Floats | None) -> dict[str, float] | None:
+            return None if array is None else dict(zip(classes, array.tolist(), strict=True))
+
+        return cls(
+            name=fitted.head,
+            setting=fitted.setting,
+            value=fitted.value if fitted.setting else None,
+            chosen=any(getattr(head, fitted.setting, None) == AUTO for head in heads),
+            instead_of="" if heads[0].name == fitted.head else heads[0].name,
+            prior=shares(fitted.prior),
+            observed=shares(fitted.observed),
+            temperature=fitted.temperature,
+            conditioning=fitted.conditioning,
+        )
 
 
 class Bytes(msgspec.Struct, frozen=True):
@@ -148,9 +237,14 @@ class Report(msgspec.Struct, frozen=True):
         feature_bits: rows are integers of norm ≤ 2^feature_bits.
         ring_bits: width of the ring that carries the sum.
         max_rows: the declared bound on the rows of all clients together.
-        ridge: λ, or β for FedHiP; null for methods without.
+        ridge: λ of a ridge head; null for others.
+        head: what made the classifier of the sum; null for methods that sum no statistics.
+        personal: the clients' own models beside the global one; null where they have none, or no
+            kept-out rows may be scored.
         exact: the decoded sum equals the clients' integer vectors added in the clear, and those of
             the pooled rows, plus the noise that was added; bit for bit, computed by this run.
+        results: figures of the global model on the test set with intervals, under the prior in use
+            first and then under others.
         outside: entries of the sum that break their bounds, by block; where there are any, a
             client lied, and the model is made of a wrong sum all the same.
         privacy: the differential-privacy guarantee, or null.
@@ -175,6 +269,9 @@ class Report(msgspec.Struct, frozen=True):
     accuracy: Accuracy
     bytes: Bytes
     seconds: Seconds
+    head: HeadReport | None = None
+    personal: PersonalReport | None = None
+    results: tuple[Figures, ...] = ()
     outside: dict[str, int] = {}
     privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()

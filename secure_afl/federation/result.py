@@ -4,18 +4,27 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from protocols.layout import Integers
+from protocols.layout import Integers, Layout
 from protocols.network import Transcript
 from protocols.party import Sum
 from protocols.session import Session
+from secure_afl.analytic.heads.head import Chosen
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.report import Accuracy, Bytes, Clients, PrivacyReport, Report, Seconds
+from secure_afl.federation.report import (
+    Bytes,
+    Clients,
+    HeadReport,
+    PrivacyReport,
+    Report,
+    Seconds,
+)
+from secure_afl.federation.scores import Scored
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms
 from secure_afl.federation.warnings import warnings
-from secure_afl.methods.method import PublicState, Task
+from secure_afl.methods.method import AnyMethod, PublicState
 from secure_afl.methods.model import Model
 
 
@@ -51,6 +60,7 @@ class Result:
     """The result that a federation yields.
 
     Attributes:
+        method: what was learned.
         model: the global model.
         personal: each client's own model, by name.
         rounds: every blind sum, in order.
@@ -58,6 +68,7 @@ class Result:
         report: what the run says about itself.
     """
 
+    method: AnyMethod
     model: Model
     personal: Mapping[str, Model]
     rounds: Sequence[Round]
@@ -70,28 +81,41 @@ class Result:
     @property
     def statistics(self) -> Statistics:
         """The last sum as Gram, cross term and counts, for methods that sum those."""
-        last = self.rounds[-1]
+        last = next(round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
         return Statistics.unpack(last.released.total, last.session.layout)
+
+    @property
+    def curve(self) -> tuple[Chosen, ...]:
+        """The values that the head's setting was chosen among, with what the sum says of each.
+
+        It is a function of the summed Gram matrix, and for whoever received that alone.
+        """
+        if not self.method.releases_statistics:
+            return ()
+        return self.method.curve(self.public.task, self.statistics)
 
 
 def report_run(
     terms: Terms,
     declared: Declared,
-    task: Task,
+    public: PublicState,
     rounds: Sequence[Round],
     included: Sequence[ClientData],
-    accuracy: Accuracy,
+    scored: Scored,
     seconds: Seconds,
 ) -> Report:
     """Report on a run.
 
     Args:
-        terms, declared, task: what the run was planned from.
+        terms, declared: what the run was planned from.
+        public: the state after the last round.
         rounds: all of them.
         included: the clients in the last sum, with their rows.
-        accuracy, seconds: measured before.
+        scored, seconds: measured before.
     """
     method, protocol, privacy = terms.method, terms.protocol, terms.privacy
+    task = public.task
+    head = report_head(method, public)
     last = rounds[-1]
     enrolled = task.clients
     hides_rows = privacy is not None and not privacy.rows_are_public
@@ -109,21 +133,46 @@ def report_run(
         ring_bits=last.session.layout.ring_bits,
         max_rows=task.total_rows,
         min_cohort=declared.min_cohort,
-        ridge=method.regularisation(task),
+        ridge=head.value if head is not None and head.setting == "ridge" else None,
         exact=all(round_.exact for round_ in rounds),
-        accuracy=accuracy,
+        accuracy=scored.accuracy,
         bytes=Bytes(
             upload_per_client=_upload_per_client(rounds),
             plain_float64_per_client=8 * task.feature_dim * (task.feature_dim + len(task.classes)),
         ),
         seconds=seconds,
+        head=head,
+        personal=scored.personal,
+        results=scored.results,
         outside=dict(last.released.outside),
         privacy=(
             None
             if privacy is None
             else PrivacyReport.of([this_noisy_sum(method, round_.public) for round_ in rounds])
         ),
-        warnings=warnings(terms, task, included),
+        warnings=(*warnings(terms, task, included), *_head_warnings(head)),
+    )
+
+
+def _has_gram(layout: Layout) -> bool:
+    return any(block.name == "gram_diagonal" for block in layout.blocks)
+
+
+def report_head(method: AnyMethod, public: PublicState) -> HeadReport | None:
+    """Report on the head of a finished run; None for methods without one."""
+    heads, fitted = method.heads(public.task), method.fitted(public)
+    if not heads or fitted is None:
+        return None
+    return HeadReport.of(heads, fitted, public.task.classes)
+
+
+def _head_warnings(head: HeadReport | None) -> tuple[str, ...]:
+    """Say which head was taken where rows were too few for the one that was to be."""
+    if head is None or not head.instead_of:
+        return ()
+    return (
+        f"The sum has too few rows for head '{head.instead_of}': this model is of head "
+        f"'{head.name}' with {head.setting} {head.value:g}. More rows would help.",
     )
 
 

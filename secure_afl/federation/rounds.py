@@ -9,7 +9,7 @@ the state; where the state reveals the total anyway, clients are sent that total
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Self
 
 from msgspec import Meta
@@ -20,7 +20,7 @@ from protocols.errors import (
     BadSignature,
     InvalidSession,
     Malformed,
-    MessageRejected,
+    ProtocolError,
     WouldOverflow,
 )
 from protocols.identity import Enrolment
@@ -135,6 +135,7 @@ class Position:
         roster: digest of the roster, 32 bytes.
         public: the state that it began with.
         party: this party's in that session, which may know whose vectors are in the sum.
+        given_back: the session was given back; another attempt's sum ends the round.
     """
 
     round: int
@@ -143,6 +144,7 @@ class Position:
     roster: bytes
     public: PublicState
     party: Party | None = None
+    given_back: bool = False
 
 
 class SavedPosition(Wire, frozen=True):
@@ -153,12 +155,13 @@ class SavedPosition(Wire, frozen=True):
     context: Digest
     roster: Digest
     public: bytes
+    given_back: bool = False
 
     @classmethod
     def of(cls, position: Position) -> "SavedPosition":
         """Write a position down."""
         p = position
-        return cls(p.round, p.session, p.context, p.roster, encode(p.public))
+        return cls(p.round, p.session, p.context, p.roster, encode(p.public), p.given_back)
 
     def position(self, method: AnyMethod) -> Position:
         """Return the position, without its party.
@@ -167,7 +170,14 @@ class SavedPosition(Wire, frozen=True):
             Malformed: the state is none of this method's.
         """
         public = decode(self.public, method.public)
-        return Position(self.round, self.session, self.context, self.roster, public)
+        return Position(
+            self.round,
+            self.session,
+            self.context,
+            self.roster,
+            public,
+            given_back=self.given_back,
+        )
 
 
 class Half(ABC):
@@ -247,10 +257,18 @@ class Half(ABC):
     def released(self, session: bytes) -> None:  # noqa: B027
         """Account for a session, by its id, whose sum is out; coordinators need not."""
 
-    def given_back(  # noqa: B027
-        self, session: bytes, reason: str, evidence: bytes = b""
-    ) -> None:
-        """Account for a session that was given back."""
+    def given_back(self, session: bytes, reason: str, evidence: bytes = b"") -> None:
+        """Account for a session that was given back.
+
+        Args:
+            session: its id.
+            reason: in words.
+            evidence: that all were who count, which the caller has checked; empty for this party's
+                word alone.
+        """
+        position = self._position
+        if evidence and position is not None and position.session == session:
+            self._position = replace(position, given_back=True)
 
     def conclude(self, opening: Opening, receiver: Line) -> None:
         """Check what the server says of a run that is over, before anything is made of it.
@@ -264,7 +282,7 @@ class Half(ABC):
                 another than this party knows, or the state is not what the last total gives.
         """
         try:
-            _conclude(self._position, self.method, opening, receiver)
+            _conclude(self._position, self.method, opening, receiver, self.pinned)
         except InvalidSession as error:
             raise InvalidSession(
                 f"the end of the run: {error.what}", party=self.name, fix=error.fix
@@ -401,8 +419,10 @@ def _given_back(
             evidence = decode(data, Evidence)
             earlier = read_header(evidence.header)
             found.add(check_given_back(data, pinned))
-        except MessageRejected as error:
-            raise InvalidSession(f"attempt {attempt} is not given back: {error.what}") from None
+        except ProtocolError as error:
+            raise InvalidSession(
+                f"attempt {attempt} is not given back: {error.what}", fix=error.fix
+            ) from None
         of_this = earlier.round, earlier.attempt, earlier.void, earlier.context
         if of_this != (header.round, attempt, before, header.context):
             raise InvalidSession(f"what is given back is not attempt {attempt} of this round")
@@ -413,11 +433,19 @@ def _given_back(
 
 
 def _conclude(
-    position: Position | None, method: AnyMethod, opening: Opening, receiver: Line
+    position: Position | None,
+    method: AnyMethod,
+    opening: Opening,
+    receiver: Line,
+    pinned: Roster | None,
 ) -> None:
     public, history = opening.public, opening.history
     if not history.links or state_digest(public) != history.state:
         raise InvalidSession("the public state is not the one that the history ends with")
+    if len(history.links) > method.sums:
+        raise InvalidSession(
+            f"the history has {len(history.links)} rounds, the method at most {method.sums}"
+        )
     links = history.links
     if position is not None:
         if len(links) < position.round:
@@ -426,8 +454,11 @@ def _conclude(
         if encode(public.task) != encode(position.public.task):
             raise InvalidSession("another task than in the rounds before")
     _check_signed(links, receiver)
-    if position is not None and position.party is not None and opening.ended is not None:
-        _recompute(position.party.session.roster, method, opening)
+    roster = pinned
+    if roster is None and position is not None and position.party is not None:
+        roster = position.party.session.roster
+    if roster is not None and reveals_total(method, public.task):
+        _recompute(roster, method, opening)
 
 
 def _check_signed(links: tuple[Link, ...], receiver: Line) -> None:
@@ -455,6 +486,8 @@ def _links_since(position: Position, history: History) -> tuple[Link, ...]:
     """Return the rounds that ended since; this party knows the session of the first."""
     links = history.links[position.round - 1 :]
     release = links[0].release
+    if position.given_back and release.session != position.session:
+        return links
     if release.session != position.session:
         raise InvalidSession(
             f"the history of round {position.round} is of another session than this party's"

@@ -8,6 +8,7 @@ from typing import Self
 from protocols.codec import Secret, decode, encode
 from protocols.errors import BadSavedState, InvalidSession, Malformed
 from protocols.identity import Enrolment, Member
+from protocols.layout import Integers
 from protocols.party import ENTROPY_BYTES, Party, Sum
 from protocols.protocol import check_given_back, form_session, receiver_of
 from protocols.release import Release, commit
@@ -64,6 +65,7 @@ class FederationServer:
         self.method = terms.method
         self.protocol = terms.protocol
         self.public: PublicState = terms.method.begin(task)
+        self._totals: list[Integers] = []
         self.history = History(state_digest(self.public))
         self._roster = roster
         self._same_set = same_set
@@ -136,7 +138,9 @@ class FederationServer:
             drawn = secrets.token_bytes(ENTROPY_BYTES) if noise is None else noise
             total = total + this_noisy_sum(self.method, self.public).share(drawn)
         before = self.public
-        self.public = self.method.absorb(before, total, released.included)
+        # Kept where later states turn on earlier sums, which nobody else may see.
+        self._totals = [*self._totals, total] if self.method.needs_totals else [total]
+        self.public = self.method.advance(before, self._totals, released.included)
         self.history = self.history.then(release, self.public)
         shown = reveals_total(self.method, self.public.task)
         self._ended = Ended(before, total, salt) if shown else None
@@ -231,8 +235,13 @@ class FederationCoordinator(Half):
         else:
             seat.join(session, self.protocol)
             party = seat.party
-        self._position = replace(position, party=party)
-        keep(self.save())
+        before, self._position = self._position, replace(position, party=party)
+        try:
+            keep(self.save())
+        except BaseException:
+            # Whoever joins again goes on from the seat, and not from this party.
+            self._position = before
+            raise
         return party
 
     def save(self) -> bytes:

@@ -13,8 +13,8 @@ from protocols.protocol import Protocol
 from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
-from secure_afl.analytic.rows import ClientData, check_clients, check_types
-from secure_afl.data.dataset import MAX_CLASSES
+from secure_afl.analytic.rows import ClientData, check_clients, number_labels
+from secure_afl.data.classes import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.accounts import dropped, given_back, note_released
 from secure_afl.federation.convener import Convener, Planned
@@ -23,13 +23,11 @@ from secure_afl.federation.keeping import Identities, Keeper, KeptSum, Standing,
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
 from secure_afl.federation.participant import Outcome, Participant
-from secure_afl.federation.report import Accuracy
 from secure_afl.federation.result import Result, Round, measure_seconds, report_run
-from secure_afl.federation.scores import check_scored, score, score_private
+from secure_afl.federation.scores import Scored, check_scored, score, score_private
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.task import Declared, Terms, plan_task
-from secure_afl.methods.afl import DEFAULT_RIDGE
-from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
+from secure_afl.methods.method import AnyMethod, Method, Own, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.mechanism import Privacy
@@ -138,7 +136,7 @@ class Federation:
 
         Args:
             clients: at least two.
-            classes: names; by default "0" to the greatest label.
+            classes: names; by default "0" to the greatest label, or all words that are labels.
             max_rows: the public bound that every client declares; by default the next power of
                 two of each client's own number of rows.
             test: rows to score the global model on.
@@ -154,7 +152,9 @@ class Federation:
             ProtocolError: a session that was refused or aborted.
             OutOfBoundsTotal: a sum whose entries break their bounds, for a client lied.
         """
-        clients = list(clients)
+        others = [*holdout, *([test] if test else [])]
+        clients, others, classes = number_labels(clients, others, classes)
+        holdout, test = others[: len(holdout)], others[-1] if test else None
         names = self._check_input(clients, classes, test, holdout, drop)
         kept = None if keeper is None else keeper.kept
         start = self._start(clients, names, max_rows) if kept is None else kept.start
@@ -174,16 +174,20 @@ class Federation:
         model = self.terms.method.model(server.public)
         # What is known to be wrong somewhere is passed on to nobody.
         sound = not any(round_.released.outside for round_ in rounds)
-        personal = {
-            name: member.personalise(server.public) for name, member in members.items() if sound
+        held = {data.name: data for data in holdout}
+        own = {
+            name: member.personalise(server.public, held.get(name))
+            for name, member in members.items()
+            if sound
         }
         solve_seconds += time.perf_counter() - begin
 
         included = [members[name].data for name in rounds[-1].released.included]
-        accuracy = self._score(task, model, personal, included, test, holdout)
+        scored = self._score(server.public, model, own, included, test, holdout)
         seconds = measure_seconds(rounds, members, solve_seconds)
-        report = report_run(self.terms, declared, task, rounds, included, accuracy, seconds)
-        return Result(model, personal, rounds, server.public, report)
+        report = report_run(self.terms, declared, server.public, rounds, included, scored, seconds)
+        personal = {name: made.model for name, made in own.items()}
+        return Result(self.terms.method, model, personal, rounds, server.public, report)
 
     def first_session(
         self,
@@ -200,7 +204,7 @@ class Federation:
         Raises:
             DataError, ConfigError, ProtocolError: as in `run`.
         """
-        clients = list(clients)
+        clients, _, classes = number_labels(clients, (), classes)
         declared = self._declare(
             clients, self._check_input(clients, classes, None, (), ()), max_rows
         )
@@ -221,7 +225,6 @@ class Federation:
     ) -> tuple[str, ...]:
         """Check all rows and names, and return the names of the classes."""
         scored = [*holdout, *([test] if test else [])]
-        check_types([*clients, *scored])
         names = self._class_names(clients, classes)
         check_clients(clients, len(names))
         check_scored(scored, clients[0], len(names))
@@ -389,25 +392,16 @@ class Federation:
 
     def _score(
         self,
-        task: Task,
+        public: PublicState,
         model: Model,
-        personal: Mapping[str, Model],
+        own: Mapping[str, Own],
         included: Sequence[ClientData],
         test: ClientData | None,
         holdout: Sequence[ClientData],
-    ) -> Accuracy:
+    ) -> Scored:
         if self.terms.privacy is not None:
             return score_private(model, test)
-        ridge = self.terms.method.regularisation(task)
-        return score(
-            model,
-            personal,
-            included,
-            task.quantiser,
-            DEFAULT_RIDGE if ridge is None else ridge,
-            test,
-            holdout,
-        )
+        return score(self.terms.method, public, model, own, included, test, holdout)
 
     def _class_names(
         self, clients: Sequence[ClientData], classes: Sequence[str] | None

@@ -12,6 +12,9 @@ from protocols.carrier import Post
 from secure_afl.flower.wire import Parcel, Reply, Request
 
 LETTERS = b""
+MAX_REPEATS = 4
+REST, LONGEST_REST = 2.0, 60.0
+"""Seconds for which a node with a problem is left alone, the first time and at most."""
 
 
 @dataclass
@@ -23,12 +26,20 @@ class Node:
         had: digests of what came from there.
         wake: when something may happen there without mail, in seconds; None for never.
         asked: when an exchange was begun that has no reply yet; None without one.
+        number: of the latest exchange; replies to earlier ones end nothing.
+        repeats: exchanges begun since the last reply because there was none.
+        rest: time before which the node is left alone.
+        troubles: replies in a row that told of a problem there.
     """
 
     parties: tuple[str, ...] | None = None
     had: dict[bytes, None] = field(default_factory=dict)
     wake: float | None = None
     asked: float | None = None
+    number: int = 0
+    repeats: int = 0
+    rest: float = 0.0
+    troubles: int = 0
 
 
 class Office:
@@ -73,24 +84,36 @@ class Office:
 
         Args:
             repeat: seconds after which an exchange without a reply is begun again, and parties say
-                everything again.
+                everything again; twice as long every time, for a slow line would only fill up.
         """
         node = self.nodes[node_id]
-        overdue = node.asked is not None and now - node.asked >= repeat
-        if node.asked is not None and not overdue:
+        overdue = node.asked is not None and now - node.asked >= repeat * 2**node.repeats
+        if (node.asked is not None and not overdue) or now < node.rest:
             return None
         parcels = [p for name in node.parties or () for p in self._waiting[name].values()]
         due = node.wake is not None and now >= node.wake
         if not (node.parties is None or parcels or due or overdue):
             return None
         node.asked = now
+        node.number += 1
+        node.repeats = min(node.repeats + overdue, MAX_REPEATS)
         return Request(tuple(parcels), () if overdue else tuple(node.had))
 
-    def take(self, node_id: int, reply: Reply, now: float) -> None:
-        """Take a node's reply."""
+    def take(self, node_id: int, reply: Reply, now: float, number: int | None = None) -> None:
+        """Take a node's reply.
+
+        Args:
+            number: of the exchange; None for the latest. Two at a time get in each other's way at
+                the site, so that the next waits for the reply to the latest.
+        """
         node = self.nodes[node_id]
-        node.parties, node.asked = reply.parties, None
+        node.parties, node.repeats = reply.parties, 0
+        if number in (None, node.number):
+            node.asked = None
         node.wake = None if reply.wake is None else now + reply.wake
+        node.troubles = node.troubles + 1 if reply.problems else 0
+        if reply.problems:
+            node.rest = now + min(LONGEST_REST, REST * 2**node.troubles)
         taken = set(reply.taken)
         for name in reply.parties:
             for digest in taken & self._waiting[name].keys():
@@ -100,10 +123,16 @@ class Office:
             node.had[parcel.digest] = None
             self.send(parcel)
 
-    def lost(self, node_id: int, now: float, *, pause: float) -> None:
-        """Note that an exchange failed: try again after a pause, with all that was said before."""
+    def lost(self, node_id: int, now: float, *, pause: float, number: int | None = None) -> None:
+        """Note that an exchange failed: try again after a pause, with all that was said before.
+
+        Args:
+            number: of the exchange; None for the latest.
+        """
         node = self.nodes[node_id]
-        node.asked, node.wake = None, now + pause
+        if number not in (None, node.number):
+            return
+        node.asked, node.wake, node.rest = None, now + pause, now + pause
         node.had.clear()
         for name in node.parties or ():
             self._taken[name].clear()

@@ -26,6 +26,9 @@ from secure_afl.sites.settings import read_run, read_site
 
 log = logging.getLogger("secure_afl")
 
+PAUSE = 0.5
+"""Seconds between two looks for replies; SuperNodes look for messages every three."""
+
 app = ServerApp()
 
 
@@ -119,7 +122,7 @@ class Exchanges:
         self._grid = grid
         self._office = office
         self._settings = settings
-        self._asked: dict[str, int] = {}
+        self._asked: dict[str, tuple[int, int]] = {}
         self._heard = 0.0
 
     def carry(self, driver: Driver) -> None:
@@ -140,7 +143,7 @@ class Exchanges:
             self._pull()
             if end is not None and (self._settled() or time.time() >= end):
                 return
-            time.sleep(0.3)
+            time.sleep(PAUSE)
 
     def _settled(self) -> bool:
         known = {name for node in self._office.nodes.values() for name in node.parties or ()}
@@ -150,9 +153,11 @@ class Exchanges:
         """Ask every node for which there is mail, or from which none has come for long."""
         now, nudge = time.time(), self._settings.nudge
         if now - self._heard >= nudge:
+            # Mail may be lost that nobody waits for an answer to.
             self._heard = now
-            for node_id in list(self._office.nodes):
-                self._office.lost(node_id, now, pause=0)
+            for node_id, node in list(self._office.nodes.items()):
+                if node.asked is None:
+                    self._office.lost(node_id, now, pause=0)
         for node_id in self._nodes():
             request = self._office.request(node_id, now, repeat=nudge)
             if request is None:
@@ -161,30 +166,31 @@ class Exchanges:
                 pack(request), node_id, f"{MessageType.QUERY}.{ACTION}", ttl=self._settings.ttl
             )
             for message_id in self._grid.push_messages([message]):
-                self._asked[message_id] = node_id
+                self._asked[message_id] = node_id, self._office.nodes[node_id].number
 
     def _pull(self) -> None:
         """Take what nodes have answered."""
         now = time.time()
         for message in self._grid.pull_messages(list(self._asked)):
-            node_id = self._asked.pop(message.metadata.reply_to_message_id, None)
-            if node_id is None:
+            asked = self._asked.pop(message.metadata.reply_to_message_id, None)
+            if asked is None:
                 continue
+            node_id, number = asked
             if message.has_error():
                 log.info("node %d: error %d", node_id, message.error.code)
-                self._office.lost(node_id, now, pause=5.0)
+                self._office.lost(node_id, now, pause=5.0, number=number)
                 continue
             try:
                 reply = unpack_reply(message.content)
             except Malformed as error:
                 log.warning("node %d: %s", node_id, error)
-                self._office.lost(node_id, now, pause=self._settings.nudge)
+                self._office.lost(node_id, now, pause=self._settings.nudge, number=number)
                 continue
             for name, problem in reply.problems:
                 log.warning("node %d: '%s' has a problem (%s)", node_id, name, problem)
             if reply.parcels or reply.taken:
                 self._heard = now
-            self._office.take(node_id, reply, now)
+            self._office.take(node_id, reply, now, number)
 
     def _nodes(self) -> Iterable[int]:
         return list(self._grid.get_node_ids())

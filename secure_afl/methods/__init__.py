@@ -5,16 +5,19 @@ must not know which protocol carries a sum, nor where rows come from.
 """
 
 from secure_afl.methods.afl import AFL
+from secure_afl.methods.class_means import ClassMeans
 from secure_afl.methods.fedacnnl import FedACnnL
 from secure_afl.methods.fedavg import FedAvg, FedSGD
 from secure_afl.methods.fedhip import FedHiP
 from secure_afl.methods.method import AnyMethod, Memory, Method, PublicState, Task
 from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
+from secure_afl.methods.softmax import Softmax
 
 __all__ = [
     "AFL",
     "AnyMethod",
+    "ClassMeans",
     "ConvNet",
     "FedACnnL",
     "FedAvg",
@@ -24,5 +27,6 @@ __all__ = [
     "Memory",
     "Method",
     "PublicState",
+    "Softmax",
     "Task",
 ]

@@ -9,18 +9,34 @@ from msgspec.structs import replace
 
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.filters.kind import FILTERS, FilterKind, LayerMoments
+from secure_afl.analytic.heads.head import AUTO, Chosen, Fitted, Head
 from secure_afl.analytic.layers.bank import FilterBank
 from secure_afl.analytic.layers.patches import LayerShape, LayerStatistics, layer_layout
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, check_rows
+from secure_afl.analytic.statistics import Statistics
 from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.afl import AFL, AFLPublic, Ridge
-from secure_afl.methods.method import METHODS, Memory, Method, PublicState, Task
+from secure_afl.methods.afl import AFL
+from secure_afl.methods.method import METHODS, Memory, Method, Own, PublicState, Task
+from secure_afl.methods.model import LinearModel
 from secure_afl.methods.networks.layered import LayeredModel, LayeredNetwork, add_up
+from secure_afl.methods.personal.personal import Global
+from secure_afl.methods.summed import (
+    Alpha,
+    HeadName,
+    Intercept,
+    PersonalName,
+    PriorSetting,
+    RidgeSetting,
+    Shrinkage,
+    Standardise,
+    SummedPublic,
+)
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
+_OF_HEAD = AFL.__struct_fields__
 MAX_LAYERS, MAX_KERNEL, MAX_FILTERS, MAX_REGIONS, MAX_LAYER_BITS = 4, 15, 512, 16, 8
 _FILTERS, _FEW_FILTERS = 32, 16
 
@@ -91,7 +107,7 @@ class LayeredPublic(PublicState, frozen=True, eq=False):
     """
 
     banks: tuple[FilterBank, ...] = ()
-    head: AFLPublic | None = None
+    head: SummedPublic | None = None
 
 
 @METHODS.register
@@ -107,7 +123,8 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     Attributes:
         filters: a name of `FILTERS`.
         kernel, filter_count, layers, regions, layer_bits, filter_ridge: as their flags say.
-        ridge: λ of the head, as AFL's.
+        head, prior, shrinkage, ridge, intercept, standardise, personal, alpha: of the last sum, as
+            AFL's; personal models are heads behind the layers of all.
         image_shape: (height, width, channels); None for square images.
         seed: of random filters and codes; public.
     """
@@ -125,7 +142,14 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     regions: Regions = 4
     layer_bits: LayerBits = 5
     filter_ridge: FilterRidge = 0.01
-    ridge: Ridge = None
+    head: HeadName = AUTO
+    prior: PriorSetting = None
+    shrinkage: Shrinkage = None
+    ridge: RidgeSetting = None
+    intercept: Intercept = None
+    standardise: Standardise = None
+    personal: PersonalName = Global.name
+    alpha: Alpha = None
     image_shape: tuple[int, int, int] | None = None
     seed: int = 0
 
@@ -146,12 +170,18 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
             settle_int(self, "filter_count", 1, MAX_FILTERS)
         if self.filters not in FILTERS:
             raise ConfigError(f"filters is {self.filters!r}, allowed: {', '.join(sorted(FILTERS))}")
-        self._head_method()
+        if self.head_method.broadcasts_statistics:
+            raise ConfigError(
+                f"personal is {self.personal!r}, which gives clients the summed statistics; "
+                f"allowed with {self.name}: none, prior, proximal, auto"
+            )
 
     @classmethod
     def configured(cls, settings: Mapping[str, Any], *, private: bool, seed: int) -> Self:
         """Make the method of a run, whose seed is that of random filters and codes."""
-        return cls(**settings, seed=seed)
+        of_head = {name: value for name, value in settings.items() if name in _OF_HEAD}
+        head = AFL.configured(of_head, private=private, seed=seed)
+        return cls(**{**settings, "prior": head.prior}, seed=seed)
 
     @property
     def kind(self) -> type[FilterKind]:
@@ -201,9 +231,41 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         """Return the task of the head's method: rows are what comes out of the layers."""
         return replace(task, feature_dim=self.network(task).width)
 
-    def regularisation(self, task: Task) -> float | None:
-        """Return λ of the head."""
-        return self._head_method().regularisation(self.head_task(task))
+    @property
+    def head_method(self) -> AFL:
+        """The method of the last sum, which this one ends with."""
+        return AFL(**{name: getattr(self, name) for name in _OF_HEAD})
+
+    @property
+    def personalises(self) -> bool:
+        """Whether clients end with heads of their own."""
+        return self.head_method.personalises
+
+    @property
+    def chooses_on_kept(self) -> bool:
+        """Whether half of a client's kept-out rows go into the choice of its head."""
+        return self.head_method.chooses_on_kept
+
+    def heads(self, task: Task) -> tuple[Head, ...]:
+        """List the heads that may follow the layers."""
+        return self.head_method.heads(self.head_task(task))
+
+    def fitted(self, public: LayeredPublic) -> Fitted | None:
+        """Return the fitted head, with what was chosen for it."""
+        return None if public.head is None else public.head.fitted
+
+    def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
+        """Return the curve that the head's setting was chosen on."""
+        return self.head_method.curve(self.head_task(task), statistics)
+
+    def seen(self, public: LayeredPublic, data: ClientData) -> ClientData:
+        """Return what comes out of the layers, (n, width), with the labels."""
+        rows = self.network(public.task).rows(public.banks, data.features)
+        return ClientData(data.name, rows, data.labels)
+
+    def behind(self, public: LayeredPublic, head: LinearModel) -> LayeredModel:
+        """Return the model of a head behind the layers."""
+        return LayeredModel(self.network(public.task), public.banks, head)
 
     def widest(self, task: Task) -> int:
         """Return the width of the head's rows; patches are many to an image."""
@@ -216,7 +278,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
             ConfigError: rows are no images that fit.
         """
         network = self.network(task)
-        self._head_method().begin(self.head_task(task))
+        self.head_method.begin(self.head_task(task))
         if self.kind.needs_sum:
             return LayeredPublic(task)
         banks = tuple(self._bank(network, index, None) for index in range(self.layers))
@@ -256,7 +318,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         if public.head is not None:
             return None
         if len(public.banks) == self.layers:
-            method = self._head_method()
+            method = self.head_method
             return method.layout(method.begin(self.head_task(public.task)))
         return self._layer_layout(public)
 
@@ -300,7 +362,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         """
         task = public.task
         if len(public.banks) == self.layers:
-            method = self._head_method()
+            method = self.head_method
             head = method.absorb(method.begin(self.head_task(task)), total, included)
             return replace(public, head=head)
         network, index = self.network(task), len(public.banks)
@@ -312,16 +374,31 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     def model(self, public: LayeredPublic) -> LayeredModel:
         """Return the head behind its layers; call it after the last sum."""
         assert public.head is not None, "the model exists after the last sum"
-        head = self._head_method().model(public.head)
-        return LayeredModel(self.network(public.task), public.banks, head)
+        return self.behind(public, self.head_method.model(public.head))
 
-    def _head_method(self) -> AFL:
-        """Return the method of the last sum, of which this one is made up."""
-        return AFL(ridge=self.ridge)
+    def personalise(
+        self,
+        public: LayeredPublic,
+        data: ClientData,
+        memory: Memory,
+        kept: ClientData | None = None,
+    ) -> Own:
+        """Make the client's own head, in the way that is set, behind the layers of all."""
+        assert public.head is not None, "personal models come after the last sum"
+        if not self.personalises:
+            return Own(self.model(public), Global.name)
+        own = self.head_method.personalise(
+            public.head,
+            self.seen(public, data),
+            memory,
+            None if kept is None else self.seen(public, kept),
+        )
+        assert isinstance(own.model, LinearModel), "heads are linear"
+        return Own(self.behind(public, own.model), own.way)
 
     def _head_vector(self, public: LayeredPublic, data: ClientData) -> Integers:
         """Add up the head method's vectors over blocks of rows, which it is additive in."""
-        method, network = self._head_method(), self.network(public.task)
+        method, network = self.head_method, self.network(public.task)
         begun = method.begin(self.head_task(public.task))
         return add_up(
             method.contribute(begun, ClientData(data.name, rows, data.labels[part]), {}, b"")

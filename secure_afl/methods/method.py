@@ -1,8 +1,8 @@
 """The contract between a learning method and whatever carries its sums."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, MutableMapping
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
 from protocols.registry import Registry
+from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
-from secure_afl.methods.model import Model
+from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -77,6 +78,13 @@ class PublicState(Wire, frozen=True, eq=False):
 Public = TypeVar("Public", bound=PublicState)
 
 
+class Own(NamedTuple):
+    """A client's own model, and the name of the way in which it was made."""
+
+    model: Model
+    way: str
+
+
 class Method(Wire, Generic[Public], frozen=True):
     """A federated learning method: a sequence of blind sums with a public state between them.
 
@@ -94,7 +102,6 @@ class Method(Wire, Generic[Public], frozen=True):
         auditable: a row of the sum can be a canary; the audit of the promise is of this method.
         releases_statistics: the sum holds Gram matrix and cross term of the rows.
         releases_updates: the sums hold the clients' steps of training.
-        personal: clients end with models of their own.
         ignores: settings of a run that have no effect with this method.
         sums_of: the method whose sums and model these are, where only what follows differs.
     """
@@ -107,7 +114,6 @@ class Method(Wire, Generic[Public], frozen=True):
     auditable: ClassVar[bool] = False
     releases_statistics: ClassVar[bool] = False
     releases_updates: ClassVar[bool] = False
-    personal: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     sums_of: ClassVar[str] = ""
 
@@ -148,20 +154,51 @@ class Method(Wire, Generic[Public], frozen=True):
         return False
 
     @property
+    def needs_totals(self) -> bool:
+        """Whether the state after a sum turns on earlier sums, which their receiver then keeps."""
+        return False
+
+    @property
     def clipping(self) -> str:
         """Clause on what bounds a unit's part in a sum, for reports."""
         return "every row has norm 1 before it is rounded, and 2^bits at most after"
 
-    def regularisation(self, task: Task) -> float | None:
-        """Return λ of the ridge, in squared norms of rows.
+    @property
+    def personalises(self) -> bool:
+        """Whether clients end with models of their own."""
+        return False
 
-        None is for methods without a ridge.
+    @property
+    def chooses_on_kept(self) -> bool:
+        """Whether half of a client's kept-out rows go into the choice of its model."""
+        return False
+
+    def heads(self, task: Task) -> tuple[Head, ...]:
+        """List the heads that may make a classifier of summed statistics; none for other methods.
+
+        The first is taken unless the sum has too few rows for it.
         """
+        return ()
+
+    def fitted(self, public: Public) -> Fitted | None:
+        """Return the fitted head, with what was chosen for it; None for methods without one."""
         return None
+
+    def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
+        """Return the curve that the head's setting was chosen on; it is the receiver's alone."""
+        return ()
 
     def widest(self, task: Task) -> int:
         """Return the greatest number of features whose Gram matrix is summed, d for one round."""
         return task.feature_dim
+
+    def seen(self, public: Public, data: ClientData) -> ClientData:
+        """Return rows as the head sees them; they are as they come unless a method has layers."""
+        return data
+
+    def behind(self, public: Public, head: LinearModel) -> Model:
+        """Return the model of rows as they come that a head of seen rows makes."""
+        return head
 
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """List what the reader of a report should know of this method.
@@ -217,16 +254,27 @@ class Method(Wire, Generic[Public], frozen=True):
     def absorb(self, public: Public, total: Integers, included: tuple[str, ...]) -> Public:
         """Return the state after a sum over the clients in `included`."""
 
+    def advance(
+        self, public: Public, totals: Sequence[Integers], included: tuple[str, ...]
+    ) -> Public:
+        """Return the state after the last of these sums; all of the run where `needs_totals`."""
+        return self.absorb(public, totals[-1], included)
+
     @abstractmethod
     def model(self, public: Public) -> Model:
         """Return the global model, when all rounds are done."""
 
-    def personalise(self, public: Public, data: ClientData, memory: Memory) -> Model:
+    def personalise(
+        self, public: Public, data: ClientData, memory: Memory, kept: ClientData | None = None
+    ) -> Own:
         """Make a client's own model at the client.
 
         It is the global one unless a method differs.
+
+        Args:
+            kept: rows of the client that are in no sum, to choose by.
         """
-        return self.model(public)
+        return Own(self.model(public), "none")
 
 
 AnyMethod = Method[Any]

@@ -49,7 +49,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     clients: Annotated[
         Text | None,
         _about(
-            "The clients' data: a quoted glob of image folders (<class>/*.jpg|png) or .npz files, "
+            "The clients' data: a quoted glob of image folders (<class>/<image>) or .npz files, "
             "one client each, or one data set to cut up with --partition. Without it, "
             "scikit-learn's handwritten digits.",
             "GLOB",
@@ -61,6 +61,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "Test data for the global model, as a folder or .npz. Without it, the test split of "
             "an .npz of --clients, if it has one.",
             "PATH",
+        ),
+    ] = None
+    mapping: Annotated[
+        Text | None,
+        _about(
+            "TOML file of names: [classes] maps what sites call a class to its name, [sites] a "
+            "folder's name to the site's.",
+            "FILE",
         ),
     ] = None
     holdout: Annotated[

@@ -7,11 +7,19 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
+from protocols.roster import Roster
+from secure_afl.analytic.priors import Prior
+from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
-from secure_afl.errors import DataError
+from secure_afl.data.classes import check_numbering
+from secure_afl.data.mapping import Mapping
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.models import evaluate_model, under_priors
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
 from secure_afl.methods.networks.layered import LayeredModel
@@ -22,6 +30,8 @@ _KINDS: dict[str, type[ConvNetModel] | type[LayeredModel]] = {
     "architecture": ConvNetModel,
     "layers": LayeredModel,
 }
+# The global model's name in the folder of a run.
+MODEL = "model.safetensors"
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -29,14 +39,16 @@ class Evaluation(msgspec.Struct, frozen=True):
 
     Attributes:
         examples: rows scored.
-        accuracy: share of right predictions, 0 to 1.
+        accuracy: share of right predictions, 0 to 1, under the first prior of `results`.
         per_class: class to share of its own examples that are predicted right; classes without
             examples are left out.
+        results: figures with intervals, under the prior in use first and then under others.
     """
 
     examples: int
     accuracy: float
     per_class: dict[str, float]
+    results: tuple[Figures, ...]
 
 
 class MadeBy(msgspec.Struct, frozen=True):
@@ -49,11 +61,20 @@ class MadeBy(msgspec.Struct, frozen=True):
 
 
 class Prediction(NamedTuple):
-    """One example: where it came from, its class, and that class's score."""
+    """One example: where it came from, its class, and what the model says of every class.
+
+    Attributes:
+        score: of the predicted class: its probability, or its score where there is none.
+        scores: of all classes: log-odds over the temperature where there are probabilities, else
+            scores. They do not grow with the length of the row.
+        probabilities: of all classes; None for a model without.
+    """
 
     example: str
     predicted: str
     score: float
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...] | None
 
 
 class SavedModel(NamedTuple):
@@ -63,13 +84,24 @@ class SavedModel(NamedTuple):
     backbone: Backbone
 
 
-def load_model(path: Path, checkpoint: Path | None = None) -> SavedModel:
+def load_model(
+    path: Path, checkpoint: Path | None = None, roster: Roster | None = None
+) -> SavedModel:
     """Load a saved model, and its backbone from the card; `checkpoint` as in training.
 
+    Args:
+        path: of the model, or of the folder that a run made.
+        roster: that the signer of the model has to be on; without it, nobody has to have signed.
+
     Raises:
-        DataError: damaged files, or a backbone whose digest is not the card's.
+        DataError: damaged or changed files, a backbone whose digest is not the card's, or a signer
+            who is not on the roster.
     """
+    if path.is_dir():
+        path = path / MODEL
     model, card = _load(path)
+    if roster is not None:
+        artefact.check_signer(path, msgspec.convert(card, artefact.Card), roster)
     try:
         made_by = msgspec.convert(card["backbone"], MadeBy)
     except (KeyError, msgspec.ValidationError):
@@ -91,27 +123,74 @@ def _load(path: Path) -> tuple[Model, dict[str, Any]]:
     return LinearModel.load(path)
 
 
-def evaluate(saved: SavedModel, path: str, split: str, progress: Progress | None) -> Evaluation:
-    """Score a model on a folder or .npz of labelled examples."""
-    (dataset,) = data.align([data_files.load(path, split)], saved.model.classes)
+def evaluate(
+    saved: SavedModel,
+    path: str,
+    split: str,
+    progress: Progress | None,
+    mapping: Mapping | None = None,
+    *,
+    prior: Prior | None = None,
+    sensitive_to: str | None = None,
+    sensitivity: float = 0.95,
+) -> Evaluation:
+    """Score a model on a folder or .npz of labelled examples, their names brought to the model's.
+
+    Args:
+        mapping: of names.
+        prior: the class shares to count on; by default those in the card.
+        sensitive_to, sensitivity: as `evaluate_model`.
+
+    Raises:
+        DataError, ConfigError: examples of a class that the model does not know, a prior that the
+            model cannot have, or no such class.
+    """
+    models = under_priors(saved.model, prior)
+    if sensitive_to is not None and sensitive_to not in saved.model.classes:
+        raise ConfigError(f"no class {sensitive_to!r}; allowed: {', '.join(saved.model.classes)}")
+    found = data_files.load(path, split, mapping)
+    check_numbering({"the model": saved.model.classes, path: found.classes})
+    (dataset,) = data.align([found], saved.model.classes)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    right = saved.model.predict(features) == dataset.labels
+    rows = ClientData("test", features, dataset.labels)
+    results = tuple(
+        evaluate_model(model, rows, prior=name, sensitive_to=sensitive_to, sensitivity=sensitivity)
+        for name, model in models.items()
+    )
+    first = results[0]
     per_class = {
-        name: float(right[dataset.labels == index].mean())
-        for index, name in enumerate(saved.model.classes)
-        if (dataset.labels == index).any()
+        figures.name: figures.sensitivity.value
+        for figures in first.classes
+        if figures.sensitivity is not None
     }
-    return Evaluation(len(dataset), float(right.mean()), per_class)
+    return Evaluation(first.examples, first.accuracy.value, per_class, results)
 
 
 def predict(
-    saved: SavedModel, path: str, split: str, progress: Progress | None
+    saved: SavedModel,
+    path: str,
+    split: str,
+    progress: Progress | None,
+    prior: Prior | None = None,
 ) -> Iterator[Prediction]:
-    """Yield predictions for an image, a folder of images, or an .npz, in order."""
+    """Yield predictions for an image, a folder of images, or an .npz, in order.
+
+    Raises:
+        DataError, ConfigError: a prior that the model cannot have.
+    """
+    model = next(iter(under_priors(saved.model, prior).values()))
     dataset = data_files.load_unlabelled(path, split)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    scores = saved.model.scores(features)
+    scores = model.comparable(features)
+    shares = model.probabilities(features) if model.has_probabilities else None
     for index, row in enumerate(scores):
         best = int(np.argmax(row))
         example = dataset.examples[index] if isinstance(dataset.examples, tuple) else index
-        yield Prediction(str(example), saved.model.classes[best], float(row[best]))
+        own = None if shares is None else tuple(shares[index].tolist())
+        yield Prediction(
+            str(example),
+            model.classes[best],
+            float(row[best]) if own is None else own[best],
+            tuple(row.tolist()),
+            own,
+        )

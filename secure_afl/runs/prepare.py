@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 from protocols.errors import InvalidSession
 from protocols.roster import check_name
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data import account as accounting
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
 from secure_afl.data import partition
+from secure_afl.data.account import Account, Finding
+from secure_afl.data.compare import compare
 from secure_afl.data.dataset import Dataset
+from secure_afl.data.mapping import Mapping as Names
+from secure_afl.data.mapping import read_mapping
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
@@ -54,24 +59,59 @@ class Prepared:
         return f"<Prepared: {len(self.clients)} clients>"
 
 
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """The data sets that a configuration names, as they were read.
+
+    Attributes:
+        datasets: one for each client, or one to cut up.
+        tests: the test set, if there is one.
+        mapping: of their names.
+    """
+
+    datasets: list[Dataset]
+    tests: list[Dataset]
+    mapping: Names
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """What was read for a simulation, which has all data in one place.
+
+    Attributes:
+        sites: of each client, or of the data set that is cut up.
+        findings: what looks wrong at any of them or between them, the worst first.
+    """
+
+    sites: tuple[Account, ...]
+    findings: tuple[Finding, ...]
+
+
 def prepare(
     config: RunConfig,
     terms: Terms,
     progress: Progress | None = None,
     check: Callable[[Sequence[Dataset]], None] = lambda clients: None,
+    tell: Callable[[Accounts], None] | None = None,
 ) -> Prepared:
     """Load, cut up and pass through the backbone what the configuration names.
 
     Args:
         check: of the clients, before the features, which take long.
         progress: called with what is under way, how much is done, and of how much.
+        tell: called with the account of what was read, before the features; never with noise, for
+            numbers of rows are private then.
 
     Raises:
         DataError, ConfigError: with what to change.
     """
-    clients, test = load(config)
+    sources = read_sources(config)
+    clients, test = cut(config, sources), sources.tests
     check_parties(clients)
     check(clients)
+    _check_several_classes(clients)
+    if tell is not None and terms.privacy is None and config.clients is not None:
+        tell(account_for(sources, progress))
     _check_public(config)
     named = lineages(config, clients)
     clients, holdout = hold_out(clients, config)
@@ -82,6 +122,8 @@ def prepare(
     backbone = choose_backbone(config, terms.method, clients[0])
     begin = perf_counter()
     features = extract(backbone, [*clients, *holdout, *test, *public], progress)
+    for part in features[: len(clients)]:
+        check_not_all_zero(part)
     seconds = perf_counter() - begin
     parts = iter(features)
     rows = [next(parts) for _ in clients]
@@ -102,18 +144,24 @@ def prepare(
 
 def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
     """Load the clients' data sets and, in a list of 0..1, the test set."""
-    rng = np.random.default_rng([config.seed, _PARTITION])
+    sources = read_sources(config)
+    return cut(config, sources), sources.tests
+
+
+def read_sources(config: RunConfig) -> Sources:
+    """Read the data sets that the configuration names, and bring them to one list of classes."""
+    mapping = read_mapping(Path(config.mapping) if config.mapping is not None else None)
     if config.clients is None:
-        if config.test is not None:
-            raise ConfigError(
-                f"--test {config.test} goes with --clients; the embedded digits bring their own"
-            )
+        for name in ("test", "mapping"):
+            if (value := getattr(config, name)) is not None:
+                raise ConfigError(
+                    f"--{name} {value} goes with --clients; the embedded digits bring their own"
+                )
         whole = data_files.embedded_digits()
         train, held = data.split_holdout(whole, 0.2, np.random.default_rng([config.seed, _TEST]))
         assert held is not None
-        clients = partition.parse(config.partition or "dirichlet:10:0.5").split(train, rng)
-        return clients, [held]
-    clients = data_files.load_clients(config.clients)
+        return Sources([train], [held], mapping)
+    clients = data_files.load_clients(config.clients, mapping)
     test = config.test
     if config.partition is not None:
         if len(clients) != 1:
@@ -123,17 +171,72 @@ def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
             )
         if test is None and data_files.has_split(config.clients, "test"):
             test = config.clients
-        clients = partition.parse(config.partition).split(clients[0], rng)
     elif len(clients) == 1:
         raise ConfigError(
             f"{config.clients!r} is one data set, and a federation needs at least two clients; "
             "quote a glob that matches several, or cut it up: --partition iid:10"
         )
-    if test is None:
-        return clients, []
-    tests = data.align([data_files.load(test, "test")], clients[0].classes)
-    data.check_alike([clients[0], *tests])
-    return clients, tests
+    tests = [] if test is None else [data_files.load(test, "test", mapping)]
+    origins = [found.origin for found in (*clients, *tests) if found.origin is not None]
+    mapping.check_used(
+        (source for origin in origins for source in origin.sources),
+        (data_files.name_of(origin.path) for origin in origins),
+    )
+    if tests:
+        data_files.check_classes([*clients, *tests], mapping)
+        tests = data.align(tests, clients[0].classes)
+        data.check_alike([clients[0], *tests])
+    return Sources(clients, tests, mapping)
+
+
+def cut(config: RunConfig, sources: Sources) -> list[Dataset]:
+    """Cut the one data set into clients, if the configuration says how."""
+    spec = config.partition
+    if config.clients is None and spec is None:
+        spec = "dirichlet:10:0.5"
+    if spec is None:
+        return sources.datasets
+    rng = np.random.default_rng([config.seed, _PARTITION])
+    return partition.parse(spec).split(sources.datasets[0], rng)
+
+
+def account_for(sources: Sources, progress: Progress | None = None) -> Accounts:
+    """Look at every row once, and account for all data sets together."""
+    total = sum(len(dataset) for dataset in (*sources.datasets, *sources.tests))
+    reads, done = [], 0
+    for dataset in (*sources.datasets, *sources.tests):
+
+        def advance(what: str, rows: int, _of: int, before: int = done) -> None:
+            if progress is not None:
+                progress(what, before + rows, total)
+
+        reads.append(accounting.read(dataset, progress=advance))
+        done += len(dataset)
+    clients = reads[: len(sources.datasets)]
+    test = reads[-1] if sources.tests else None
+    sites = tuple(accounting.account(found, test) for found in clients)
+    between = compare(clients, sources.mapping.meant)
+    own = [finding for site in sites for finding in site.findings]
+    return Accounts(sites, accounting.ranked([*own, *between]))
+
+
+def _check_several_classes(clients: Sequence[Dataset]) -> None:
+    there = {name for client in clients for name in np.unique(client.labels).tolist()}
+    if len(there) < 2:
+        name = clients[0].classes[there.pop()]
+        raise DataError(
+            f"all rows of all clients are of one class, {name!r}, and a classifier tells classes "
+            "apart; add rows of another class, or check the labels"
+        )
+
+
+def check_not_all_zero(client: ClientData) -> None:
+    """Raise DataError for a client with nothing but zeros."""
+    if not client.features.any():
+        raise DataError(
+            f"all features of client {client.name!r} are zero, of which nothing can be learned; "
+            "export them anew, or leave the client out"
+        )
 
 
 def _check_public(config: RunConfig) -> None:

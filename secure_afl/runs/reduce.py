@@ -1,6 +1,7 @@
 """Fewer dimensions for a run's features, chosen by what is public alone."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from secure_afl.errors import ConfigError
 from secure_afl.features.reduction import (
@@ -42,6 +43,9 @@ def unfold(reduction: Reduction | None, model: Model) -> Model:
     if reduction is None:
         return model
     assert isinstance(model, LinearModel), "only linear models see reduced rows"
+    if model.offset is not None or model.prior is not None:
+        # Scores then turn on the norm of a reduced row, which no linear map gives.
+        return replace(model, reduction=reduction)
     weights, offset = reduction.fold(model.weights)
     return LinearModel(weights, model.classes, offset)
 

@@ -22,9 +22,10 @@ from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.progress import Progress
+from secure_afl.runs.advice import warn_of_terms
 from secure_afl.runs.choose import make_terms, open_ledger, reopen_ledger
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.prepare import Prepared, prepare
+from secure_afl.runs.prepare import Accounts, Prepared, prepare
 from secure_afl.runs.recovery import Recovery, digest_rows
 from secure_afl.runs.reduce import choose_reduction, unfold
 from secure_afl.runs.saving import check_folder, check_replaceable, save
@@ -32,13 +33,17 @@ from secure_afl.runs.saving import check_folder, check_replaceable, save
 log = logging.getLogger("secure_afl")
 
 Deliver = Callable[[Result], None]
+Tell = Callable[[Accounts], None]
 
 # An independent stream of the seed, beside those of `prepare`.
 _DROP = 2
 
 
 def run(
-    config: RunConfig, progress: Progress | None = None, deliver: Deliver | None = None
+    config: RunConfig,
+    progress: Progress | None = None,
+    deliver: Deliver | None = None,
+    tell: Tell | None = None,
 ) -> Result:
     """Run a federation as configured and, with `config.out`, save what it yields.
 
@@ -48,6 +53,7 @@ def run(
         config: the settings.
         progress: called with what is under way, how much is done, and of how much.
         deliver: called with the result before what the run kept is deleted.
+        tell: called with the account of what was read, as `prepare` says.
 
     Raises:
         Unfinished: an earlier run was stopped, and has to be finished first.
@@ -60,13 +66,16 @@ def run(
     parties = _Parties(config)
     recovery = Recovery.begin(config, parties.receiver)
     if config.out is not None:
-        check_replaceable(Path(config.out), personal=parties.terms.method.personal)
+        check_replaceable(Path(config.out), personal=parties.terms.method.personalises)
     ledger = open_ledger(config)
-    return _finish(config, parties, ledger, recovery, progress, deliver)
+    return _finish(config, parties, ledger, recovery, progress, deliver, tell)
 
 
 def resume(
-    folder: Path, progress: Progress | None = None, deliver: Deliver | None = None
+    folder: Path,
+    progress: Progress | None = None,
+    deliver: Deliver | None = None,
+    tell: Tell | None = None,
 ) -> Result:
     """Finish a run that was stopped, from the sums that are out; none comes out again.
 
@@ -75,7 +84,7 @@ def resume(
 
     Args:
         folder: the run's own, or the one of its `--out`.
-        progress, deliver: as for `run`.
+        progress, deliver, tell: as for `run`.
 
     Raises:
         NotResumable: there is nothing to finish, or it is damaged, a copy, or cannot be opened.
@@ -92,11 +101,11 @@ def resume(
             log.warning("a session was charged and its sum never kept; it is given back")
         if config.out is not None:
             check_folder(Path(config.out))
-            check_replaceable(Path(config.out), personal=parties.terms.method.personal)
+            check_replaceable(Path(config.out), personal=parties.terms.method.personalises)
     except BaseException:
         recovery.close()
         raise
-    return _finish(config, parties, ledger, recovery, progress, deliver)
+    return _finish(config, parties, ledger, recovery, progress, deliver, tell)
 
 
 class _Parties:
@@ -118,12 +127,13 @@ def _finish(
     recovery: Recovery | None,
     progress: Progress | None,
     deliver: Deliver | None,
+    tell: Tell | None,
 ) -> Result:
     """Run to the end, or go on; what was kept is deleted once the result is where it belongs."""
     terms = parties.terms
     try:
         prepared = prepare(
-            config, terms, progress, lambda data: check_terms(config, terms, len(data))
+            config, terms, progress, lambda data: check_terms(config, terms, len(data)), tell
         )
         result = federate(
             config, terms, prepared, keys=parties.keys, ledger=ledger, recovery=recovery
@@ -133,7 +143,9 @@ def _finish(
             recovery.stopped(error, ledger)
         raise
     try:
-        unsaved = None if config.out is None else _save(result, prepared, config, recovery)
+        unsaved = (
+            None if config.out is None else _save(result, prepared, config, parties.keys, recovery)
+        )
         if config.out is not None and unsaved is None and recovery is not None:
             recovery.remove()
         if deliver is not None:
@@ -151,12 +163,16 @@ def _finish(
 
 
 def _save(
-    result: Result, prepared: Prepared, config: RunConfig, recovery: Recovery | None
+    result: Result,
+    prepared: Prepared,
+    config: RunConfig,
+    keys: Keys | None,
+    recovery: Recovery | None,
 ) -> NotSaved | None:
     """Save a result; returns why it cannot be saved, once what it is made of is safe."""
     assert config.out is not None, "there is a folder"
     try:
-        save(result, prepared.backbone, config, Path(config.out))
+        save(result, prepared.backbone, config, Path(config.out), keys)
     except (OSError, SafetensorError, ConfigError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         problem = f"the results cannot be saved into {config.out} ({reason})"
@@ -204,7 +220,8 @@ def federate(
         drop=_choose_drops(config, prepared.clients),
         keeper=recovery,
     )
-    warnings = result.report.warnings
+    bounds = terms.declared_rows(prepared.clients, config.max_rows)
+    warnings = (*warn_of_terms(terms, bounds), *result.report.warnings)
     if changed:
         warnings = (
             f"The rows of {', '.join(changed)} have changed since they went into the sum: scores, "

@@ -17,17 +17,21 @@ from typing import Any, Protocol
 import msgspec
 
 from protocols.files import flush_folder
+from protocols.roster import CLIENT
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone
-from secure_afl.federation.report import PrivacyReport
+from secure_afl.federation.keys import Keys
+from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import Result
-from secure_afl.methods.method import METHODS
+from secure_afl.methods import artefact
+from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
 
 log = logging.getLogger("secure_afl")
 
 MADE = ".secure-afl.json"
 MODEL, CARD, REPORT, PERSONAL = "model.safetensors", "model.json", "report.json", "personal"
+PAGE, RECEIVER = "report.html", "receiver.json"
 _ASIDE = ".saving-"
 _FORMAT_VERSION = 1
 
@@ -73,6 +77,8 @@ class Reported(Protocol):
     @property
     def ridge(self) -> float | None: ...
     @property
+    def head(self) -> HeadReport | None: ...
+    @property
     def outside(self) -> dict[str, int]: ...
     @property
     def privacy(self) -> PrivacyReport | None: ...
@@ -97,6 +103,7 @@ def make_card(
         },
         "quantiser": {"bits": report.feature_bits, "mode": "normalise"},
         "ridge": report.ridge,
+        "head": msgspec.to_builtins(report.head),
         "session": report.session,
         "cohort": cohort,
         "protocol": report.protocol,
@@ -116,7 +123,7 @@ def check_replaceable(out: Path, *, personal: bool) -> None:
         ConfigError: naming the first file that no run made, or that was changed since.
     """
     made = _read_made(out)
-    _check_made(out, (MODEL, CARD, REPORT), made)
+    _check_made(out, (MODEL, CARD, REPORT, PAGE, RECEIVER), made)
     folder = out / PERSONAL
     if not personal or not folder.exists():
         return
@@ -125,13 +132,33 @@ def check_replaceable(out: Path, *, personal: bool) -> None:
     _check_made(out, sorted(f"{PERSONAL}/{path.name}" for path in folder.iterdir()), made)
 
 
-def save(result: Result, backbone: Backbone, config: RunConfig, out: Path) -> None:
+def save(
+    result: Result, backbone: Backbone, config: RunConfig, out: Path, keys: Keys | None = None
+) -> None:
     """Write the model, the personal models, their cards and the report into a folder.
+
+    Args:
+        keys: the receiver of the sum signs the model, and each client its own.
 
     Raises:
         OSError, ConfigError: as `write_results`.
     """
-    write_results(out, lambda folder: _write(result, backbone, config, folder))
+
+    def write(folder: Path) -> None:
+        _write(result, backbone, config, folder)
+        if keys is not None:
+            _sign(result, config, folder, keys)
+
+    write_results(out, write)
+
+
+def _sign(result: Result, config: RunConfig, folder: Path, keys: Keys) -> None:
+    """Sign the models of a folder: the global one as the receiver, personal ones as clients."""
+    protocol = make_protocol(config)
+    receiver = keys.coordinators(protocol)[protocol.receiver]
+    artefact.sign(folder / MODEL, receiver, protocol.receiver_role)
+    for path in sorted(folder.glob(f"{PERSONAL}/*.safetensors")):
+        artefact.sign(path, keys.clients(list(result.personal))[path.stem], CLIENT)
 
 
 def write_results(out: Path, write: Callable[[Path], None]) -> None:
@@ -165,13 +192,22 @@ def _write(result: Result, backbone: Backbone, config: RunConfig, folder: Path) 
     cohort = report.clients.included
     card = make_card(report, cohort, backbone.name, backbone.digest, config)
     result.model.save(folder / MODEL, card)
-    if METHODS[report.method].personal:
+    if result.method.personalises:
         (folder / PERSONAL).mkdir()
         for name, model in result.personal.items():
             # Made from that client's exact rows and for it alone: no promise covers it.
             own = card | {"client": name, "privacy": None}
             model.save(folder / PERSONAL / f"{name}.safetensors", own)
     (folder / REPORT).write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    # Templates are slow to load, and sites that keep a model need none.
+    from secure_afl.runs.page.write import write_run
+
+    write_run(folder / PAGE, report)
+    if report.head is not None and result.curve:
+        # A function of the Gram matrix's spectrum: for the receiver of the sum alone.
+        curve = {"session": report.session, "setting": report.head.setting, "curve": result.curve}
+        (folder / RECEIVER).touch(mode=0o600)
+        (folder / RECEIVER).write_bytes(msgspec.json.format(msgspec.json.encode(curve)) + b"\n")
 
 
 def _replace(aside: Path, out: Path) -> None:

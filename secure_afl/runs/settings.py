@@ -5,7 +5,6 @@ and protocols. A setting that would have no effect is refused by its name.
 """
 
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import msgspec
 from protocols.errors import BrokenExtension
 from protocols.protocol import PROTOCOLS, Protocol
 from protocols.registry import Option, Registry, option, options_of, settings_of
+from secure_afl import texts
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import METHODS, AnyMethod
 from secure_afl.runs.config import FIELDS, RunConfig
@@ -43,6 +43,7 @@ def make_config(
             without effect, naming the setting and what it may be.
     """
     given = (read_toml(file) if file else {}) | dict(settings)
+    given = {name: _at_home(name, value) for name, value in given.items()}
     declared = declared_options()
     unknown = sorted(given.keys() - FIELDS.keys() - declared.keys())
     if unknown:
@@ -192,16 +193,20 @@ def read_toml(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: unreadable, or one key in both spellings.
     """
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{file} is not readable TOML: {error}") from None
     # Flags have dashes, Python's names have not; a file may use either, but not both.
     found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if found.setdefault(name.replace("-", "_"), value) is not value:
+    for name, value in texts.read_toml(file).items():
+        plain = name.replace("-", "_")
+        if plain in found:
             raise ConfigError(f"{file} has '{name}' twice, with a dash and without; keep one")
+        found[plain] = value
     return found
+
+
+def _at_home(name: str, value: Any) -> Any:
+    """Return a setting with the home directory for the ~ of a path."""
+    path = name in FIELDS and option(FIELDS[name]).metavar in ("GLOB", "PATH", "FILE", "DIR")
+    return texts.at_home(value) if path and isinstance(value, str) else value
 
 
 def converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """What `secure-afl site check` looks at: keys, roster, state, ledger, data, in order of danger."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,9 +11,8 @@ from protocols.seats.media import check_local
 from secure_afl.errors import DataError
 from secure_afl.federation.attending import convener_of
 from secure_afl.federation.keys import pinned_identity, pinned_roster
-from secure_afl.privacy.ledger import Ledger
 from secure_afl.runs.choose import make_terms
-from secure_afl.sites.party import site_rows
+from secure_afl.sites.party import check_bound, open_site_ledger, site_rows
 from secure_afl.sites.settings import Site, read_site
 
 
@@ -30,11 +30,12 @@ class Finding(NamedTuple):
     words: str
 
 
-def check_site(file: Path) -> Iterator[Finding]:
+def check_site(file: Path, *, ledger_begun: bool = False) -> Iterator[Finding]:
     """Look at everything that a run would need, the most dangerous first.
 
     Args:
         file: the site's settings; without readable ones nothing else is looked at.
+        ledger_begun: a client's ledger has to be there, for nothing that runs will begin it.
     """
     try:
         site = read_site(file)
@@ -47,7 +48,7 @@ def check_site(file: Path) -> Iterator[Finding]:
         ("state", _state),
     ]
     if site.place.role == CLIENT:
-        looks += [("ledger", _ledger), ("data", _data)]
+        looks += [("ledger", partial(_ledger, begun=ledger_begun)), ("data", _data)]
     for what, look in looks:
         try:
             yield Finding(what, True, look(site))
@@ -78,19 +79,19 @@ def _state(site: Site) -> str:
     return f"{folder} is on a local disk"
 
 
-def _ledger(site: Site) -> str:
+def _ledger(site: Site, *, begun: bool) -> str:
     assert site.run.ledger is not None, "a client's settings have one"
     path = Path(site.run.ledger)
-    if not path.exists():
-        return f"{path} does not exist yet; begin it with: secure-afl party --new-ledger"
-    ledger = Ledger.open(path, anchor=Path(site.place.identity).parent)
+    if not path.exists() and not begun:
+        return f"{path} does not exist yet; begin it with: secure-afl site prepare --new-ledger"
+    ledger = open_site_ledger(site)
     return f"{path}, budget {ledger.budget or 'none'}"
 
 
 def _data(site: Site) -> str:
-    run = site.run
-    assert run.max_rows is not None, "and a bound"
+    if not Path(site.place.data or "").exists():
+        # A backbone may have to be downloaded first.
+        raise DataError(f"there is no {site.place.data}; name the data of this site")
     found = len(site_rows(site, "here").prepared.labels)
-    if found > run.max_rows:
-        raise DataError(f"{found} rows, bound {run.max_rows}; declare more with max-rows")
-    return f"{found} rows, bound {run.max_rows}"
+    check_bound(found, site)
+    return f"{found} rows, bound {site.run.max_rows}"

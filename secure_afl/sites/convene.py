@@ -9,7 +9,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import BadSavedState, Malformed
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files
@@ -19,7 +18,8 @@ from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.federation.convener import Planned
 from secure_afl.federation.convening import Convening
 from secure_afl.federation.letters import RUN_BYTES
-from secure_afl.federation.report import PrivacyReport
+from secure_afl.federation.report import HeadReport, PrivacyReport
+from secure_afl.federation.result import report_head
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, majority, plan_task
@@ -48,7 +48,8 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         feature_dim, classes: d and C.
         feature_bits: rows are integers of norm ≤ 2^feature_bits.
         max_rows: the declared bound on all rows together.
-        ridge: λ; null for methods without.
+        ridge: λ of a ridge head; null for others.
+        head: what made the classifier of the sum; null for methods that sum no statistics.
         accuracy: of the model on the convener's own test data, 0 to 1; null without.
         outside: entries of the sum that break their bounds, by block.
         privacy: the promise, or null.
@@ -68,6 +69,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
     feature_bits: int
     max_rows: int
     ridge: float | None
+    head: HeadReport | None
     accuracy: float | None
     outside: dict[str, int]
     privacy: PrivacyReport | None
@@ -95,7 +97,7 @@ class Convention:
         self._width = self._features()
         self._test = self._load_test()
         kept = party.state.convener()
-        self._run = secrets.token_bytes(RUN_BYTES) if kept is None else _run_of(kept)
+        self._run = secrets.token_bytes(RUN_BYTES) if kept is None else kept.run
         self.convening = Convening(
             party.terms.protocol,
             party.identity,
@@ -106,11 +108,11 @@ class Convention:
             ended=party.participant.ended,
             wait=convened.wait,
             attempts=convened.attempts,
-            keep=party.state.keep_convener,
+            keep=lambda saved: party.state.keep_convener(self._run, saved),
             tell=party.tell,
         )
         if kept is not None:
-            self.convening.restore(kept)
+            self.convening.restore(kept.saved)
 
     def model(self) -> Model:
         """Return the model of the run that is over, for features as the backbone makes them."""
@@ -125,6 +127,7 @@ class Convention:
         method, protocol = terms.method, terms.protocol
         task, links = server.public.task, server.history.links
         last = links[-1].release
+        head = report_head(method, server.public)
         accuracy = None
         if self._test is not None:
             accuracy = model.accuracy(self._test.features, self._test.labels)
@@ -141,7 +144,8 @@ class Convention:
             classes=len(task.classes),
             feature_bits=task.quantiser.bits,
             max_rows=task.total_rows,
-            ridge=method.regularisation(task),
+            ridge=head.value if head is not None and head.setting == "ridge" else None,
+            head=head,
             accuracy=accuracy,
             outside=dict(self.convening.convener.outside),
             privacy=(
@@ -219,13 +223,3 @@ class Convention:
         (test,) = data.align([found], self._convened.classes)
         features = self._backbone.extract(test, FeatureCache(default_path()))
         return ClientData(test.name, features, np.asarray(test.labels))
-
-
-def _run_of(kept: bytes) -> bytes:
-    try:
-        return Convening.run_of(kept)
-    except Malformed as error:
-        raise BadSavedState(
-            f"the convener's memory is damaged: {error.what}",
-            fix="leave that run: secure-afl party --leave",
-        ) from None

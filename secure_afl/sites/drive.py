@@ -39,6 +39,7 @@ class Driver:
     _carriers: dict[bytes, Carrier] = field(default_factory=dict)
     _told: dict[bytes, int] = field(default_factory=dict)
     _waiting: dict[bytes, dict[str, tuple[str, float]]] = field(default_factory=dict)
+    _unsent: list[Posted] = field(default_factory=list)
 
     def run(self) -> None:
         """Go on until the run is over for this party, and for the run if this party convenes it.
@@ -57,21 +58,20 @@ class Driver:
     def finished(self) -> bool:
         """Whether there is nothing left to do."""
         convened = self.convening is None or self.convening.finished
-        return convened and self.attending.finished
+        return convened and self.attending.finished and not self._unsent
 
     def turn(self, letters: Post) -> None:
         """Look once into the post, and answer what is there."""
-        for data in self._collected(letters):
+        self._send(letters, [])
+        # One by one: whoever can write here can put much there, and much at once.
+        for _, data in letters.collect([self.attending.name]):
             self._send(letters, self.attending.hear(data))
             if self.convening is not None:
                 self.convening.hear(data)
-        self.attending.settle()
+        self._send(letters, self.attending.settle())
         self._carry()
         if self.convening is not None:
             self._send(letters, self.convening.turn(self.clock()))
-
-    def _collected(self, letters: Post) -> list[bytes]:
-        return [data for _, data in letters.collect([self.attending.name])]
 
     def _carry(self) -> None:
         """Move the mail of every open session."""
@@ -111,8 +111,11 @@ class Driver:
         self._told[nonce] = len(problems)
 
     def _send(self, letters: Post, posted: list[Posted]) -> None:
-        for recipient, letter in posted:
+        """Send letters, and those that could not be sent before: some are written once."""
+        waiting, self._unsent = dict.fromkeys([*self._unsent, *posted]), []
+        for one in waiting:
             try:
-                letters.send(recipient, letter)
+                letters.send(*one)
             except NotStored as error:
+                self._unsent.append(one)
                 self.tell(str(error))

@@ -7,6 +7,7 @@ from protocols.carrier import Post
 from protocols.errors import NotStored
 from protocols.folder_post import FolderPost
 from secure_afl.errors import ConfigError
+from secure_afl.federation.letters import MAX_LETTER_BYTES
 
 LETTERS = "letters"
 
@@ -47,13 +48,13 @@ class FolderMailroom:
 
     def letters(self) -> FolderPost:
         """Return the post of letters."""
-        return self._post(LETTERS)
+        return self._post(LETTERS, MAX_LETTER_BYTES)
 
     def session(self, nonce: bytes) -> FolderPost:
         """Return the post of one session's messages."""
         return self._post(f"session-{nonce.hex()}")
 
-    def _post(self, name: str) -> FolderPost:
+    def _post(self, name: str, most: int = 2**31) -> FolderPost:
         folder = self._folder / name
         try:
             folder.mkdir(exist_ok=True)
@@ -61,7 +62,7 @@ class FolderMailroom:
             raise NotStored(
                 f"{folder} cannot be made: {error.strerror}", fix="see who may write there"
             ) from None
-        return FolderPost(folder)
+        return FolderPost(folder, most=most)
 
 
 def open_mailroom(spec: str) -> Mailroom:

@@ -4,9 +4,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from protocols.carrier import Patience
+from protocols.files import write_durably
 from protocols.roster import CLIENT
 from protocols.seats.seats import Seats
+from secure_afl.data.account import Account
 from secure_afl.errors import DataError
 from secure_afl.federation.attending import Attending, convener_of
 from secure_afl.federation.client import FederationClient
@@ -26,13 +30,55 @@ from secure_afl.sites.rows import SiteRows
 from secure_afl.sites.settings import Site
 from secure_afl.sites.state import State
 
+UNJOINED_SECONDS = 30 * 24 * 3600.0
+"""After so long an enrolment ends that no session came of: a post may be carried by hand."""
 
-def site_rows(site: Site, name: str, progress: Progress | None = None) -> SiteRows:
-    """Return a client's rows, by its site's settings."""
+# The account of what a client holds, in its state; for its owner alone (0600).
+ACCOUNT = "account.json"
+_TOLD = 3
+
+
+def site_rows(
+    site: Site,
+    name: str,
+    progress: Progress | None = None,
+    tell: Callable[[Account], None] | None = None,
+) -> SiteRows:
+    """Return a client's rows, by its site's settings.
+
+    Args:
+        tell: called with the account of the data, when features are made of them.
+    """
     assert site.place.data is not None, "a client's settings have data"
     store = Path(site.place.state) / "features"
     method = make_terms(site.run).method
-    return SiteRows(name, Path(site.place.data), site.run, method, store, progress)
+    return SiteRows(name, Path(site.place.data), site.run, method, store, progress, tell)
+
+
+def check_bound(rows: int, site: Site) -> None:
+    """Raise DataError if a client has more rows than it declares."""
+    assert site.run.max_rows is not None, "a client's settings have a bound"
+    if rows > site.run.max_rows:
+        raise DataError(
+            f"this site has {rows} rows, more than max-rows {site.run.max_rows}, the bound "
+            "that it declares; declare more"
+        )
+
+
+def open_site_ledger(site: Site, *, new: bool = False) -> Ledger:
+    """Open a client's ledger; a new one is written with the first release.
+
+    Raises:
+        LedgerRefusal: no such file, one that exists and is to be new, or one that is not as it was
+            written.
+    """
+    run = site.run
+    assert run.ledger is not None, "a client's settings have a ledger"
+    budget = None
+    if run.budget is not None:
+        budget = Budget(run.budget, run.delta, run.unit, run.neighbours)
+    anchor = Path(site.place.identity).parent
+    return Ledger.open(Path(run.ledger), budget, anchor=anchor, new=new)
 
 
 class SiteParty:
@@ -70,11 +116,12 @@ class SiteParty:
             self.half = self._half(new_ledger, progress)
             kept = self.state.run()
             if kept is not None:
-                self.half.restore(kept.half)
+                self.half.restore(kept.saved)
         except BaseException:
             self.state.close()
             raise
         self.seats = Seats(self.state.seats, self.identity)
+        self.seats.sweep(UNJOINED_SECONDS)
         self.participant = Participant(
             self.half,
             self.identity,
@@ -135,7 +182,7 @@ class SiteParty:
         if public is None or self.rows is None:
             return None
         assert isinstance(self.half, FederationClient), "who has rows"
-        model = self.half.personalise(public)
+        model = self.half.personalise(public).model
         width = self.rows.prepared.width
         return unfold(self.rows.reductions.of(width, public.task.feature_dim), model)
 
@@ -148,16 +195,11 @@ class SiteParty:
             same_set = self.terms.keeps_same_set(len(self.roster.clients))
         assert place.data is not None, "a client's settings have data"
         assert run.max_rows is not None, "and a bound"
-        rows = site_rows(self.site, self.name, progress)
+        rows = site_rows(self.site, self.name, progress, self._tell_of)
         self.rows = rows
         if self.state.run() is None:
             # What is wrong with the data shows before anybody hears of this party.
-            found = len(rows.prepared.labels)
-            if found > run.max_rows:
-                raise DataError(
-                    f"this site has {found} rows, more than max-rows {run.max_rows}, the bound "
-                    "that it declares; declare more"
-                )
+            check_bound(len(rows.prepared.labels), self.site)
         return FederationClient(
             self.terms,
             rows,
@@ -166,34 +208,32 @@ class SiteParty:
             min_cohort=run.min_cohort,
             corrupt=run.corrupt,
             same_set=same_set,
-            ledger=self._ledger(new_ledger),
+            ledger=open_site_ledger(self.site, new=new_ledger),
             lineage=str(Path(place.data).resolve()),
         )
 
-    def _ledger(self, new: bool) -> Ledger:
-        run = self.site.run
-        assert run.ledger is not None, "a client's settings have a ledger"
-        budget = None
-        if run.budget is not None:
-            budget = Budget(run.budget, run.delta, run.unit, run.neighbours)
-        anchor = Path(self.site.place.identity).parent
-        return Ledger.open(Path(run.ledger), budget, anchor=anchor, new=new)
+    def _tell_of(self, account: Account) -> None:
+        """Say at this site what looks wrong with its data, and keep the account here."""
+        file = Path(self.site.place.state) / ACCOUNT
+        write_durably(file, msgspec.json.format(msgspec.json.encode(account), indent=2) + b"\n")
+        doubtful = [found for found in account.findings if found.rank != "note"]
+        for found in doubtful[:_TOLD]:
+            self.tell(f"warning: {found.what}: {found.fix}")
+        if len(doubtful) > _TOLD:
+            self.tell(f"… and {len(doubtful) - _TOLD} more: {file}")
 
     def _keep(self, saved: bytes) -> None:
-        self.state.keep_run(self.attending.run, saved)
+        if self.attending.run:
+            self.state.keep_run(self.attending.run, saved)
 
     def forget(self) -> None:
-        """Forget the run that is over, and that it has been."""
-        self.state.forget(self.attending.run)
+        """Forget the run that is over, but that it has been."""
+        if self.attending.run:
+            self.state.forget(self.attending.run)
+            self.seats.clear()
 
     def close(self) -> None:
         """Let go of all folders; another process may go on."""
         for hearing in self.participant.hearings.values():
             hearing.close()
         self.state.close()
-
-    def leave(self) -> None:
-        """Leave a run that has not ended; what was charged for its sums stays charged."""
-        kept = self.state.run()
-        self.participant.leave()
-        self.state.forget(b"" if kept is None else kept.run)

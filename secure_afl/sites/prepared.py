@@ -6,7 +6,7 @@ data or settings than those that are there now is made anew.
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,18 @@ from protocols.codec import Digest, Wire, decode, encode
 from protocols.errors import Malformed, NotStored
 from protocols.files import write_durably
 from protocols.layout import Integers
+from secure_afl.analytic.rows import ClientData
+from secure_afl.data import account as accounting
 from secure_afl.data import files
+from secure_afl.data.account import Account
+from secure_afl.data.mapping import read_mapping
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
 from secure_afl.runs.config import RunConfig
+from secure_afl.runs.prepare import check_not_all_zero
 
 
 class About(Wire, frozen=True):
@@ -87,26 +92,34 @@ def prepare(
     method: AnyMethod,
     store: Path,
     progress: Progress | None = None,
+    tell: Callable[[Account], None] | None = None,
 ) -> Prepared:
     """Return the features of a site's data: those that are kept, or new ones.
 
     Args:
         data: the folder or file.
-        config: names backbone and public data.
+        config: names backbone, public data and the mapping of class names.
         store: folder to keep them in; made if need be.
+        tell: called with the account of the data, before new features are made.
 
     Raises:
-        DataError, ConfigError: data that cannot be read, or of which no features can be made.
+        DataError, ConfigError: data that cannot be read, of which no features can be made, or whose
+            features are all zero.
         NotStored: they cannot be kept.
     """
     source = _source(data, config)
     kept = _kept(store, source)
     if kept is not None:
         return kept
+    # What is wrong with the data shows before a network is loaded.
+    names = read_mapping(None if config.mapping is None else Path(config.mapping))
+    dataset = files.load(data, "train", names)
+    if tell is not None:
+        tell(accounting.account(accounting.read(dataset, progress=progress)))
     backbone = open_backbone(config, method)
     cache = FeatureCache(default_path())
-    dataset = files.load(data, "train")
     features = backbone.extract(dataset, cache, progress)
+    check_not_all_zero(ClientData(dataset.name, features, dataset.labels))
     public = None
     if config.public is not None:
         public = backbone.extract(files.load_unlabelled(config.public, "train"), cache)
@@ -150,7 +163,7 @@ def _source(data: Path, config: RunConfig) -> bytes:
     """Hash what features are made of, without opening the files."""
     settings = config.backbone, config.image_size, config.seed
     hashed = hashlib.sha256(encode(settings))
-    for place in (data, config.public, config.checkpoint):
+    for place in (data, config.public, config.checkpoint, config.mapping):
         for name, size, time in [] if place is None else _stats(Path(place)):
             hashed.update(encode((name, size, time)))
         hashed.update(b"\0")

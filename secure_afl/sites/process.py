@@ -7,9 +7,14 @@ from typing import Any
 import msgspec
 
 from protocols.errors import NotStored
+from protocols.roster import CLIENT
+from protocols.seats.seats import Seats
 from secure_afl.errors import ConfigError, RunFailed
-from secure_afl.federation.report import PrivacyReport
+from secure_afl.federation.keys import pinned_identity, pinned_roster
+from secure_afl.federation.report import HeadReport, PrivacyReport
+from secure_afl.federation.result import report_head
 from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
 from secure_afl.progress import Progress
 from secure_afl.runs.saving import (
@@ -22,8 +27,10 @@ from secure_afl.runs.saving import (
 )
 from secure_afl.sites.convene import ConvenedReport, Convention
 from secure_afl.sites.mailroom import open_mailroom
-from secure_afl.sites.party import SiteParty
+from secure_afl.sites.party import SiteParty, check_bound, open_site_ledger, site_rows
+from secure_afl.sites.prepared import Prepared
 from secure_afl.sites.settings import read_run, read_site
+from secure_afl.sites.state import State
 
 
 def take_part(
@@ -81,12 +88,57 @@ def take_part(
 
 
 def leave(file: Path, tell: Callable[[str], None]) -> None:
-    """Leave the run that a site's party is in; what was charged for its sums stays charged."""
-    party = SiteParty(read_site(file), tell)
+    """Leave the run that a site's party is in; what was charged for its sums stays charged.
+
+    Neither ledger nor data are wanted for that, and its memory may be damaged.
+
+    Raises:
+        SecureAflError: settings or keys that cannot be used, or a folder that cannot be written.
+        Busy: another process is in the run.
+    """
+    place = read_site(file).place
+    roster = pinned_roster(Path(place.roster))
+    identity = pinned_identity(Path(place.identity), roster, role=place.role)
+    state = State(Path(place.state), identity.name)
     try:
-        party.leave()
+        seats = Seats(state.seats, identity)
+        seats.end_all()
+        if state.leave():
+            seats.clear()
+            tell(f"'{identity.name}' is in no run")
+        else:
+            tell(
+                f"'{identity.name}' has left a run whose memory is damaged: its letters may be "
+                "heard again, so take them out of the post"
+            )
     finally:
-        party.close()
+        state.close()
+
+
+def prepare_site(
+    file: Path, *, new_ledger: bool = False, progress: Progress | None = None
+) -> Prepared:
+    """Make a client's features, and its ledger if asked, so that a session finds both.
+
+    Args:
+        file: the site's settings.
+        new_ledger: begin the ledger, which must not exist.
+
+    Raises:
+        SecureAflError: settings, keys, data or a ledger that cannot be used.
+    """
+    site = read_site(file)
+    if site.place.role != CLIENT:
+        raise ConfigError(f"{file} is of a {site.place.role}, which has no data to prepare")
+    roster = pinned_roster(Path(site.place.roster))
+    name = pinned_identity(Path(site.place.identity), roster, role=CLIENT).name
+    prepared = site_rows(site, name, progress).prepared
+    check_bound(len(prepared.labels), site)
+    ledger = open_site_ledger(site, new=new_ledger)
+    if new_ledger:
+        # It is on the disk now, not with the first release.
+        ledger.take_over(None, ())
+    return prepared
 
 
 class ClientReport(msgspec.Struct, frozen=True):
@@ -98,6 +150,7 @@ class ClientReport(msgspec.Struct, frozen=True):
     session: str
     feature_bits: int
     ridge: float | None
+    head: HeadReport | None
     outside: dict[str, int]
     privacy: PrivacyReport | None
 
@@ -124,16 +177,18 @@ def _client_card(party: SiteParty) -> dict[str, Any]:
     assert public is not None, "of which the model is made"
     assert party.rows is not None, "a client has rows"
     promised = None
-    if party.terms.privacy is not None and not method.personal:
+    if party.terms.privacy is not None and not method.personalises:
         # A model of this client's own was made from its exact rows: no promise covers it.
         promised = PrivacyReport.of([this_noisy_sum(method, method.begin(public.task))])
+    head = report_head(method, public)
     report = ClientReport(
         method=method.name,
         protocol=protocol.name,
         protects=protocol.protects,
         session=party.attending.session.hex(),
         feature_bits=public.task.quantiser.bits,
-        ridge=method.regularisation(public.task),
+        ridge=head.value if head is not None and head.setting == "ridge" else None,
+        head=head,
         outside={},
         privacy=promised,
     )
@@ -171,6 +226,7 @@ def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = 
 
     def write(folder: Path) -> None:
         model.save(folder / MODEL, card)
+        artefact.sign(folder / MODEL, party.identity, party.site.place.role)
         if report:
             (folder / REPORT).write_bytes(report)
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from protocols.layout import Integers
 from secure_afl.analytic.rows import ClientData, check_data
+from secure_afl.data.account import Account
+from secure_afl.data.classes import check_alike, check_numbering
 from secure_afl.errors import DataError
 from secure_afl.features.reduction import Reduction, public_reduction, random_reduction
 from secure_afl.methods.method import AnyMethod
@@ -67,6 +69,7 @@ class SiteRows:
         method: that is learned.
         store: folder in which features are kept once they are made.
         progress: called with what is under way, how much is done, and of how much.
+        tell: called with the account of the data, when features are made of them.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class SiteRows:
         method: AnyMethod,
         store: Path,
         progress: Progress | None = None,
+        tell: Callable[[Account], None] | None = None,
     ) -> None:
         self._name = name
         self._path = path
@@ -84,6 +88,7 @@ class SiteRows:
         self._method = method
         self._store = store
         self._progress = progress
+        self._tell = tell
 
     @property
     def name(self) -> str:
@@ -102,7 +107,9 @@ class SiteRows:
         Raises:
             DataError: data that cannot be read, or of which no features can be made.
         """
-        return prepare(self._path, self._config, self._method, self._store, self._progress)
+        return prepare(
+            self._path, self._config, self._method, self._store, self._progress, self._tell
+        )
 
     @property
     def reductions(self) -> Reductions:
@@ -143,6 +150,9 @@ class SiteRows:
 
     def _labels(self, classes: Sequence[str]) -> Integers:
         """Return the labels' places among a task's classes."""
+        named = {"the run": tuple(classes), "this site": self.prepared.about.classes}
+        check_alike(named, frozenset(classes))
+        check_numbering(named)
         prepared, places = self.prepared, {name: place for place, name in enumerate(classes)}
         lookup = np.array([places.get(name, -1) for name in prepared.about.classes])
         labels: Integers = lookup[prepared.labels].astype(np.int64)

@@ -32,7 +32,7 @@ TERMS = (
     "same_set",
 )
 # What makes rows, and what guards them.
-ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed")
+ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed", "mapping")
 GUARDS = ("max_rows", "min_cohort", "corrupt", "ledger", "budget")
 # What a client cannot do without, and why.
 WANTED = {
@@ -146,7 +146,7 @@ def read_site(file: Path) -> Site:
                 f"{', '.join([*_names(Place), *allowed])}"
             )
     # Files beside the site's file, wherever the command is given.
-    for name in ("checkpoint", "public", "ledger"):
+    for name in ("checkpoint", "public", "mapping", "ledger"):
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
     run = make_config(given)
@@ -184,7 +184,7 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
                 f"{', '.join([*_names(Convened), *allowed])}. What protects a site stands in its "
                 "site.toml"
             )
-    for name in ("checkpoint", "public", "test"):
+    for name in ("checkpoint", "public", "mapping", "test"):
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
     run = make_config(given)
@@ -223,12 +223,13 @@ def template(role: str, name: str) -> str:
             'data = "data"   # one folder a class, or an .npz',
             'backbone = "timm:resnet18"',
             '# checkpoint = "weights.safetensors"   # local weights, else they are downloaded',
+            '# mapping = "names.toml"   # what this site calls the classes: docs/data.md',
             "max-rows = 1000   # the public bound on this site's rows",
             "",
             "# No session with fewer clients, or fewer that may collude, than this.",
             "# min-cohort = 3   # default: a majority of the roster's clients",
             "# corrupt = 0",
-            'ledger = "ledger.json"   # begin it with: secure-afl party --new-ledger',
+            'ledger = "ledger.json"   # begin it with: secure-afl site prepare --new-ledger',
             "# budget = 1.0   # with epsilon: all that may ever be released about these data",
         ]
     lines += [

@@ -1,29 +1,27 @@
 """What a site's party keeps on its own disk: seats, its memory, and the runs it has been in."""
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from protocols.codec import Secret, Wire, decode, encode
 from protocols.errors import BadSavedState, Malformed, NotStored
 from protocols.files import create_durably, remove_partials, write_durably
+from protocols.seats.lock import lock_folder, unlock
 from protocols.seats.media import check_local
-from protocols.seats.seat import lock_folder
 
 LETTERS = "letters"
 
 
 class KeptRun(Secret, frozen=True):
-    """The run that a party is in.
+    """The run that a party is in, or that it convenes.
 
     Attributes:
         run: its 16 bytes.
-        half: what the party's half saved.
+        saved: what the party's half, or the convener, saved.
     """
 
     run: bytes
-    half: bytes
+    saved: bytes
 
 
 class WaitsFor(Wire, frozen=True):
@@ -61,7 +59,7 @@ class State:
             check_local(folder)
             self._been.mkdir(mode=0o700, exist_ok=True)
             self._lock: int | None = lock_folder(folder)
-            remove_partials(folder)
+            remove_partials(folder, older_than=-1)  # nobody else writes here
         except OSError as error:
             raise NotStored(
                 f"{folder} cannot be used: {error.strerror}",
@@ -80,17 +78,7 @@ class State:
         Raises:
             BadSavedState: damaged.
         """
-        data = self._read("run")
-        if data is None:
-            return None
-        try:
-            return decode(data, KeptRun)
-        except Malformed as error:
-            raise BadSavedState(
-                f"the memory of a run in {self._folder} is damaged: {error.what}",
-                party=self._party,
-                fix="leave that run: secure-afl party --leave",
-            ) from None
+        return self._kept("run")
 
     def keep_run(self, run: bytes, half: bytes) -> None:
         """Keep what a party's half saved, before the party says anything.
@@ -100,17 +88,21 @@ class State:
         """
         self._write("run", encode(KeptRun(run, half)))
 
-    def convener(self) -> bytes | None:
-        """Return what this site's convener saved, if there is one."""
-        return self._read("convener")
+    def convener(self) -> KeptRun | None:
+        """Return the run that this site convenes, if there is one.
 
-    def keep_convener(self, saved: bytes) -> None:
+        Raises:
+            BadSavedState: damaged.
+        """
+        return self._kept("convener")
+
+    def keep_convener(self, run: bytes, saved: bytes) -> None:
         """Keep what the convener saved, before it says anything.
 
         Raises:
             NotStored: it cannot be written.
         """
-        self._write("convener", saved)
+        self._write("convener", encode(KeptRun(run, saved)))
 
     def waiting(self, nonce: bytes) -> dict[str, tuple[str, float]]:
         """Return since when a session's party waits for what, by the clock on the wall."""
@@ -150,20 +142,51 @@ class State:
         """Say whether this party has been through a run."""
         return (self._been / run.hex()).exists()
 
-    def forget(self, run: bytes) -> None:
-        """Forget all of a run but that it has been; empty for whichever it was."""
-        if run:
-            with suppress(FileExistsError):
+    def forget(self, *runs: bytes) -> None:
+        """Forget all of the run that this party is in but that it has been.
+
+        Args:
+            runs: by their 16 bytes; letters of these are never heard again.
+
+        Raises:
+            NotStored: that they have been cannot be written; nothing is forgotten.
+        """
+        for run in runs:
+            try:
                 create_durably(self._been / run.hex(), b"")
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise self._unwritten(self._been, error) from None
         for name in ("run", "convener", "waiting"):
             (self._folder / name).unlink(missing_ok=True)
         for path in self._letters.glob("*"):
             path.unlink(missing_ok=True)
 
+    def leave(self) -> bool:
+        """Forget the run that this party is in, whatever is left of its memory.
+
+        Returns:
+            Whether it was known which run that is: letters of an unknown one may be heard again.
+
+        Raises:
+            NotStored: as `forget`.
+        """
+        found, whole = [], True
+        for name in ("run", "convener"):
+            try:
+                kept = self._kept(name)
+            except BadSavedState:
+                whole = False
+            else:
+                found += [] if kept is None else [kept.run]
+        self.forget(*found)
+        return whole
+
     def close(self) -> None:
         """Let the folder go."""
         if self._lock is not None:
-            os.close(self._lock)
+            unlock(self._lock)
         self._lock = None
 
     @property
@@ -173,6 +196,21 @@ class State:
     @property
     def _been(self) -> Path:
         return self._folder / "runs"
+
+    def _kept(self, name: str) -> KeptRun | None:
+        """Return what is kept of a run, unless a crash came between its end and forgetting it."""
+        data = self._read(name)
+        if data is None:
+            return None
+        try:
+            kept = decode(data, KeptRun)
+        except Malformed as error:
+            raise BadSavedState(
+                f"the memory of a run in {self._folder} is damaged: {error.what}",
+                party=self._party,
+                fix="leave that run: secure-afl party --leave",
+            ) from None
+        return None if self.has_been(kept.run) else kept
 
     def _read(self, name: str) -> bytes | None:
         try:
@@ -188,8 +226,11 @@ class State:
         try:
             write_durably(self._folder / name, content)
         except OSError as error:
-            raise NotStored(
-                f"{self._folder / name} cannot be written: {error.strerror}",
-                party=self._party,
-                fix="make room, then start this party again: it goes on where it was",
-            ) from None
+            raise self._unwritten(self._folder / name, error) from None
+
+    def _unwritten(self, path: Path, error: OSError) -> NotStored:
+        return NotStored(
+            f"{path} cannot be written: {error.strerror}",
+            party=self._party,
+            fix="make room, then start this party again: it goes on where it was",
+        )

@@ -121,7 +121,7 @@ def save(config: RunConfig, sweep: Sweep, outcomes: Sequence[Outcome], out: Path
         "points": msgspec.to_builtins(list(outcomes)),
     }
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    (out / "tune.json").write_text(text, encoding="utf-8")
+    (out / "tune.json").write_text(text, encoding="utf-8", newline="\n")
     draw(outcomes, out / "tune.png")
 
 

@@ -79,7 +79,12 @@ class Runner:
     ) -> Tests:
         """Run all tests once, with all guards in place."""
         coverage = [f"--cov={package}", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
-        arguments = ["-m", "not slow", f"--numprocesses={jobs if jobs > 1 else 0}", *coverage]
+        arguments = [
+            "-m",
+            "not slow and not nightly",
+            f"--numprocesses={jobs if jobs > 1 else 0}",
+            *coverage,
+        ]
         status, said, report = self._pytest("all", [*arguments, *paths])
         if status != 0:
             raise CannotRun(said)

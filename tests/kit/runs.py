@@ -54,8 +54,8 @@ def record(
     drop: Sequence[str] = (),
     min_cohort: int | None = None,
 ) -> Record:
-    """A recorded run of these clients."""
-    method = AFL() if method is None else method
+    """A recorded run of these clients; of a ridge whose λ is known, unless a method is given."""
+    method = AFL(ridge=0.1) if method is None else method
     federation = Federation(method, protocol, feature_bits=bits, min_cohort=min_cohort)
     names = [str(index) for index in range(classes)]
     result = federation.run(clients, classes=names, max_rows=max_rows, drop=drop, record=True)

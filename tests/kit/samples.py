@@ -16,8 +16,8 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics, statistics_layout
 from secure_afl.errors import ConfigError
 from secure_afl.methods import AFL, Memory, Method, PublicState, Task
-from secure_afl.methods.afl import AFLPublic
 from secure_afl.methods.model import LinearModel
+from secure_afl.methods.summed import SummedPublic
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -155,7 +155,7 @@ class NotAdditive(AFL, frozen=True, tag="not-additive"):
     row_additive = True
 
     def contribute(
-        self, public: AFLPublic, data: ClientData, memory: Memory, entropy: bytes
+        self, public: SummedPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
         vector = super().contribute(public, data, memory, entropy)
         vector[-1] = 1

@@ -1,5 +1,6 @@
 """Federations between sites: folders, files and keys, and processes that tests turn by hand."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Sites:
         self.conventions: dict[str, Convention] = {}
         terms = f'method = "{method}"\nprotocol = "{protocol.name}"\n'
         for name in sorted(_settings(protocol)):
-            terms += f"{name} = {getattr(protocol, name)!r}\n"
+            terms += f"{name} = {json.dumps(getattr(protocol, name))}\n"
         for name, role in self.roles.items():
             make_identity(name, role, folder / name)
         lines = [public_path(folder / name, name) for name in self.roles]

@@ -187,3 +187,15 @@ def test_mail_that_lies_there_damaged_is_written_again(tmp_path: Path) -> None:
     post.send("north", b"mail")
     assert inbox(post) == [b"mail"]
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_mail_that_a_broken_sync_left_is_put_there_again(tmp_path: Path) -> None:
+    """Of the right name and size, but not the mail: to touch it would lose it for good."""
+    post, other = FolderPost(tmp_path), FolderPost(tmp_path)
+    post.send("north", b"mail")
+    (path,) = (tmp_path / "north").iterdir()
+    path.write_bytes(bytes(4))
+    assert inbox(other) == []
+    time.sleep(0.01)
+    post.send("north", b"mail")
+    assert inbox(other) == [b"mail"]

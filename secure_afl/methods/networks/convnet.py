@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from protocols.layout import Integers
 from secure_afl.analytic.layers.maps import image_shape
 from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.rows import check_finite
 from secure_afl.errors import DataError
 from secure_afl.methods.method import Task
 from secure_afl.methods.model import Model, load_weights, save_weights
@@ -141,7 +142,7 @@ class ConvNetModel(Model):
         """Score flattened images (n, d) by torch, 512 at a time: (n, C) float64.
 
         Raises:
-            DataError: d is not height · width · channels of the model.
+            DataError: d is not height · width · channels of the model, or a row is not finite.
         """
         import torch
 
@@ -152,6 +153,7 @@ class ConvNetModel(Model):
                 f"features are {list(features.shape)}; this model wants [n, {math.prod(shape)}]: "
                 f"images of shape {shape}, flattened"
             )
+        check_finite(features)
         vector = torch.tensor(self.weights, dtype=torch.float32)
         parts = []
         with torch.inference_mode():

@@ -1,7 +1,7 @@
 """A convolutional network whose filters came from sums, and the model with a head behind it."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from protocols.layout import Integers
 from secure_afl.analytic.layers.bank import FilterBank, pooled_shape
 from secure_afl.analytic.layers.maps import MapShape, image_shape, standardised, whole
 from secure_afl.analytic.layers.patches import LayerShape, region_sums
-from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
+from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.model import LinearModel, Model
+from secure_afl.methods.model import LinearModel, Model, save_weights
 
 # Images whose head rows are formed at a time: memory does not grow with their number.
 _ROWS = 2048
@@ -177,12 +177,57 @@ class LayeredModel(Model):
         """Names of the C classes."""
         return self.head.classes
 
+    @property
+    def observed(self) -> Floats | None:  # type: ignore[override]
+        """Class shares of the rows that the head was made from."""
+        return self.head.observed
+
+    @property
+    def prior(self) -> Floats | None:  # type: ignore[override]
+        """Class shares that the head counts on."""
+        return self.head.prior
+
+    @property
+    def has_prior(self) -> bool:
+        """Whether the head's scores hold a prior."""
+        return self.head.has_prior
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the head is one of calibrated probabilities."""
+        return self.head.has_probabilities
+
+    def with_prior(self, prior: Floats) -> "LayeredModel":
+        """Return the model for other class shares; see `LinearModel.with_prior`."""
+        return replace(self, head=self.head.with_prior(prior))
+
+    def uncalibrated(self) -> "LayeredModel":
+        """Return the model whose probabilities are those of temperature 1."""
+        return replace(self, head=self.head.uncalibrated())
+
+    def probabilities(self, features: NDArray[np.floating]) -> Floats:
+        """Return the probability of each class of flattened images (n, d): (n, C) float64.
+
+        Raises:
+            DataError: as `scores`; or the head has none.
+        """
+        return self._by_head(features, self.head.probabilities)
+
+    def comparable(self, features: NDArray[np.floating]) -> Floats:
+        """Return scores (n, C) that can be compared between images."""
+        return self._by_head(features, self.head.comparable)
+
     def scores(self, features: NDArray[np.floating]) -> Floats:
         """Score flattened images (n, d), pixels on any scale: (n, C) float64.
 
         Raises:
             DataError: d is not height · width · channels of the model, or values not finite.
         """
+        return self._by_head(features, self.head.scores)
+
+    def _by_head(
+        self, features: NDArray[np.floating], judge: Callable[[NDArray[np.floating]], Floats]
+    ) -> Floats:
         values = MapShape(*self.network.image).size
         if features.ndim != 2 or features.shape[1] != values:
             raise DataError(
@@ -191,16 +236,17 @@ class LayeredModel(Model):
             )
         found = np.empty((len(features), len(self.classes)))
         for rows, part in self.network.row_blocks(self.banks, features):
-            found[part] = self.head.scores(Quantiser(MAX_BITS).scaled(rows))
+            found[part] = judge(self.head.rows.scaled(rows))
         return found
 
     def save(self, path: Path, card: dict[str, Any]) -> None:
         """Write the head as it writes itself, with the filters; the card gains `layers`."""
-        self.head.save(path, card | {"layers": msgspec.to_builtins(self.network)})
-        tensors = load_file(path)
+        added, tensors = self.head.parts()
+        parts: dict[str, Floats | Integers] = dict(tensors)
         for index, bank in enumerate(self.banks):
-            tensors[f"filters.{index}"], tensors[f"bias.{index}"] = bank.weights, bank.bias
-        save_file({name: np.ascontiguousarray(part) for name, part in tensors.items()}, path)
+            parts[f"filters.{index}"], parts[f"bias.{index}"] = bank.weights, bank.bias
+        whole_card = card | added | {"layers": msgspec.to_builtins(self.network)}
+        save_weights(path, self.weights, self.classes, whole_card, **parts)
 
     @classmethod
     def load(cls, path: Path) -> tuple["LayeredModel", dict[str, Any]]:

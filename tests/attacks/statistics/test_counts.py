@@ -11,7 +11,7 @@ from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.methods import AFL, Memory
-from secure_afl.methods.afl import AFLPublic
+from secure_afl.methods.summed import SummedPublic
 from tests.kit.runs import ADDITIVE, PLAIN, by_metric, record, relu_clients, relu_rows, truth_of
 
 CLIENTS = relu_clients([9, 14, 22], dim=64)
@@ -21,18 +21,20 @@ RNG = np.random.default_rng(0)
 class WithoutCounts(AFL, frozen=True, tag="without-counts-in-tests"):
     """AFL that sums Gram matrix and cross term only."""
 
-    def layout(self, public: AFLPublic) -> Layout | None:
+    def layout(self, public: SummedPublic) -> Layout | None:
         layout = super().layout(public)
         if layout is None:
             return None
         return Layout(tuple(b for b in layout.blocks if b.name != "counts"))
 
     def contribute(
-        self, public: AFLPublic, data: ClientData, memory: Memory, entropy: bytes
+        self, public: SummedPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
         return super().contribute(public, data, memory, entropy)[: -len(public.task.classes)]
 
-    def absorb(self, public: AFLPublic, total: Integers, included: tuple[str, ...]) -> AFLPublic:
+    def absorb(
+        self, public: SummedPublic, total: Integers, included: tuple[str, ...]
+    ) -> SummedPublic:
         zeros = np.zeros(len(public.task.classes), dtype=np.int64)
         return super().absorb(public, np.concatenate([total, zeros]), included)
 

@@ -1,5 +1,7 @@
 """Membership is plain in exact sums, weaker in the model, and bounded by noise."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -14,11 +16,17 @@ from attacks.statistics.membership import (
     leverage,
     scored_members,
 )
+from attacks.statistics.shadows import Candidates, lda_shadow
 from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.heads.head import Fitted
+from secure_afl.analytic.heads.lda import LDA
+from secure_afl.analytic.moments import Moments
+from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
 from secure_afl.methods import AFL, Memory
-from secure_afl.methods.afl import AFLPublic
+from secure_afl.methods.model import LinearModel
+from secure_afl.methods.summed import SummedPublic
 from tests.kit.runs import ADDITIVE, PLAIN, by_metric, membership_game, record, relu_clients
 
 DIM = 128
@@ -77,6 +85,42 @@ def test_the_model_alone_tells_less_but_something() -> None:
     assert 0.6 < from_model < from_sum
 
 
+def test_shadows_of_lda_are_those_of_retraining_with_the_candidate() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 60)
+    rows = rng.standard_normal((3, 8))[labels] + rng.standard_normal((60, 8))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    candidates = Candidates(rows[50:], labels[50:])
+    shadow = lda_shadow(rows[:50], labels[:50], candidates, 3, 0.3)
+
+    def centred(with_: Sequence[int], row: int) -> Floats:
+        moments = Moments.of_rows(rows[with_], labels[with_], 3)
+        fitted = LDA(shrinkage=0.3).fit(moments, ("0", "1", "2")).fitted
+        model = LinearModel.fitted(fitted, ("0", "1", "2"), Quantiser(12))
+        scores = model.scores(rows[row : row + 1])[0]
+        found: Floats = scores - scores.mean()
+        return found
+
+    for place in range(10):
+        known = list(range(50))
+        out = centred(known, 50 + place)
+        np.testing.assert_allclose(shadow.strangers[place], out, rtol=1e-9)
+        within = centred([*known, 50 + place], 50 + place)
+        moved = np.abs(within - out).max()
+        # τ, κ and the shares change by parts of the order 1/N, which the shadow leaves out.
+        assert np.abs(shadow.members[place] - within).max() < 0.25 * moved + 0.02
+
+
+def test_a_model_of_lda_is_attacked_by_shadows_of_lda() -> None:
+    clients = relu_clients([80] * 4, DIM)
+    known, truth = membership_game(clients, DIM, 300, 600)
+    run = record(clients, PLAIN, AFL())
+    claim = ModelMembership().claim(run.view([]), known, rng())
+    assert by_metric(ModelMembership().judge(claim, truth))["AUC"].value > 0.55
+    means = record(clients, PLAIN, AFL(head="means"))
+    assert ModelMembership().claim(means.view([]), known, rng()) is None
+
+
 def test_shadow_models_beat_the_loss() -> None:
     clients = relu_clients([80] * 4, DIM)
     known, truth = membership_game(clients, DIM, 300, 600)
@@ -107,7 +151,7 @@ class Noisy(AFL, frozen=True, tag="noisy-in-tests"):
     mu: float = 1.0
     clients: int = 2
 
-    def layout(self, public: AFLPublic) -> Layout | None:
+    def layout(self, public: SummedPublic) -> Layout | None:
         layout = super().layout(public)
         if layout is None:
             return None
@@ -119,7 +163,7 @@ class Noisy(AFL, frozen=True, tag="noisy-in-tests"):
         return Layout(tuple(blocks))
 
     def contribute(
-        self, public: AFLPublic, data: ClientData, memory: Memory, entropy: bytes
+        self, public: SummedPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
         vector = super().contribute(public, data, memory, entropy)
         scale = public.task.quantiser.scale
@@ -138,8 +182,11 @@ class Noisy(AFL, frozen=True, tag="noisy-in-tests"):
         )
         return noisy
 
-    def absorb(self, public: AFLPublic, total: Integers, included: tuple[str, ...]) -> AFLPublic:
-        return AFLPublic(public.task, np.zeros((public.task.feature_dim, len(public.task.classes))))
+    def absorb(
+        self, public: SummedPublic, total: Integers, included: tuple[str, ...]
+    ) -> SummedPublic:
+        weights = np.zeros((public.task.feature_dim, len(public.task.classes)))
+        return SummedPublic(public.task, Fitted(weights, head="lda"))
 
 
 # Noise is no function of pooled rows.

@@ -85,7 +85,7 @@ def test_fedhip_with_two_clients_gives_each_the_other() -> None:
     assert by_metric(FedHiPSubtraction().judge(claim, TRUTH))["exact statistics of a client"].value
 
 
-@pytest.mark.parametrize("method", [FedHiP(reading="proximal"), AFL()])
+@pytest.mark.parametrize("method", [FedHiP(personal="proximal"), AFL()])
 def test_no_broadcast_no_subtraction(method: FedHiP | AFL) -> None:
     view = record(CLIENTS, ADDITIVE, method).view(["c0"])
     attack = FedHiPSubtraction()

@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from attacks.attack import Attack, Known
+from attacks.attack import ATTACKS, Attack, Known, Measure
 from attacks.measures.metrics import gaussian_auc
+from attacks.report.matrix import compact, panels, said
 from attacks.statistics.membership import LeverageMembership
 from attacks.suite.cells import CELLS, Cell, above_chance, averaged, is_done, success
 from attacks.suite.config import AttackConfig, make_config
@@ -282,7 +283,7 @@ def test_fedhip_is_attacked_where_it_differs_from_afl(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"attacks": ("nothing",)}, "--attacks 'nothing'; allowed: counts"),
-        ({"methods": ("fedprox",)}, "--methods 'fedprox'; allowed: afl, fedavg"),
+        ({"methods": ("fedprox",)}, "--methods 'fedprox'; allowed: afl, class-means, fedavg"),
         ({"protocols": ("none",)}, "--protocols 'none'; allowed: additive, bfv"),
         ({"adversaries": ("nobody",)}, "--adversaries 'nobody'; allowed: outsider"),
         ({"rows": (3,)}, "--rows 3: allowed for this data: 4 "),
@@ -373,3 +374,45 @@ def test_success_is_measured_from_guessing_and_repeats_are_averaged(tmp_path: Pa
     assert success(lower_is_better) == pytest.approx(0.75)
     assert above_chance(lower_is_better)
     assert not above_chance(msgspec.structs.replace(lower_is_better, high=4.5))
+
+
+@pytest.mark.parametrize("kind", ["one row a client", "two rows a client", "zeros"])
+def test_clients_with_next_to_nothing_give_no_bare_exceptions(tmp_path: Path, kind: str) -> None:
+    rows = {"one row a client": 1, "two rows a client": 2, "zeros": 3}[kind]
+    rng = np.random.default_rng(0)
+    for name in "abcd":
+        features = rng.standard_normal((rows, 4)) * (kind != "zeros")
+        np.savez(tmp_path / f"{name}.npz", features=features, labels=np.arange(rows) % 2)
+    config = AttackConfig(
+        run=RunConfig(clients=str(tmp_path / "*.npz"), backbone="identity"),
+        methods=("afl",),
+        protocols=("plain",),
+        rows=(0,),
+        sweep=(),
+    )
+    chosen = {
+        name: ATTACKS[name]
+        for name in ("membership-model", "rows-lattice", "differencing", "membership-leverage")
+    }
+    results = run(config, chosen, tmp_path / "out")
+    said = {cell.error: cell.refused for cell in results.cells if cell.error is not None}
+    assert all(said.values()), said
+    assert any("a second sum without it is empty" in words for words in said)
+    assert ("no client has rows to spare" in " ".join(said)) == (kind != "zeros")
+    # Nothing that was tried once is shown as certain.
+    header, lines = compact(results, panels(results)[0])
+    for cell in results.cells:
+        if cell.claimed and cell.measures[0].trials == 1:
+            assert not above_chance(cell.measures[0])
+            place = header.index(cell.attack)
+            assert any(line[place].endswith("?)") for line in lines)
+
+
+def test_one_trial_is_never_certain() -> None:
+    sure = Measure("exact rows", 1.0, 0.9, 1.0, 0.0, 1.0, 30)
+    once = msgspec.structs.replace(sure, trials=1)
+    assert (above_chance(sure), above_chance(once)) == (True, False)
+    assert said(once).endswith("best 1, one trial, which shows nothing surely")
+    assert said(sure).endswith("30 trials")
+    assert said(msgspec.structs.replace(sure, trials=0)).endswith("no trial")
+    assert above_chance(averaged([once, once]))

@@ -172,7 +172,7 @@ def test_colluders_around_a_client_open_it_beyond_subtraction() -> None:
     ],
 )
 def test_fedhip_broadcast(reading: str, coalition: list[str], wanted: list[set[str]]) -> None:
-    method = FedHiP() if reading == "joint" else FedHiP(reading="proximal")
+    method = FedHiP() if reading == "joint" else FedHiP(personal="proximal")
     assert known_sets(run_of(ADDITIVE, method), coalition) == wanted
 
 

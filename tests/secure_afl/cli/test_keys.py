@@ -163,7 +163,7 @@ def test_the_readmes_commands_do_what_it_says(
 ) -> None:
     """All of them on one machine, where mail is a copy."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("### Keys for many machines")[1].split("From Python")[0]
+    section = text.split("### Keys for many machines")[1].split("### Between sites")[0]
     blocks = re.findall("```sh\n(.*?)```", section.replace("\\\n", " "), re.DOTALL)
     first, later = (
         [words[1:] for line in block.splitlines() if (words := shlex.split(line, comments=True))]

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from secure_afl.data.dataset import (
-    MAX_CLASSES,
-    Dataset,
-    align,
-    check_alike,
-    sort_names,
-    split_holdout,
-)
+from secure_afl.data.classes import MAX_CLASSES, sort_names
+from secure_afl.data.dataset import Dataset, align, check_alike, split_holdout
 from secure_afl.data.files import embedded_digits, has_split, load, load_clients
 from secure_afl.data.images import read_image
 from secure_afl.errors import DataError
@@ -208,8 +202,9 @@ def test_an_npz_of_features(tmp_path: Path, examples_key: str, labels_key: str) 
     site = load(path, split="test")
     assert site.name == "site"
     assert site.width == 2
-    assert site.classes == ("0", "1", "2")
-    np.testing.assert_array_equal(site.labels, [2, 0])
+    # A number that nobody has is no class.
+    assert site.classes == ("0", "2")
+    np.testing.assert_array_equal(site.labels, [1, 0])
     assert not has_split(path, "test")
 
 
@@ -252,11 +247,16 @@ def test_the_split_chooses_in_a_medmnist_file(tmp_path: Path) -> None:
             "exactly one of images, features, x",
         ),
         ({"x": np.zeros((1, 2)), "y": np.zeros((1, 3))}, r"shape \(1, 3\)"),
-        ({"x": np.zeros((1, 2)), "y": np.array(["cat"])}, "dtype <U3"),
+        ({"x": np.zeros((1, 2)), "y": np.array([1j])}, "dtype complex128"),
+        ({"x": np.zeros((2, 2)), "y": np.eye(2)}, r"one-hot; .*argmax"),
         ({"x": np.zeros((2, 2)), "y": np.array([0, 0.5])}, "label 0.5 at row 1"),
         ({"x": np.zeros((1, 2)), "y": np.array([np.nan])}, "label nan at row 0"),
         ({"x": np.zeros((1, 2)), "y": np.array([-1])}, "label -1 at row 0"),
-        ({"x": np.zeros((1, 2)), "y": np.array([MAX_CLASSES])}, f"label {MAX_CLASSES}"),
+        (
+            {"x": np.zeros((MAX_CLASSES + 1, 1)), "y": np.arange(MAX_CLASSES + 1)},
+            f"{MAX_CLASSES + 1} different labels",
+        ),
+        ({"x": np.zeros((1, 2)), "y": np.array([2.0**60])}, "label 1.15"),
         ({"x": np.zeros((0, 2)), "y": np.zeros(0)}, "no examples"),
         ({"x": np.zeros((2, 2)), "y": np.zeros(3)}, "2 examples but 3 labels"),
         ({"x": np.array([[None]], dtype=object), "y": np.zeros(1)}, "Python objects"),

@@ -480,3 +480,62 @@ def test_a_second_extraction_takes_no_time(real: Callable[[str], Path], tmp_path
     again = backbone.extract(images, cache)
     assert time.perf_counter() - start < 1
     np.testing.assert_array_equal(rows, again)
+
+
+def test_the_power_of_a_networks_entries(tiny: Backbone, checkpoint: Path) -> None:
+    site = noise_images(size=SIZE)
+    root = parse_backbone(f"{TINY},power=0.5", checkpoint, image_size=SIZE)
+    plain = tiny.extract(site)
+    expected = np.sign(plain) * np.sqrt(np.abs(plain))
+    np.testing.assert_allclose(root.extract(site), expected, rtol=1e-5, atol=1e-6)
+    assert root.digest != tiny.digest
+    assert parse_backbone(f"{TINY},power=1.0", checkpoint, image_size=SIZE).digest == tiny.digest
+
+
+def test_the_last_blocks_are_joined_and_projected(
+    tiny: Backbone, checkpoint: Path, state: dict[str, Any]
+) -> None:
+    import timm
+    import torch
+
+    site = noise_images(size=SIZE)
+    staged = parse_backbone(f"{TINY},stages=2", checkpoint, image_size=SIZE, seed=3)
+    rows = staged.extract(site)
+    assert rows.shape == tiny.extract(site).shape
+    model = timm.create_model("test_resnet", pretrained=False, num_classes=0).eval()
+    model.load_state_dict({key: value for key, value in state.items() if "fc." not in key})
+    kept: list[Any] = []
+    layers: Any = [model.layer3, model.layer4]
+    for block in [block for layer in layers for block in layer][-2:]:
+        block.register_forward_hook(lambda _b, _i, output: kept.append(output.mean(dim=(2, 3))))
+    inputs = torch.from_numpy(np.asarray(site.examples)).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        model((inputs - 0.5) / 0.5)
+        joined = torch.nn.functional.normalize(torch.cat(kept, dim=1), dim=1).numpy()
+    channels, width = joined.shape[1], rows.shape[1]
+    drawn = np.random.default_rng([3, channels, width]).standard_normal((channels, width))
+    np.testing.assert_allclose(rows, joined @ drawn / np.sqrt(width), rtol=1e-3, atol=1e-5)
+    digests = {
+        parse_backbone(spec, checkpoint, image_size=SIZE, seed=seed).digest
+        for spec in (TINY, f"{TINY},stages=2", f"{TINY},stages=1", f"{TINY},stages=2,power=0.5")
+        for seed in (3, 4)
+    }
+    assert len(digests) == 7, "without stages no seed counts"
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("stages=0", "stages 0 is not a whole number in 1..64"),
+        ("stages=many", "stages 'many' is not"),
+        ("stages=60", r"stages 60, allowed: ≤ \d+ here"),
+        ("power=0", "power 0 is not a number in 0.1..1"),
+        ("power=2", "power 2 is not"),
+        ("power=root", "power 'root' is not"),
+    ],
+)
+def test_stages_and_powers_that_cannot_be_are_refused(
+    checkpoint: Path, keys: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_backbone(f"{TINY},{keys}", checkpoint, image_size=SIZE)

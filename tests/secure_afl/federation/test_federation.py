@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocols import Fault, FaultPlan, Line, Pairwise, Plain, Protocol, Roster
 from protocols.errors import BelowThreshold, InvalidSession, WouldOverflow
 from protocols.session import Session
+from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.ridge import ridge
 from secure_afl.analytic.rows import ClientData, check_clients, pooled
@@ -22,7 +23,7 @@ from secure_afl.federation.rounds import History, Opening, context_of, state_dig
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedHiP, PublicState
-from secure_afl.methods.afl import AFLPublic
+from secure_afl.methods.summed import SummedPublic
 from tests.kit.halves import Halves
 from tests.kit.samples import Miscounting, NotAdditive, make_client, make_clients, make_task
 
@@ -56,9 +57,9 @@ def join(
     return client.join(formed, enrolments["c0"], opening)
 
 
-def bent(**changes: Any) -> AFLPublic:
+def bent(**changes: Any) -> SummedPublic:
     task = make_task(make_clients((20, 30)), max_rows=32)
-    return AFLPublic(msgspec.structs.replace(task, **changes))
+    return SummedPublic(msgspec.structs.replace(task, **changes))
 
 
 def test_a_client_joins_the_session_of_its_round() -> None:
@@ -79,8 +80,15 @@ OTHER = "another method, task, state or history"
     ("change", "message"),
     [
         (lambda w: join(w, AFL(ridge=0.2)), OTHER),
-        (lambda w: join(w, FedHiP()), "first public state is not the method's"),
-        (lambda w: join(w, public=AFLPublic(bent().task, np.zeros((6, 3)))), "layout is not this"),
+        (lambda w: join(w, FedHiP()), OTHER),
+        (
+            lambda w: join(w, public=SummedPublic(bent().task, None, Fitted(np.zeros((6, 3))))),
+            "first public state is not the method's",
+        ),
+        (
+            lambda w: join(w, public=SummedPublic(bent().task, Fitted(np.zeros((6, 3))))),
+            "layout is not this",
+        ),
         (lambda w: join(w, public=bent(total_rows=65, client_rows=33)), "layout is not this"),
         (lambda w: join(w, public=bent(classes=("cat", "dog", "newt"))), OTHER),
         (lambda w: join(w, public=bent(backbone=b"x" * 32)), OTHER),
@@ -340,8 +348,7 @@ def with_nan(client: ClientData) -> ClientData:
         (lambda c: replaced(c, labels=np.full(30, 3)), r"'c1'.*label 3 is out of range.*0\.\.2"),
         (lambda c: replaced(c, labels=np.full(30, -1)), r"'c1'.*label -1 .*0\.\.2"),
         (lambda c: replaced(c, labels=c.labels[1:]), r"'c1'.*int64\[29\].*int64\[30\]"),
-        (lambda c: replaced(c, labels=c.labels.astype(np.int32)), r"'c1'.*int32"),
-        (lambda c: replaced(c, features=np.ones((30, 6), np.int64)), r"'c1'.*int64\[30, 6\]"),
+        (lambda c: replaced(c, features=np.ones((30, 6), complex)), r"'c1'.*complex128"),
         (lambda c: replaced(c, np.ones((0, 6)), np.ones(0, np.int64)), r"'c1'.*\[0, 6\]"),
         (lambda c: replaced(c, features=np.ones(30)), r"'c1'.*\[30\]"),
         (lambda c: replaced(c, features=np.ones((30, 5))), r"'c1' has 5 .*'c0' has 6"),
@@ -415,7 +422,7 @@ def test_a_class_that_only_a_dropped_client_has_is_still_a_class() -> None:
 
 def test_the_report_has_the_fields_that_programs_read() -> None:
     clients = make_clients((20, 30, 10))
-    result = Federation(FedHiP(), Plain()).run(
+    result = Federation(FedHiP(ridge=0.1), Plain()).run(
         clients, test=make_client("test", 50), holdout=[replace(clients[0])], drop=["c2"]
     )
     report = msgspec.json.decode(msgspec.json.encode(result.report))
@@ -497,7 +504,8 @@ def test_means_over_held_out_rows_are_over_the_same_clients() -> None:
     # Or they could not be compared: here the client that vanishes is easy for everybody.
     clients = make_clients((30, 30, 30))
     held = [make_client(client.name, 60, seed=0) for client in clients]
-    result = Federation(FedHiP(), Plain()).run(clients, holdout=held, drop=["c2"])
+    method = FedHiP(ridge=0.1)
+    result = Federation(method, Plain()).run(clients, holdout=held, drop=["c2"])
     accuracy = result.report.accuracy
 
     def means(names: list[str]) -> tuple[float, float, float]:
@@ -540,9 +548,7 @@ def test_transcripts_are_kept_only_when_asked_for() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: replace(c, features=c.features.tolist()), "features are a list.*asarray"),
-        (lambda c: replace(c, labels=c.labels.tolist()), "labels are a list"),
-        (lambda c: replace(c, labels=c.labels.astype(np.int32)), r"labels are int32.*astype"),
+        (lambda c: replace(c, labels=c.labels.astype(str)), r"words for labels .* numbers"),
         (lambda c: replace(c, name=5), "client name 5"),
         (lambda c: (c.name, c.features, c.labels), "a client is a tuple.*ClientData"),
     ],

@@ -97,7 +97,7 @@ def test_fewer_than_promised_release_nothing(protocol: Protocol) -> None:
     "method",
     [
         FedHiP(),
-        FedHiP(reading="proximal"),
+        FedHiP(personal="proximal"),
         FedAvg(rounds=3, weighted=False),
         FedSGD(rounds=3, weighted=False),
     ],

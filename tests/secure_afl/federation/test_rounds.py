@@ -10,6 +10,7 @@ import pytest
 
 from protocols import (
     Additive,
+    Enrolment,
     Fault,
     FaultPlan,
     Identity,
@@ -18,21 +19,24 @@ from protocols import (
     Party,
     Plain,
     Protocol,
+    Session,
 )
+from protocols.codec import decode, encode
 from protocols.errors import AnotherSet, InvalidSession, SessionAborted
 from protocols.layout import Integers
 from protocols.release import commit
+from protocols.void import Evidence, Voids, sign_void
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError, OutOfBoundsTotal
 from secure_afl.federation import simulation
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.oracle import RecordingClient
-from secure_afl.federation.rounds import History, Link, Opening, state_digest
+from secure_afl.federation.rounds import MAX_ATTEMPTS, Half, History, Link, Opening, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD, PublicState
-from secure_afl.methods.afl import AFLPublic
 from secure_afl.methods.fedavg import AveragingPublic
+from secure_afl.methods.summed import SummedPublic
 from tests.kit.halves import Halves
 from tests.kit.samples import make_clients, make_task
 
@@ -534,7 +538,7 @@ def test_a_model_of_such_a_sum_is_made_on_demand() -> None:
     everybody: dict[str, FederationClient] = {name: world.client(name) for name in NAMES}
     everybody["c0"] = world.client("c0", Liar)
     world.server.absorb(session, *world.carry(session, enrolments, everybody))
-    assert isinstance(world.server.public, AFLPublic)
+    assert isinstance(world.server.public, SummedPublic)
     assert AFL().model(world.server.public).weights.shape == (6, 2)
 
 
@@ -556,3 +560,220 @@ def test_a_run_says_that_its_sum_is_wrong_and_passes_it_on_to_nobody(
 def test_many_rounds_have_no_use_for_a_wrong_sum() -> None:
     with pytest.raises(ConfigError, match="accept_outside with 4 sums"):
         Federation(FedAvg(rounds=4), Additive(), accept_outside=True)
+
+
+# Attempts: a round may have another session once the last one was given back
+
+
+def given_back(world: Halves, session: Session, signers: Sequence[str] | None = None) -> Evidence:
+    """Evidence of parties that have opened nothing, by their own keys."""
+    names = signers or list(world.coordinators)
+    voids = Voids.of(sign_void(session, world.coordinators[name]) for name in names)
+    return Evidence(encode(session.header), session.thin, voids)
+
+
+def test_a_client_joins_another_attempt_once_the_last_was_given_back() -> None:
+    world = halves()
+    everybody = members(world)
+    session, enrolments = world.form()
+    everybody["c0"].join(session, enrolments["c0"], world.opening)
+    # Without evidence it is a second sum of one round, whatever the convener says.
+    again, enrolments = world.form()
+    with pytest.raises(InvalidSession, match="has joined another session of this round"):
+        everybody["c0"].join(again, enrolments["c0"], world.opening)
+    world.server.attempt_again(given_back(world, session))
+    again, enrolments = world.form(NAMES[:-1])
+    assert (again.header.round, again.header.attempt) == (1, 1)
+    rest = {name: everybody[name] for name in NAMES[:-1]}
+    world.server.absorb(again, *world.carry(again, enrolments, rest))
+    # And the round after that, over a history of the second attempt.
+    session, enrolments = world.form(NAMES[:-1])
+    world.carry(session, enrolments, rest)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_client_that_was_in_a_session_given_back_and_not_in_the_next_goes_on(
+    restarted: bool,
+) -> None:
+    """Whoever was too slow for the second attempt was once locked out of the run for good."""
+    world = halves()
+    everybody = members(world)
+    session, enrolments = world.form()
+    everybody["c4"].join(session, enrolments["c4"], world.opening)
+    evidence = given_back(world, session)
+    world.server.attempt_again(evidence)
+    rest = {name: everybody[name] for name in NAMES[:-1]}
+    again, enrolments = world.form(NAMES[:-1])
+    world.server.absorb(again, *world.carry(again, enrolments, rest))
+    late, enrolments = world.form()
+    without = everybody["c4"].save()
+    everybody["c4"].given_back(session.id, "no sum came out", encode(evidence))
+    for saved, known in ((without, False), (everybody["c4"].save(), True)):
+        member = everybody["c4"] if known and not restarted else world.client("c4")
+        member.pinned = world.roster
+        if restarted or not known:
+            member.restore(saved)
+        if known:
+            member.join(late, enrolments["c4"], world.opening)
+            continue
+        with pytest.raises(InvalidSession, match="of another session than this party's"):
+            member.join(late, enrolments["c4"], world.opening)
+
+
+def forged(world: Halves, **changes: Any) -> tuple[Session, dict[str, Enrolment]]:
+    """A session with another header than the server would form."""
+    session, enrolments = world.form()
+    header = msgspec.structs.replace(session.header, **changes)
+    return type(session)(header, session.roster), enrolments
+
+
+def join_with(world: Halves, voids: Sequence[Evidence], **changes: Any) -> None:
+    """Let a client join an attempt that names these as what came before."""
+    digest = voids[-1].voids.digest if voids else b""
+    session, enrolments = forged(world, **({"attempt": len(voids), "void": digest} | changes))
+    opening = replace(world.opening, voids=tuple(encode(one) for one in voids))
+    world.client("c0", pinned=world.roster).join(session, enrolments["c0"], opening)
+
+
+def test_evidence_that_gives_nothing_back_opens_no_attempt() -> None:
+    world = halves()
+    session, _ = world.form()
+    good = given_back(world, session)
+    join_with(world, [good])
+    with pytest.raises(InvalidSession, match=r"attempt 0 is not given back: .* missing"):
+        join_with(world, [given_back(world, session, ["collector"])])
+    with pytest.raises(InvalidSession, match="attempt 1 with 0 earlier ones given back"):
+        join_with(world, [], attempt=1, void=bytes(32))
+    with pytest.raises(InvalidSession, match="does not name what gave the attempt before back"):
+        join_with(world, [good], void=bytes(32))
+    # Of parties that this client has not pinned.
+    strangers = halves()
+    other, _ = strangers.form()
+    with pytest.raises(InvalidSession, match="attempt 0 is not given back"):
+        join_with(world, [given_back(strangers, other)])
+    bent = msgspec.structs.replace(good, header=good.header[:-1])
+    with pytest.raises(InvalidSession, match="attempt 0 is not given back"):
+        join_with(world, [bent])
+    # Signed, but by another key than its name's.
+    void = good.voids.voids[0]
+    signature = good.voids.voids[1].signature
+    swapped = msgspec.structs.replace(void, signature=signature)
+    voids = msgspec.structs.replace(good.voids, voids=(swapped, good.voids.voids[1]))
+    with pytest.raises(InvalidSession, match="attempt 0 is not given back: a void is not signed"):
+        join_with(world, [msgspec.structs.replace(good, voids=voids)])
+
+
+def test_evidence_of_another_round_or_attempt_opens_none() -> None:
+    world = halves()
+    everybody = members(world)
+    first, _ = world.form()
+    of_first = given_back(world, first)
+    with pytest.raises(InvalidSession, match="not attempt 1 of this round"):
+        join_with(world, [of_first, of_first])
+    second, _ = forged(world, attempt=1, void=of_first.voids.digest)
+    of_second = given_back(world, second)
+    join_with(world, [of_first, of_second])
+    with pytest.raises(InvalidSession, match="not attempt 0 of this round"):
+        join_with(world, [of_second, of_first])
+    one_round(world, everybody)
+    with pytest.raises(InvalidSession, match="not attempt 0 of this round"):
+        join_with(world, [of_first])
+
+
+def test_a_round_has_so_many_attempts_and_no_more() -> None:
+    world = halves()
+    for attempt in range(MAX_ATTEMPTS):
+        session, enrolments = world.form()
+        assert session.header.attempt == attempt
+        if attempt + 1 < MAX_ATTEMPTS:
+            world.server.attempt_again(given_back(world, session))
+    world.client("c0", pinned=world.roster).join(session, enrolments["c0"], world.opening)
+    with pytest.raises(InvalidSession, match=f"was attempted {MAX_ATTEMPTS} times"):
+        world.server.attempt_again(given_back(world, session))
+    # A convener that goes on all the same is refused by everybody.
+    voids = [decode(data, Evidence) for data in world.opening.voids]
+    with pytest.raises(InvalidSession, match=f"attempt {MAX_ATTEMPTS} with {MAX_ATTEMPTS}"):
+        join_with(world, [*voids, given_back(world, session)])
+
+
+# The end of a run
+
+
+def concluded(world: Halves, member: Half, opening: Opening | None = None) -> None:
+    member.conclude(opening or world.opening, world.roster.by_name["collector"])
+
+
+@pytest.fixture
+def ended() -> tuple[Halves, dict[str, FederationClient]]:
+    """A run that every client went through, whose state gives its totals away."""
+    world = halves(FedSGD(rounds=2, weighted=False))
+    everybody = members(world)
+    for _ in range(2):
+        one_round(world, everybody)
+    return world, everybody
+
+
+def test_the_end_of_a_run_is_believed_by_whoever_was_there_restarted_or_was_not(
+    ended: tuple[Halves, dict[str, FederationClient]],
+) -> None:
+    world, everybody = ended
+    concluded(world, everybody["c0"])
+    concluded(world, world.client("c0", pinned=world.roster).restore(everybody["c0"].save()))
+    concluded(world, world.client("c0", pinned=world.roster))
+
+
+@pytest.mark.parametrize("kind", ["was there", "restarted", "was not"])
+def test_an_end_that_its_total_does_not_give_is_refused(
+    kind: str, ended: tuple[Halves, dict[str, FederationClient]]
+) -> None:
+    """A convener that shows no total, or another state than follows, once made its own model."""
+    world, everybody = ended
+    member = everybody["c0"]
+    if kind != "was there":
+        member = world.client("c0", pinned=world.roster)
+    if kind == "restarted":
+        member.restore(everybody["c0"].save())
+    opening = world.opening
+    with pytest.raises(InvalidSession, match="c0: the end of the run: no total"):
+        concluded(world, member, replace(opening, ended=None))
+    links = opening.history.links
+    other = nudged(opening.public)
+    history = History(
+        opening.history.first, (*links[:-1], Link(links[-1].release, state_digest(other)))
+    )
+    with pytest.raises(InvalidSession, match="not what the total of the round before gives"):
+        concluded(world, member, replace(opening, public=other, history=history))
+    with pytest.raises(InvalidSession, match="not the one that the history ends with"):
+        concluded(world, member, replace(opening, public=other))
+    with pytest.raises(InvalidSession, match="not signed by 'collector'"):
+        concluded(world, member, bent(world, 1, total=bytes(32)))
+
+
+def test_an_end_with_too_few_rounds_too_many_or_others_is_refused(
+    ended: tuple[Halves, dict[str, FederationClient]],
+) -> None:
+    world, everybody = ended
+    opening, member = world.opening, everybody["c0"]
+    links = opening.history.links
+    empty = History(state_digest(opening.public))
+    with pytest.raises(InvalidSession, match="not the one that the history ends with"):
+        concluded(world, member, replace(opening, history=empty))
+    short = History(opening.history.first, links[1:])
+    with pytest.raises(InvalidSession, match="the history has 1 rounds"):
+        concluded(world, member, replace(opening, history=short))
+    long = History(opening.history.first, (*links, links[1]))
+    with pytest.raises(InvalidSession, match="the history has 3 rounds, the method at most 2"):
+        concluded(world, member, replace(opening, history=long))
+    with pytest.raises(InvalidSession, match="of another session than this party's"):
+        concluded(world, member, bent(world, 1, session=bytes(32)))
+    aggregator: Half = world.carriers["aggregator_1"]
+    concluded(world, aggregator)
+    with pytest.raises(InvalidSession, match="other clients in the sum"):
+        concluded(world, aggregator, bent(world, 1, included=b"\x0f"))
+    task = msgspec.structs.replace(opening.public.task, run=b"another run.....")
+    public = msgspec.structs.replace(opening.public, task=task)
+    history = History(
+        opening.history.first, (links[0], Link(links[1].release, state_digest(public)))
+    )
+    with pytest.raises(InvalidSession, match="another task than in the rounds before"):
+        concluded(world, member, replace(opening, public=public, history=history))

@@ -31,7 +31,7 @@ FEW = make_clients((20, 20))
 
 def test_many_rows_over_a_blind_sum_need_no_advice() -> None:
     assert warned(AFL(), Additive(), MANY) == ""
-    assert warned(FedHiP(reading="proximal"), Additive(), MANY) == ""
+    assert warned(FedHiP(personal="proximal"), Additive(), MANY) == ""
 
 
 def test_a_client_with_hardly_more_rows_than_classes_is_named_with_what_helps() -> None:
@@ -49,10 +49,10 @@ def test_a_client_with_hardly_more_rows_than_classes_is_named_with_what_helps() 
 
 def test_joint_fedhip_with_two_clients_is_warned_of() -> None:
     assert "what is left is the other's" in warned(FedHiP(), Additive(), MANY)
-    assert "--reading proximal" in warned(FedHiP(), Additive(), MANY)
+    assert "--personal proximal" in warned(FedHiP(), Additive(), MANY)
     three = make_clients((120, 120, 120))
     assert "what is left is the other's" not in warned(FedHiP(), Additive(), three)
-    assert "what is left" not in warned(FedHiP(reading="proximal"), Additive(), MANY)
+    assert "what is left" not in warned(FedHiP(personal="proximal"), Additive(), MANY)
 
 
 def test_who_receives_g_where_w_would_do_is_named() -> None:
@@ -60,7 +60,7 @@ def test_who_receives_g_where_w_would_do_is_named() -> None:
     assert "The key holder receives (G, Q)" in warned(AFL(), Ckks(), FEW)
     # Of plain it is said already, and worse.
     assert "receives (G, Q)" not in warned(AFL(), Plain(), FEW)
-    assert "gives every client (G, Q)" in warned(FedHiP(), Additive(), FEW)
+    assert "give every client (G, Q)" in warned(FedHiP(), Additive(), FEW)
 
 
 def test_with_privacy_nothing_is_said_that_depends_on_the_rows() -> None:

@@ -1,27 +1,32 @@
 """Exchanges between an office and nodes without Flower between them, and with its records."""
 
 import random
+import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-flwr = pytest.importorskip("flwr", reason="needs the extra 'flower'")
+pytest.importorskip("flwr", reason="needs the extra 'flower'")
 
-from protocols import Additive, Ckks, Pairwise, Protocol  # noqa: E402
-from secure_afl.flower.client import answer  # noqa: E402
-from secure_afl.flower.office import Office  # noqa: E402
-from secure_afl.flower.wire import (  # noqa: E402
+from protocols import Additive, Ckks, Pairwise, Protocol
+from protocols.roster import CLIENT
+from secure_afl.federation.keys import make_identity, public_path
+from secure_afl.federation.rosters import merge
+from secure_afl.flower.client import answer
+from secure_afl.flower.office import Office
+from secure_afl.flower.wire import (
+    Parcel,
     Reply,
     Request,
     pack,
     unpack_reply,
     unpack_request,
 )
-from secure_afl.privacy.ledger import Ledger  # noqa: E402
-from secure_afl.sites.settings import read_site  # noqa: E402
-from tests.kit.sites import PATIENT, Sites  # noqa: E402
-from tests.secure_afl.sites.test_sites import CLIENTS, oracle  # noqa: E402
+from secure_afl.privacy.ledger import Ledger
+from secure_afl.sites.settings import read_site
+from tests.kit.sites import PATIENT, Sites
+from tests.secure_afl.sites.test_sites import CLIENTS, charges, oracle
 
 
 class Nodes:
@@ -98,3 +103,111 @@ def test_a_run_over_nodes_takes_few_exchanges_and_is_exact(
     bits = sites.conventions[sites.convener].convening.convener.server.public.task.quantiser.bits
     assert np.array_equal(sites.weights(), oracle(CLIENTS, bits))
     assert max(nodes.exchanges.values()) <= 9, nodes.exchanges
+
+
+def told(sites: Sites, name: str) -> str:
+    """What a party's exchanges told its own people."""
+    path = sites.folder / name / "state" / "log.txt"
+    return path.read_text() if path.exists() else ""
+
+
+def federation(folder: Path, run: str = "") -> tuple[Sites, Nodes]:
+    sites = Sites(folder, Additive(), CLIENTS, run=run)
+    names = [name for name in sites.roles if name != sites.convener]
+    return sites, Nodes(sites, {place: [name] for place, name in enumerate(names)})
+
+
+def nothing_was_computed(sites: Sites) -> None:
+    for name in CLIENTS:
+        assert charges(sites, name) == []
+        assert "joined" not in told(sites, name).replace("not joined", "")
+
+
+def test_a_policy_that_the_operator_loosens_is_refused_at_every_site(tmp_path: Path) -> None:
+    sites, nodes = federation(tmp_path, run="min_cohort = 2\n")
+    carry(sites, nodes)
+    assert sites.conventions[sites.convener].convening.problem
+    for name in CLIENTS:
+        assert "minimum cohort 2 with 0 declared corrupt" in told(sites, name)
+    nothing_was_computed(sites)
+    # The operator learns that there was an error, and not which.
+    assert all("declared corrupt" not in what for what in sites.told[sites.convener])
+
+
+def test_another_roster_at_the_operator_is_refused_at_every_site(tmp_path: Path) -> None:
+    """With a client of the operator's own on it, a sum would be of one client less."""
+    sites, nodes = federation(tmp_path)
+    make_identity("sybil", CLIENT, tmp_path / "sybil")
+    merge(tmp_path / sites.convener / "roster.json", [public_path(tmp_path / "sybil", "sybil")])
+    carry(sites, nodes)
+    assert sites.conventions[sites.convener].convening.problem
+    for name in CLIENTS:
+        assert "roster" in told(sites, name), told(sites, name)
+    nothing_was_computed(sites)
+
+
+def test_an_exchange_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a party called somebody")
+
+    sites, nodes = federation(tmp_path)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    carry(sites, nodes)
+    assert not sites.conventions[sites.convener].convening.problem
+
+
+def test_an_error_leaves_a_site_as_its_name(tmp_path: Path) -> None:
+    sites, nodes = federation(tmp_path)
+    (tmp_path / "c1" / "data.npz").unlink()
+    reply = nodes.exchange(1, Request((), ()))
+    assert reply.problems == (("c1", "DataError"),)
+    assert str(tmp_path) not in repr(reply)
+    assert "data.npz" in told(sites, "c1")
+
+
+def test_a_slow_node_is_asked_again_less_and_less_often() -> None:
+    office = Office(["server"])
+    asked = [now for now in range(0, 200) if office.request(1, float(now), repeat=10.0)]
+    assert asked == [0, 10, 30, 70, 150]
+    office.take(1, Reply(("c0",), (), (), None), 200.0)
+    office.send(Parcel(b"", "c0", b"mail"))
+    assert office.request(1, 200.0, repeat=10.0) is not None
+    assert office.request(1, 209.0, repeat=10.0) is None
+    assert office.request(1, 210.0, repeat=10.0) is not None
+
+
+def test_a_reply_to_an_earlier_exchange_begins_no_other_beside_the_latest() -> None:
+    """Else two were always under way, of which one found the site's folder taken."""
+    office = Office(["server"])
+    office.request(1, 0.0, repeat=10.0)
+    office.take(1, Reply(("c0",), (), (), None), 1.0)
+    office.send(Parcel(b"", "c0", b"mail"))
+    assert office.request(1, 1.0, repeat=10.0) is not None
+    first = office.nodes[1].number
+    assert office.request(1, 11.0, repeat=10.0) is not None
+    office.take(1, Reply(("c0",), (), (), None, (("c0", "Busy"),)), 12.0, first)
+    assert office.request(1, 20.0, repeat=10.0) is None
+    office.lost(1, 20.0, pause=0, number=first)
+    assert office.request(1, 20.5, repeat=10.0) is None
+    office.take(1, Reply(("c0",), (), (), None), 20.6)
+    assert office.request(1, 20.7, repeat=10.0) is not None
+
+
+def test_a_node_with_a_problem_is_not_asked_without_a_rest() -> None:
+    office = Office(["server"])
+    office.request(1, 0.0, repeat=10.0)
+    trouble = Reply(("c0",), (), (), None, (("c0", "DataError"),))
+    office.take(1, trouble, 0.0)
+    office.send(Parcel(b"", "c0", b"mail"))
+    asked = []
+    for now in range(200):
+        if office.request(1, float(now), repeat=1000.0):
+            asked.append(now)
+            office.take(1, trouble, float(now))
+    assert asked == [4, 12, 28, 60, 120, 180]
+    office.take(1, Reply(("c0",), (), (), None), 200.0)
+    office.request(1, 240.0, repeat=10.0)
+    office.lost(1, 240.0, pause=5.0)
+    assert office.request(1, 244.0, repeat=10.0) is None
+    assert office.request(1, 245.0, repeat=10.0) is not None

@@ -8,6 +8,7 @@ import pytest
 from protocols import Plain
 from protocols.codec import decode, encode
 from protocols.errors import Malformed
+from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.analytic.statistics import Statistics
@@ -15,9 +16,8 @@ from secure_afl.errors import ConfigError
 from secure_afl.federation.rounds import first_context, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, PublicState
-from secure_afl.methods.afl import AFLPublic
-from secure_afl.methods.fedhip import FedHiPPublic
 from secure_afl.methods.method import METHODS
+from secure_afl.methods.summed import SummedPublic
 from secure_afl.privacy.mechanism import Privacy
 from tests.kit.samples import Centred, make_client, make_clients, make_task
 from tests.toys.method import ToyMeans
@@ -45,7 +45,7 @@ def penalty(beta: float, towards: Floats | float = 0.0) -> tuple[float, Floats, 
     return beta, np.eye(6), np.zeros((6, 3)) + towards
 
 
-def public_after(method: FedHiP, clients: Sequence[ClientData]) -> FedHiPPublic:
+def public_after(method: FedHiP, clients: Sequence[ClientData]) -> SummedPublic:
     """What the server gives to the clients after the sum."""
     task = make_task(clients)
     begun = method.begin(task)
@@ -69,7 +69,7 @@ def test_fedhip_minimises_its_objectives(alpha: float, beta: float) -> None:
     clients = make_clients((20, 3, 50))
     everybody = rows_and_targets(pooled(clients))
     for reading in READINGS:
-        method = FedHiP(alpha=alpha, ridge=beta, reading=reading)
+        method = FedHiP(alpha=alpha, ridge=beta, personal=reading)
         result = Federation(method, Plain(), feature_bits=8).run(clients)
         overall = least_squares((1, *everybody), penalty(beta))
         np.testing.assert_allclose(result.model.weights, overall, rtol=1e-9, atol=1e-11)
@@ -86,7 +86,7 @@ def test_fedhip_minimises_its_objectives(alpha: float, beta: float) -> None:
 def test_the_two_readings_are_two_models() -> None:
     clients = make_clients((20, 3, 50))
     joint, proximal = (
-        Federation(FedHiP(reading=reading), Plain()).run(clients).personal["c0"].weights
+        Federation(FedHiP(personal=reading), Plain()).run(clients).personal["c0"].weights
         for reading in READINGS
     )
     assert np.abs(joint - proximal).max() > 1e-3
@@ -95,7 +95,7 @@ def test_the_two_readings_are_two_models() -> None:
 def test_alpha_zero_gives_the_global_model() -> None:
     clients = make_clients((20, 3, 50))
     for reading in READINGS:
-        result = Federation(FedHiP(alpha=0.0, reading=reading), Plain()).run(clients)
+        result = Federation(FedHiP(alpha=0.0, personal=reading), Plain()).run(clients)
         for model in result.personal.values():
             if reading == "joint":
                 assert np.array_equal(model.weights, result.model.weights)
@@ -106,7 +106,7 @@ def test_a_large_alpha_gives_the_unregularised_local_model() -> None:
     clients = make_clients((40, 30, 50))
     for reading in READINGS:
         far, further = (
-            Federation(FedHiP(alpha=alpha, reading=reading), Plain(), feature_bits=8).run(clients)
+            Federation(FedHiP(alpha=alpha, personal=reading), Plain(), feature_bits=8).run(clients)
             for alpha in (1e4, 1e8)
         )
         for client in clients:
@@ -139,7 +139,7 @@ def test_a_personal_model_does_not_depend_on_how_others_are_partitioned(reading:
             ClientData(f"other{i}", others.features[part], others.labels[part])
             for i, part in enumerate(np.split(order, at))
         ]
-        method = FedHiP(alpha=2.5, reading=reading)
+        method = FedHiP(alpha=2.5, personal=reading)
         result = Federation(method, Plain(), feature_bits=10).run([*parts, own])
         assert result.report.exact
         models.append(result.personal["own"].weights)
@@ -160,10 +160,10 @@ def test_proximal_gives_no_summed_statistic_to_the_clients() -> None:
         summed.cross.T.tobytes(),
         summed.counts.tobytes(),
     ]
-    proximal = encode(public_after(FedHiP(reading="proximal"), clients))
+    proximal = encode(public_after(FedHiP(personal="proximal"), clients))
     assert not any(secret in proximal for secret in secrets)
     # The search does find them where they are, in the other reading.
-    joint = encode(public_after(FedHiP(reading="joint"), clients))
+    joint = encode(public_after(FedHiP(personal="joint"), clients))
     assert sum(secret in joint for secret in secrets) >= len(secrets) - 1
 
 
@@ -172,7 +172,7 @@ def test_of_two_clients_each_has_the_other_under_joint_and_not_under_proximal(
     reading: Reading,
 ) -> None:
     clients = make_clients((20, 30))
-    public = public_after(FedHiP(reading=reading), clients)
+    public = public_after(FedHiP(personal=reading), clients)
     own, other = (Statistics.of(c.features, c.labels, 3, Quantiser(8)) for c in clients)
     if reading == "proximal":
         assert public.statistics is None
@@ -199,7 +199,7 @@ def tiny_states(method: AnyMethod, privacy: Privacy | None) -> list[PublicState]
 
 def tiny(kind: type[AnyMethod], *, private: bool = False) -> AnyMethod:
     """A method as a run makes it, with two rounds where it may have more, and small."""
-    small = {"rounds": 2, "kernel": 1, "filter_count": 1, "regions": 1}
+    small = {"rounds": 2, "steps": 1, "kernel": 1, "filter_count": 1, "regions": 1}
     settings = {name: value for name, value in small.items() if name in kind.__struct_fields__}
     return kind.configured(settings, private=private, seed=0)
 
@@ -208,7 +208,7 @@ def tiny(kind: type[AnyMethod], *, private: bool = False) -> AnyMethod:
     ("method", "privacy"),
     [
         *((tiny(kind), None) for kind in KINDS),
-        (FedHiP(reading="proximal"), None),
+        (FedHiP(personal="proximal"), None),
         *((tiny(kind, private=True), Privacy(2.0)) for kind in (AFL, FedHiP, FedAvg, TwoRounds)),
     ],
     ids=lambda value: getattr(value, "name", "noise" if value else "exact"),
@@ -235,7 +235,7 @@ def test_states_are_decoded_by_the_type_that_a_method_declares(
                 assert encode(decode(damaged, method.public)) == damaged != data
 
 
-@pytest.mark.parametrize("method", [AFL(), FedHiP(), FedHiP(reading="proximal"), Centred()])
+@pytest.mark.parametrize("method", [AFL(), FedHiP(), FedHiP(personal="proximal"), Centred()])
 def test_a_public_state_survives_its_encoding_bit_for_bit(method: AnyMethod) -> None:
     clients = make_clients((20, 30))
     public = method.begin(make_task(clients))
@@ -261,22 +261,22 @@ def test_contexts_differ_where_anything_that_matters_does() -> None:
     task = make_task(clients)
     weights = np.zeros((6, 3))
     contexts = [
-        context(AFL(), AFLPublic(task)),
-        context(AFL(ridge=0.2), AFLPublic(task)),
-        context(AFL(), AFLPublic(task, weights)),
-        context(AFL(), AFLPublic(make_task(clients, bits=9))),
-        context(AFL(), AFLPublic(make_task(clients, max_rows=64))),
-        context(AFL(), AFLPublic(make_task(clients, classes=4))),
-        context(FedHiP(), FedHiPPublic(task)),
-        context(FedHiP(alpha=2.0), FedHiPPublic(task)),
-        context(FedHiP(reading="proximal"), FedHiPPublic(task)),
+        context(AFL(), SummedPublic(task)),
+        context(AFL(ridge=0.2), SummedPublic(task)),
+        context(AFL(), SummedPublic(task, Fitted(weights))),
+        context(AFL(), SummedPublic(make_task(clients, bits=9))),
+        context(AFL(), SummedPublic(make_task(clients, max_rows=64))),
+        context(AFL(), SummedPublic(make_task(clients, classes=4))),
+        context(FedHiP(), SummedPublic(task)),
+        context(FedHiP(alpha=2.0), SummedPublic(task)),
+        context(FedHiP(personal="proximal"), SummedPublic(task)),
     ]
     assert len(set(contexts)) == len(contexts)
     assert all(len(value) == 32 for value in contexts)
 
 
 def test_equal_methods_have_one_context() -> None:
-    public = AFLPublic(make_task(make_clients((20, 30))))
+    public = SummedPublic(make_task(make_clients((20, 30))))
     assert AFL(ridge=1) == AFL(ridge=1.0)
     assert context(AFL(ridge=1), public) == context(AFL(ridge=1.0), public)
 
@@ -299,9 +299,10 @@ def test_parameters_that_cannot_be_are_refused(value: float) -> None:
 
 
 def test_a_reading_that_is_neither_is_refused() -> None:
-    neither: Reading = "nearby"  # type: ignore[assignment]
-    with pytest.raises(ConfigError, match=r"reading.*joint.*proximal"):
-        Federation(FedHiP(reading=neither), Plain()).run(make_clients((20, 30)))
+    with pytest.raises(ConfigError, match=r"personal.*nearby.*joint.*proximal"):
+        FedHiP(personal="nearby")
+    with pytest.raises(ConfigError, match="--reading is --personal now; pass --personal proximal"):
+        FedHiP(reading="proximal")
 
 
 # A method of two rounds, through the same contract

@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from protocols.identity import Identity
+from protocols.roster import Line, Roster
 from secure_afl.errors import DataError
-from secure_afl.methods.model import FORMAT_VERSION, LinearModel
+from secure_afl.methods import artefact
+from secure_afl.methods.artefact import FORMAT_VERSION
+from secure_afl.methods.model import LinearModel
 
 
 @pytest.fixture
@@ -28,6 +32,12 @@ def edit_card(path: Path, **changes: Any) -> None:
     card = json.loads(card_path.read_text(encoding="utf-8")) | changes
     card = {key: value for key, value in card.items() if value is not ...}
     card_path.write_text(json.dumps(card), encoding="utf-8")
+
+
+def bound_anew(path: Path) -> None:
+    """Bind the files again, as somebody does who changed both."""
+    card, tensors = artefact.read(path)
+    artefact.write(path, artefact.bind(card, tensors))
 
 
 def test_a_saved_model_comes_back_bit_for_bit(model: LinearModel, path: Path) -> None:
@@ -102,6 +112,9 @@ def test_a_damaged_card_is_refused(path: Path, card: bytes) -> None:
         ),
         ({"format_version": "1"}, "format"),
         ({"format_version": ...}, "not a saved model"),
+        ({"format_version": 1}, "has format 1; .*make the model anew"),
+        ({"digest": ...}, "not a saved model"),
+        ({"digest": "12"}, "not a saved model"),
         ({"classes": ...}, "not a saved model"),
         ({"classes": 3}, "not a saved model"),
         ({"classes": ["cat", "dog"]}, r"weights \[5, 3\] for 2 classes"),
@@ -111,6 +124,8 @@ def test_a_damaged_card_is_refused(path: Path, card: bytes) -> None:
 )
 def test_a_foreign_card_is_refused(path: Path, changes: dict[str, Any], message: str) -> None:
     edit_card(path, **changes)
+    if changes.get("classes") == ["cat", "dog"]:
+        bound_anew(path)
     with pytest.raises(DataError, match=message):
         LinearModel.load(path)
 
@@ -128,8 +143,80 @@ def test_a_foreign_card_is_refused(path: Path, changes: dict[str, Any], message:
 )
 def test_foreign_weights_are_refused(path: Path, tensors: dict[str, Any]) -> None:
     save_file(tensors, path)
-    with pytest.raises(DataError, match=r"model\.safetensors"):
+    with pytest.raises(DataError, match=r"model\.safetensors and its card .*digest differs"):
         LinearModel.load(path)
+    bound_anew(path)
+    with pytest.raises(DataError, match=r"model\.safetensors (has|is not)"):
+        LinearModel.load(path)
+
+
+def test_what_was_changed_by_itself_is_refused(model: LinearModel, path: Path) -> None:
+    card = path.with_suffix(".json").read_text(encoding="utf-8")
+    for changes in ({"classes": ["newt", "Hündin", "cat"]}, {"epsilon": 0.01}, {"note": ...}):
+        edit_card(path, **changes)
+        with pytest.raises(DataError, match="digest differs"):
+            LinearModel.load(path)
+        path.with_suffix(".json").write_text(card, encoding="utf-8")
+    # The order of a card's lines and its white space mean nothing.
+    edit_card(path)
+    LinearModel.load(path)
+    for tensors in (
+        {"weights": -model.weights},
+        {"weights": model.weights.astype(np.float32)},
+        {"weights": np.ascontiguousarray(model.weights), "offset": np.zeros(3)},
+    ):
+        save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path)
+        with pytest.raises(DataError, match="digest differs"):
+            LinearModel.load(path)
+
+
+def test_a_signature_shows_who_made_a_model(path: Path) -> None:
+    identity, other = Identity.generate("university"), Identity.generate("clinic")
+    line = Line("university", "collector", identity.verify_key)
+    roster = Roster(1, (line,))
+
+    def signer() -> Line:
+        card, tensors = artefact.read(path)
+        return artefact.check_signer(path, artefact.check(path, card, tensors), roster)
+
+    with pytest.raises(DataError, match="is not signed, and --keys asks"):
+        signer()
+    artefact.sign(path, identity, "collector")
+    assert signer() == line
+    LinearModel.load(path)
+    # Somebody else's signature, under either name.
+    artefact.sign(path, other, "collector")
+    with pytest.raises(DataError, match=r"signed by clinic as collector, .*not on the roster"):
+        signer()
+    artefact.sign(path, Identity("university", other._signing_key), "collector")
+    with pytest.raises(DataError, match=r"signed by university .*not on the roster"):
+        signer()
+    artefact.sign(path, identity, "aggregator")
+    with pytest.raises(DataError, match="as aggregator"):
+        signer()
+
+
+def test_a_signature_is_of_one_model(path: Path, tmp_path: Path) -> None:
+    artefact.sign(path, Identity.generate("university"), "collector")
+    card = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    edit_card(path, note="other")
+    bound_anew(path)
+    signed_by_nobody, _ = artefact.read(path)
+    edit_card(path, signature=card["signature"], digest=signed_by_nobody["digest"])
+    with pytest.raises(DataError, match=r"signature of .* is not 'university''s over this model"):
+        LinearModel.load(path)
+    edit_card(path, signature={"name": "university"})
+    with pytest.raises(DataError, match="not a saved model"):
+        LinearModel.load(path)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e200])
+def test_rows_that_are_not_finite_are_refused(model: LinearModel, value: float) -> None:
+    rows = np.ones((4, 5))
+    rows[2, 3] = value
+    for ask in (model.scores, model.predict):
+        with pytest.raises(DataError, match="row 2 are NaN, infinite or too large"):
+            ask(rows)
 
 
 def test_others_can_read_the_weights(model: LinearModel, path: Path) -> None:
@@ -185,5 +272,6 @@ def test_an_offset_is_saved_and_loaded(shifted: LinearModel, path: Path, tmp_pat
 @pytest.mark.parametrize("offset", [np.zeros(2), np.zeros((3, 1)), np.full(3, np.nan), np.zeros(0)])
 def test_a_foreign_offset_is_refused(path: Path, offset: Any) -> None:
     save_file({"weights": np.zeros((5, 3)), "offset": offset}, path)
+    bound_anew(path)
     with pytest.raises(DataError, match=r"model\.safetensors has an offset.*3 finite numbers"):
         LinearModel.load(path)

@@ -23,7 +23,7 @@ GOOD: list[dict[str, Any]] = [
     {"clients": "sites/*", "test": "test", "holdout": 0.2, "method": "fedhip"},
     {"partition": "iid:3", "backbone": "projection:64", "feature_bits": 12, "max_rows": 1},
     {"holdout": 0, "ridge": 1, "image_size": 8, "min_cohort": 2},
-    {"method": "fedhip", "ridge": 1, "alpha": 0, "reading": "proximal"},
+    {"method": "fedhip", "ridge": 1, "alpha": 0, "personal": "proximal"},
     {"protocol": "additive", "aggregators": 16, "drop": 0, "corrupt": 3},
     {"protocol": "ckks", "verify": False},
     {"protocol": "pairwise", "server_trust": "curious", "corrupt_fraction": 0.2},
@@ -60,8 +60,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("feature_bits", 13, "≥ 1 and ≤ 12"),
     ("feature_bits", "8", "integer"),
     ("max_rows", 0, "≥ 1"),
-    ("method", "AFL", "afl, fedavg, fedhip, fedsgd"),
-    ("method", 1, "afl, fedavg, fedhip, fedsgd"),
+    ("method", "AFL", "afl, class-means, fedavg, fedhip, fedsgd, softmax"),
+    ("method", 1, "afl, class-means, fedavg, fedhip, fedsgd, softmax"),
     ("ridge", -1, "≥ 0"),
     ("ridge", True, "number"),
     ("alpha", -0.5, "≥ 0"),
@@ -141,10 +141,11 @@ def test_a_flag_can_mend_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["method = ", "a = 1\na = 2", b"\xff\xfe", "[table]\nmethod = 'afl'", "method = 'AFL'"]
+    "text",
+    ["method = ", "a = 1\na = 2", b"caf\xe9 = 1", "[table]\nmethod = 'afl'", "method = 'AFL'"],
 )
 def test_a_file_that_cannot_be_used_is_refused(tmp_path: Path, text: str | bytes) -> None:
-    with pytest.raises(ConfigError, match=r"run\.toml|'table'|'method'.*afl, fedavg"):
+    with pytest.raises(ConfigError, match=r"run\.toml|'table'|'method'.*afl, class-means"):
         make_config({}, write(tmp_path, text))
 
 
@@ -178,7 +179,10 @@ def test_every_setting_is_described() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"alpha": 2.0}, "--alpha has no effect with afl and additive; .* choose fedhip"),
+        (
+            {"head": "lda", "method": "fedavg"},
+            "--head has no effect with fedavg .* afl",
+        ),
         ({"method": "fedavg", "ridge": 1.0}, "--ridge has no effect with fedavg .* afl or fedhip"),
         ({"method": "fedsgd", "local_epochs": 2}, "--local-epochs has no effect .* fedavg"),
         ({"rounds": 3}, "--rounds has no effect .* fed(avg|sgd) or fed(avg|sgd)"),
@@ -214,7 +218,7 @@ def test_a_key_with_a_dash_and_without_is_refused(tmp_path: Path) -> None:
 
 def test_reports_have_all_options_that_were_in_effect() -> None:
     flat = make_config({"method": "fedhip", "alpha": 2.0, "protocol": "ckks"}).flat()
-    wanted = {"alpha": 2.0, "reading": "joint", "ridge": None, "verify": True, "seed": 0}
+    wanted = {"alpha": 2.0, "personal": "joint", "ridge": None, "verify": True, "seed": 0}
     assert wanted.items() <= flat.items()
     assert not {"aggregators", "rounds"} & flat.keys()
 
@@ -230,7 +234,7 @@ def test_what_the_caller_supplies_counts_as_set() -> None:
 def test_options_are_for_those_that_declare_them() -> None:
     config = make_config({"method": "fedhip", "alpha": 2, "ridge": 3})
     assert config.given_to(METHODS["fedhip"]) == {"alpha": 2.0, "ridge": 3.0}
-    assert config.given_to(METHODS["afl"]) == {"ridge": 3.0}
+    assert config.given_to(METHODS["afl"]) == {"alpha": 2.0, "ridge": 3.0}
     assert config.replaced(alpha=None).options == (("ridge", 3.0),)
     with pytest.raises(ConfigError, match="'ridge': -1"):
         check_ranges(config.replaced(ridge=-1.0))

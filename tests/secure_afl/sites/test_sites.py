@@ -267,7 +267,7 @@ def test_other_classes_than_a_sites_own_are_refused_at_home(tmp_path: Path) -> N
     assert any("has examples of class '2'" in told for told in sites.told["c0"])
     # The convener learns that there was an error, and not which.
     assert all("class '2'" not in told for told in sites.told["collector"])
-    assert any("declined (InvalidSession)" in told for told in sites.told["collector"])
+    assert any("'c0' declined; its people know why" in told for told in sites.told["collector"])
 
 
 def test_settings_that_say_nothing_or_two_things_are_refused(tmp_path: Path) -> None:

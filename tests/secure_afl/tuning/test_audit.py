@@ -12,7 +12,7 @@ from secure_afl.errors import ConfigError
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.methods import AFL, PublicState, Task
-from secure_afl.methods.afl import AFLPublic
+from secure_afl.methods.summed import SummedPublic
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 from secure_afl.tuning.audit import Audit, Cohort, audit
@@ -53,7 +53,7 @@ class Unclipped(Quantiser, frozen=True):
 class WrongRelation(AFL, frozen=True, tag="wrong-relation"):
     """Takes the sensitivity of add-remove whatever is promised."""
 
-    def sensitivity(self, public: AFLPublic, privacy: Privacy) -> Sensitivity:
+    def sensitivity(self, public: SummedPublic, privacy: Privacy) -> Sensitivity:
         return super().sensitivity(public, replace(privacy, neighbours="add-remove"))
 
 

@@ -1,0 +1,183 @@
+"""What commands print about the data that they read; and `secure-afl inspect`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from secure_afl.cli.console import few_lines, people, progress
+from secure_afl.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from secure_afl.data.account import Account, Finding, Read
+    from secure_afl.runs.prepare import Accounts
+
+# Sites in a run's table, and classes, sizes and modes in a line.
+_SITES, _SHOWN = 20, 8
+
+
+def inspect(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH…", help="Folders <class>/<image>, .npz files, or patterns."),
+    ],
+    test: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The site's test set: rows in both are counted."),
+    ] = None,
+    mapping: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="TOML file of names, as for run."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "train",
+    json_file: Annotated[
+        str | None,
+        typer.Option(
+            "--json",
+            metavar="FILE",
+            help="Write the account as JSON to FILE, for its owner alone; - for standard output.",
+        ),
+    ] = None,
+) -> None:
+    """Say what a site's data hold and what looks wrong, before any federation.
+
+    Every image is decoded. Nothing leaves this machine; numbers of rows are private, so keep the
+    account at the site.
+
+      secure-afl inspect site_0 --test test --json account.json
+    """
+    from secure_afl.data import account as accounting
+    from secure_afl.data.compare import compare
+    from secure_afl.data.dataset import align
+    from secure_afl.data.files import check_classes, client_paths, load
+    from secure_afl.data.mapping import read_mapping
+    from secure_afl.texts import at_home
+
+    names = read_mapping(None if mapping is None else Path(at_home(mapping)))
+    found = [path for pattern in paths for path in client_paths(pattern)]
+    together: list[Finding] = []
+    with progress() as advance:
+
+        def read(path: str | Path, part: str) -> "Read":
+            return accounting.read(load(path, part, names), pixels=True, progress=advance)
+
+        tested = None if test is None else read(test, "test")
+        reads = [read(path, split) for path in found]
+    accounts = [accounting.account(one, tested) for one in reads]
+    datasets = [one.dataset for one in (*reads, *([] if tested is None else [tested]))]
+    try:
+        check_classes(datasets, names)
+    except DataError as error:
+        words, _, fix = str(error).partition("; ")
+        together.append(accounting.Finding("wrong", words, len(datasets), fix))
+    if len(reads) > 1:
+        every = tuple(dict.fromkeys(name for data in datasets for name in data.classes))
+        for one, dataset in zip(reads, align(datasets[: len(reads)], every), strict=True):
+            one.dataset = dataset
+        together += compare(reads, names.meant)
+    _write(json_file, accounts, together)
+    console = people(json_file)
+    for account in accounts:
+        console.print(_table(account))
+    show_all(console, [finding for one in accounts for finding in one.findings] + together)
+
+
+def show_findings(console: Console, findings: Sequence["Finding"]) -> None:
+    """Print the worst findings of a run's data, in three lines at most."""
+    lines = [f"Warning: {_words(finding)}" for finding in findings if finding.rank != "note"]
+    few_lines(console, lines, "secure-afl inspect PATH… says all")
+
+
+def show_all(console: Console, findings: Iterable["Finding"]) -> None:
+    """Print all findings, the worst first."""
+    from secure_afl.data.account import ranked
+
+    styles = {"wrong": "bold red", "doubtful": "yellow", "note": "dim"}
+    there = ranked(findings)
+    for finding in there:
+        console.print(
+            f"{finding.rank}: {_words(finding)}", style=styles[finding.rank], soft_wrap=True
+        )
+    if not there:
+        console.print("Nothing looks wrong.")
+
+
+def show_accounts(console: Console, accounts: "Accounts") -> None:
+    """Print what a run read: a line a client, or their sum where they are many."""
+    table = Table("read", title="what was read", title_justify="left")
+    for name in ("files", "left out", "rows", "classes", "equal rows", "in the test set"):
+        table.add_column(name, justify="right")
+    sites = accounts.sites
+    for site in sites if len(sites) <= _SITES else ():
+        table.add_row(site.site, *map(str, _numbers([site])))
+    if len(sites) > 1:
+        table.add_row(f"all {len(sites)}", *map(str, _numbers(sites)), style="bold")
+    console.print(table)
+
+
+def _numbers(sites: Sequence["Account"]) -> list[int]:
+    return [
+        sum(site.files for site in sites),
+        sum(kind.files for site in sites for kind in site.left_out),
+        sum(site.rows for site in sites),
+        len({name for site in sites for name in site.classes}),
+        sum(site.duplicates for site in sites),
+        sum(site.in_test for site in sites),
+    ]
+
+
+def _table(account: "Account") -> Table:
+    table = Table("", account.site, title=account.path, title_justify="left")
+    left_out = [f"{kind.files} {kind.kind}" for kind in account.left_out]
+    rows = {
+        "files read": f"{account.files:,}",
+        "left out": "; ".join(left_out) or "none",
+        "rows": f"{account.rows:,}",
+        "rows of each class": _counted(account.classes),
+        "sizes": _counted(account.sizes),
+        "pixels": _counted(account.modes),
+        "turned upright": str(account.turned),
+        "zero rows, or of one colour": str(account.zero_rows),
+        "rows equal to an earlier one": f"{account.duplicates:,}",
+        "  with another label": f"{account.contradictions:,}",
+        "rows in the test set": f"{account.in_test:,}",
+        "unreadable": str(len(account.unreadable)),
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def _counted(counts: dict[str, int]) -> str:
+    shown = [f"{name}: {count:,}" for name, count in list(counts.items())[:_SHOWN]]
+    more = len(counts) - len(shown)
+    return ", ".join([*shown, *([f"and {more} more"] if more else [])]) or "–"
+
+
+def _words(finding: "Finding") -> str:
+    joined = " " if finding.what.endswith("?") else ": "
+    return f"{finding.what}{joined}{finding.fix}."
+
+
+def _write(file: str | None, accounts: Sequence["Account"], together: Sequence["Finding"]) -> None:
+    """Write the accounts as JSON, for their owner alone."""
+    from protocols.files import write_durably
+    from secure_afl.data.account import VERSION
+
+    if file is None:
+        return
+    content = {"version": VERSION, "sites": accounts, "together": together}
+    text = msgspec.json.format(msgspec.json.encode(content)) + b"\n"
+    if file == "-":
+        typer.echo(text.decode(), nl=False)
+        return
+    try:
+        write_durably(Path(file), text)
+    except OSError as error:
+        raise ConfigError(
+            f"--json {file} cannot be written ({error.strerror}); name another file"
+        ) from None

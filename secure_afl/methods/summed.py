@@ -1,0 +1,405 @@
+"""Methods whose one sum is the statistics of the rows: what they have in common."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from msgspec import Meta
+from msgspec.structs import force_setattr
+
+from protocols.layout import Integers, Layout
+from secure_afl.analytic.heads.head import (
+    AUTO,
+    HEADS,
+    Chosen,
+    Fitted,
+    Head,
+    choose_heads,
+    fit_first,
+)
+from secure_afl.analytic.heads.lda import MAX_SHRINKAGE
+from secure_afl.analytic.heads.ridge import DEFAULT_RIDGE, MAX_RIDGE, Ridge
+from secure_afl.analytic.moments import Moments
+from secure_afl.analytic.priors import Prior, check_prior, read_prior, settle_prior
+from secure_afl.analytic.private_ridge import noise_floor
+from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics, statistics_layout
+from secure_afl.checks import settle_float
+from secure_afl.errors import ConfigError
+from secure_afl.methods.method import Memory, Method, Own, PublicState, Task
+from secure_afl.methods.model import LinearModel
+from secure_afl.methods.personal.personal import MAX_ALPHA, PERSONAL, Global, Personal
+from secure_afl.privacy.mechanism import NoisySum, Privacy
+from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
+
+HeadName: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="how the sum becomes a classifier: lda (linear discriminant analysis, with "
+        "probabilities), ridge, or means (nearest class mean). auto: lda, or ridge where --ridge "
+        "is given or the sum has noise.",
+        extra={"metavar": "auto|lda|ridge|means"},
+    ),
+]
+PriorSetting: TypeAlias = Annotated[
+    Prior | None,
+    Meta(
+        description="how often lda expects each class where the model is used: observed (as in "
+        "the sum), uniform, or a JSON file {class: share}. predict and evaluate can change it "
+        "later. Default: observed.",
+        extra={"metavar": "observed|uniform|FILE"},
+    ),
+]
+Shrinkage: TypeAlias = Annotated[
+    Annotated[float, Meta(gt=0, le=MAX_SHRINKAGE)] | Literal["auto"] | None,
+    Meta(
+        description="lda: ρ, how far the covariance is drawn to a multiple of one, in units of its "
+        "mean variance. Default: auto, estimated from the sum.",
+        extra={"metavar": "auto|ρ"},
+    ),
+]
+RidgeSetting: TypeAlias = Annotated[
+    Annotated[float, Meta(ge=0, le=MAX_RIDGE)] | Literal["auto"] | None,
+    Meta(
+        description="ridge: λ (β of a personal model), in squared norms of the rows, which are 1; "
+        "in units of tr(G)/d with --standardise. Default: auto, generalised cross-validation from "
+        "the sum, or by the noise alone with --epsilon.",
+        extra={"metavar": "auto|λ"},
+    ),
+]
+Intercept: TypeAlias = Annotated[
+    bool | None,
+    Meta(description="ridge: take rows and labels less their means, which the sum tells."),
+]
+Standardise: TypeAlias = Annotated[
+    bool | None,
+    Meta(
+        description="lda, ridge: divide features by their standard deviations, which the sum "
+        "tells; for features of different scales."
+    ),
+]
+PersonalName: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="a model of its own for each client, made at the client: prior (its own class "
+        "shares), proximal or joint (FedHiP's two readings: joint gives every client the summed "
+        "statistics), or auto (the best of none, prior and proximal on one half of the rows that "
+        "--holdout keeps out, reported on the other).",
+        extra={"metavar": "auto|prior|proximal|joint|none"},
+    ),
+]
+Alpha: TypeAlias = Annotated[
+    Annotated[float, Meta(ge=0, le=MAX_ALPHA)] | None,
+    Meta(
+        description="proximal, joint: weight of a client's own rows in its model. Default: 1.",
+        extra={"metavar": "α"},
+    ),
+]
+
+
+class SummedPublic(PublicState, frozen=True, eq=False):
+    """The task, and after the sum the classifier; nothing else of the sum unless it says so.
+
+    Attributes:
+        fitted: the classifier, its class shares among them where the head has a prior.
+        companion: the ridge classifier that a client's proximal model is drawn to, where
+            `fitted` is of another head.
+        statistics: the summed statistics, for personal models that need them. A client can
+            subtract its own from them; with two clients that leaves the other's.
+    """
+
+    fitted: Fitted | None = None
+    companion: Fitted | None = None
+    statistics: Statistics | None = None
+
+    @property
+    def broadcast(self) -> Statistics | None:
+        """The summed statistics, after the sum and where clients are given them."""
+        return self.statistics
+
+
+class Summed(Method[SummedPublic], frozen=True):
+    """Base of the methods that learn from one sum of (G, Q, n).
+
+    Attributes:
+        head: `auto`, or a head's name.
+        prior, shrinkage, ridge, intercept, standardise: settings of heads; None is what was not
+            given. One that the head does not have is refused.
+        personal: how clients make models of their own; a name of `PERSONAL`.
+        alpha: α of personal models that have one; None is 1.
+    """
+
+    public = SummedPublic
+    row_additive = True
+    prefers_fewer_dimensions = True
+    releases_statistics = True
+    ignores = ("same_set",)
+    head: HeadName = AUTO
+    prior: PriorSetting = None
+    shrinkage: Shrinkage = None
+    ridge: RidgeSetting = None
+    intercept: Intercept = None
+    standardise: Standardise = None
+    personal: PersonalName = Global.name
+    alpha: Alpha = None
+
+    def __post_init__(self) -> None:
+        if self.ridge is not None and self.ridge != AUTO:
+            settle_float(self, "ridge", 0, MAX_RIDGE)
+        if self.shrinkage is not None and self.shrinkage != AUTO:
+            settle_float(self, "shrinkage", 1e-12, MAX_SHRINKAGE)
+        if self.prior is not None:
+            force_setattr(self, "prior", settle_prior(self.prior))
+        if self.alpha is not None:
+            settle_float(self, "alpha", 0, MAX_ALPHA)
+        if self.personal not in PERSONAL:
+            raise ConfigError(
+                f"personal is {self.personal!r}, allowed: {', '.join(sorted(PERSONAL))}"
+            )
+        if self.alpha is not None and not self.way.has_alpha:
+            raise ConfigError(
+                f"--alpha has no effect with --personal {self.personal}; leave it out, or choose "
+                "proximal or joint"
+            )
+        # What no sum could give shows before anything is done.
+        self._heads(noise=False)
+
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any], *, private: bool, seed: int) -> Self:
+        """Make the method of a run; a prior that is no word is a file.
+
+        Raises:
+            ConfigError: settings that contradict each other or the noise.
+        """
+        prior = settings.get("prior")
+        read = {"prior": read_prior(prior)} if isinstance(prior, str) else {}
+        method = cls(**{**settings, **read})
+        method._heads(noise=private, counts=not private)
+        return method
+
+    @property
+    def way(self) -> type[Personal]:
+        """How clients make models of their own."""
+        return PERSONAL[self.personal]
+
+    @property
+    def personalises(self) -> bool:
+        """Whether clients end with models of their own."""
+        return self.way is not Global
+
+    @property
+    def broadcasts_statistics(self) -> bool:
+        """Whether personal models need the summed statistics."""
+        return self.way.needs_statistics
+
+    @property
+    def chooses_on_kept(self) -> bool:
+        """Whether half of a client's kept-out rows go into the choice of its model."""
+        return self.way.chooses
+
+    def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
+        """Warn of what a broadcast of the summed statistics gives away."""
+        if not self.broadcasts_statistics:
+            return ()
+        found = []
+        if clients == 2:
+            found.append(
+                "Joint personal models give both clients the summed statistics, from which each "
+                "can take its own: what is left is the other's. Use --personal proximal, or more "
+                "clients."
+            )
+        if few_rows:
+            found.append(
+                "Joint personal models give every client (G, Q), which show whose rows are in "
+                "the sum where the model W hardly does. --personal proximal gives them W alone."
+            )
+        return tuple(found)
+
+    def heads(self, task: Task) -> tuple[Head, ...]:
+        """List the heads of this task, by its settings and by public numbers alone.
+
+        Raises:
+            ConfigError: a setting without effect on it, or a sum without what it needs.
+        """
+        return self._heads(noise=task.mechanism is not None, counts=releases_counts(task))
+
+    def _heads(self, *, noise: bool, counts: bool = True) -> tuple[Head, ...]:
+        settings = {
+            "prior": self.prior,
+            "shrinkage": self.shrinkage,
+            "ridge": self.ridge,
+            "intercept": self.intercept,
+            "standardise": self.standardise,
+        }
+        heads = choose_heads(self.head, settings, counts=counts, noise=noise)
+        if self.head == AUTO and self.way.head is not None:
+            heads = tuple(head for head in heads if isinstance(head, self.way.head))
+        if self.way.head is not None and (self.intercept or self.standardise):
+            raise ConfigError(
+                f"--intercept and --standardise have no form with --personal {self.personal}; "
+                "leave them out, or choose --personal auto or prior"
+            )
+        wanted = self.way.head
+        if wanted is not None and not (heads and isinstance(heads[0], wanted)):
+            raise ConfigError(
+                f"--personal {self.personal} is of head '{wanted.name}' alone; choose that head "
+                "and leave settings of others out, or take --personal auto or prior"
+            )
+        return heads
+
+    def begin(self, task: Task) -> SummedPublic:
+        """Return the task with no classifier yet.
+
+        Raises:
+            ConfigError: a head that this task's sum cannot give, or a prior of other classes.
+        """
+        self.heads(task)
+        if self.prior is not None:
+            check_prior(self.prior, task.classes)
+        return SummedPublic(task)
+
+    def layout(self, public: SummedPublic) -> Layout | None:
+        """Return the layout of (G, Q) and n over all rows; None once the classifier is there.
+
+        Raises:
+            WouldOverflow: no ring holds that many rows at the quantiser's bits.
+        """
+        return task_layout(public.task) if public.fitted is None else None
+
+    def sensitivity(self, public: SummedPublic, privacy: Privacy) -> Sensitivity:
+        """Bound how far one example or client moves (G, Q) and any counts.
+
+        Raises:
+            ConfigError: λ = 0, or a weight out of range for the promise.
+        """
+        if self.ridge == 0:
+            # Eigenvalues below zero would stay there.
+            raise ConfigError(
+                "ridge is 0 with privacy, allowed: > 0; leave it out to go by the noise"
+            )
+        return task_sensitivity(public.task, privacy)
+
+    def contribute(
+        self, public: SummedPublic, data: ClientData, memory: Memory, entropy: bytes
+    ) -> Integers:
+        """Pack the client's integer (G, Q, n) as int64; memory and entropy go unused.
+
+        Raises:
+            DataError: no rows or more than 2^29, a label out of range, or features not finite.
+        """
+        return task_vector(public.task, data)
+
+    def absorb(
+        self, public: SummedPublic, total: Integers, included: tuple[str, ...]
+    ) -> SummedPublic:
+        """Fit the head to the sum; with noise, by public numbers.
+
+        Raises:
+            ConfigError: the sum is none that the head can be fitted to.
+        """
+        task = public.task
+        statistics = Statistics.unpack(total, task_layout(task))
+        fitted = fit_task(task, self.heads(task), statistics)
+        companion = None
+        plain = HEADS[fitted.head] is Ridge and not (self.intercept or self.standardise)
+        if self.way.wants_ridge and not plain:
+            companion = fit_task(task, (Ridge(), Ridge(ridge=DEFAULT_RIDGE)), statistics)
+        shown = statistics if self.broadcasts_statistics else None
+        return SummedPublic(task, fitted, companion, shown)
+
+    def fitted(self, public: SummedPublic) -> Fitted | None:
+        """Return the classifier and what was chosen for it, once it is there."""
+        return public.fitted
+
+    def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
+        """Return the curve that the head's setting was chosen on, for whoever has the sum.
+
+        It is empty for a setting that was given, and for sums with noise.
+        """
+        if task.mechanism is not None:
+            return ()
+        moments = Moments.of(statistics, task.quantiser)
+        return fit_first(self.heads(task), moments, task.classes).curve
+
+    def model(self, public: SummedPublic) -> LinearModel:
+        """Return the linear model; call it after the sum."""
+        assert public.fitted is not None, "the model exists after the sum"
+        return LinearModel.fitted(public.fitted, public.task.classes, public.task.quantiser)
+
+    def personalise(
+        self,
+        public: SummedPublic,
+        data: ClientData,
+        memory: Memory,
+        kept: ClientData | None = None,
+    ) -> Own:
+        """Make the client's own model, in the way that is set.
+
+        Raises:
+            ConfigError: the client's system is singular, as it is at β = 0 with few rows.
+        """
+        ridge = public.companion or public.fitted
+        assert ridge is not None, "personal models come after the sum"
+        way = self.way(
+            task=public.task,
+            model=self.model(public),
+            ridge=ridge,
+            summed=public.statistics,
+            alpha=1.0 if self.alpha is None else self.alpha,
+        )
+        return way.make(data, kept)
+
+
+def task_layout(task: Task) -> Layout:
+    """Lay out the statistics of all clients of a task, without noise."""
+    return statistics_layout(
+        task.feature_dim,
+        len(task.classes),
+        task.quantiser,
+        task.total_rows,
+        task.client_rows,
+        counts=releases_counts(task),
+    )
+
+
+def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
+    """Return the sensitivity of the statistics of a task's clients."""
+    return statistics_sensitivity(
+        task.quantiser.scale,
+        privacy.unit,
+        privacy.neighbours,
+        task.client_rows,
+        privacy.cross_weight,
+        privacy.counts_weight,
+    )
+
+
+def task_statistics(task: Task, data: ClientData) -> Statistics:
+    """Return the statistics of one client's rows."""
+    return Statistics.of(data.features, data.labels, len(task.classes), task.quantiser)
+
+
+def task_vector(task: Task, data: ClientData) -> Integers:
+    """Return the vector of one client's statistics, of `task_layout`."""
+    return task_statistics(task, data).pack(counts=releases_counts(task))
+
+
+def task_floor(task: Task) -> float:
+    """Return τ of a noisy task, in squared norms of rows; it looks at no data."""
+    mechanism = task.mechanism
+    assert mechanism is not None, "without noise there is no floor"
+    noisy = NoisySum(mechanism, task_layout(task), task_sensitivity(task, mechanism.privacy))
+    gram_std = noisy.stds["gram_diagonal"] / task.quantiser.scale**2
+    return noise_floor(gram_std, task.feature_dim)
+
+
+def fit_task(task: Task, heads: Sequence[Head], statistics: Statistics) -> Fitted:
+    """Fit the first of the heads that can be to summed statistics, noisy or not."""
+    moments = Moments.of(statistics, task.quantiser, counts=releases_counts(task))
+    if task.mechanism is None:
+        return fit_first(heads, moments, task.classes).fitted
+    return heads[0].fit_noisy(moments, task_floor(task))
+
+
+def releases_counts(task: Task) -> bool:
+    """Say whether the sum holds the class counts."""
+    return task.mechanism is None or task.mechanism.privacy.counts_weight is not None

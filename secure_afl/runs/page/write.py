@@ -1,0 +1,123 @@
+"""The pages of a run and of an evaluation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from protocols.protocol import PROTOCOLS
+from secure_afl.evaluation.bootstrap import Interval
+from secure_afl.evaluation.figures import Figures
+from secure_afl.federation.report import Report
+from secure_afl.methods.method import METHODS
+from secure_afl.runs.page.reliability import draw_reliability
+
+_HERE = Path(__file__).parent
+
+# What a coalition's records open, in words.
+_OPENS = {
+    "nothing": "nothing of the clients' statistics",
+    "sum": "the sum over all clients, and no single client's part of it",
+    "vectors": "every single client's statistics",
+}
+
+
+def write_run(path: Path, report: Report) -> None:
+    """Write the page of a run."""
+    path.write_text(render_run(report), encoding="utf-8")
+
+
+def write_evaluation(path: Path, results: Sequence[Figures], model: Path, data: str) -> None:
+    """Write the page of an evaluation: figures of a saved model on named data."""
+    facts = {"model": model.name, "data": Path(data).name, **_figure_facts(results)}
+    page = _environment().get_template("evaluation.html.j2")
+    path.write_text(page.render(facts=facts, results=results), encoding="utf-8")
+
+
+def render_run(report: Report) -> str:
+    """Render the page of a run as HTML."""
+    method, protocol = METHODS[report.method], PROTOCOLS[report.protocol]
+    coalitions = [
+        (coalition.title, coalition.meaning, _OPENS[coalition.opens])
+        for coalition in protocol().coalitions()
+    ]
+    return (
+        _environment()
+        .get_template("run.html.j2")
+        .render(
+            report=report,
+            facts=_run_facts(report),
+            results=report.results,
+            receiver=protocol.receiver_title,
+            hides=protocol.hides_vectors,
+            coalitions=coalitions,
+            statistics=method.releases_statistics,
+            updates=method.releases_updates,
+            broadcast=report.settings.get("personal") == "joint",
+        )
+    )
+
+
+def _run_facts(report: Report) -> Mapping[str, str]:
+    head, privacy = report.head, report.privacy
+    facts = {
+        "method": report.method,
+        "protocol": report.protocol,
+        "clients in the sum": f"{report.clients.included} of {report.clients.total}",
+        "rows in the sum": "private" if report.examples is None else f"{report.examples:,}",
+        "features × classes": f"{report.feature_dim:,} × {report.classes}",
+        "sum checked bit for bit": "yes" if report.exact else "NO",
+    }
+    if head is not None:
+        value = "" if head.value is None else f", {head.setting} {head.value:.3g}"
+        facts["head"] = head.name + value + (", chosen from the sum" if head.chosen else "")
+    facts["privacy"] = (
+        "exact sum, no noise"
+        if privacy is None
+        else f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, unit {privacy.unit}"
+    )
+    return facts | _figure_facts(report.results)
+
+
+def _figure_facts(results: Sequence[Figures]) -> dict[str, str]:
+    if not results:
+        return {}
+    first = results[0]
+    whose = "" if first.patients is None else f" of {first.patients:,} patients"
+    return {
+        "rows scored": f"{first.examples:,}{whose}",
+        "accuracy": _ranged(first.accuracy),
+        "balanced accuracy": _ranged(first.balanced_accuracy),
+    }
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        # The style is a template too, so that what is included is never marked as safe by hand.
+        loader=jinja2.FileSystemLoader((_HERE / "templates", _HERE)),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters: dict[str, Callable[[Any], object]] = {
+        "ranged": _ranged,
+        "percent": lambda share: "–" if share is None else f"{share:.1%}",
+        "digits": lambda number: f"{number:,.0f}",
+        "reliability": draw_reliability,
+    }
+    environment.filters |= filters
+    return environment
+
+
+def _ranged(figure: Interval | None) -> str:
+    """Write a figure in percent with its interval; a dash where there is none."""
+    if figure is None:
+        return "–"
+    if figure.low is None or figure.high is None:
+        return f"{figure.value:.1%}"
+    return f"{figure.value:.1%} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"

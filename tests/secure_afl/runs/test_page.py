@@ -1,0 +1,119 @@
+"""The page of a run asks for nothing, and says what the report says."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from protocols import Additive, Plain
+from secure_afl.features.backbone import parse_backbone
+from secure_afl.federation.report import Report
+from secure_afl.federation.simulation import Federation
+from secure_afl.methods import AFL, FedAvg
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.runs.config import RunConfig
+from secure_afl.runs.page.write import render_run
+from secure_afl.runs.saving import save
+from tests.kit.samples import make_client, make_clients
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+class Links(HTMLParser):
+    """Everything that a page would fetch or run, and tags that stay open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("script", "link", "img", "iframe"):
+            self.found.append(tag)
+        self.found += [f"{k}={v}" for k, v in attrs if k in ("src", "href") or k.startswith("on")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert tag in self.open
+        while self.open.pop() != tag:
+            pass
+
+
+def page_of(report: Report) -> str:
+    text = render_run(report)
+    links = Links()
+    links.feed(text)
+    assert links.found == []
+    assert links.open == []
+    return text
+
+
+def test_the_page_has_the_figures_of_the_report() -> None:
+    clients = make_clients((40, 30, 50))
+    federation = Federation(AFL(personal="auto"), Additive())
+    report = federation.run(
+        clients,
+        classes=("0", HOSTILE, "2"),
+        test=make_client("test", 60),
+        holdout=[replace(client) for client in clients],
+    ).report
+    text = page_of(report)
+    assert HOSTILE not in text
+    assert "&lt;script&gt;" in text
+    for found in report.results:
+        assert f"{found.accuracy.value:.1%}" in text
+        assert f"{found.balanced_accuracy.value:.1%}" in text
+    assert "Reliability" in text
+    assert "all aggregators" in text
+    assert report.protects in text.replace("&#39;", "'")
+    assert "data protection officer" in text
+    assert "own model" in text
+    assert "not anonymous by itself" in text
+    assert report.head is not None
+    # Values of the curve other than the chosen one are the receiver's.
+    assert "curve" not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "privacy", "said"),
+    [
+        (AFL(), Privacy(2.0), "ε = 2"),
+        (FedAvg(rounds=2), None, "training steps"),
+        (AFL(ridge=0.1), None, "none: the head has no prior"),
+    ],
+)
+def test_every_kind_of_run_has_a_page(method: AFL, privacy: Privacy | None, said: str) -> None:
+    federation = Federation(method, Plain(), privacy=privacy)
+    report = federation.run(
+        make_clients((40, 30)), classes="abc", max_rows=64, test=make_client("test", 30)
+    ).report
+    text = page_of(report)
+    assert said in text
+    assert "was <b>not</b> hidden" in re.sub(r"\s+", " ", text)
+
+
+def test_the_curve_is_saved_for_the_receiver_alone(tmp_path: Path) -> None:
+    result = Federation(AFL(), Plain()).run(make_clients((40, 30)))
+    backbone = parse_backbone("identity")
+    save(result, backbone, RunConfig(), tmp_path)
+    file = tmp_path / "receiver.json"
+    assert file.stat().st_mode & 0o777 == 0o600
+    content = json.loads(file.read_text())
+    assert content["setting"] == "shrinkage"
+    assert len(content["curve"]) == len(result.curve) > 10
+    saved = (tmp_path / "report.json").read_text()
+    assert "curve" not in saved
+    assert msgspec.json.decode(saved, type=Report) == result.report
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render_run(result.report)
+    given = Federation(AFL(ridge=0.1), Plain()).run(make_clients((40, 30)))
+    save(given, backbone, RunConfig(), tmp_path)
+    assert not file.exists()
