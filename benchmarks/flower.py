@@ -30,7 +30,7 @@ from secure_afl.sites.settings import read_site
 RUNTIME = "import flwr.supernode.runtime.run_clientapp"
 APP = "import secure_afl.flower.client"
 # d (d + 1) / 2 + 10 d entries, and 10 of counts; upload_bytes is what came of them.
-DIM = 2900
+DIM = 3152
 CLIENTS, ROWS = 3, 40
 
 
@@ -120,7 +120,9 @@ def carry(sites: object, folder: Path) -> dict[str, object]:
         "upload_bytes": largest["sent_bytes"],
         "upload_peak_kilobytes": largest["peak_kilobytes"],
         "upload_cpu_seconds": largest["cpu_seconds"],
-        "peak_kilobytes": max(int(str(t["peak_kilobytes"])) for t in told),
+        "peak_kilobytes": {
+            name: [t["peak_kilobytes"] for t in told if t["party"] == name] for name in names
+        },
         "median_cpu_seconds": statistics.median(float(str(t["cpu_seconds"])) for t in mine),
         "torch_imported": any(bool(t["torch"]) for t in told),
         "problem": sites.conventions[sites.convener].convening.problem or None,

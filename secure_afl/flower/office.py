@@ -13,6 +13,8 @@ from secure_afl.flower.wire import Parcel, Reply, Request
 
 LETTERS = b""
 MAX_REPEATS = 4
+MAX_MAIL = 24 * 2**20
+"""Bytes of mail in one exchange: an aggregator's process need not hold all vectors at once."""
 REST, LONGEST_REST = 2.0, 60.0
 """Seconds for which a node with a problem is left alone, the first time and at most."""
 
@@ -90,7 +92,7 @@ class Office:
         overdue = node.asked is not None and now - node.asked >= repeat * 2**node.repeats
         if (node.asked is not None and not overdue) or now < node.rest:
             return None
-        parcels = [p for name in node.parties or () for p in self._waiting[name].values()]
+        parcels = _some(p for name in node.parties or () for p in self._waiting[name].values())
         due = node.wake is not None and now >= node.wake
         if not (node.parties is None or parcels or due or overdue):
             return None
@@ -144,6 +146,18 @@ class Office:
     def where(self, name: str) -> list[int]:
         """Return the nodes that say that a party is there."""
         return [n for n, node in self.nodes.items() if node.parties and name in node.parties]
+
+
+def _some(parcels: Iterable[Parcel]) -> list[Parcel]:
+    """Return as many parcels as one exchange may have, and at least one; the rest waits."""
+    chosen: list[Parcel] = []
+    size = 0
+    for parcel in parcels:
+        size += len(parcel.mail)
+        if chosen and size > MAX_MAIL:
+            break
+        chosen.append(parcel)
+    return chosen
 
 
 class _Channel:

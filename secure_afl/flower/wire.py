@@ -32,7 +32,9 @@ class Parcel(Wire, frozen=True):
     @property
     def digest(self) -> bytes:
         """What this piece of mail is known by, 32 bytes."""
-        return hashlib.sha256(encode((self.channel, self.recipient, self.mail))).digest()
+        hashed = hashlib.sha256(encode((self.channel, self.recipient, len(self.mail))))
+        hashed.update(self.mail)
+        return hashed.digest()
 
 
 class Request(Wire, frozen=True):
@@ -72,28 +74,28 @@ def pack(content: Request | Reply) -> RecordDict:
 
 
 def unpack_request(records: RecordDict) -> Request:
-    """Read a request.
+    """Read a request, and take its mail out of the records, which then need no memory.
 
     Raises:
         Malformed: none.
     """
-    return decode(_bytes(records), Request)
+    return decode(_taken(records), Request)
 
 
 def unpack_reply(records: RecordDict) -> Reply:
-    """Read a reply.
+    """Read a reply, and take its mail out of the records, which then need no memory.
 
     Raises:
         Malformed: none.
     """
-    return decode(_bytes(records), Reply)
+    return decode(_taken(records), Reply)
 
 
-def _bytes(records: RecordDict) -> bytes:
-    found = records.get(_RECORD)
+def _taken(records: RecordDict) -> bytes:
+    found = records.pop(_RECORD, None)
     if not isinstance(found, ArrayRecord) or _ARRAY not in found:
         raise Malformed("no mail of secure-afl's")
-    array = found[_ARRAY].numpy()
+    array = found.pop(_ARRAY).numpy()
     if array.dtype != np.uint8 or array.ndim != 1:
         raise Malformed("no mail of secure-afl's")
     return array.tobytes()

@@ -12,6 +12,7 @@ pytest.importorskip("flwr", reason="needs the extra 'flower'")
 
 from protocols import Additive, Pairwise, Protocol
 from secure_afl.analytic.rows import ClientData
+from secure_afl.privacy.ledger import Ledger
 from tests.kit.flower import Loopback, oracle
 from tests.secure_afl.sites.test_sites import CLIENTS, charges
 
@@ -51,13 +52,9 @@ def test_a_client_app_that_is_killed_says_the_same_bytes_again(
 
 
 def kill_with_a_message(loopback: Loopback, name: str) -> None:
-    """Kill a SuperNode when it has the message that asks its party to join."""
+    """Kill a SuperNode when it has the message after hello and invitation: the session's."""
     node = loopback.nodes[name]
-
-    def has_enrolled() -> bool:
-        return node.log.read_text().count("Receiving") >= 2
-
-    loopback.until(has_enrolled, "second message")
+    loopback.until(lambda: node.log.read_text().count("Receiving") >= 3, "third message")
     node.kill()
 
 
@@ -125,12 +122,13 @@ def test_a_run_whose_server_app_was_killed_is_resumed(protocol: Protocol, tmp_pa
         second = loopback.run(resume=True)
         assert loopback.finish(second) == COMPLETED, loopback.said()
         check(loopback)
-        assert sessions(loopback, "c0") == session, "the session of before"
+        assert sessions(loopback, "c0") == session != set(), "the session of before"
 
 
 def sessions(loopback: Loopback, name: str) -> set[str]:
-    """The sessions that a party has a seat in."""
-    return {path.name for path in (loopback.sites.folder / name / "state" / "seats").iterdir()}
+    """The sessions that a client's ledger has been charged for."""
+    ledger = Ledger.look(loopback.sites.folder / name / "ledger.json")
+    return {entry.session for line in ledger.lineages for entry in ledger.entries(line)}
 
 
 @nightly

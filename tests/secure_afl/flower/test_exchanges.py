@@ -211,3 +211,25 @@ def test_a_node_with_a_problem_is_not_asked_without_a_rest() -> None:
     office.lost(1, 240.0, pause=5.0)
     assert office.request(1, 244.0, repeat=10.0) is None
     assert office.request(1, 245.0, repeat=10.0) is not None
+
+
+def test_one_exchange_has_no_more_mail_than_a_process_should_hold() -> None:
+    office = Office(["server"])
+    office.request(1, 0.0, repeat=10.0)
+    office.take(1, Reply(("a",), (), (), None), 0.0)
+    mail = [Parcel(b"", "a", bytes([i]) * (10 * 2**20)) for i in range(5)]
+    mail.append(Parcel(b"", "a", bytes(30 * 2**20)))
+    for parcel in mail:
+        office.send(parcel)
+    sizes: list[int] = []
+    came: list[Parcel] = []
+    for now in range(1, 10):
+        request = office.request(1, float(now), repeat=10.0)
+        if request is None:
+            break
+        sizes.append(len(request.parcels))
+        came += request.parcels
+        taken = tuple(parcel.digest for parcel in request.parcels)
+        office.take(1, Reply(("a",), (), taken, None), float(now))
+    assert sizes == [2, 2, 1, 1]
+    assert came == mail
