@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
     from secure_afl.methods.alike import FedAU, FedStale, Scaffold
+    from secure_afl.methods.fedacnnl import FedACnnL
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
     from secure_afl.methods.model import LinearModel, Model
@@ -45,6 +46,7 @@ __all__ = [
     "ConfigError",
     "ConvNet",
     "DataError",
+    "FedACnnL",
     "FedAU",
     "FedAvg",
     "FedHiP",
@@ -96,6 +98,7 @@ __getattr__ = lazily(
             "FedAvg",
             "FedSGD",
         ),
+        "secure_afl.methods.fedacnnl": ("FedACnnL",),
         "secure_afl.methods.fedhip": ("FedHiP",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),

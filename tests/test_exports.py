@@ -11,9 +11,9 @@ PROTOCOLS = (
     "new_nonce"
 )
 SECURE_AFL = (
-    "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedAU FedAvg FedHiP "
-    "FedSGD FedStale FederatedClassifier Federation Ledger Linear LinearModel Model Pairwise Plain "
-    "Privacy Quantiser Result Scaffold SecureAflError Statistics"
+    "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedACnnL FedAU FedAvg "
+    "FedHiP FedSGD FedStale FederatedClassifier Federation Ledger Linear LinearModel Model "
+    "Pairwise Plain Privacy Quantiser Result Scaffold SecureAflError Statistics"
 )
 
 

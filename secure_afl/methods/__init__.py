@@ -7,6 +7,7 @@ must not know which protocol carries a sum, nor where rows come from.
 from secure_afl.methods.afl import AFL
 from secure_afl.methods.alike import FedAU, FedStale, Scaffold
 from secure_afl.methods.class_means import ClassMeans
+from secure_afl.methods.fedacnnl import FedACnnL
 from secure_afl.methods.fedavg import FedAvg, FedSGD
 from secure_afl.methods.fedhip import FedHiP
 from secure_afl.methods.memory import Memory
@@ -20,6 +21,7 @@ __all__ = [
     "AnyMethod",
     "ClassMeans",
     "ConvNet",
+    "FedACnnL",
     "FedAU",
     "FedAvg",
     "FedHiP",

@@ -13,7 +13,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
 from secure_afl.methods.memory import Memory
-from secure_afl.methods.model import Model
+from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -181,6 +181,18 @@ class Method(Wire, Generic[Public], frozen=True):
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
         """Return the curve that the head's setting was chosen on; it is the receiver's alone."""
         return ()
+
+    def widest(self, task: Task) -> int:
+        """Return the greatest number of features whose Gram matrix is summed, d for one round."""
+        return task.feature_dim
+
+    def seen(self, public: Public, data: ClientData) -> ClientData:
+        """Return rows as the head sees them; they are as they come unless a method has layers."""
+        return data
+
+    def behind(self, public: Public, head: LinearModel) -> Model:
+        """Return the model of rows as they come that a head of seen rows makes."""
+        return head
 
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """List what the reader of a report should know of this method.

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.layout import Integers
+from secure_afl.analytic.layers.maps import image_shape
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import check_finite
-from secure_afl.errors import ConfigError, DataError
+from secure_afl.errors import DataError
 from secure_afl.methods.method import Task
 from secure_afl.methods.model import Model, load_weights, save_weights
 from secure_afl.methods.networks.architecture import Architecture, Inputs
@@ -91,15 +92,7 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         Raises:
             ConfigError: rows of that length are not images of this architecture.
         """
-        shape = self.image_shape or _square(feature_dim)
-        if shape is None or math.prod(shape) != feature_dim or min(shape[:2]) < _LEAST_SIDE:
-            wanted = f"of shape {self.image_shape}" if self.image_shape else "square, grey or RGB"
-            raise ConfigError(
-                f"rows of {feature_dim} values are no images for a ConvNet; allowed: {wanted}, "
-                f"sides ≥ {_LEAST_SIDE}. Use the backbone 'identity' with --image-size, or give "
-                "another image_shape."
-            )
-        return shape
+        return image_shape(feature_dim, self.image_shape, _LEAST_SIDE)
 
     def _shapes(self, task: Task) -> list[tuple[int, ...]]:
         height, width, channels = self.shape(task.feature_dim)
@@ -193,14 +186,6 @@ class ConvNetModel(Model):
         except (KeyError, TypeError, msgspec.ValidationError):
             raise DataError(f"{path} is no saved ConvNet: its card has no architecture") from None
         return cls(ConvNet(shape, widths), weights, classes), card
-
-
-def _square(feature_dim: int) -> ImageShape | None:
-    for channels in (1, 3):
-        side = math.isqrt(feature_dim // channels)
-        if side * side * channels == feature_dim:
-            return side, side, channels
-    return None
 
 
 def _images(features: NDArray[np.floating], shape: ImageShape) -> NDArray[np.float32]:

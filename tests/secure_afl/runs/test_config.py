@@ -63,9 +63,13 @@ BAD: list[tuple[str, Any, str]] = [
     (
         "method",
         "AFL",
-        "afl, class-means, fedau, fedavg, fedhip, fedsgd, fedstale, scaffold, softmax",
+        "afl, class-means, fedacnnl, fedau, fedavg, fedhip, fedsgd, fedstale, scaffold, softmax",
     ),
-    ("method", 1, "afl, class-means, fedau, fedavg, fedhip, fedsgd, fedstale, scaffold, softmax"),
+    (
+        "method",
+        1,
+        "afl, class-means, fedacnnl, fedau, fedavg, fedhip, fedsgd, fedstale, scaffold, softmax",
+    ),
     ("ridge", -1, "≥ 0"),
     ("ridge", True, "number"),
     ("alpha", -0.5, "≥ 0"),
