@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from secure_afl.methods.fedacnnl import FedACnnL
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
+    from secure_afl.methods.fedhpro import FedHPro
     from secure_afl.methods.model import LinearModel, Model
     from secure_afl.methods.networks.architecture import Linear
     from secure_afl.methods.networks.convnet import ConvNet
+    from secure_afl.methods.networks.mlp import Mlp
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -49,6 +51,7 @@ __all__ = [
     "FedACnnL",
     "FedAU",
     "FedAvg",
+    "FedHPro",
     "FedHiP",
     "FedSGD",
     "FedStale",
@@ -57,6 +60,7 @@ __all__ = [
     "Ledger",
     "Linear",
     "LinearModel",
+    "Mlp",
     "Model",
     "Pairwise",
     "Plain",
@@ -100,8 +104,10 @@ __getattr__ = lazily(
         ),
         "secure_afl.methods.fedacnnl": ("FedACnnL",),
         "secure_afl.methods.fedhip": ("FedHiP",),
+        "secure_afl.methods.fedhpro": ("FedHPro",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
+        "secure_afl.methods.networks.mlp": ("Mlp",),
         "secure_afl.methods.model": (
             "LinearModel",
             "Model",

@@ -12,8 +12,8 @@ PROTOCOLS = (
 )
 SECURE_AFL = (
     "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedACnnL FedAU FedAvg "
-    "FedHiP FedSGD FedStale FederatedClassifier Federation Ledger Linear LinearModel Model "
-    "Pairwise Plain Privacy Quantiser Result Scaffold SecureAflError Statistics"
+    "FedHPro FedHiP FedSGD FedStale FederatedClassifier Federation Ledger Linear LinearModel Mlp "
+    "Model Pairwise Plain Privacy Quantiser Result Scaffold SecureAflError Statistics"
 )
 
 

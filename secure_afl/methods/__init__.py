@@ -10,10 +10,12 @@ from secure_afl.methods.class_means import ClassMeans
 from secure_afl.methods.fedacnnl import FedACnnL
 from secure_afl.methods.fedavg import FedAvg, FedSGD
 from secure_afl.methods.fedhip import FedHiP
+from secure_afl.methods.fedhpro import FedHPro
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
+from secure_afl.methods.networks.mlp import Mlp
 from secure_afl.methods.softmax import Softmax
 
 __all__ = [
@@ -24,12 +26,14 @@ __all__ = [
     "FedACnnL",
     "FedAU",
     "FedAvg",
+    "FedHPro",
     "FedHiP",
     "FedSGD",
     "FedStale",
     "Linear",
     "Memory",
     "Method",
+    "Mlp",
     "PublicState",
     "Scaffold",
     "Softmax",

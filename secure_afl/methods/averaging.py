@@ -5,12 +5,13 @@ An update becomes integers before it is summed, as `UpdateQuantiser` says.
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeAlias, get_args
 
 import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.quantise import Floats
@@ -22,6 +23,7 @@ from secure_afl.methods.method import Method, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
+from secure_afl.methods.networks.mlp import Mlp
 from secure_afl.methods.update import Rounding, UpdateQuantiser, clipped
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, update_sensitivity
@@ -53,6 +55,15 @@ Clip: TypeAlias = Annotated[
     ),
 ]
 
+Network: TypeAlias = Annotated[
+    Linear | Mlp | ConvNet,
+    Meta(
+        description="train a linear model on features, a network of one hidden layer on them "
+        "(mlp), or a small ConvNet on the pixels of square images. The learning rate of networks "
+        "is about 0.1."
+    ),
+]
+
 
 class AveragingPublic(PublicState, frozen=True, eq=False):
     """The state that every client is given for a round.
@@ -74,7 +85,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
     """Base of methods whose rounds average the clients' updates.
 
     Client memory holds what a round needs should it be asked for again, under
-    `update/<round>/<digest of the state>`, so that a restarted client does not train a second
+    `update/<round>/<digest of the state>/…`, so that a restarted client does not train a second
     time and cannot differ in a last bit; and, with error feedback, `residual`.
 
     Attributes:
@@ -101,13 +112,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
     rounding: Rounding = "stochastic"
     weighted: bool = True
     error_feedback: bool = False
-    architecture: Annotated[
-        Linear | ConvNet,
-        Meta(
-            description="train a linear model on features, or a small ConvNet on the pixels of "
-            "square images (its learning rate is about 0.1)."
-        ),
-    ] = Linear()
+    architecture: Network = Linear()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -193,13 +198,8 @@ class Averaging(Method[AveragingPublic], frozen=True):
         Raises:
             ConfigError: `weighted` is set, for the weights are private numbers of rows.
         """
-        if self.weighted:
-            raise ConfigError(
-                "weights are clients' numbers of rows, which privacy hides; use weighted=False"
-            )
-        bits = self.quantiser(public.task).bits
         beside = tuple(block.name for block in self.blocks_beside(public))
-        return update_sensitivity(bits, privacy.unit, privacy.neighbours, beside)
+        return self._moved(public, privacy, beside)
 
     def contribute(
         self, public: AveragingPublic, data: ClientData, memory: Memory, entropy: bytes
@@ -308,6 +308,17 @@ class Averaging(Method[AveragingPublic], frozen=True):
         """Factor that the server multiplies the mean update with."""
         return 1.0
 
+    def _moved(
+        self, public: AveragingPublic, privacy: Privacy, beside: tuple[str, ...] = ()
+    ) -> Sensitivity:
+        """Bound how far a client moves its update, and blocks that are as long."""
+        if self.weighted:
+            raise ConfigError(
+                "weights are clients' numbers of rows, which privacy hides; use weighted=False"
+            )
+        bits = self.quantiser(public.task).bits
+        return update_sensitivity(bits, privacy.unit, privacy.neighbours, beside)
+
     def _total_weight(self, task: Task) -> int:
         return task.total_rows if self.weighted else task.clients
 
@@ -318,19 +329,29 @@ class Averaging(Method[AveragingPublic], frozen=True):
         own = self.quantiser(task).layout(len(public.parameters), total, client_weight)
         return Layout((*own.blocks, *self.blocks_beside(public)))
 
-    def _recalled(self, public: AveragingPublic, data: ClientData, memory: Memory) -> Floats:
-        """Return this round's update, from memory if it is there.
+    def once(
+        self, public: AveragingPublic, memory: Memory, name: str, make: Callable[[], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Return an array of this round, from memory if it is there; older rounds are forgotten.
 
-        Older rounds are forgotten.
+        Args:
+            name: what it is.
+            make: returns it, where it is not there yet.
         """
-        key = f"update/{public.round}/{_digest(public)}"
+        key = f"update/{public.round}/{_digest(public)}/{name}"
         if key not in memory:
             for old in [name for name in memory if name.startswith("update/")]:
                 if int(old.split("/")[1]) < public.round:
                     del memory[old]
+            memory[key] = make()
+        return np.asarray(memory[key])
+
+    def _recalled(self, public: AveragingPublic, data: ClientData, memory: Memory) -> Floats:
+        def train() -> Floats:
             check_rows(data.features, data.labels, len(public.task.classes))
-            memory[key] = self.update(public, data, memory)
-        return np.asarray(memory[key], dtype=np.float64)
+            return self.update(public, data, memory)
+
+        return np.asarray(self.once(public, memory, "update", train), dtype=np.float64)
 
 
 def _digest(public: AveragingPublic) -> str:

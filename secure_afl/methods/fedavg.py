@@ -5,8 +5,8 @@ eq. 2), the server's steps are those of `optimisers`.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from msgspec import Meta
@@ -28,6 +28,9 @@ from secure_afl.methods.averaging import (
 from secure_afl.methods.method import METHODS, Task
 from secure_afl.methods.networks.architecture import Inputs
 from secure_afl.methods.optimisers import Adam, Momentum, Sgd, Yogi
+
+# From parameters (p,), inputs and labels of some rows to a gradient (p,), all as an architecture's.
+Slope: TypeAlias = Callable[[Floats, Inputs, Integers], Floats]
 
 
 @METHODS.register
@@ -132,22 +135,25 @@ class FedAvg(Averaging, frozen=True, tag="fedavg"):
         inputs = self.architecture.inputs(public.task, data.features)
         start, parameters = public.parameters, public.parameters.copy()
         drift = self.drift(public, memory)
+        slope = self.slope(public, inputs, data.labels)
         # Training that diverges is refused when its update is clipped.
         with np.errstate(over="ignore", invalid="ignore"):
             for _ in range(self.local_epochs):
                 order = rng.permutation(len(data))
                 for first in range(0, len(data), self.batch_size):
                     batch = order[first : first + self.batch_size]
-                    gradient = self.gradient(public, parameters, inputs[batch], data.labels[batch])
+                    gradient = slope(parameters, inputs[batch], data.labels[batch])
                     gradient += self.proximal * (parameters - start) + drift
                     parameters -= self.learning_rate * gradient
         return parameters - start
 
-    def gradient(
-        self, public: AveragingPublic, parameters: Floats, inputs: Inputs, labels: Integers
-    ) -> Floats:
-        """Return the gradient of the loss that a client's step goes along, (p,) float64."""
-        return self.architecture.gradient(parameters, inputs, labels)
+    def slope(self, public: AveragingPublic, inputs: Inputs, labels: Integers) -> Slope:
+        """Return the gradient that a client's steps go along.
+
+        Args:
+            inputs, labels: all of the client's, in a round that begins with `public`.
+        """
+        return self.architecture.gradient
 
     def drift(self, public: AveragingPublic, memory: Mapping[str, Any]) -> Floats | float:
         """Return what is added to every gradient of the round."""

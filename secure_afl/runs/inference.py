@@ -23,12 +23,14 @@ from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
 from secure_afl.methods.networks.layered import LayeredModel
+from secure_afl.methods.networks.mlp import MlpModel
 from secure_afl.progress import Progress
 
 # Models that are not linear, by what their cards have.
-_KINDS: dict[str, type[ConvNetModel] | type[LayeredModel]] = {
+_KINDS: dict[str, type[ConvNetModel] | type[LayeredModel] | type[MlpModel]] = {
     "architecture": ConvNetModel,
     "layers": LayeredModel,
+    "mlp": MlpModel,
 }
 # The global model's name in the folder of a run.
 MODEL = "model.safetensors"

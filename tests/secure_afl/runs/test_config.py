@@ -46,6 +46,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "reading": {"method": "fedhip"},
 }
 
+NAMES = "afl, class-means, fedacnnl, fedau, fedavg, fedhip, fedhpro, fedsgd, fedstale, scaffold, softmax"
 BAD: list[tuple[str, Any, str]] = [
     ("clients", 3, "string"),
     ("test", ["a"], "string"),
@@ -63,12 +64,12 @@ BAD: list[tuple[str, Any, str]] = [
     (
         "method",
         "AFL",
-        "afl, class-means, fedacnnl, fedau, fedavg, fedhip, fedsgd, fedstale, scaffold, softmax",
+        NAMES,
     ),
     (
         "method",
         1,
-        "afl, class-means, fedacnnl, fedau, fedavg, fedhip, fedsgd, fedstale, scaffold, softmax",
+        NAMES,
     ),
     ("ridge", -1, "≥ 0"),
     ("ridge", True, "number"),
