@@ -46,7 +46,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "reading": {"method": "fedhip"},
 }
 
-NAMES = "afl, class-means, fedacnnl, fedau, fedavg, fedhip, fedhpro, fedsgd, fedstale, scaffold, softmax"
+NAMES = ", ".join(sorted(METHODS))
 BAD: list[tuple[str, Any, str]] = [
     ("clients", 3, "string"),
     ("test", ["a"], "string"),
