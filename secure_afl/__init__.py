@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.networks.architecture import Linear
     from secure_afl.methods.networks.convnet import ConvNet
     from secure_afl.methods.networks.mlp import Mlp
+    from secure_afl.methods.own import Training
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -70,6 +71,7 @@ __all__ = [
     "Scaffold",
     "SecureAflError",
     "Statistics",
+    "Training",
 ]
 
 __getattr__ = lazily(
@@ -112,6 +114,7 @@ __getattr__ = lazily(
             "LinearModel",
             "Model",
         ),
+        "secure_afl.methods.own": ("Training",),
         "secure_afl.privacy.ledger": (
             "Budget",
             "Ledger",

@@ -16,6 +16,7 @@ from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
 from secure_afl.methods.networks.mlp import Mlp
+from secure_afl.methods.own import Training
 from secure_afl.methods.softmax import Softmax
 
 __all__ = [
@@ -38,4 +39,5 @@ __all__ = [
     "Scaffold",
     "Softmax",
     "Task",
+    "Training",
 ]

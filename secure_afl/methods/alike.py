@@ -68,7 +68,7 @@ class Scaffold(Alike, frozen=True, tag="scaffold"):
         """Return the block of the mean steps."""
         return (self._beside(public, CONTROL),)
 
-    def drift(self, public: AveragingPublic, memory: Mapping[str, Any]) -> Floats:
+    def drift(self, public: AveragingPublic, memory: Memory) -> Floats:
         """Return c − c_i."""
         own = np.asarray(memory.get(CONTROL, 0.0), dtype=np.float64)
         drift: Floats = public.carried[-1] - own

@@ -6,11 +6,10 @@ An update becomes integers before it is summed, as `UpdateQuantiser` says.
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeAlias, get_args
 
 import numpy as np
-from msgspec import Meta
+from msgspec import Meta, structs
 from numpy.typing import NDArray
 
 from protocols.layout import Block, Integers, Layout
@@ -30,8 +29,6 @@ from secure_afl.privacy.sensitivity import Sensitivity, update_sensitivity
 
 MAX_ROUNDS = 1_000_000
 MIN_RATE, MAX_RATE = 1e-12, 1e12
-NOTHING: Mapping[str, Any] = MappingProxyType({})
-"""Memory of a client that has been in no sum."""
 
 
 Rate: TypeAlias = Annotated[
@@ -237,7 +234,8 @@ class Averaging(Method[AveragingPublic], frozen=True):
         layout = self._layout(public)
         mean = self.quantiser(public.task).mean(total, layout)
         parameters, carried = self.step(public, mean, layout.split(total))
-        return AveragingPublic(public.task, parameters, public.round + 1, carried)
+        after = public.round + 1
+        return structs.replace(public, parameters=parameters, round=after, carried=carried)
 
     def step(
         self, public: AveragingPublic, mean: Floats, total: Mapping[str, Integers]
@@ -293,7 +291,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
 
     @abstractmethod
     def update(
-        self, public: AveragingPublic, data: ClientData, memory: Mapping[str, Any] = NOTHING
+        self, public: AveragingPublic, data: ClientData, memory: Memory | None = None
     ) -> Floats:
         """Return a client's update before it is clipped, (p,) float64.
 

@@ -5,8 +5,8 @@ eq. 2), the server's steps are those of `optimisers`.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeAlias
+from collections.abc import Callable
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from msgspec import Meta
@@ -18,16 +18,15 @@ from secure_afl.checks import settle_float, settle_int
 from secure_afl.methods.averaging import (
     MAX_RATE,
     MAX_ROUNDS,
-    MIN_RATE,
-    NOTHING,
     Averaging,
     AveragingPublic,
     Clip,
     Rate,
 )
-from secure_afl.methods.method import METHODS, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import METHODS
 from secure_afl.methods.networks.architecture import Inputs
-from secure_afl.methods.optimisers import Adam, Momentum, Sgd, Yogi
+from secure_afl.methods.stepping import Stepping
 
 # From parameters (p,), inputs and labels of some rows to a gradient (p,), all as an architecture's.
 Slope: TypeAlias = Callable[[Floats, Inputs, Integers], Floats]
@@ -47,7 +46,7 @@ class FedSGD(Averaging, frozen=True, tag="fedsgd"):
     update_clip: Clip = 1.5
 
     def update(
-        self, public: AveragingPublic, data: ClientData, memory: Mapping[str, Any] = NOTHING
+        self, public: AveragingPublic, data: ClientData, memory: Memory | None = None
     ) -> Floats:
         """Return minus the gradient of mean cross-entropy over all rows, (p,) float64."""
         inputs = self.architecture.inputs(public.task, data.features)
@@ -59,7 +58,7 @@ class FedSGD(Averaging, frozen=True, tag="fedsgd"):
 
 
 @METHODS.register
-class FedAvg(Averaging, frozen=True, tag="fedavg"):
+class FedAvg(Stepping, frozen=True, tag="fedavg"):
     """Clients train by themselves for some epochs; the server averages by how much they moved.
 
     Attributes:
@@ -67,8 +66,6 @@ class FedAvg(Averaging, frozen=True, tag="fedavg"):
         batch_size: rows of a local step, ≥ 1; the last of an epoch may be smaller.
         proximal: FedProx's μ ≥ 0: each step also pulls back to the global model by μ times the
             distance; 0 is FedAvg.
-        server_step: how the server steps along the mean update.
-        server_rate: size of that step, > 0; None is the step's own.
     """
 
     name = "fedavg"
@@ -97,34 +94,15 @@ class FedAvg(Averaging, frozen=True, tag="fedavg"):
             extra={"metavar": "μ"},
         ),
     ] = 0.0
-    server_step: Annotated[
-        Sgd | Momentum | Adam | Yogi,
-        Meta(
-            description="step by the mean update as it is, or as FedAvgM, FedAdam and FedYogi do."
-        ),
-    ] = Sgd()
-    server_rate: Annotated[
-        Annotated[float, Meta(ge=MIN_RATE, le=MAX_RATE)] | None,
-        Meta(
-            description="size of the server's step. Default: 1, and 0.1 with adam and yogi.",
-            extra={"metavar": "η"},
-        ),
-    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         settle_int(self, "local_epochs", 1, MAX_ROUNDS)
         settle_int(self, "batch_size", 1, 2**31)
         settle_float(self, "proximal", 0, MAX_RATE)
-        if self.server_rate is not None:
-            settle_float(self, "server_rate", MIN_RATE, MAX_RATE)
-
-    def carried(self, task: Task, parameters: Floats) -> tuple[Floats, ...]:
-        """Return the server's moments, zeros at first."""
-        return tuple(np.zeros_like(parameters) for _ in range(self.server_step.moments))
 
     def update(
-        self, public: AveragingPublic, data: ClientData, memory: Mapping[str, Any] = NOTHING
+        self, public: AveragingPublic, data: ClientData, memory: Memory | None = None
     ) -> Floats:
         """Train `local_epochs` of minibatch SGD; return how far parameters moved, (p,) float64.
 
@@ -134,7 +112,7 @@ class FedAvg(Averaging, frozen=True, tag="fedavg"):
         rng = np.random.default_rng([self.seed, public.round, *data.name.encode()])
         inputs = self.architecture.inputs(public.task, data.features)
         start, parameters = public.parameters, public.parameters.copy()
-        drift = self.drift(public, memory)
+        drift = self.drift(public, memory or {})
         slope = self.slope(public, inputs, data.labels)
         # Training that diverges is refused when its update is clipped.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -155,22 +133,10 @@ class FedAvg(Averaging, frozen=True, tag="fedavg"):
         """
         return self.architecture.gradient
 
-    def drift(self, public: AveragingPublic, memory: Mapping[str, Any]) -> Floats | float:
+    def drift(self, public: AveragingPublic, memory: Memory) -> Floats | float:
         """Return what is added to every gradient of the round."""
         return 0.0
 
     def local_steps(self, rows: int) -> int:
         """Count the steps that a client of so many rows makes in a round."""
         return self.local_epochs * math.ceil(rows / self.batch_size)
-
-    def step(
-        self, public: AveragingPublic, mean: Floats, total: Mapping[str, Integers]
-    ) -> tuple[Floats, tuple[Floats, ...]]:
-        """Step as the server's optimiser does."""
-        step, moments = self.server_step.step(mean, public.carried[: self.server_step.moments])
-        rest = public.carried[self.server_step.moments :]
-        return public.parameters + self._server_rate * step, (*moments, *rest)
-
-    @property
-    def _server_rate(self) -> float:
-        return self.server_step.rate if self.server_rate is None else self.server_rate
