@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
     from secure_afl.methods.fedhpro import FedHPro
+    from secure_afl.methods.fedproto import FedProto
     from secure_afl.methods.model import LinearModel, Model
     from secure_afl.methods.networks.architecture import Linear
     from secure_afl.methods.networks.convnet import ConvNet
@@ -54,6 +55,7 @@ __all__ = [
     "FedAvg",
     "FedHPro",
     "FedHiP",
+    "FedProto",
     "FedSGD",
     "FedStale",
     "FederatedClassifier",
@@ -107,6 +109,7 @@ __getattr__ = lazily(
         "secure_afl.methods.fedacnnl": ("FedACnnL",),
         "secure_afl.methods.fedhip": ("FedHiP",),
         "secure_afl.methods.fedhpro": ("FedHPro",),
+        "secure_afl.methods.fedproto": ("FedProto",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
         "secure_afl.methods.networks.mlp": ("Mlp",),

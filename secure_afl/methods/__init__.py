@@ -11,6 +11,7 @@ from secure_afl.methods.fedacnnl import FedACnnL
 from secure_afl.methods.fedavg import FedAvg, FedSGD
 from secure_afl.methods.fedhip import FedHiP
 from secure_afl.methods.fedhpro import FedHPro
+from secure_afl.methods.fedproto import FedProto
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.networks.architecture import Linear
@@ -29,6 +30,7 @@ __all__ = [
     "FedAvg",
     "FedHPro",
     "FedHiP",
+    "FedProto",
     "FedSGD",
     "FedStale",
     "Linear",
