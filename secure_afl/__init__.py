@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.model import LinearModel, Model
     from secure_afl.methods.networks.architecture import Linear
     from secure_afl.methods.networks.convnet import ConvNet
+    from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -55,6 +56,7 @@ __all__ = [
     "Linear",
     "LinearModel",
     "Model",
+    "PFedACnnL",
     "Pairwise",
     "Plain",
     "Privacy",
@@ -91,6 +93,7 @@ __getattr__ = lazily(
         ),
         "secure_afl.methods.fedacnnl": ("FedACnnL",),
         "secure_afl.methods.fedhip": ("FedHiP",),
+        "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
         "secure_afl.methods.model": (

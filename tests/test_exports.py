@@ -12,8 +12,8 @@ PROTOCOLS = (
 )
 SECURE_AFL = (
     "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedACnnL FedAvg FedHiP "
-    "FedSGD FederatedClassifier Federation Ledger Linear LinearModel Model Pairwise Plain Privacy "
-    "Quantiser Result SecureAflError Statistics"
+    "FedSGD FederatedClassifier Federation Ledger Linear LinearModel Model PFedACnnL Pairwise "
+    "Plain Privacy Quantiser Result SecureAflError Statistics"
 )
 
 

@@ -27,7 +27,7 @@ from protocols.session import Session
 from secure_afl.analytic.rows import ClientData, Rows
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.rounds import Half, Opening, SavedPosition, fits_task
-from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.sums import check_spending, this_noisy_sum
 from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.method import Memory, Own, PublicState, Task
 from secure_afl.privacy.ledger import Charge, Ledger
@@ -330,6 +330,7 @@ class FederationClient(Half):
                 f"of {mechanism.shares} shares of the noise"
             )
         try:
+            check_spending(self.method, task)
             this_noisy_sum(self.method, public).check()
         except ConfigError as error:
             raise self._refused(f"round {session.header.round}: {error}") from None

@@ -12,6 +12,7 @@ from secure_afl.methods.fedhip import FedHiP
 from secure_afl.methods.method import AnyMethod, Memory, Method, PublicState, Task
 from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
+from secure_afl.methods.pfedacnnl import PFedACnnL
 from secure_afl.methods.softmax import Softmax
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Linear",
     "Memory",
     "Method",
+    "PFedACnnL",
     "PublicState",
     "Softmax",
     "Task",
