@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.networks.convnet import ConvNet
     from secure_afl.methods.networks.mlp import Mlp
     from secure_afl.methods.own import Training
+    from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -65,6 +66,7 @@ __all__ = [
     "LinearModel",
     "Mlp",
     "Model",
+    "PFedACnnL",
     "Pairwise",
     "Plain",
     "Privacy",
@@ -110,6 +112,7 @@ __getattr__ = lazily(
         "secure_afl.methods.fedhip": ("FedHiP",),
         "secure_afl.methods.fedhpro": ("FedHPro",),
         "secure_afl.methods.fedproto": ("FedProto",),
+        "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
         "secure_afl.methods.networks.mlp": ("Mlp",),

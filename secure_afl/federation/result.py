@@ -11,6 +11,7 @@ from protocols.session import Session
 from secure_afl.analytic.heads.head import Chosen
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.errors import ConfigError
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.report import (
     Bytes,
@@ -80,8 +81,14 @@ class Result:
 
     @property
     def statistics(self) -> Statistics:
-        """The last sum as Gram, cross term and counts, for methods that sum those."""
-        last = next(round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
+        """The last sum as Gram, cross term and counts, for methods that sum those.
+
+        Raises:
+            ConfigError: there is none, or only sums that have groups of clients apart.
+        """
+        last = self._last_statistics
+        if last is None:
+            raise ConfigError(f"{self.method.name} has no sum of all clients' statistics alone")
         return Statistics.unpack(last.released.total, last.session.layout)
 
     @property
@@ -90,9 +97,14 @@ class Result:
 
         It is a function of the summed Gram matrix, and for whoever received that alone.
         """
-        if not self.method.releases_statistics:
+        if not self.method.releases_statistics or self._last_statistics is None:
             return ()
         return self.method.curve(self.public.task, self.statistics)
+
+    @property
+    def _last_statistics(self) -> Round | None:
+        found = (round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
+        return next(found, None)
 
 
 def report_run(
