@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
     from secure_afl.methods.alike import FedAU, FedStale, Scaffold
+    from secure_afl.methods.evaluated import evaluated
     from secure_afl.methods.fedacnnl import FedACnnL
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
@@ -76,6 +77,7 @@ __all__ = [
     "SecureAflError",
     "Statistics",
     "Training",
+    "evaluated",
 ]
 
 __getattr__ = lazily(
@@ -104,6 +106,7 @@ __getattr__ = lazily(
             "FedStale",
             "Scaffold",
         ),
+        "secure_afl.methods.evaluated": ("evaluated",),
         "secure_afl.methods.fedavg": (
             "FedAvg",
             "FedSGD",
