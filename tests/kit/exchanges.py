@@ -19,6 +19,8 @@ class Nodes:
     Attributes:
         exchanges: how many there were, by node.
         sent: bytes of all parcels that nodes sent.
+        away: nodes that answer nothing.
+        leaving: nodes that are away once their party has joined a session.
     """
 
     def __init__(self, sites: Sites, where: dict[int, list[str]]) -> None:
@@ -26,11 +28,18 @@ class Nodes:
         self.where = where
         self.exchanges = dict.fromkeys(where, 0)
         self.sent = 0
+        self.away: set[int] = set()
+        self.leaving: set[int] = set()
         for names in where.values():
             for name in names:
                 file = sites.folder / name / "site.toml"
                 if name in sites.clients:
                     prepare_site(file, new_ledger=True)
+
+    @property
+    def missing(self) -> set[str]:
+        """The parties at nodes that are away."""
+        return {name for node in self.away for name in self.where[node]}
 
     def exchange(self, node: int, request: Request) -> Reply:
         """One exchange, as a process of its own would have it."""
@@ -39,6 +48,8 @@ class Nodes:
         asked = unpack_request(pack(request))
         reply = unpack_reply(pack(answer([read_site(file) for file in files], asked)))
         self.sent += sum(len(parcel.mail) for parcel in reply.parcels)
+        if node in self.leaving and any("joined" in told(self.sites, n) for n in self.where[node]):
+            self.away.add(node)
         return reply
 
 
@@ -76,17 +87,23 @@ def carry(
             office, driver, letters = convene()
         if not driver.finished:
             driver.turn(letters)
-        elif not office.waits_for(sites.roles):
+        elif not office.waits_for(set(sites.roles) - nodes.missing):
             assert not waiting, f"rounds {waiting} never came"
             return
         for node in nodes.where:
             request = office.request(node, float(now), repeat=10.0)
-            if request is None or chance.random() < lose:
+            if request is None or node in nodes.away or chance.random() < lose:
                 continue
             reply = nodes.exchange(node, request)
             if chance.random() >= lose:
                 office.take(node, reply, float(now))
     raise AssertionError(f"nothing came of it: {sites.told[convener]}")
+
+
+def forget(sites: Sites) -> None:
+    """Let the convener's process end as that of a run that is over does."""
+    sites.parties[sites.convener].forget()
+    sites.stop(sites.convener)
 
 
 def told(sites: Sites, name: str) -> str:

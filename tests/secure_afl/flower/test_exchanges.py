@@ -14,7 +14,9 @@ from secure_afl.federation.keys import make_identity, public_path
 from secure_afl.federation.rosters import merge
 from secure_afl.flower.office import Office
 from secure_afl.flower.wire import Parcel, Reply, Request
-from tests.kit.exchanges import Nodes, carry, told
+from secure_afl.privacy.ledger import Ledger
+from tests.kit.commands import Command
+from tests.kit.exchanges import Nodes, carry, forget, told
 from tests.kit.sites import PATIENT, Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, oracle
 
@@ -85,6 +87,40 @@ def test_an_exchange_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     carry(sites, nodes)
     assert not sites.conventions[sites.convener].convening.problem
+
+
+def test_a_session_whose_aggregator_never_came_back_is_given_back_by_people(
+    tmp_path: Path, command: Command
+) -> None:
+    sites, nodes = federation(tmp_path)
+    (aggregator,) = [place for place, names in nodes.where.items() if names == ["aggregator_1"]]
+    nodes.leaving = {aggregator}
+    carry(sites, nodes)
+    assert "no void of aggregator_1" in sites.conventions[sites.convener].convening.problem
+    for name in CLIENTS:
+        assert charges(sites, name) == [(True, False)]
+    # Its machine is back, and knows nothing of the end; clients have had their exact release.
+    nodes.away, nodes.leaving = set(), set()
+    forget(sites)
+    carry(sites, nodes)
+    assert sites.conventions[sites.convener].convening.problem
+    assert "is not heard: this party is in run" in told(sites, "aggregator_1")
+    # Its people delete the keys without which nothing opens the session; only then is it true what
+    # clients' people say with --force.
+    command.well("party", "--leave", "--site", tmp_path / "aggregator_1" / "site.toml")
+    for name in CLIENTS:
+        ledger = tmp_path / name / "ledger.json"
+        book = Ledger.look(ledger)
+        (session,) = [entry.session for line in book.lineages for entry in book.entries(line)]
+        said = ("ledger", "void", ledger, session, "--keys", tmp_path / name)
+        assert "no evidence that the session failed" in command.badly(*said)
+        command.well(*said, "--force", "--yes")
+    forget(sites)
+    carry(sites, nodes)
+    bits = sites.conventions[sites.convener].convening.convener.server.public.task.quantiser.bits
+    assert np.array_equal(sites.weights(), oracle(CLIENTS, bits))
+    for name in CLIENTS:
+        assert charges(sites, name) == [(False, False), (True, True)]
 
 
 def test_an_error_leaves_a_site_as_its_name(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.ledger.book import Entry
 from secure_afl.runs.saving import MODEL
-from tests.kit.exchanges import Nodes, carry, told
+from tests.kit.exchanges import Nodes, carry, forget, told
 from tests.kit.sites import PATIENT, Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, float32
 
@@ -194,8 +194,7 @@ def test_noise_is_added_at_the_sites_and_charged_to_their_ledgers(
         assert entry.mu is not None
         assert entry.epsilon == pytest.approx(4.0, rel=1e-5)
     # The budget is spent, at every site.
-    sites.parties[sites.convener].forget()
-    sites.stop(sites.convener)
+    forget(sites)
     carry(sites, nodes)
     assert sites.conventions[sites.convener].convening.problem
     for name in CLIENTS:
