@@ -22,12 +22,13 @@ from secure_afl.federation.client import FederationClient
 from secure_afl.federation.result import Result
 from secure_afl.federation.server import FederationServer, _Saved
 from secure_afl.federation.simulation import Federation
-from secure_afl.methods import AFL, AnyMethod, FedHiP
+from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP
 from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.ledger.book import Entry
 from secure_afl.runs.saving import MODEL
 from tests.kit.exchanges import Nodes, carry, forget, told
+from tests.kit.flower import Loopback
 from tests.kit.sites import PATIENT, Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, float32
 
@@ -219,3 +220,55 @@ def test_a_server_without_the_totals_that_its_method_needs_is_refused(tmp_path: 
     assert again.restore(encode(saved)).save() == server.save()
     with pytest.raises(BadSavedState, match="1 totals of 2 rounds"):
         again.restore(encode(structs.replace(saved, totals=saved.totals[:1])))
+
+
+def begun(folder: Path, method: str, settings: str, protocol: Protocol = ADDITIVE) -> Loopback:
+    return Loopback(folder, protocol, CLIENTS, method=method, site=settings)
+
+
+def carried(loopback: Loopback) -> None:
+    """A run of real processes, at whose end all sites have a model."""
+    loopback.begin()
+    assert loopback.finish(loopback.run()) == "finished:completed", loopback.said()
+
+
+@pytest.mark.nightly
+def test_processes_make_and_keep_personal_models(tmp_path: Path) -> None:
+    with begun(tmp_path, "fedhip", "", Pairwise(dropout_fraction=0.0)) as loopback:
+        carried(loopback)
+        bits = loopback.report()["feature_bits"]
+        federation = Federation(FedHiP(), Plain(), feature_bits=bits)
+        expected = federation.run(float32(CLIENTS), classes=("0", "1", "2"), max_rows=32)
+        assert np.array_equal(loopback.weights(), expected.model.weights)
+        for name in CLIENTS:
+            model, card = loopback.kept(name)
+            assert np.array_equal(model.weights, expected.personal[name].weights)
+            assert (card["client"], card["privacy"]) == (name, None)
+            assert charges(loopback.sites, name) == [(True, True)]
+
+
+@pytest.mark.nightly
+def test_processes_learn_in_rounds_and_charge_each(tmp_path: Path) -> None:
+    with begun(tmp_path, "fedavg", "rounds = 2\n") as loopback:
+        carried(loopback)
+        federation = Federation(FedAvg(rounds=2), Plain())
+        once = federation.run(float32(CLIENTS), classes=("0", "1", "2"), max_rows=32)
+        # Rounding draws from each site's own entropy.
+        assert np.allclose(loopback.weights(), once.model.weights, rtol=0, atol=1e-4)
+        for name in CLIENTS:
+            assert np.array_equal(loopback.kept(name)[0].weights, loopback.weights())
+            assert charges(loopback.sites, name) == [(True, True)] * 2
+
+
+@pytest.mark.nightly
+def test_processes_add_noise_and_charge_their_ledgers(tmp_path: Path) -> None:
+    with begun(tmp_path, "afl", "epsilon = 4.0\n") as loopback:
+        carried(loopback)
+        assert loopback.report()["privacy"]["epsilon"] == 4.0
+        for name in CLIENTS:
+            model, card = loopback.kept(name)
+            assert np.array_equal(model.weights, loopback.weights())
+            assert card["privacy"]["epsilon"] == 4.0
+            entry = only_entry(loopback.sites, name)
+            assert (entry.counts, entry.released) == (True, True)
+            assert entry.mu is not None
