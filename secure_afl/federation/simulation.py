@@ -189,7 +189,7 @@ class Federation:
         included = self._included(task, rounds, members)
         learned = method.learned(server.public)
         kept_out = holdout or [
-            kept for data in included if (kept := method.kept(task, members[data.name].data))
+            own_out for data in included if (own_out := method.kept(task, members[data.name].data))
         ]
         scored = self._score(learned, model, own, included, test, kept_out)
         seconds = measure_seconds(rounds, members, solve_seconds)

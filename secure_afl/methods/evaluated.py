@@ -25,7 +25,8 @@ from secure_afl.analytic.statistics import Statistics
 from secure_afl.analytic.tally import Tally, bins_for, hide_small, tally
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.method import AnyMethod, Memory, Method, Own, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import AnyMethod, Method, Own, PublicState, Task
 from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
