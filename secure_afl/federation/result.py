@@ -11,6 +11,7 @@ from protocols.session import Session
 from secure_afl.analytic.heads.head import Chosen
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures, figures_of
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.report import (
@@ -81,8 +82,14 @@ class Result:
 
     @property
     def statistics(self) -> Statistics:
-        """The last sum as Gram, cross term and counts, for methods that sum those."""
-        last = next(round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
+        """The last sum as Gram, cross term and counts, for methods that sum those.
+
+        Raises:
+            ConfigError: there is none, or only sums that have groups of clients apart.
+        """
+        last = self._last_statistics
+        if last is None:
+            raise ConfigError(f"{self.method.name} has no sum of all clients' statistics alone")
         return Statistics.unpack(last.released.total, last.session.layout)
 
     @property
@@ -91,9 +98,14 @@ class Result:
 
         It is a function of the summed Gram matrix, and for whoever received that alone.
         """
-        if not self.method.releases_statistics:
+        if not self.method.releases_statistics or self._last_statistics is None:
             return ()
         return self.method.curve(self.public.task, self.statistics)
+
+    @property
+    def _last_statistics(self) -> Round | None:
+        found = (round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
+        return next(found, None)
 
 
 def report_run(
@@ -157,6 +169,7 @@ def report_run(
         ),
         warnings=(
             *warnings(terms, task, included),
+            *_set_warnings(terms, rounds),
             *_head_warnings(head),
             *_pooled_warnings(method, public),
         ),
@@ -173,6 +186,19 @@ def report_head(method: AnyMethod, public: PublicState) -> HeadReport | None:
     if not heads or fitted is None:
         return None
     return HeadReport.of(heads, fitted, public.task.classes)
+
+
+def _set_warnings(terms: Terms, rounds: Sequence[Round]) -> tuple[str, ...]:
+    """Warn of exact sums that nothing held to the same clients."""
+    if terms.privacy is not None or all(r.session.header.same_set for r in rounds[1:]):
+        return ()
+    first = set(rounds[0].released.included)
+    others = sum(set(r.released.included) != first for r in rounds[1:])
+    return (
+        f"Nothing held the {len(rounds)} sums to the same clients; {others} of them are over "
+        "others than the first. Two exact sums that differ by one client give its vector away to "
+        "whoever receives both. Safer: --same-set, or noise (--epsilon).",
+    )
 
 
 def report_pooled(method: AnyMethod, public: PublicState) -> PooledFigures | None:

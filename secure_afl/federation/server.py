@@ -40,6 +40,7 @@ class _Saved(Secret, frozen=True):
     history: History
     ended: EndedRound | None
     voids: tuple[bytes, ...]
+    totals: tuple[Integers, ...] = ()
 
 
 class FederationServer:
@@ -168,9 +169,10 @@ class FederationServer:
         self._voids = (*self._voids, data)
 
     def save(self) -> bytes:
-        """Return the run as it stands, for a restart; secret where totals are shown to clients."""
+        """Return the run as it stands, for a restart; secret where it has totals."""
         ended = None if self._ended is None else EndedRound.of(self._ended)
-        return encode(_Saved(encode(self.public), self.history, ended, self._voids))
+        totals = tuple(self._totals) if self.method.needs_totals else ()
+        return encode(_Saved(encode(self.public), self.history, ended, self._voids, totals))
 
     def restore(self, saved: bytes) -> Self:
         """Put a newly made server where an earlier one was.
@@ -183,13 +185,21 @@ class FederationServer:
             self.public = decode(found.public, self.method.public)
             self._ended = None if found.ended is None else found.ended.ended(self.method)
         except Malformed as error:
-            raise BadSavedState(
-                f"what the server remembers: {error.what}",
-                party="server",
-                fix="restore what it saved in this run, or begin a new one",
-            ) from None
+            raise _unusable(error.what) from None
+        rounds = len(found.history.links)
+        if self.method.needs_totals and len(found.totals) != rounds:
+            raise _unusable(f"{len(found.totals)} totals of {rounds} rounds")
         self.history, self._voids = found.history, found.voids
+        self._totals = list(found.totals)
         return self
+
+
+def _unusable(what: str) -> BadSavedState:
+    return BadSavedState(
+        f"what the server remembers: {what}",
+        party="server",
+        fix="restore what it saved in this run, or begin a new one",
+    )
 
 
 class FederationCoordinator(Half):

@@ -171,6 +171,8 @@ class Federation:
 
         convener = Convener(lambda _: Planned(server, declared.min_cohort, self.corrupt))
         rounds, solve_seconds = self._rounds(start, convener, members, plan, record, keeper)
+        for member in members.values():
+            member.settle(server.history, rounds[-1].session.roster)
         begin = time.perf_counter()
         method = self.terms.method
         model = method.model(server.public)

@@ -24,8 +24,9 @@ from secure_afl.analytic.tally import Tally, bins_for, hide_small, tally
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.further import SAID, Further, FurtherPublic
-from secure_afl.methods.method import AnyMethod, Memory, Own, PublicState, Task
-from secure_afl.methods.model import LinearModel, Model
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import AnyMethod, Own, PublicState, Task
+from secure_afl.methods.model import Model
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -113,7 +114,8 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
             raise DataError(f"a state of another round than {round} of {self.sums}")
         if encode(public.task) != encode(public.learned.task):
             raise DataError("two tasks in one state")
-        self.method.check(public.learned, round)
+        if not last:
+            self.method.check(public.learned, round)
         if (self.method.layout(public.learned) is None) != last:
             raise DataError(f"a state of another round than {round} of {self.sums}")
         if last:
@@ -241,8 +243,8 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
             return total
         model = self.model(public)
         # One by one, that a row's last bits do not turn on its neighbours.
-        scores = np.concatenate([model.scores(row[None]) for row in kept.features])
-        found = tally(scores / _temperature(model), kept.labels, self._reach(public))
+        scores = np.concatenate([model.comparable(row[None]) for row in kept.features])
+        found = tally(scores, kept.labels, self._reach(model))
         # Without its blocks of scores, where the layout has none.
         return _steps(task) * _packed(found)[: layout.length]
 
@@ -276,9 +278,9 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         blocks = (Block(name, n, 0, most, 1 / steps, 0, own) for name, n in lengths.items())
         return Layout(tuple(blocks))
 
-    def _reach(self, public: EvaluatedPublic) -> float:
-        fitted = self.fitted(public)
-        return LOG_ODDS if fitted is None or fitted.temperature is not None else SCORES
+    def _reach(self, model: Model) -> float:
+        log_odds = model.has_probabilities or self.releases_updates
+        return LOG_ODDS if log_odds else SCORES
 
     def _check_model(self, public: EvaluatedPublic) -> None:
         """Raise DataError for a state whose model cannot score the task's rows."""
@@ -286,7 +288,7 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         try:
             with np.errstate(invalid="ignore"):
                 scores = self.model(public).scores(np.zeros((1, task.feature_dim)))
-        except (ValueError, TypeError, ArithmeticError, AssertionError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, AssertionError) as error:
             raise DataError(f"no model of this task: {error}") from None
         if scores.shape != (1, len(task.classes)) or np.isnan(scores).any():
             raise DataError("a model of other classes, or one whose scores are no numbers")
@@ -347,7 +349,3 @@ def _packed(found: Tally) -> Integers:
 
 def _steps(task: Task) -> int:
     return 1 if task.mechanism is None else _STEPS
-
-
-def _temperature(model: Model) -> float:
-    return (model.temperature or 1.0) if isinstance(model, LinearModel) else 1.0

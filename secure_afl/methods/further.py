@@ -3,9 +3,10 @@
 from typing import Generic, TypeVar
 
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
+from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
-from secure_afl.methods.model import Model
+from secure_afl.methods.model import LinearModel, Model
 
 SAID = (
     "name",
@@ -98,6 +99,18 @@ class Further(Method[State], Generic[State], frozen=True):
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
         """Return the curve that the method's head was chosen on."""
         return self.method.curve(task, statistics)
+
+    def widest(self, task: Task) -> int:
+        """Return the greatest number of features whose Gram matrix the method sums."""
+        return self.method.widest(task)
+
+    def seen(self, public: State, data: ClientData) -> ClientData:
+        """Return rows as the method's head sees them."""
+        return self.method.seen(public.learned, data)
+
+    def behind(self, public: State, head: LinearModel) -> Model:
+        """Return the model of rows as they come that a head of seen rows makes."""
+        return self.method.behind(public.learned, head)
 
     def model(self, public: State) -> Model:
         """Return the method's model."""

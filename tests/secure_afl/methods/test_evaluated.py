@@ -26,9 +26,9 @@ from secure_afl.federation.simulation import Federation
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, Method, Softmax
-from secure_afl.methods.class_means import ClassMeans
 from secure_afl.methods.evaluated import Evaluated, EvaluatedPublic, evaluated
-from secure_afl.methods.further import SAID
+from secure_afl.methods.further import SAID, Further
+from secure_afl.methods.method import METHODS
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.mechanism import Privacy
 from tests.kit.halves import Halves
@@ -38,10 +38,12 @@ CLIENTS = make_clients((60, 90, 50, 70))
 CLASSES = ("0", "1", "2")
 
 
-def kept_rows(method: Evaluated, result: Any) -> ClientData:
+def kept_rows(
+    method: Evaluated, result: Any, clients: Sequence[ClientData] = CLIENTS
+) -> ClientData:
     """The rows that all clients kept out, in one place."""
     task = result.rounds[-1].public.task
-    found = [method.kept(task, client) for client in CLIENTS]
+    found = [method.kept(task, client) for client in clients]
     return pooled([data for data in found if data is not None])
 
 
@@ -58,7 +60,7 @@ def test_counts_are_those_of_the_pooled_rows_under_every_protocol(
     assert result.report.exact
     assert (result.report.rounds, result.report.clients.included) == (2, 4)
     kept, found = kept_rows(method, result), result.report.pooled
-    exact = measure(result.model.scores(kept.features), kept.labels, CLASSES)
+    exact = measure(result.model.comparable(kept.features), kept.labels, CLASSES)
     assert found is not None
     assert found.confusion == exact.confusion
     assert (found.examples, found.sites) == (len(kept), 4)
@@ -79,18 +81,32 @@ def test_counts_are_those_of_the_pooled_rows_under_every_protocol(
         assert ours.auc_error < 0.02
 
 
-@pytest.mark.parametrize(
-    "learner",
-    [ClassMeans(), Softmax(steps=2), FedAvg(rounds=2), FedAvg(rounds=2, weighted=False)],
-    ids=("class-means", "softmax", "fedavg", "unweighted"),
-)
+def every_method() -> list[Any]:
+    """All that there are, those of many rounds with two, and one that weighs clients alike.
+
+    Those that train for long are slow.
+    """
+    made: list[Any] = [FedAvg(rounds=2, weighted=False)]
+    quick = ("class-means", "softmax", "fedavg")
+    for name, kind in METHODS.items():
+        settings = {"rounds": 2} if "rounds" in kind.__struct_fields__ else {}
+        marks = [] if name in quick else [pytest.mark.slow]
+        made.append(pytest.param(kind(**settings), marks=marks))
+    return made
+
+
+@pytest.mark.parametrize("learner", every_method(), ids=lambda method: method.name)
 def test_every_method_can_be_evaluated(learner: AnyMethod) -> None:
     method = evaluated(learner, 0.4)
-    result = Federation(method, Additive()).run(CLIENTS, classes=CLASSES)
-    kept, found = kept_rows(method, result), result.report.pooled
-    exact = measure(result.model.scores(kept.features), kept.labels, CLASSES)
+    clients = make_clients((60, 90, 50, 70), dim=36 if learner.images else 6)
+    result = Federation(method, Additive()).run(clients, classes=CLASSES)
+    kept, found = kept_rows(method, result, clients), result.report.pooled
+    exact = measure(result.model.comparable(kept.features), kept.labels, CLASSES)
     assert found is not None
     assert found.confusion == exact.confusion
+    assert found.auc is not None
+    assert found.auc_error is not None
+    assert found.auc_error < 0.05
     assert result.report.rounds == learner.sums + 1
     assert result.method == learner
 
@@ -116,6 +132,12 @@ def test_an_evaluated_method_says_what_the_method_says() -> None:
             assert getattr(method, name) == getattr(learner, name)
     assert "same_set" in AFL.ignores
     assert "same_set" not in evaluated(AFL(), 0.2).ignores
+
+
+def test_nothing_that_a_method_may_say_is_forgotten() -> None:
+    said = {name for name in vars(Method) if not name.startswith("_")} - set(SAID)
+    own = {"public", "auditable", "row_additive", "begin"}
+    assert said - set(vars(Further)) - set(vars(Evaluated)) - own == set()
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 0.95, 1, float("nan")])
