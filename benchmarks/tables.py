@@ -182,14 +182,16 @@ def _heads_leakage() -> str:
         [
             f"{name}, {figures['members']:,} members",
             *(
-                f"{own['auc']:.2f} ± {own['auc_reach']:.2f}, {own['single_row_cosine']:.2f}"
+                f"{own['auc']:.2f} ± {own['auc_reach']:.2f}; {own['single_row_cosine']:.2f}; "
+                f"{own['inverted_row_cosine']:.2f} ({own['strangers_cosine']:.2f})"
                 for own in figures["heads"].values()
             ),
         ]
         for name, figures in _results("heads_leakage")["sets"].items()
     ]
     first = next(iter(_results("heads_leakage")["sets"].values()))
-    return _table(["membership AUC from the model; cosine of a single row", *first["heads"]], rows)
+    head = "membership AUC; single row seen; inverted (strangers)"
+    return _table([head, *first["heads"]], rows)
 
 
 def _sessions() -> str:
