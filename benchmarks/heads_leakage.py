@@ -4,10 +4,8 @@
 
 A third of a data set's rows are members, a third are not, and a third are public. The attack is
 `membership-model` with shadow models of the head under attack. For the single row, one class keeps
-one row. Its cosine, less the mean of all, with its class's weights, less the mean of those, is what
-somebody sees of it who knows nothing else. Inversion undoes the head with the public rows: the
-scatter within classes is about theirs, and times the weights it is about the class's mean, which is
-the row. Beside it stands the same cosine of rows of the class that are in no sum.
+one row; the figure is the cosine of the row, less the mean of all, with its class's weights, less
+the mean of those: what somebody sees of it who knows nothing else.
 """
 
 import json
@@ -23,7 +21,6 @@ from benchmarks import splits
 from benchmarks.record import POINTS, write
 from benchmarks.splits import Rows
 from protocols import Additive
-from secure_afl.analytic.moments import Moments
 from secure_afl.analytic.quantise import MAX_BITS, Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.federation.simulation import Federation
@@ -55,7 +52,7 @@ def main() -> None:
 
 def attacked(rows: Rows, method: AFL) -> dict[str, Any]:
     """Attack models of a head on several thirds of the rows."""
-    aucs, tprs, cosines, inverted, strangers = [], [], [], [], []
+    aucs, tprs, cosines = [], [], []
     for seed in range(REPEATS):
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(rows.labels))
@@ -63,18 +60,12 @@ def attacked(rows: Rows, method: AFL) -> dict[str, Any]:
         measures = membership(rows, method, members, others, public, rng)
         aucs.append(measures["AUC"])
         tprs.append(measures["TPR at 1 % FPR"])
-        seen = single_row(rows, method, members, others, public)
-        cosines.append(seen[0])
-        inverted.append(seen[1])
-        strangers.append(seen[2])
+        cosines.append(single_row(rows, method, members))
     return {
         "auc": mean(aucs),
         "auc_reach": student_reach(aucs),
         "tpr_at_1_percent": mean(tprs),
         "single_row_cosine": mean(cosines),
-        "inverted_row_cosine": mean(inverted),
-        "inverted_row_reach": student_reach(inverted),
-        "strangers_cosine": mean(strangers),
     }
 
 
@@ -105,57 +96,17 @@ def membership(
     return {measure.metric: measure.value for measure in attack.judge(claim, truth)}
 
 
-def single_row(
-    rows: Rows, method: AFL, members: np.ndarray, others: np.ndarray, public: np.ndarray
-) -> tuple[float, float, float]:
-    """Look for a class's only row in its weights.
-
-    Returns:
-        Its cosine with the class's weights, with what inversion makes of them, and the mean cosine
-        with that of the class's rows that are in no sum.
-    """
+def single_row(rows: Rows, method: AFL, members: np.ndarray) -> float:
+    """The cosine of a class's only row with the class's weights."""
     alone = members[rows.labels[members] == 0][0]
     kept = np.append(members[rows.labels[members] != 0], alone)
     names = [str(c) for c in range(rows.classes)]
-    result = Federation(method, Additive()).run(_dealt(rows, kept), classes=names)
-    model, head = result.model, result.report.head
+    model = Federation(method, Additive()).run(_dealt(rows, kept), classes=names).model
     assert isinstance(model, LinearModel)
-    assert head is not None
-    assert head.value is not None
-    scaled = Quantiser(MAX_BITS).scaled
-    known, labels = scaled(rows.features[public]), rows.labels[public]
-    strange = scaled(rows.features[others[rows.labels[others] == 0]]) - known.mean(axis=0)
-    undone = _undone(model.weights, head.name, head.value, known, labels)
-    units = scaled(rows.features[kept])
-    row, weights = units[-1] - units.mean(axis=0), _first(model.weights)
-    found = _first(undone)
-    return (
-        abs(_cosine(row, weights)),
-        _cosine(units[-1] - known.mean(axis=0), found),
-        mean(_cosine(stranger, found) for stranger in strange),
-    )
-
-
-def _undone(
-    weights: np.ndarray, head: str, value: float, known: np.ndarray, labels: np.ndarray
-) -> np.ndarray:
-    """Multiply weights by the scatter within classes that public rows have, raised as theirs.
-
-    For ridge too: its Gram matrix is that scatter and the class means, of which the centred weights
-    are mixtures; with the Gram matrix of the public rows the cosines were at most 0.2.
-    """
-    within = Moments.of_rows(known, labels, weights.shape[1]).within
-    unit = 1 / len(known) if head == "ridge" else np.trace(within) / len(within)
-    return np.asarray(within @ weights + value * unit * weights)
-
-
-def _first(columns: np.ndarray) -> np.ndarray:
-    """The first class's column, less the mean of all."""
-    return np.asarray(columns[:, 0] - columns.mean(axis=1))
-
-
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    return float(one @ other / np.linalg.norm(one) / np.linalg.norm(other))
+    units = Quantiser(MAX_BITS).scaled(rows.features[kept])
+    row = units[-1] - units.mean(axis=0)
+    weights = model.weights[:, 0] - model.weights.mean(axis=1)
+    return float(abs(row @ weights) / np.linalg.norm(row) / np.linalg.norm(weights))
 
 
 def _dealt(rows: Rows, places: np.ndarray) -> list[ClientData]:

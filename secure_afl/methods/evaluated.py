@@ -32,8 +32,8 @@ from secure_afl.privacy.sensitivity import Sensitivity
 
 MAX_SHARE = 0.9
 
-# Margins are binned over this range: log-odds, or a head's scores, which lie about 0 and 1.
-LOG_ODDS, SCORES = 20.0, 2.0
+# Units in which margins are binned: of log-odds, or of a head's scores, which lie about 0 and 1.
+LOG_ODDS, SCORES = 1.0, 0.05
 
 # With noise a row is so many steps, that the noise is fine enough for the integers.
 _STEPS = 1 << 12
@@ -244,7 +244,7 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         model = self.model(public)
         # One by one, that a row's last bits do not turn on its neighbours.
         scores = np.concatenate([model.comparable(row[None]) for row in kept.features])
-        found = tally(scores, kept.labels, self._reach(model))
+        found = tally(scores, kept.labels, self._unit(model))
         # Without its blocks of scores, where the layout has none.
         return _steps(task) * _packed(found)[: layout.length]
 
@@ -278,7 +278,7 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         blocks = (Block(name, n, 0, most, 1 / steps, 0, own) for name, n in lengths.items())
         return Layout(tuple(blocks))
 
-    def _reach(self, model: Model) -> float:
+    def _unit(self, model: Model) -> float:
         log_odds = model.has_probabilities or self.releases_updates
         return LOG_ODDS if log_odds else SCORES
 

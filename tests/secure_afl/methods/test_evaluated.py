@@ -15,7 +15,7 @@ from protocols import Additive, Bfv, Ckks, FaultPlan, Network, Pairwise, Plain, 
 from protocols.codec import decode, encode
 from protocols.errors import InvalidSession, Malformed
 from secure_afl.analytic.rows import ClientData, pooled
-from secure_afl.analytic.tally import HIDDEN, LEAST_ROWS, Tally, hide_small, tally
+from secure_afl.analytic.tally import HIDDEN, LEAST_ROWS, Tally, edges_of, hide_small, tally
 from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.evaluation.figures import measure
 from secure_afl.evaluation.pooled import figures_of
@@ -150,7 +150,7 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 2**32), st.integers(2, 5), st.integers(2, 80), st.floats(0.1, 30))
+@given(st.integers(0, 2**32), st.integers(2, 5), st.integers(2, 80), st.floats(0.1, 3000))
 def test_tallies_add_up_and_their_auc_is_within_its_bound(
     seed: int, classes: int, rows: int, spread: float
 ) -> None:
@@ -174,9 +174,30 @@ def test_tallies_add_up_and_their_auc_is_within_its_bound(
             assert abs(own.auc - exact.auc.value) <= own.auc_error + 1e-12
 
 
+def test_bins_are_fine_where_scores_are_and_leave_none_out() -> None:
+    edges = edges_of(256, 1.0)
+    assert np.array_equal(edges, np.sort(edges))
+    np.testing.assert_allclose(edges, -edges[::-1], atol=1e-12)
+    assert edges[127] == pytest.approx(0, abs=1e-12)
+    assert edges[128] < 1 / 16
+    assert edges[-1] > 900
+    # Classes far apart are told apart, where even bins of a small range put most rows into one.
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 500)
+    scores = np.stack([-60.0 * labels, 30.0 * labels - 30], axis=1) + 25 * rng.standard_normal(
+        (1000, 2)
+    )
+    found = figures_of(tally(scores, labels, 1.0), ["a", "b"]).classes[1]
+    exact = measure(scores, labels, ["a", "b"]).classes[1].auc
+    assert exact is not None
+    assert found.auc is not None
+    assert found.auc_error is not None
+    assert abs(found.auc - exact.value) <= found.auc_error < 0.01
+
+
 def test_classes_of_few_rows_are_hidden_from_all_but_the_receiver() -> None:
     rare = [
-        replace(client, labels=np.where(np.arange(len(client)) < 4, 3, client.labels))
+        replace(client, labels=np.where(np.arange(len(client)) < 2, 3, client.labels))
         for client in CLIENTS
     ]
     method = evaluated(AFL(), 0.4)
@@ -186,7 +207,8 @@ def test_classes_of_few_rows_are_hidden_from_all_but_the_receiver() -> None:
     last = result.rounds[-1]
     assert isinstance(last.public, EvaluatedPublic)
     counts = last.session.layout.split(last.released.total)
-    assert 0 < counts["confusion"].reshape(4, 4)[3].sum() < 10
+    # Of eight in all, whichever are kept out.
+    assert counts["confusion"].reshape(4, 4)[3].sum() < 10
     assert found.confusion[3] is None
     assert found.classes[3].auc is None
     assert found.classes[3].examples is None
