@@ -192,6 +192,59 @@ def _heads_leakage() -> str:
     return _table(["membership AUC from the model; cosine of a single row", *first["heads"]], rows)
 
 
+def _heads_inversion() -> str:
+    sets = _results("heads_inversion")["sets"]
+    rows = [
+        [
+            f"{name}, {figures['members']:,} members",
+            *(
+                f"{own['inverted_cosine']:.2f} ± {own['inverted_reach']:.2f} "
+                f"({own['strangers_cosine']:.2f})"
+                for own in figures["heads"].values()
+            ),
+        ]
+        for name, figures in sets.items()
+    ]
+    first = next(iter(sets.values()))
+    return _table(["inverted single row (strangers of its class)", *first["heads"]], rows)
+
+
+def _evaluation() -> str:
+    results = _results("evaluation")
+
+    def yes(value: bool) -> str:
+        return "yes" if value else "NO"
+
+    rows = [
+        [
+            name,
+            f"{own['rows']:,}",
+            yes(own["sum_exact"] and own["confusion_equal"]),
+            f"{100 * own['auc']:.3f} ({100 * own['auc_exact']:.3f})",
+            f"{100 * own['greatest_auc_error']:.4f} ≤ {100 * own['greatest_auc_bound']:.4f}",
+            f"{own['upload_evaluation'] / 1000:,.1f} + {own['upload_training'] / 1000:,.0f} kB",
+        ]
+        for name, own in results["exact"].items()
+    ]
+    exact = _table(
+        ["", "rows", "counts equal", "AUC (pooled rows)", "worst class off by", "upload"], rows
+    )
+    rows = [
+        [
+            name,
+            f"{100 * own['accuracy_alone']:.1f}",
+            f"{100 * own['accuracy_evaluated']:.1f}",
+            f"{100 * own['counts_say']:.1f} ({100 * own['counts_low']:.1f} to "
+            f"{100 * own['counts_high']:.1f})",
+        ]
+        for name, own in results["noisy"].items()
+    ]
+    noisy = _table(
+        ["one promise for all sums", "model alone", "with an evaluation", "its counts say"], rows
+    )
+    return f"{exact}\n\n{noisy}"
+
+
 def _sessions() -> str:
     results = _results("sessions")
     sizes = ["n=100", "n=1000", "n=10000"]
@@ -555,6 +608,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads": _heads,
     "ways": _ways,
     "heads_leakage": _heads_leakage,
+    "heads_inversion": _heads_inversion,
+    "evaluation": _evaluation,
     "prototypes": _prototypes,
     "sessions": _sessions,
     "additive": _additive,
