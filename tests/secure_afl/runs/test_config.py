@@ -183,7 +183,10 @@ def test_every_setting_is_described() -> None:
             {"head": "lda", "method": "fedavg"},
             "--head has no effect with fedavg .* afl",
         ),
-        ({"method": "fedavg", "ridge": 1.0}, "--ridge has no effect with fedavg .* afl or fedacnnl or fedhip"),
+        (
+            {"method": "fedavg", "ridge": 1.0},
+            "--ridge has no effect with fedavg .* afl or fedacnnl or fedhip",
+        ),
         ({"method": "fedsgd", "local_epochs": 2}, "--local-epochs has no effect .* fedavg"),
         ({"rounds": 3}, "--rounds has no effect .* fed(avg|sgd) or fed(avg|sgd)"),
         ({"protocol": "plain", "aggregators": 3}, "--aggregators has no effect .* additive"),
