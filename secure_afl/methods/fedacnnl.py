@@ -33,7 +33,8 @@ from secure_afl.methods.layer_settings import (
     Layers,
     Regions,
 )
-from secure_afl.methods.method import METHODS, Memory, Method, Own, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import METHODS, Method, Own, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.methods.networks.layered import LayeredModel, LayeredNetwork, add_up
 from secure_afl.methods.personal.personal import Global

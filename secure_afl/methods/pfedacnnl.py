@@ -30,7 +30,8 @@ from secure_afl.methods.groups import (
     repeated,
     settle_profiles,
 )
-from secure_afl.methods.method import METHODS, Memory, Own, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import METHODS, Own, Task
 from secure_afl.methods.personal.auto import Auto
 from secure_afl.methods.personal.personal import halves
 from secure_afl.methods.summed import PersonalName, SummedPublic, fit_task, task_layout

@@ -285,7 +285,7 @@ def test_fedhip_is_attacked_where_it_differs_from_afl(tmp_path: Path) -> None:
         ({"attacks": ("nothing",)}, "--attacks 'nothing'; allowed: counts"),
         (
             {"methods": ("fedprox",)},
-            "--methods 'fedprox'; allowed: afl, class-means, fedacnnl",
+            "--methods 'fedprox'; allowed: afl, class-means, fedacnnl, fedau, fedavg",
         ),
         ({"protocols": ("none",)}, "--protocols 'none'; allowed: additive, bfv"),
         ({"adversaries": ("nobody",)}, "--adversaries 'nobody'; allowed: outsider"),

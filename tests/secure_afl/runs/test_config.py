@@ -46,6 +46,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "reading": {"method": "fedhip"},
 }
 
+NAMES = ", ".join(sorted(METHODS))
 BAD: list[tuple[str, Any, str]] = [
     ("clients", 3, "string"),
     ("test", ["a"], "string"),
@@ -60,8 +61,16 @@ BAD: list[tuple[str, Any, str]] = [
     ("feature_bits", 13, "≥ 1 and ≤ 12"),
     ("feature_bits", "8", "integer"),
     ("max_rows", 0, "≥ 1"),
-    ("method", "AFL", "afl, class-means, fedacnnl, fedavg, fedhip, fedsgd, pfedacnnl, softmax"),
-    ("method", 1, "afl, class-means, fedacnnl, fedavg, fedhip, fedsgd, pfedacnnl, softmax"),
+    (
+        "method",
+        "AFL",
+        NAMES,
+    ),
+    (
+        "method",
+        1,
+        NAMES,
+    ),
     ("ridge", -1, "≥ 0"),
     ("ridge", True, "number"),
     ("alpha", -0.5, "≥ 0"),
