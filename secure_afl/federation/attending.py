@@ -136,11 +136,17 @@ class Attending:
             letter = open_envelope(data, self.name)
             if letter.sender != self._convener.name or self._over(letter.run):
                 return []
-            if self.run not in (b"", letter.run):
-                return []
             content = letter.read(self.name, self._roster)
         except MessageRejected as error:
             self._say(f"a letter was refused: {error}")
+            return []
+        if self.run not in (b"", letter.run):
+            if isinstance(content, Invitation):
+                self._say(
+                    f"an invitation to run {letter.run.hex()[:8]} is not heard: this party is in "
+                    f"run {self.run.hex()[:8]}. If that never ends here, leave it: secure-afl "
+                    "party --leave"
+                )
             return []
         known = set(self.hearings)
         reply = self._answer(letter.run, content)

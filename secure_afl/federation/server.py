@@ -40,6 +40,7 @@ class _Saved(Secret, frozen=True):
     history: History
     ended: EndedRound | None
     voids: tuple[bytes, ...]
+    totals: tuple[Integers, ...] = ()
 
 
 class FederationServer:
@@ -82,6 +83,11 @@ class FederationServer:
     def finished(self) -> bool:
         """Whether the method wants no further sum."""
         return sum_layout(self.method, self.public) is None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model is there, whatever becomes of further sums."""
+        return self.method.complete(self.public)
 
     def form(
         self, members: Iterable[Member], nonce: bytes, min_cohort: int, corrupt: int
@@ -142,7 +148,7 @@ class FederationServer:
         self._totals = [*self._totals, total] if self.method.needs_totals else [total]
         self.public = self.method.advance(before, self._totals, released.included)
         self.history = self.history.then(release, self.public)
-        shown = reveals_total(self.method, self.public.task)
+        shown = reveals_total(self.method, self.public.task, len(self.history.links))
         self._ended = Ended(before, total, salt) if shown else None
         self._voids = ()
 
@@ -163,9 +169,10 @@ class FederationServer:
         self._voids = (*self._voids, data)
 
     def save(self) -> bytes:
-        """Return the run as it stands, for a restart; secret where totals are shown to clients."""
+        """Return the run as it stands, for a restart; secret where it has totals."""
         ended = None if self._ended is None else EndedRound.of(self._ended)
-        return encode(_Saved(encode(self.public), self.history, ended, self._voids))
+        totals = tuple(self._totals) if self.method.needs_totals else ()
+        return encode(_Saved(encode(self.public), self.history, ended, self._voids, totals))
 
     def restore(self, saved: bytes) -> Self:
         """Put a newly made server where an earlier one was.
@@ -178,13 +185,21 @@ class FederationServer:
             self.public = decode(found.public, self.method.public)
             self._ended = None if found.ended is None else found.ended.ended(self.method)
         except Malformed as error:
-            raise BadSavedState(
-                f"what the server remembers: {error.what}",
-                party="server",
-                fix="restore what it saved in this run, or begin a new one",
-            ) from None
+            raise _unusable(error.what) from None
+        rounds = len(found.history.links)
+        if self.method.needs_totals and len(found.totals) != rounds:
+            raise _unusable(f"{len(found.totals)} totals of {rounds} rounds")
         self.history, self._voids = found.history, found.voids
+        self._totals = list(found.totals)
         return self
+
+
+def _unusable(what: str) -> BadSavedState:
+    return BadSavedState(
+        f"what the server remembers: {what}",
+        party="server",
+        fix="restore what it saved in this run, or begin a new one",
+    )
 
 
 class FederationCoordinator(Half):

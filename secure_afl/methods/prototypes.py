@@ -71,6 +71,25 @@ def pulled_gradient(
     return gradient.numpy().astype(np.float64)
 
 
+def embeddings(network: Embedding, parameters: Floats, inputs: Inputs) -> Floats:
+    """Return the embeddings of rows, (n, e) float64."""
+    import torch
+
+    with torch.inference_mode():
+        vector = torch.tensor(parameters, dtype=torch.float32)
+        rows = network.embedded(vector, torch.from_numpy(inputs)).rows.numpy()
+    return np.asarray(rows, dtype=np.float64)
+
+
+def directions(network: Embedding, parameters: Floats, inputs: Inputs) -> Floats:
+    """Return the embeddings of rows brought to norm 1, (n, e) float64; of norm 0 stay zero."""
+    rows = embeddings(network, parameters, inputs)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    # A little less than 1, so that no rounding makes a direction longer.
+    found: Floats = rows / np.maximum(norms, _SMALL) * (1 - 1e-12)
+    return found
+
+
 def margin_of(
     network: Embedding, parameters: Floats, inputs: Inputs, labels: Integers, classes: int
 ) -> float:
@@ -78,11 +97,7 @@ def margin_of(
 
     It is Σ m_a·m_b / (C − 1)² over pairs a ≠ b of the client's classes; a negative one counts as 0.
     """
-    import torch
-
-    with torch.inference_mode():
-        vector = torch.tensor(parameters, dtype=torch.float32)
-        rows = network.embedded(vector, torch.from_numpy(inputs)).rows.numpy().astype(np.float64)
+    rows = embeddings(network, parameters, inputs)
     means = np.array([rows[labels == place].mean(axis=0) for place in np.unique(labels)])
     products = means @ means.T
     return max(0.0, float(products.sum() - np.trace(products)) / max(1, classes - 1) ** 2)

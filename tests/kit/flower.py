@@ -33,6 +33,7 @@ class Loopback:
         processes: that were begun.
         engine: Flower's programs.
         nodes: SuperNodes that run, by party.
+        proxy: port before the SuperLink that SuperNodes go through; None for none.
     """
 
     def __init__(
@@ -44,15 +45,19 @@ class Loopback:
         wait: tuple[int, int] = (600, 600),
         site: str = "",
         run: str = "",
+        method: str = "afl",
     ) -> None:
-        self.sites = Sites(folder / "parties", protocol, clients, wait=wait, site=site, run=run)
+        self.sites = Sites(
+            folder / "parties", protocol, clients, wait=wait, site=site, run=run, method=method
+        )
         for name in clients:
             settings = read_site(self.site(name))
             assert settings.run.ledger is not None
             path = Path(settings.run.ledger)
             Ledger.open(path, anchor=path.parent, new=True).take_over(None, ())
-        convener = self.site(self.sites.convener)
-        convener.write_text(f'out = "results"\n{convener.read_text()}')
+        for name in (self.sites.convener, *clients):
+            file = self.site(name)
+            file.write_text(f'out = "results"\n{file.read_text()}')
         self.processes = Processes(folder / "logs")
         self.engine = Engine(
             folder / "flower",
@@ -65,6 +70,7 @@ class Loopback:
             },
         )
         self.nodes: dict[str, Begun] = {}
+        self.proxy: int | None = None
         self._supervised: set[str] = set()
         self._env: dict[str, dict[str, str]] = {}
         self.superlink = self.engine.superlink()
@@ -91,7 +97,9 @@ class Loopback:
             self.start(name)
 
     def start(self, name: str) -> None:
-        self.nodes[name] = self.engine.supernode(name, self.site(name), self._env.get(name))
+        self.nodes[name] = self.engine.supernode(
+            name, self.site(name), self._env.get(name), port=self.proxy
+        )
 
     def supervise(self, name: str) -> None:
         """Begin a SuperNode again whenever it is over, as a unit with Restart=always."""
@@ -147,9 +155,15 @@ class Loopback:
         os.kill(self.serverapp(), signal.SIGKILL)
 
     def weights(self) -> Any:
-        out = self.sites.folder / self.sites.convener / "results"
-        assert (out / REPORT).exists(), self.said()
-        return LinearModel.load(out / MODEL)[0].weights
+        """The convener's model."""
+        assert self.has_model(), self.said()
+        return self.kept(self.sites.convener)[0].weights
+
+    def kept(self, name: str) -> tuple[LinearModel, Mapping[str, Any]]:
+        """The model and the card that a party kept."""
+        path = self.sites.folder / name / "results" / MODEL
+        assert path.exists(), self.said()
+        return LinearModel.load(path)
 
     def has_model(self) -> bool:
         return (self.sites.folder / self.sites.convener / "results" / REPORT).exists()

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("flwr", reason="needs the extra 'flower'")
 
-from protocols import Additive, Pairwise, Protocol
+from protocols import Additive, Ckks, Pairwise, Protocol
 from secure_afl.analytic.rows import ClientData
 from secure_afl.privacy.ledger import Ledger
 from tests.kit.flower import Loopback, oracle
@@ -23,13 +23,14 @@ nightly = pytest.mark.nightly
 slow = pytest.mark.slow
 
 
-def check(loopback: Loopback, clients: Mapping[str, ClientData] = THREE) -> None:
-    """The sum is of just these clients, and charged once to each."""
+def check(loopback: Loopback, clients: Mapping[str, ClientData] = THREE, attempts: int = 1) -> None:
+    """The sum is of just these clients, and charged once to each; earlier attempts cost nothing."""
     report = loopback.report()
     assert report["included"] == sorted(clients), loopback.said()
     assert np.array_equal(loopback.weights(), oracle(clients, report["feature_bits"]))
     for name in clients:
-        assert charges(loopback.sites, name) == [(True, True)]
+        given_back = [(False, False)] * (attempts - 1)
+        assert charges(loopback.sites, name) == [*given_back, (True, True)]
 
 
 @pytest.mark.parametrize(
@@ -80,15 +81,36 @@ def test_a_supernode_that_stays_away_is_left_out_at_the_deadline(tmp_path: Path)
 
 
 @nightly
-def test_another_organisations_aggregator_goes_on_where_it_was(tmp_path: Path) -> None:
-    with Loopback(tmp_path, Additive(), THREE) as loopback:
+@pytest.mark.parametrize(
+    ("protocol", "name"), [(Additive(), "aggregator_1"), (Ckks(), "server")], ids=repr
+)
+def test_another_organisations_party_goes_on_where_it_was(
+    protocol: Protocol, name: str, tmp_path: Path
+) -> None:
+    with Loopback(tmp_path, protocol, THREE) as loopback:
+        loopback.begin()
+        run = loopback.run()
+        loopback.until(lambda: loopback.joined(name), "session")
+        loopback.nodes[name].kill()
+        loopback.supervise(name)
+        assert loopback.finish(run) == COMPLETED, loopback.said()
+        check(loopback)
+
+
+@nightly
+def test_an_aggregator_that_comes_back_late_gives_the_session_back(tmp_path: Path) -> None:
+    """Its void came while the convener still waited for it, and the next attempt is exact."""
+    with Loopback(tmp_path, Additive(), THREE, wait=(400, 90)) as loopback:
         loopback.begin()
         run = loopback.run()
         loopback.until(lambda: loopback.joined("aggregator_1"), "aggregator")
         loopback.nodes["aggregator_1"].kill()
+        loopback.until(
+            lambda: "asking for the session back" in loopback.told("collector"), "deadline"
+        )
         loopback.supervise("aggregator_1")
         assert loopback.finish(run) == COMPLETED, loopback.said()
-        check(loopback)
+        check(loopback, attempts=2)
 
 
 @nightly
@@ -108,6 +130,7 @@ def test_an_aggregator_that_never_comes_back_is_a_typed_end_without_a_sum(tmp_pa
     [
         pytest.param(Additive(), marks=slow),
         pytest.param(Pairwise(dropout_fraction=0.0), marks=nightly),
+        pytest.param(Ckks(), marks=nightly),
     ],
     ids=repr,
 )

@@ -1,6 +1,5 @@
 """Exchanges between an office and nodes without Flower between them, and with its records."""
 
-import random
 import socket
 from pathlib import Path
 
@@ -13,74 +12,13 @@ from protocols import Additive, Ckks, Pairwise, Protocol
 from protocols.roster import CLIENT
 from secure_afl.federation.keys import make_identity, public_path
 from secure_afl.federation.rosters import merge
-from secure_afl.flower.client import answer
 from secure_afl.flower.office import Office
-from secure_afl.flower.wire import (
-    Parcel,
-    Reply,
-    Request,
-    pack,
-    unpack_reply,
-    unpack_request,
-)
+from secure_afl.flower.wire import Parcel, Reply, Request
 from secure_afl.privacy.ledger import Ledger
-from secure_afl.sites.settings import read_site
+from tests.kit.commands import Command
+from tests.kit.exchanges import Nodes, carry, forget, told
 from tests.kit.sites import PATIENT, Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, oracle
-
-
-class Nodes:
-    """Nodes of a federation whose exchanges a test carries by hand.
-
-    Attributes:
-        exchanges: how many there were, by node.
-        sent: bytes of all parcels that nodes sent.
-    """
-
-    def __init__(self, sites: Sites, where: dict[int, list[str]]) -> None:
-        self.sites = sites
-        self.where = where
-        self.exchanges = dict.fromkeys(where, 0)
-        self.sent = 0
-        for names in where.values():
-            for name in names:
-                site = read_site(sites.folder / name / "site.toml")
-                if site.run.ledger is not None:
-                    path = Path(site.run.ledger)
-                    Ledger.open(path, anchor=path.parent, new=True).take_over(None, ())
-
-    def exchange(self, node: int, request: Request) -> Reply:
-        """One exchange, as a process of its own would have it."""
-        self.exchanges[node] += 1
-        files = [self.sites.folder / name / "site.toml" for name in self.where[node]]
-        asked = unpack_request(pack(request))
-        reply = unpack_reply(pack(answer([read_site(file) for file in files], asked)))
-        self.sent += sum(len(parcel.mail) for parcel in reply.parcels)
-        return reply
-
-
-def carry(sites: Sites, nodes: Nodes, chance: random.Random | None = None, lose: float = 0) -> None:
-    """Let a run among nodes go to its end; requests and replies may be lost on their way."""
-    chance = chance or random.Random(0)
-    convener = sites.convener
-    office = Office([convener])
-    sites.mailrooms[convener] = office  # type: ignore[assignment]
-    sites.start(convener)
-    driver, letters = sites.alive[convener], office.letters()
-    for now in range(600):
-        sites.now = float(now)
-        if not driver.finished:
-            driver.turn(letters)
-        elif not office.waits_for(sites.roles):
-            return
-        for node in nodes.where:
-            request = office.request(node, float(now), repeat=10.0)
-            if request is None or chance.random() < lose:
-                continue
-            reply = nodes.exchange(node, request)
-            if chance.random() >= lose:
-                office.take(node, reply, float(now))
-    raise AssertionError(f"nothing came of it: {sites.told[convener]}")
 
 
 @pytest.mark.parametrize(
@@ -103,12 +41,6 @@ def test_a_run_over_nodes_takes_few_exchanges_and_is_exact(
     bits = sites.conventions[sites.convener].convening.convener.server.public.task.quantiser.bits
     assert np.array_equal(sites.weights(), oracle(CLIENTS, bits))
     assert max(nodes.exchanges.values()) <= 9, nodes.exchanges
-
-
-def told(sites: Sites, name: str) -> str:
-    """What a party's exchanges told its own people."""
-    path = sites.folder / name / "state" / "log.txt"
-    return path.read_text() if path.exists() else ""
 
 
 def federation(folder: Path, run: str = "") -> tuple[Sites, Nodes]:
@@ -155,6 +87,40 @@ def test_an_exchange_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     carry(sites, nodes)
     assert not sites.conventions[sites.convener].convening.problem
+
+
+def test_a_session_whose_aggregator_never_came_back_is_given_back_by_people(
+    tmp_path: Path, command: Command
+) -> None:
+    sites, nodes = federation(tmp_path)
+    (aggregator,) = [place for place, names in nodes.where.items() if names == ["aggregator_1"]]
+    nodes.leaving = {aggregator}
+    carry(sites, nodes)
+    assert "no void of aggregator_1" in sites.conventions[sites.convener].convening.problem
+    for name in CLIENTS:
+        assert charges(sites, name) == [(True, False)]
+    # Its machine is back, and knows nothing of the end; clients have had their exact release.
+    nodes.away, nodes.leaving = set(), set()
+    forget(sites)
+    carry(sites, nodes)
+    assert sites.conventions[sites.convener].convening.problem
+    assert "is not heard: this party is in run" in told(sites, "aggregator_1")
+    # Its people delete the keys without which nothing opens the session; only then is it true what
+    # clients' people say with --force.
+    command.well("party", "--leave", "--site", tmp_path / "aggregator_1" / "site.toml")
+    for name in CLIENTS:
+        ledger = tmp_path / name / "ledger.json"
+        book = Ledger.look(ledger)
+        (session,) = [entry.session for line in book.lineages for entry in book.entries(line)]
+        said = ("ledger", "void", ledger, session, "--keys", tmp_path / name)
+        assert "no evidence that the session failed" in command.badly(*said)
+        command.well(*said, "--force", "--yes")
+    forget(sites)
+    carry(sites, nodes)
+    bits = sites.conventions[sites.convener].convening.convener.server.public.task.quantiser.bits
+    assert np.array_equal(sites.weights(), oracle(CLIENTS, bits))
+    for name in CLIENTS:
+        assert charges(sites, name) == [(False, False), (True, True)]
 
 
 def test_an_error_leaves_a_site_as_its_name(tmp_path: Path) -> None:

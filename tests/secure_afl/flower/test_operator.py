@@ -12,9 +12,11 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cryptography import x509
 
+from protocols import Additive
 from protocols.errors import SecureAflError
 from secure_afl.errors import ConfigError
 from secure_afl.flower.deploy import bundle
@@ -135,7 +137,7 @@ def begin_nginx(folder: Path, processes: Processes, files: Path, upstream: int) 
             f"{kind}_temp_path {folder}/{kind};\n"
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
-        + f"access_log off;\ninclude {folder}/server.conf;\n}}\n"
+        + f"access_log {folder}/access.log;\ninclude {folder}/server.conf;\n}}\n"
     )
     assert NGINX is not None
     begun = processes.begin("nginx", [NGINX, "-c", str(folder / "nginx.conf")], dict(os.environ))
@@ -193,6 +195,30 @@ def test_nginx_lets_only_the_fleet_through(proxy: tuple[int, Path]) -> None:
     for path in REFUSED:
         for method in ("GET", "POST"):
             assert ask(port, authority, method, path) in (400, 403), path
+
+
+@pytest.mark.nightly
+def test_supernodes_behind_nginx_make_an_exact_sum(tmp_path: Path) -> None:
+    pytest.importorskip("flwr", reason="needs the extra 'flower'")
+    if NGINX is None:
+        pytest.skip("nginx is not installed")
+    from tests.kit.flower import Loopback, oracle
+    from tests.secure_afl.sites.test_sites import CLIENTS, charges
+
+    with Loopback(tmp_path, Additive(), CLIENTS) as loopback:
+        files, port = tmp_path / "flower", loopback.engine.port
+        loopback.proxy = begin_nginx(tmp_path, loopback.processes, files, port)
+        loopback.begin()
+        assert loopback.finish(loopback.run()) == "finished:completed", loopback.said()
+        report = loopback.report()
+        assert report["included"] == sorted(CLIENTS)
+        assert np.array_equal(loopback.weights(), oracle(CLIENTS, report["feature_bits"]))
+        for name in CLIENTS:
+            assert charges(loopback.sites, name) == [(True, True)]
+        # Every request came through: nginx has written each down.
+        asked = (tmp_path / "access.log").read_text()
+        for what in ("activate-node", "pull-messages", "push-messages", "push-object"):
+            assert f'"POST /v1/fleet/{what} HTTP/1.1" 200' in asked, asked[-2000:]
 
 
 @pytest.mark.slow

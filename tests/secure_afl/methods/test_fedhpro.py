@@ -13,7 +13,7 @@ from protocols import Additive, FaultPlan, Pairwise, Plain, Protocol
 from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.simulation import Federation
-from secure_afl.methods import ConvNet, FedAvg, FedHPro, Linear, Mlp
+from secure_afl.methods import ConvNet, FedAvg, FedHPro, FedProto, Linear, Mlp
 from secure_afl.methods.averaging import AveragingPublic
 from secure_afl.methods.networks.embedding import Embedding
 from secure_afl.methods.networks.mlp import MlpModel
@@ -146,9 +146,12 @@ def test_matching_turns_prototypes_gradients_to_the_classes() -> None:
 
 @pytest.mark.parametrize("class_means", ["clients", "rows"])
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
-def test_every_protocol_gives_the_sums_of_one_place(class_means: Any, protocol: Protocol) -> None:
+@pytest.mark.parametrize("kind", [FedHPro, FedProto])
+def test_every_protocol_gives_the_sums_of_one_place(
+    kind: type[FedHPro | FedProto], class_means: Any, protocol: Protocol
+) -> None:
     clients = blobs()
-    method = FedHPro(rounds=2, architecture=SMALL, class_means=class_means, rounding="nearest")
+    method = kind(rounds=2, architecture=SMALL, class_means=class_means, rounding="nearest")
     result = Federation(method, protocol).run(clients, max_rows=32)
     assert result.report.exact
     state, _ = rounds_of(method, clients, [range(4)] * 2)
@@ -161,8 +164,15 @@ def test_every_protocol_gives_the_sums_of_one_place(class_means: Any, protocol: 
     has = np.array([[(c.labels == place).sum() for place in range(3)] for c in clients])
     expected = has.sum(axis=0) if class_means == "rows" else (has > 0).sum(axis=0)
     assert np.array_equal(total["presence"], 2**12 * expected)
-    sums = total["shares"].reshape(3, 3).sum(axis=1) / 2**12
-    np.testing.assert_allclose(sums, expected, atol=3 * expected.max() / 2**12)
+    statistic = total["statistic"].reshape(3, -1) / 2**12
+    if kind is FedHPro:
+        np.testing.assert_allclose(statistic.sum(axis=1), expected, atol=3 * expected.max() / 2**12)
+    else:
+        # The prototypes are the means of directions.
+        np.testing.assert_allclose(
+            rounds_of(method, clients, [range(4)])[0].carried[-1][:, 0],
+            statistic / expected[:, None],
+        )
 
 
 def test_clients_may_be_absent_from_rounds() -> None:
