@@ -1,4 +1,4 @@
-"""Render the README's tables from `benchmarks/results/`; a test keeps the two equal.
+"""Render the documents' tables from `benchmarks/results/` and the registry; a test compares them.
 
 python -m benchmarks.tables
 """
@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.methods_table import methods_table
 from benchmarks.record import RESULTS
 
-README = Path(__file__).parents[1] / "README.md"
+_ROOT = Path(__file__).parents[1]
+DOCUMENTS = (_ROOT / "README.md", _ROOT / "docs" / "methods.md")
 
 
 def main() -> None:
-    """Rewrite the README's tables in place."""
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the documents' tables in place."""
+    for document in DOCUMENTS:
+        document.write_text(render(document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def render(text: str) -> str:
@@ -619,6 +622,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gram": _gram,
     "inversion": _inversion,
     "leakage": _leakage,
+    "methods": methods_table,
     "privacy": _privacy,
     "rebuild": _rebuild,
     "tune": _tune,

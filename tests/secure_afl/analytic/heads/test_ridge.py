@@ -3,6 +3,7 @@ import pytest
 from sklearn.linear_model import Ridge as Oracle
 from sklearn.preprocessing import StandardScaler
 
+from secure_afl.analytic.heads.lda import LDA
 from secure_afl.analytic.heads.ridge import Ridge, gcv_curve
 from secure_afl.analytic.moments import Moments, TooFewRows
 from secure_afl.errors import ConfigError
@@ -97,3 +98,28 @@ def test_noisy_sums_have_no_mean_to_centre_by() -> None:
         Ridge(ridge=0.0).fit_noisy(noisy, 2.0)
     with pytest.raises(ConfigError, match="no class counts"):
         Ridge().fit(noisy, ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("sizes", [(30, 30, 30), (80, 8, 2)])
+@pytest.mark.parametrize("lam", [1e-3, 1.0])
+def test_simplex_targets_change_no_prediction_of_ridge(sizes: tuple[int, ...], lam: float) -> None:
+    """Fixed targets of FedGELA's and FedLoGe's kind do nothing for ridge, on long tails too."""
+    rows, labels, moments = sample(sizes, dim=6)
+    classes = len(sizes)
+    rotation = np.linalg.qr(np.random.default_rng(3).standard_normal((classes, classes)))[0]
+    # Simplex equiangular tight frame: unit vectors of equal angles, one a class.
+    frame = np.sqrt(classes / (classes - 1)) * (np.eye(classes) - 1 / classes) @ rotation
+    angles = frame @ frame.T
+    np.testing.assert_allclose(np.diag(angles), 1.0)
+    np.testing.assert_allclose(angles[~np.eye(classes, dtype=bool)], -1 / (classes - 1))
+    fitted = Ridge(ridge=lam).fit(moments, ("0", "1", "2")).fitted
+    oracle = Oracle(alpha=lam, fit_intercept=False).fit(rows, frame[labels])
+    judged = oracle.predict(rows) @ frame.T
+    assert np.array_equal(judged.argmax(axis=1), (rows @ fitted.weights).argmax(axis=1))
+    # What does help a long tail: class shares that the scores do not hold.
+    lda = LDA().fit(moments, ("0", "1", "2")).fitted
+    assert lda.offset is not None
+    tail = labels == classes - 1
+    even = (rows @ lda.weights - lda.offset).argmax(axis=1)
+    plain = (rows @ fitted.weights).argmax(axis=1)
+    assert (even == labels)[tail].mean() >= (plain == labels)[tail].mean()
