@@ -245,7 +245,7 @@ def _evaluation() -> str:
     noisy = _table(
         ["one promise for all sums", "model alone", "with an evaluation", "its counts say"], rows
     )
-    return f"{exact}\n\n{noisy}"
+    return f"{exact}\n{noisy}"
 
 
 def _sessions() -> str:
