@@ -164,6 +164,19 @@ def _ways() -> str:
     return _table(["mean over clients (clients hurt)", *ways], rows)
 
 
+def _prototypes() -> str:
+    sets = _results("prototypes")["sets"]
+    names = list(next(iter(sets.values())))
+    rows = [
+        [
+            name,
+            *(f"{figures[own]['accuracy']:.1f} ± {figures[own]['reach']:.1f}" for own in names),
+        ]
+        for name, figures in sets.items()
+    ]
+    return _table(["balanced accuracy", *names], rows)
+
+
 def _heads_leakage() -> str:
     rows = [
         [
@@ -542,6 +555,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads": _heads,
     "ways": _ways,
     "heads_leakage": _heads_leakage,
+    "prototypes": _prototypes,
     "sessions": _sessions,
     "additive": _additive,
     "ckks": _ckks,

@@ -1,16 +1,14 @@
 """Figures of a model, under each prior that its scores may have."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from secure_afl.analytic.priors import OBSERVED, UNIFORM, Prior, prior_shares
 from secure_afl.analytic.rows import ClientData
-from secure_afl.errors import DataError
 from secure_afl.evaluation.figures import HIGHEST, Figures, measure
 from secure_afl.evaluation.thresholds import halves_by_patient, predict_at, threshold_at
-from secure_afl.methods.model import LinearModel, Model
+from secure_afl.methods.model import Model
 
 GIVEN = "given"
 
@@ -24,10 +22,6 @@ def under_priors(model: Model, prior: Prior | None = None) -> Mapping[str, Model
         DataError: a prior asked of a model that has none.
         ConfigError: a prior of other classes.
     """
-    if not isinstance(model, LinearModel):
-        if prior is not None:
-            raise DataError("this model's scores hold no prior to exchange; leave it out")
-        return {"": model}
     if model.prior is None:
         if prior is not None:
             model.with_prior(np.ones(len(model.classes)))  # says why not
@@ -45,7 +39,7 @@ def under_priors(model: Model, prior: Prior | None = None) -> Mapping[str, Model
     return {name: used} | {word: other for word, other in words.items() if word != name}
 
 
-def with_prior(model: LinearModel, prior: Prior) -> LinearModel:
+def with_prior(model: Model, prior: Prior) -> Model:
     """Return the model under a prior: a word, or shares by class.
 
     Raises:
@@ -78,9 +72,9 @@ def evaluate_model(
     """
     scores, labels = model.scores(rows.features), rows.labels
     probabilities = raw = None
-    if isinstance(model, LinearModel) and model.has_probabilities:
+    if model.has_probabilities:
         probabilities = model.probabilities(rows.features)
-        raw = replace(model, temperature=1.0).probabilities(rows.features)
+        raw = model.uncalibrated().probabilities(rows.features)
     if sensitive_to is None:
         return measure(
             scores,

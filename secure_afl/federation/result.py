@@ -150,7 +150,11 @@ def report_run(
             if privacy is None
             else PrivacyReport.of([this_noisy_sum(method, round_.public) for round_ in rounds])
         ),
-        warnings=(*warnings(terms, task, included), *_head_warnings(head)),
+        warnings=(
+            *warnings(terms, task, included),
+            *_set_warnings(terms, rounds),
+            *_head_warnings(head),
+        ),
     )
 
 
@@ -164,6 +168,19 @@ def report_head(method: AnyMethod, public: PublicState) -> HeadReport | None:
     if not heads or fitted is None:
         return None
     return HeadReport.of(heads, fitted, public.task.classes)
+
+
+def _set_warnings(terms: Terms, rounds: Sequence[Round]) -> tuple[str, ...]:
+    """Warn of exact sums that nothing held to the same clients."""
+    if terms.privacy is not None or all(r.session.header.same_set for r in rounds[1:]):
+        return ()
+    first = set(rounds[0].released.included)
+    others = sum(set(r.released.included) != first for r in rounds[1:])
+    return (
+        f"Nothing held the {len(rounds)} sums to the same clients; {others} of them are over "
+        "others than the first. Two exact sums that differ by one client give its vector away to "
+        "whoever receives both. Safer: --same-set, or noise (--epsilon).",
+    )
 
 
 def _head_warnings(head: HeadReport | None) -> tuple[str, ...]:

@@ -62,7 +62,8 @@ def score(
             out. Where a client's model was chosen on half of its rows, the other half counts.
     """
     moments = {
-        client.name: _float_moments(client, len(model.classes), public) for client in clients
+        client.name: _float_moments(method, client, len(model.classes), public)
+        for client in clients
     }
     central = _central(method, public, reduce(add, moments.values()), model.classes)
     local = _locals(method, public, moments, model.classes)
@@ -111,11 +112,11 @@ def tested(model: Model, test: ClientData) -> tuple[Figures, ...]:
 
 def _central(
     method: AnyMethod, public: PublicState, moments: Moments, classes: tuple[str, ...]
-) -> LinearModel:
+) -> Model:
     """Fit the run's head to the float rows of all clients in one place."""
     heads = method.heads(public.task) or (Ridge(ridge=DEFAULT_RIDGE),)
     fitted = fit_first(heads, moments, classes).fitted
-    return LinearModel.fitted(fitted, classes, public.task.quantiser)
+    return method.behind(public, LinearModel.fitted(fitted, classes, public.task.quantiser))
 
 
 def _locals(
@@ -123,17 +124,17 @@ def _locals(
     public: PublicState,
     moments: Mapping[str, Moments],
     classes: tuple[str, ...],
-) -> dict[str, LinearModel]:
+) -> dict[str, Model]:
     """Fit a ridge to each client's own float rows, with the λ of the run where it has one."""
     fitted = method.fitted(public)
     ridge = fitted.value if fitted is not None and fitted.setting == "ridge" else DEFAULT_RIDGE
-    found = {}
+    found: dict[str, Model] = {}
     for name, own in moments.items():
         try:
             weights = Ridge(ridge=ridge).fit(own, classes).fitted.weights
         except ConfigError:
             continue  # a client has fewer rows than dimensions, and λ is 0
-        found[name] = LinearModel(weights, classes)
+        found[name] = method.behind(public, LinearModel(weights, classes))
     return found
 
 
@@ -166,6 +167,8 @@ def _mean(shares: Iterable[float | None]) -> float | None:
     return mean(known) if known else None
 
 
-def _float_moments(client: ClientData, classes: int, public: PublicState) -> Moments:
-    rows = public.task.quantiser.scaled(client.features)
+def _float_moments(
+    method: AnyMethod, client: ClientData, classes: int, public: PublicState
+) -> Moments:
+    rows = public.task.quantiser.scaled(method.seen(public, client).features)
     return Moments.of_rows(rows, client.labels, classes)

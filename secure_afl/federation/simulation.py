@@ -170,6 +170,8 @@ class Federation:
 
         convener = Convener(lambda _: Planned(server, declared.min_cohort, self.corrupt))
         rounds, solve_seconds = self._rounds(start, convener, members, plan, record, keeper)
+        for member in members.values():
+            member.settle(server.history, rounds[-1].session.roster)
         begin = time.perf_counter()
         model = self.terms.method.model(server.public)
         # What is known to be wrong somewhere is passed on to nobody.

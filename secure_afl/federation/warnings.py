@@ -28,12 +28,13 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     if task.mechanism is not None:
         return tuple(found)
     rows = sum(len(data) for data in clients)
-    few = rows < ROWS_PER_DIMENSION * task.feature_dim
+    width = method.widest(task)
+    few = rows < ROWS_PER_DIMENSION * width
     if few:
         found.append(
-            f"{rows} rows in the sum for {task.feature_dim} dimensions: whoever receives the exact "
+            f"{rows} rows in the sum for {width} dimensions: whoever receives the exact "
             "sum can tell whose rows are in it, and with very few rows rebuild them. Safer: "
-            f"≥ {ROWS_PER_DIMENSION * task.feature_dim} rows, fewer dimensions (--dimension), or "
+            f"≥ {ROWS_PER_DIMENSION * width} rows, fewer dimensions (--dimension), or "
             "noise (--epsilon)."
         )
     if method.releases_statistics:

@@ -1,11 +1,8 @@
 """The contract between a learning method and whatever carries its sums."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
@@ -15,13 +12,10 @@ from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
-from secure_afl.methods.model import Model
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
-
-# What a client keeps from round to round; a method keys it by round, for `contribute` may run
-# again for the same round after a restart.
-Memory = MutableMapping[str, NDArray[np.generic]]
 
 
 class Task(Wire, frozen=True):
@@ -188,6 +182,18 @@ class Method(Wire, Generic[Public], frozen=True):
         """Return the curve that the head's setting was chosen on; it is the receiver's alone."""
         return ()
 
+    def widest(self, task: Task) -> int:
+        """Return the greatest number of features whose Gram matrix is summed, d for one round."""
+        return task.feature_dim
+
+    def seen(self, public: Public, data: ClientData) -> ClientData:
+        """Return rows as the head sees them; they are as they come unless a method has layers."""
+        return data
+
+    def behind(self, public: Public, head: LinearModel) -> Model:
+        """Return the model of rows as they come that a head of seen rows makes."""
+        return head
+
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """List what the reader of a report should know of this method.
 
@@ -236,7 +242,10 @@ class Method(Wire, Generic[Public], frozen=True):
     def contribute(
         self, public: Public, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
-        """Return a client's vector for the next sum; the same for the same arguments."""
+        """Return a client's vector for the next sum; the same for the same arguments.
+
+        What follows in `memory` from being in the sum is pending, see `methods.memory`.
+        """
 
     @abstractmethod
     def absorb(self, public: Public, total: Integers, included: tuple[str, ...]) -> Public:

@@ -107,10 +107,13 @@ def statistics_sensitivity(
     return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
 
 
-def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensitivity:
+def update_sensitivity(
+    bits: int, unit: Unit, neighbours: Neighbours, beside: tuple[str, ...] = ()
+) -> Sensitivity:
     """Bound the sensitivity of a sum of updates of integer norm ≤ 2^bits.
 
-    Each update has weight 1.
+    Each update has weight 1. Blocks beside it, each of norm ≤ 2^bits too, make the whole √k times
+    as long.
 
     A client that is removed stays on the roster and contributes zeros: 2^bits. One that is
     replaced moves its update by at most twice as much; and so does one example in either relation,
@@ -119,6 +122,7 @@ def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensiti
 
     Args:
         bits: of the update's quantiser, 1 to 30.
+        beside: names of the k − 1 further blocks.
 
     Raises:
         ConfigError: a number or name out of range.
@@ -127,8 +131,9 @@ def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensiti
     _check_choice("neighbours", neighbours, get_args(Neighbours))
     _check_int("bits", bits, 1, MAX_UPDATE_BITS)
     zeroed_out = unit == "client" and neighbours == "add-remove"
-    joint = float(2**bits if zeroed_out else 2 * 2**bits)
-    return Sensitivity(joint, (("update", 1.0), ("weight", 0.0)))
+    joint = math.sqrt(1 + len(beside)) * (2**bits if zeroed_out else 2 * 2**bits)
+    further = tuple((name, 1.0) for name in beside)
+    return Sensitivity(joint, (("update", 1.0), ("weight", 0.0), *further))
 
 
 def _unit_row(

@@ -20,7 +20,8 @@ from secure_afl.errors import ConfigError, DataError, OutOfBoundsTotal
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.warnings import ROWS_PER_DIMENSION
-from secure_afl.methods.method import Memory, Method, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.methods.summed import Summed, fit_task, task_layout, task_statistics
 from secure_afl.privacy.mechanism import Privacy

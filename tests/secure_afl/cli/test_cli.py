@@ -343,7 +343,7 @@ def test_settings_come_from_a_file_and_flags_go_before_them(command: Command, ta
         ((*DIGITS, "--method", "fedhip", "--alpha", "inf"), "alpha"),
         (
             ("--method", "fedsomething"),
-            "'method'.*afl, class-means, fedavg",
+            "'method'.*afl, class-means, fedacnnl, fedau, fedavg",
         ),
         (("--protocol", "none"), "'protocol'.*plain"),
         (("--holdout", 1), "'holdout'.*< 1"),

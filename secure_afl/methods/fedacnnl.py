@@ -1,0 +1,424 @@
+"""FedACnnL: a convolutional network without gradients, a blind sum a layer and one for the head."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeAlias
+
+import numpy as np
+from msgspec import Meta
+from msgspec.structs import replace
+
+from protocols.layout import Integers, Layout
+from secure_afl.analytic.filters.kind import FILTERS, FilterKind, LayerMoments
+from secure_afl.analytic.heads.head import AUTO, Chosen, Fitted, Head
+from secure_afl.analytic.layers.bank import FilterBank
+from secure_afl.analytic.layers.patches import LayerShape, LayerStatistics, layer_layout
+from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.rows import ClientData, check_rows
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.checks import settle_float, settle_int
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.methods.afl import AFL
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import METHODS, Method, Own, PublicState, Task
+from secure_afl.methods.model import LinearModel
+from secure_afl.methods.networks.layered import LayeredModel, LayeredNetwork, add_up
+from secure_afl.methods.personal.personal import Global
+from secure_afl.methods.summed import (
+    Alpha,
+    HeadName,
+    Intercept,
+    PersonalName,
+    PriorSetting,
+    RidgeSetting,
+    Shrinkage,
+    Standardise,
+    SummedPublic,
+)
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.sensitivity import Sensitivity
+
+_OF_HEAD = AFL.__struct_fields__
+MAX_LAYERS, MAX_KERNEL, MAX_FILTERS, MAX_REGIONS, MAX_LAYER_BITS = 4, 15, 512, 16, 8
+_FILTERS, _FEW_FILTERS = 32, 16
+
+Filters: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="what filters are made of: canonical (directions in which patches tell class "
+        "and region apart best), code (least squares onto a random code of these), or random (of "
+        "the seed alone; one sum in all).",
+        extra={"metavar": "canonical|code|random"},
+    ),
+]
+Kernel: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=1, le=MAX_KERNEL)] | None,
+    Meta(
+        description="side of a filter, odd. Default: 5, and 3 for images below 16 pixels a side.",
+        extra={"metavar": "N"},
+    ),
+]
+FilterCount: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=1, le=MAX_FILTERS)] | None,
+    Meta(
+        description="filters of a layer; of canonical ones no more than there are directions. "
+        "Default: 32, and 16 for images below 16 pixels a side.",
+        extra={"metavar": "N"},
+    ),
+]
+Layers: TypeAlias = Annotated[
+    int,
+    Meta(ge=1, le=MAX_LAYERS, description="convolutional layers.", extra={"metavar": "N"}),
+]
+Regions: TypeAlias = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_REGIONS,
+        description="parts of an image each way, N × N: filters tell them apart, and the head "
+        "averages over each.",
+        extra={"metavar": "N"},
+    ),
+]
+LayerBits: TypeAlias = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_LAYER_BITS,
+        description="an image's deviation is 2^N whole numbers in the layers' sums.",
+        extra={"metavar": "N"},
+    ),
+]
+FilterRidge: TypeAlias = Annotated[
+    float,
+    Meta(
+        ge=1e-9,
+        le=1e9,
+        description="ν of the filters' least squares, in units of the patches' mean variance.",
+        extra={"metavar": "ν"},
+    ),
+]
+
+
+class LayeredPublic(PublicState, frozen=True, eq=False):
+    """The task, the filters that are known so far, and after the last sum the head.
+
+    Attributes:
+        banks: filters of each layer that is done.
+        head: the public state of the head's method, once there is one.
+    """
+
+    banks: tuple[FilterBank, ...] = ()
+    head: SummedPublic | None = None
+
+
+@METHODS.register
+class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
+    """Layers from the sums of their patches, then AFL on what comes out of them.
+
+    A layer's sum is the Gram matrix of the patches and their sums by class and region. The server
+    makes filters of it and sends them as whole numbers, of which everything that follows is
+    computed alike on all machines. The articles on FedACnnL describe a ridge regression of each
+    layer onto a random code of the labels; regions, canonical filters and the pooled head are this
+    project's, and so are all constants.
+
+    Attributes:
+        filters: a name of `FILTERS`.
+        kernel, filter_count, layers, regions, layer_bits, filter_ridge: as their flags say.
+        head, prior, shrinkage, ridge, intercept, standardise, personal, alpha: of the last sum, as
+            AFL's; personal models are heads behind the layers of all.
+        image_shape: (height, width, channels); None for square images.
+        seed: of random filters and codes; public.
+    """
+
+    name = "fedacnnl"
+    summary = "a convolutional network on images, a sum a layer, no gradients"
+    public = LayeredPublic
+    row_additive = True
+    releases_statistics = True
+    ignores = ("accept_outside",)
+    filters: Filters = "canonical"
+    kernel: Kernel = None
+    filter_count: FilterCount = None
+    layers: Layers = 1
+    regions: Regions = 4
+    layer_bits: LayerBits = 5
+    filter_ridge: FilterRidge = 0.01
+    head: HeadName = AUTO
+    prior: PriorSetting = None
+    shrinkage: Shrinkage = None
+    ridge: RidgeSetting = None
+    intercept: Intercept = None
+    standardise: Standardise = None
+    personal: PersonalName = Global.name
+    alpha: Alpha = None
+    image_shape: tuple[int, int, int] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field, most in (
+            ("layers", MAX_LAYERS),
+            ("regions", MAX_REGIONS),
+            ("layer_bits", MAX_LAYER_BITS),
+        ):
+            settle_int(self, field, 1, most)
+        settle_float(self, "filter_ridge", 1e-9, 1e9)
+        settle_int(self, "seed", 0, 2**63 - 1)
+        if self.kernel is not None:
+            settle_int(self, "kernel", 1, MAX_KERNEL)
+            if self.kernel % 2 == 0:
+                raise ConfigError(f"kernel is {self.kernel}, allowed: odd numbers")
+        if self.filter_count is not None:
+            settle_int(self, "filter_count", 1, MAX_FILTERS)
+        if self.filters not in FILTERS:
+            raise ConfigError(f"filters is {self.filters!r}, allowed: {', '.join(sorted(FILTERS))}")
+        if self.head_method.broadcasts_statistics:
+            raise ConfigError(
+                f"personal is {self.personal!r}, which gives clients the summed statistics; "
+                f"allowed with {self.name}: none, prior, proximal, auto"
+            )
+
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any], *, private: bool, seed: int) -> Self:
+        """Make the method of a run, whose seed is that of random filters and codes."""
+        of_head = {name: value for name, value in settings.items() if name in _OF_HEAD}
+        head = AFL.configured(of_head, private=private, seed=seed)
+        return cls(**{**settings, "prior": head.prior}, seed=seed)
+
+    @property
+    def kind(self) -> type[FilterKind]:
+        """The kind of filters."""
+        return FILTERS[self.filters]
+
+    @property
+    def sums(self) -> int:
+        """One blind sum for each layer whose filters are made of one, and one for the head."""
+        return 1 + (self.layers if self.kind.needs_sum else 0)
+
+    @property
+    def images(self) -> bool:
+        """Rows are the pixels of images."""
+        return True
+
+    @property
+    def clipping(self) -> str:
+        """Clause on what bounds an image's part in a sum."""
+        return (
+            "every image has mean 0 and deviation 1 before it is rounded, which bounds the energy "
+            "of its patches; what the head sees has norm 1"
+        )
+
+    def network(self, task: Task) -> LayeredNetwork:
+        """Return the network's public numbers for a task's images.
+
+        Raises:
+            ConfigError: rows are no images that fit.
+        """
+        network = LayeredNetwork.fitting(
+            task.feature_dim,
+            self.image_shape,
+            self.kernel,
+            self.layers,
+            self.regions,
+            1 << self.layer_bits,
+        )
+        wanted = self.filter_count or (_FEW_FILTERS if network.small else _FILTERS)
+        for index in range(self.layers):
+            most = self.kind.most(network.layer(index), len(task.classes))
+            count = wanted if most is None else min(wanted, most)
+            network = replace(network, counts=(*network.counts, count))
+        return network
+
+    def head_task(self, task: Task) -> Task:
+        """Return the task of the head's method: rows are what comes out of the layers."""
+        return replace(task, feature_dim=self.network(task).width)
+
+    @property
+    def head_method(self) -> AFL:
+        """The method of the last sum, which this one ends with."""
+        return AFL(**{name: getattr(self, name) for name in _OF_HEAD})
+
+    @property
+    def personalises(self) -> bool:
+        """Whether clients end with heads of their own."""
+        return self.head_method.personalises
+
+    @property
+    def chooses_on_kept(self) -> bool:
+        """Whether half of a client's kept-out rows go into the choice of its head."""
+        return self.head_method.chooses_on_kept
+
+    def heads(self, task: Task) -> tuple[Head, ...]:
+        """List the heads that may follow the layers."""
+        return self.head_method.heads(self.head_task(task))
+
+    def fitted(self, public: LayeredPublic) -> Fitted | None:
+        """Return the fitted head, with what was chosen for it."""
+        return None if public.head is None else public.head.fitted
+
+    def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
+        """Return the curve that the head's setting was chosen on."""
+        return self.head_method.curve(self.head_task(task), statistics)
+
+    def seen(self, public: LayeredPublic, data: ClientData) -> ClientData:
+        """Return what comes out of the layers, (n, width), with the labels."""
+        rows = self.network(public.task).rows(public.banks, data.features)
+        return ClientData(data.name, rows, data.labels)
+
+    def behind(self, public: LayeredPublic, head: LinearModel) -> LayeredModel:
+        """Return the model of a head behind the layers."""
+        return LayeredModel(self.network(public.task), public.banks, head)
+
+    def widest(self, task: Task) -> int:
+        """Return the width of the head's rows; patches are many to an image."""
+        return self.network(task).width
+
+    def begin(self, task: Task) -> LayeredPublic:
+        """Return the task, with all filters where they are of the seed alone.
+
+        Raises:
+            ConfigError: rows are no images that fit.
+        """
+        network = self.network(task)
+        self.head_method.begin(self.head_task(task))
+        if self.kind.needs_sum:
+            return LayeredPublic(task)
+        banks = tuple(self._bank(network, index, None) for index in range(self.layers))
+        return LayeredPublic(task, banks)
+
+    def check(self, public: LayeredPublic, round: int) -> None:
+        """Check that filters are the network's, and as many as the round before left.
+
+        Raises:
+            DataError: they are not.
+        """
+        network = self.network(public.task)
+        done = round - 1 if self.kind.needs_sum else self.layers
+        if len(public.banks) != done or public.head is not None:
+            raise DataError(f"a state of {len(public.banks)} layers, wanted {done} and no head")
+        for index, bank in enumerate(public.banks):
+            bank.check(network.layer(index), network.counts[index])
+
+    def foreseen(self, task: Task) -> tuple[LayeredPublic, ...]:
+        """List a state for every sum; what the filters are makes no difference to the noise."""
+        network, states = self.network(task), []
+        banks: tuple[FilterBank, ...] = ()
+        for index in range(self.layers):
+            if self.kind.needs_sum:
+                states.append(LayeredPublic(task, banks))
+            shape, count = network.layer(index).patch, network.counts[index]
+            zeros = np.zeros((shape, count), dtype=np.int64)
+            banks = (*banks, FilterBank(zeros, zeros[0]))
+        return (*states, LayeredPublic(task, banks))
+
+    def layout(self, public: LayeredPublic) -> Layout | None:
+        """Return the layout of the next layer's sum, or the head's; None once there is a head.
+
+        Raises:
+            WouldOverflow: no ring holds that many images at these bits.
+        """
+        if public.head is not None:
+            return None
+        if len(public.banks) == self.layers:
+            method = self.head_method
+            return method.layout(method.begin(self.head_task(public.task)))
+        return self._layer_layout(public)
+
+    def sensitivity(self, public: LayeredPublic, privacy: Privacy) -> Sensitivity:
+        """Refuse, for now.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("fedacnnl has no form for sums with noise yet; leave --epsilon out")
+
+    def contribute(
+        self, public: LayeredPublic, data: ClientData, memory: Memory, entropy: bytes
+    ) -> Integers:
+        """Pack the sums of the client's patches, or of its head rows, as int64.
+
+        Images pass through the layers that are done, block by block; memory goes unused.
+
+        Raises:
+            DataError: no rows or too many, a label out of range, or values that are not finite.
+        """
+        task = public.task
+        check_rows(data.features, data.labels, len(task.classes))
+        network = self.network(task)
+        if len(public.banks) == self.layers:
+            return self._head_vector(public, data)
+        blocks = (
+            (maps, data.labels[start : start + len(maps)])
+            for maps, start in network.layer_maps(public.banks, data.features)
+        )
+        shape = network.layer(len(public.banks))
+        return LayerStatistics.of(blocks, len(task.classes), shape).pack()
+
+    def absorb(
+        self, public: LayeredPublic, total: Integers, included: tuple[str, ...]
+    ) -> LayeredPublic:
+        """Make the next layer's filters of its sum, or the head of the last sum.
+
+        Raises:
+            ConfigError: a sum that nothing can be made of.
+        """
+        task = public.task
+        if len(public.banks) == self.layers:
+            method = self.head_method
+            head = method.absorb(method.begin(self.head_task(task)), total, included)
+            return replace(public, head=head)
+        network, index = self.network(task), len(public.banks)
+        layout = self._layer_layout(public)
+        statistics = LayerStatistics.unpack(total, layout, len(task.classes))
+        moments = LayerMoments.of(statistics, network.layer(index))
+        return replace(public, banks=(*public.banks, self._bank(network, index, moments)))
+
+    def model(self, public: LayeredPublic) -> LayeredModel:
+        """Return the head behind its layers; call it after the last sum."""
+        assert public.head is not None, "the model exists after the last sum"
+        return self.behind(public, self.head_method.model(public.head))
+
+    def personalise(
+        self,
+        public: LayeredPublic,
+        data: ClientData,
+        memory: Memory,
+        kept: ClientData | None = None,
+    ) -> Own:
+        """Make the client's own head, in the way that is set, behind the layers of all."""
+        assert public.head is not None, "personal models come after the last sum"
+        if not self.personalises:
+            return Own(self.model(public), Global.name)
+        own = self.head_method.personalise(
+            public.head,
+            self.seen(public, data),
+            memory,
+            None if kept is None else self.seen(public, kept),
+        )
+        assert isinstance(own.model, LinearModel), "heads are linear"
+        return Own(self.behind(public, own.model), own.way)
+
+    def _head_vector(self, public: LayeredPublic, data: ClientData) -> Integers:
+        """Add up the head method's vectors over blocks of rows, which it is additive in."""
+        method, network = self.head_method, self.network(public.task)
+        begun = method.begin(self.head_task(public.task))
+        return add_up(
+            method.contribute(begun, ClientData(data.name, rows, data.labels[part]), {}, b"")
+            for rows, part in network.row_blocks(public.banks, data.features)
+        )
+
+    def _layer_layout(self, public: LayeredPublic) -> Layout:
+        task, shape = public.task, self._shape(public)
+        return layer_layout(shape, len(task.classes), task.total_rows, task.client_rows)
+
+    def _shape(self, public: LayeredPublic) -> LayerShape:
+        return self.network(public.task).layer(len(public.banks))
+
+    def _bank(
+        self, network: LayeredNetwork, index: int, moments: LayerMoments | None
+    ) -> FilterBank:
+        """Make a layer's filters, for patches less their mean."""
+        shape, count = network.layer(index), network.counts[index]
+        rng = np.random.default_rng([self.seed, index])
+        weights = self.kind.filters(shape, moments, count, self.filter_ridge, rng)
+        bias: Floats = np.zeros(count) if moments is None else -(moments.mean @ weights)
+        return FilterBank.of(weights, bias)
