@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
     from secure_afl.methods.alike import FedAU, FedStale, Scaffold
+    from secure_afl.methods.evaluated import evaluated
     from secure_afl.methods.fedacnnl import FedACnnL
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.networks.convnet import ConvNet
     from secure_afl.methods.networks.mlp import Mlp
     from secure_afl.methods.own import Training
+    from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -65,6 +67,7 @@ __all__ = [
     "LinearModel",
     "Mlp",
     "Model",
+    "PFedACnnL",
     "Pairwise",
     "Plain",
     "Privacy",
@@ -74,6 +77,7 @@ __all__ = [
     "SecureAflError",
     "Statistics",
     "Training",
+    "evaluated",
 ]
 
 __getattr__ = lazily(
@@ -102,6 +106,7 @@ __getattr__ = lazily(
             "FedStale",
             "Scaffold",
         ),
+        "secure_afl.methods.evaluated": ("evaluated",),
         "secure_afl.methods.fedavg": (
             "FedAvg",
             "FedSGD",
@@ -110,6 +115,7 @@ __getattr__ = lazily(
         "secure_afl.methods.fedhip": ("FedHiP",),
         "secure_afl.methods.fedhpro": ("FedHPro",),
         "secure_afl.methods.fedproto": ("FedProto",),
+        "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
         "secure_afl.methods.networks.mlp": ("Mlp",),

@@ -21,3 +21,10 @@ def test_the_quickstart_runs() -> None:
     assert "exact: True" in said.stdout
     assert "protects each client's vector" in said.stdout
     assert "warning: 1500 rows in the sum" in said.stdout
+
+
+def test_the_example_of_joining_and_leaving_runs() -> None:
+    command = [sys.executable, str(ROOT / "examples" / "join_and_leave.py")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "refused: 'north'" in said.stdout
+    assert "equal to retraining, byte for byte: True" in said.stdout

@@ -31,7 +31,8 @@ def under_priors(model: Model, prior: Prior | None = None) -> Mapping[str, Model
     if prior is None:
         used, name = model, GIVEN
         for word in words:
-            if np.array_equal(model.prior, prior_shares(word, model.classes, shares)):
+            # Shares are brought to a sum of 1 more than once.
+            if np.allclose(model.prior, prior_shares(word, model.classes, shares), 1e-12, 0):
                 name = word
                 break
     else:

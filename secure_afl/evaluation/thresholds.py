@@ -6,8 +6,8 @@ import numpy as np
 
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.tally import margin
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.evaluation.figures import margin
 
 
 def threshold_at(scores: Floats, labels: Integers, place: int, sensitivity: float) -> float:

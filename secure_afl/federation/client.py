@@ -34,7 +34,7 @@ from secure_afl.federation.rounds import (
     SavedPosition,
     fits_task,
 )
-from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.sums import check_spending, this_noisy_sum
 from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.memory import Memory, settle
 from secure_afl.methods.method import Own, PublicState, Task
@@ -362,6 +362,7 @@ class FederationClient(Half):
                 f"of {mechanism.shares} shares of the noise"
             )
         try:
+            check_spending(self.method, task)
             this_noisy_sum(self.method, public).check()
         except ConfigError as error:
             raise self._refused(f"round {session.header.round}: {error}") from None

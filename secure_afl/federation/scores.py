@@ -1,6 +1,6 @@
 """How good the models of a run are, on rows that no model was made from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -15,7 +15,7 @@ from secure_afl.analytic.rows import ClientData, check_data
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.models import evaluate_model, under_priors
-from secure_afl.federation.report import Accuracy, PersonalReport, Site
+from secure_afl.federation.report import Accuracy, PersonalReport, Site, SiteFigures
 from secure_afl.methods.method import AnyMethod, Own, PublicState
 from secure_afl.methods.model import LinearModel, Model
 from secure_afl.methods.personal.personal import halves
@@ -23,11 +23,12 @@ from secure_afl.methods.personal.personal import halves
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's accuracy, that of its clients' own models where there are any, and test figures."""
+    """A run's accuracy, that of its clients' own models where there are any, and figures."""
 
     accuracy: Accuracy
     personal: PersonalReport | None = None
     results: tuple[Figures, ...] = ()
+    sites: tuple[SiteFigures, ...] = ()
 
 
 def check_scored(sets: Sequence[ClientData], like: ClientData, classes: int) -> None:
@@ -77,8 +78,9 @@ def score(
         holdout_local_mean=_mean(site.alone for site in sites),
     )
     personal = PersonalReport.of(sites) if method.personalises else None
+    each = at_sites(model, holdout, names)
     if test is None:
-        return Scored(accuracy, personal)
+        return Scored(accuracy, personal, sites=each)
     features, labels = test.features, test.labels
     alone = [m.accuracy(features, labels) for m in local.values()]
     accuracy = msgspec.structs.replace(
@@ -88,7 +90,7 @@ def score(
         local_mean=mean(alone) if alone else None,
         agreement=float((model.predict(features) == central.predict(features)).mean()),
     )
-    return Scored(accuracy, personal, tested(model, test))
+    return Scored(accuracy, personal, tested(model, test), each)
 
 
 def score_private(model: Model, test: ClientData | None) -> Scored:
@@ -101,6 +103,18 @@ def score_private(model: Model, test: ClientData | None) -> Scored:
         return Scored(Accuracy())
     accuracy = Accuracy(federated=model.accuracy(test.features, test.labels))
     return Scored(accuracy, results=tested(model, test))
+
+
+def at_sites(
+    model: Model, holdout: Sequence[ClientData], names: Collection[str]
+) -> tuple[SiteFigures, ...]:
+    """Measure a model on the rows that each of these clients kept out, under its own prior."""
+    prior = next(iter(under_priors(model)))
+    return tuple(
+        SiteFigures(rows.name, evaluate_model(model, rows, prior=prior))
+        for rows in holdout
+        if rows.name in names
+    )
 
 
 def tested(model: Model, test: ClientData) -> tuple[Figures, ...]:

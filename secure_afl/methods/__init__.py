@@ -18,6 +18,7 @@ from secure_afl.methods.networks.architecture import Linear
 from secure_afl.methods.networks.convnet import ConvNet
 from secure_afl.methods.networks.mlp import Mlp
 from secure_afl.methods.own import Training
+from secure_afl.methods.pfedacnnl import PFedACnnL
 from secure_afl.methods.softmax import Softmax
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Memory",
     "Method",
     "Mlp",
+    "PFedACnnL",
     "PublicState",
     "Scaffold",
     "Softmax",

@@ -1,10 +1,10 @@
 """FedACnnL: a convolutional network without gradients, a blind sum a layer and one for the head."""
 
+import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Any, Self
 
 import numpy as np
-from msgspec import Meta
 from msgspec.structs import replace
 
 from protocols.layout import Integers, Layout
@@ -12,12 +12,27 @@ from secure_afl.analytic.filters.kind import FILTERS, FilterKind, LayerMoments
 from secure_afl.analytic.heads.head import AUTO, Chosen, Fitted, Head
 from secure_afl.analytic.layers.bank import FilterBank
 from secure_afl.analytic.layers.patches import LayerShape, LayerStatistics, layer_layout
+from secure_afl.analytic.private_ridge import noise_floor
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.afl import AFL
+from secure_afl.methods.layer_settings import (
+    MAX_FILTERS,
+    MAX_KERNEL,
+    MAX_LAYER_BITS,
+    MAX_LAYERS,
+    MAX_REGIONS,
+    FilterCount,
+    FilterRidge,
+    Filters,
+    Kernel,
+    LayerBits,
+    Layers,
+    Regions,
+)
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import METHODS, Method, Own, PublicState, Task
 from secure_afl.methods.model import LinearModel
@@ -33,70 +48,18 @@ from secure_afl.methods.summed import (
     Shrinkage,
     Standardise,
     SummedPublic,
+    task_layout,
 )
-from secure_afl.privacy.mechanism import Privacy
-from secure_afl.privacy.sensitivity import Sensitivity
+from secure_afl.privacy.mechanism import NoisySum, Privacy
+from secure_afl.privacy.sensitivity import Sensitivity, layer_sensitivity
 
 _OF_HEAD = AFL.__struct_fields__
-MAX_LAYERS, MAX_KERNEL, MAX_FILTERS, MAX_REGIONS, MAX_LAYER_BITS = 4, 15, 512, 16, 8
+CANONICAL, RANDOM = "canonical", "random"
 _FILTERS, _FEW_FILTERS = 32, 16
-
-Filters: TypeAlias = Annotated[
-    str,
-    Meta(
-        description="what filters are made of: canonical (directions in which patches tell class "
-        "and region apart best), code (least squares onto a random code of these), or random (of "
-        "the seed alone; one sum in all).",
-        extra={"metavar": "canonical|code|random"},
-    ),
-]
-Kernel: TypeAlias = Annotated[
-    Annotated[int, Meta(ge=1, le=MAX_KERNEL)] | None,
-    Meta(
-        description="side of a filter, odd. Default: 5, and 3 for images below 16 pixels a side.",
-        extra={"metavar": "N"},
-    ),
-]
-FilterCount: TypeAlias = Annotated[
-    Annotated[int, Meta(ge=1, le=MAX_FILTERS)] | None,
-    Meta(
-        description="filters of a layer; of canonical ones no more than there are directions. "
-        "Default: 32, and 16 for images below 16 pixels a side.",
-        extra={"metavar": "N"},
-    ),
-]
-Layers: TypeAlias = Annotated[
-    int,
-    Meta(ge=1, le=MAX_LAYERS, description="convolutional layers.", extra={"metavar": "N"}),
-]
-Regions: TypeAlias = Annotated[
-    int,
-    Meta(
-        ge=1,
-        le=MAX_REGIONS,
-        description="parts of an image each way, N × N: filters tell them apart, and the head "
-        "averages over each.",
-        extra={"metavar": "N"},
-    ),
-]
-LayerBits: TypeAlias = Annotated[
-    int,
-    Meta(
-        ge=1,
-        le=MAX_LAYER_BITS,
-        description="an image's deviation is 2^N whole numbers in the layers' sums.",
-        extra={"metavar": "N"},
-    ),
-]
-FilterRidge: TypeAlias = Annotated[
-    float,
-    Meta(
-        ge=1e-9,
-        le=1e9,
-        description="ν of the filters' least squares, in units of the patches' mean variance.",
-        extra={"metavar": "ν"},
-    ),
-]
+# Share of a run's μ² that each layer's sum gets, where there is noise.
+LAYER_SHARE = 0.1
+# A number of patches this many deviations of its noise above zero tells where their mean is.
+_COUNT_DEVIATIONS = 3.0
 
 
 class LayeredPublic(PublicState, frozen=True, eq=False):
@@ -122,7 +85,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     project's, and so are all constants.
 
     Attributes:
-        filters: a name of `FILTERS`.
+        filters: a name of `FILTERS`; None is canonical.
         kernel, filter_count, layers, regions, layer_bits, filter_ridge: as their flags say.
         head, prior, shrinkage, ridge, intercept, standardise, personal, alpha: of the last sum, as
             AFL's; personal models are heads behind the layers of all.
@@ -135,8 +98,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     public = LayeredPublic
     row_additive = True
     releases_statistics = True
-    ignores = ("accept_outside",)
-    filters: Filters = "canonical"
+    filters: Filters = None
     kernel: Kernel = None
     filter_count: FilterCount = None
     layers: Layers = 1
@@ -169,7 +131,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
                 raise ConfigError(f"kernel is {self.kernel}, allowed: odd numbers")
         if self.filter_count is not None:
             settle_int(self, "filter_count", 1, MAX_FILTERS)
-        if self.filters not in FILTERS:
+        if (self.filters or CANONICAL) not in FILTERS:
             raise ConfigError(f"filters is {self.filters!r}, allowed: {', '.join(sorted(FILTERS))}")
         if self.head_method.broadcasts_statistics:
             raise ConfigError(
@@ -179,20 +141,25 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
 
     @classmethod
     def configured(cls, settings: Mapping[str, Any], *, private: bool, seed: int) -> Self:
-        """Make the method of a run, whose seed is that of random filters and codes."""
+        """Make the method of a run, whose seed is that of random filters and codes.
+
+        With noise, filters are random ones unless others were asked for: the head's sum then has
+        the whole budget, which is worth more than better filters.
+        """
+        filters = settings.get("filters") or (RANDOM if private else None)
         of_head = {name: value for name, value in settings.items() if name in _OF_HEAD}
         head = AFL.configured(of_head, private=private, seed=seed)
-        return cls(**{**settings, "prior": head.prior}, seed=seed)
+        return cls(**{**settings, "prior": head.prior, "filters": filters}, seed=seed)
 
     @property
     def kind(self) -> type[FilterKind]:
         """The kind of filters."""
-        return FILTERS[self.filters]
+        return FILTERS[self.filters or CANONICAL]
 
     @property
     def sums(self) -> int:
         """One blind sum for each layer whose filters are made of one, and one for the head."""
-        return 1 + (self.layers if self.kind.needs_sum else 0)
+        return 1 + self._summed
 
     @property
     def images(self) -> bool:
@@ -229,8 +196,18 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         return network
 
     def head_task(self, task: Task) -> Task:
-        """Return the task of the head's method: rows are what comes out of the layers."""
-        return replace(task, feature_dim=self.network(task).width)
+        """Return the task of the head's method: rows are what comes out of the layers.
+
+        Its noise is that of a sum which spends as much as the head's does.
+        """
+        mechanism, spend = task.mechanism, self._spend(head=True)
+        if mechanism is not None:
+            mechanism = replace(
+                mechanism,
+                noise_multiplier=mechanism.noise_multiplier / spend,
+                mu=mechanism.mu * spend,
+            )
+        return replace(task, feature_dim=self.network(task).width, mechanism=mechanism)
 
     @property
     def head_method(self) -> AFL:
@@ -319,17 +296,32 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         if public.head is not None:
             return None
         if len(public.banks) == self.layers:
-            method = self.head_method
-            return method.layout(method.begin(self.head_task(public.task)))
+            return task_layout(self.head_task(public.task))
         return self._layer_layout(public)
 
     def sensitivity(self, public: LayeredPublic, privacy: Privacy) -> Sensitivity:
-        """Refuse, for now.
+        """Bound how far an image or client moves the next sum, that of a layer or of the head.
+
+        An image is one example: whatever comes out of layers that are done, it adds one map of
+        bounded energy to a layer's sum, or one row of norm ≤ 1 to the head's.
 
         Raises:
-            ConfigError: always.
+            ConfigError: λ = 0, or a weight out of range for the promise.
         """
-        raise ConfigError("fedacnnl has no form for sums with noise yet; leave --epsilon out")
+        if len(public.banks) == self.layers:
+            task = self.head_task(public.task)
+            found = self.head_method.sensitivity(self.head_method.begin(task), privacy)
+            return replace(found, spend=self._spend(head=True))
+        shape = self._shape(public)
+        return layer_sensitivity(
+            shape.patch_energy,
+            int(shape.region_sizes.max()),
+            privacy.unit,
+            privacy.neighbours,
+            public.task.client_rows,
+            privacy.cross_weight,
+            self._spend(head=False),
+        )
 
     def contribute(
         self, public: LayeredPublic, data: ClientData, memory: Memory, entropy: bytes
@@ -369,7 +361,8 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         network, index = self.network(task), len(public.banks)
         layout = self._layer_layout(public)
         statistics = LayerStatistics.unpack(total, layout, len(task.classes))
-        moments = LayerMoments.of(statistics, network.layer(index))
+        shape = network.layer(index)
+        moments = LayerMoments.of(statistics, shape, *self._floors(public, layout))
         return replace(public, banks=(*public.banks, self._bank(network, index, moments)))
 
     def model(self, public: LayeredPublic) -> LayeredModel:
@@ -385,10 +378,17 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         kept: ClientData | None = None,
     ) -> Own:
         """Make the client's own head, in the way that is set, behind the layers of all."""
+        return self._own(public, data, memory, kept)
+
+    def _own(
+        self, public: LayeredPublic, data: ClientData, memory: Memory, kept: ClientData | None
+    ) -> Own:
+        """Make a head of one's own from that of a state, behind the layers of all."""
         assert public.head is not None, "personal models come after the last sum"
-        if not self.personalises:
-            return Own(self.model(public), Global.name)
-        own = self.head_method.personalise(
+        method = self.head_method
+        if not method.personalises:
+            return Own(self.behind(public, method.model(public.head)), Global.name)
+        own = method.personalise(
             public.head,
             self.seen(public, data),
             memory,
@@ -396,6 +396,26 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         )
         assert isinstance(own.model, LinearModel), "heads are linear"
         return Own(self.behind(public, own.model), own.way)
+
+    def _spend(self, *, head: bool) -> float:
+        """Return μ of a sum in units of the average: a layer has little, the head the rest."""
+        share = 1 - self._summed * LAYER_SHARE if head else LAYER_SHARE
+        return math.sqrt((1 + self._summed) * share)
+
+    @property
+    def _summed(self) -> int:
+        """Layers whose filters are made of a sum."""
+        return self.layers if self.kind.needs_sum else 0
+
+    def _floors(self, public: LayeredPublic, layout: Layout) -> tuple[float, float]:
+        """Return below what eigenvalues and numbers of patches are noise; by public numbers."""
+        mechanism = public.task.mechanism
+        if mechanism is None:
+            return 0.0, 0.0
+        noisy = NoisySum(mechanism, layout, self.sensitivity(public, mechanism.privacy))
+        shape = self._shape(public)
+        deviation = noisy.stds["patch_diagonal"] / shape.steps**2
+        return noise_floor(deviation, shape.patch), _COUNT_DEVIATIONS * deviation
 
     def _head_vector(self, public: LayeredPublic, data: ClientData) -> Integers:
         """Add up the head method's vectors over blocks of rows, which it is additive in."""

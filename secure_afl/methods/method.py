@@ -11,6 +11,7 @@ from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.analytic.tally import Tally
 from secure_afl.errors import ConfigError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.model import LinearModel, Model
@@ -128,6 +129,20 @@ class Method(Wire, Generic[Public], frozen=True):
         return 1
 
     @property
+    def model_sums(self) -> int:
+        """Sums that the model is made of; any others come after it."""
+        return self.sums
+
+    @property
+    def learner(self) -> "AnyMethod":
+        """The method whose model this is; another one where this adds rounds to it."""
+        return self
+
+    def learned(self, public: Public) -> PublicState:
+        """Return the state of `learner`."""
+        return public
+
+    @property
     def images(self) -> bool:
         """Whether rows have to be pixels of images, and no backbone's features."""
         return False
@@ -146,6 +161,10 @@ class Method(Wire, Generic[Public], frozen=True):
         equal on all machines.
         """
         return False
+
+    def reveals(self, round: int) -> bool:
+        """Whether the state after this round, counted from 1, gives its total away anyway."""
+        return self.state_reveals_total
 
     @property
     def needs_totals(self) -> bool:
@@ -215,6 +234,14 @@ class Method(Wire, Generic[Public], frozen=True):
         """
         return None
 
+    def check_step(self, before: Public, after: Public) -> None:
+        """Check that a state can follow from the one of the round before, whatever its total.
+
+        Raises:
+            DataError: it cannot.
+        """
+        return None
+
     @abstractmethod
     def layout(self, public: Public) -> Layout | None:
         """Return the layout of the next blind sum, without noise.
@@ -257,9 +284,25 @@ class Method(Wire, Generic[Public], frozen=True):
         """Return the state after the last of these sums; all of the run where `needs_totals`."""
         return self.absorb(public, totals[-1], included)
 
+    def complete(self, public: Public) -> bool:
+        """Say whether the model is there though another sum is wanted, so that a run may end."""
+        return False
+
     @abstractmethod
     def model(self, public: Public) -> Model:
         """Return the global model, when all rounds are done."""
+
+    def trained(self, task: Task, data: ClientData) -> ClientData | None:
+        """Return a client's rows that go into the model; None for none of them."""
+        return data
+
+    def kept(self, task: Task, data: ClientData) -> ClientData | None:
+        """Return a client's rows that are kept out of the model, and counted; None for none."""
+        return None
+
+    def counted(self, public: Public) -> Tally | None:
+        """Return counts of the rows that all clients kept out, where a sum was of these."""
+        return None
 
     def personalise(
         self, public: Public, data: ClientData, memory: Memory, kept: ClientData | None = None

@@ -28,6 +28,8 @@ class Sensitivity(Wire, frozen=True):
             divided by its `relative`; in integer units.
         relative: for each block the standard deviation of its noise in units of σ, > 0; or 0 for a
             public constant, which needs none. A block that is not named must not be released.
+        spend: μ of this sum in units of the μ that every sum of the run has on average, > 0. Over
+            the sums of a run the squares of it add up to their number at most.
 
     Raises:
         ConfigError: a number that is not finite and positive, or a block named twice.
@@ -35,10 +37,13 @@ class Sensitivity(Wire, frozen=True):
 
     joint: float
     relative: tuple[tuple[str, float], ...]
+    spend: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.joint < math.inf:
             raise ConfigError(f"sensitivity is {self.joint!r}, allowed: finite numbers above 0")
+        if not 0 < self.spend < math.inf:
+            raise ConfigError(f"spend is {self.spend!r}, allowed: finite numbers above 0")
         for name, relative in self.relative:
             if not 0 <= relative < math.inf:
                 raise ConfigError(f"relative noise of block '{name}' is {relative!r}, allowed: ≥ 0")
@@ -105,6 +110,59 @@ def statistics_sensitivity(
     if counts_weight is not None:
         relative.append(("counts", 1 / (bound**2 * counts_weight)))
     return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
+
+
+def layer_sensitivity(
+    energy: int,
+    largest: int,
+    unit: Unit,
+    neighbours: Neighbours,
+    max_rows: int,
+    cross_weight: float = 0.8,
+    spend: float = 1.0,
+) -> Sensitivity:
+    """Bound the sensitivity of a layer's sums over the patches x̂ of images, constants included.
+
+    An image has patches of energy Σ‖x̂‖² ≤ A. Its Gram matrix Σx̂x̂ᵀ is positive semidefinite of trace
+    ≤ A, so of Frobenius norm ≤ A; its sums by region have squares ≤ Σ_r |r|·Σ_{u∈r}‖x̂_u‖² ≤ m·A,
+    with m positions in the largest region, by Cauchy and Schwarz. With w = `cross_weight`:
+
+    add-remove:     A·√(1 + w²)
+    replace-one:    A·√(2 + 4w²), for the inner product of semidefinite matrices is ≥ 0
+
+    An image whose patches are all alike and lie in one region reaches the first; the constant is
+    part of a patch, so that the number of images is hidden too. One client has `max_rows` times as
+    much.
+
+    Args:
+        energy: A ≥ 1, in integer units.
+        largest: m ≥ 1.
+        unit, neighbours, max_rows: as `statistics_sensitivity`.
+        cross_weight: w > 0, the region sums' μ in units of the Gram matrix's.
+        spend: see `Sensitivity`.
+
+    Returns:
+        Blocks of `layer_layout`: diagonal entries have relative noise 1, others of the Gram matrix
+        1/√2, and sums by region √(m/A)/w.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    _check_choice("unit", unit, get_args(Unit))
+    _check_choice("neighbours", neighbours, get_args(Neighbours))
+    _check_int("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
+    w2 = cross_weight**2
+    image = energy * math.sqrt(1 + w2 if neighbours == "add-remove" else 2 + 4 * w2)
+    regions = math.sqrt(largest / energy) / cross_weight
+    relative = (
+        ("patch_diagonal", 1.0),
+        ("patch_upper", math.sqrt(0.5)),
+        ("patch_sums", math.sqrt(0.5)),
+        ("positions", 1.0),
+        ("region_sums", regions),
+        ("region_masses", regions),
+    )
+    return Sensitivity(image * (max_rows if unit == "client" else 1), relative, spend)
 
 
 def update_sensitivity(

@@ -80,10 +80,15 @@ class Prediction(NamedTuple):
 
 
 class SavedModel(NamedTuple):
-    """A model with the backbone that its card names."""
+    """A model with the backbone that its card names.
+
+    Attributes:
+        about: how the model was made, by its card: names and values for people.
+    """
 
     model: Model
     backbone: Backbone
+    about: tuple[tuple[str, str], ...] = ()
 
 
 def load_model(
@@ -114,7 +119,24 @@ def load_model(
             f"backbone {made_by.spec!r} has digest {backbone.digest.hex()[:16]}…, the card of "
             f"{path} has {made_by.digest[:16]}…; give the --checkpoint that the model was made with"
         )
-    return SavedModel(model, backbone)
+    return SavedModel(model, backbone, _about(card))
+
+
+def _about(card: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Say what a card tells of a model's making; nothing of what an old card lacks."""
+    found = {name: str(card[name]) for name in ("method", "protocol") if card.get(name)}
+    if "cohort" in card:
+        found["sites in the sum"] = str(card["cohort"])
+    if "privacy" in card:
+        promise = card["privacy"]
+        found["privacy"] = (
+            "none promised"
+            if promise is None
+            else f"ε = {promise['epsilon']:g}, δ = {promise['delta']:g}, unit {promise['unit']}"
+        )
+    if "signature" in card:
+        found["signed by"] = str(card["signature"]["name"])
+    return tuple(found.items())
 
 
 def _load(path: Path) -> tuple[Model, dict[str, Any]]:

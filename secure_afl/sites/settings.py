@@ -30,6 +30,7 @@ TERMS = (
     "noise",
     "cross_weight",
     "same_set",
+    "evaluate",
 )
 # What makes rows, and what guards them.
 ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed", "mapping")

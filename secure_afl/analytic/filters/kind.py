@@ -72,11 +72,13 @@ class LayerMoments:
         """Gram (p, p) and cross term (p, C, R) of patches less the mean patch.
 
         Raises:
-            ConfigError: patches do not vary.
+            ConfigError: patches of an exact sum do not vary.
         """
         gram = self.gram - self.count * np.outer(self.mean, self.mean)
         cross = self.cross - self.mean[:, None, None] * self.masses
-        if not np.trace(gram) > 1e-12 * max(float(np.trace(self.gram)), 1e-300):
+        # Noise may make anything of a trace; there the floor is what eigenvalues have at least.
+        least = 1e-12 * max(float(np.trace(self.gram)), 1e-300)
+        if self.floor == 0 and not np.trace(gram) > least:
             raise ConfigError(
                 "patches do not vary: images of one colour have nothing to learn filters from; "
                 "give other images, or take --filters random"
@@ -163,7 +165,8 @@ def of_variance_one(filters: Floats, moments: LayerMoments) -> Floats:
     """
     values, vectors = moments.spectrum
     turned = vectors.T @ filters
-    variances = (values[:, None] * turned**2).sum(axis=0) / max(moments.count, 1.0)
+    variances = (values[:, None] * turned**2).sum(axis=0)
+    variances /= max(moments.count, moments.least_count, 1.0)
     scaled = filters / np.sqrt(np.maximum(variances, np.finfo(float).tiny))
     signs = np.sign(scaled[np.abs(scaled).argmax(axis=0), np.arange(scaled.shape[1])])
     positive: Floats = scaled * np.where(signs < 0, -1.0, 1.0)

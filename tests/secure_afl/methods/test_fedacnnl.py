@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import tracemalloc
@@ -309,3 +310,98 @@ def test_the_vector_of_pooled_rows_is_the_sum_of_vectors() -> None:
             assert layout is not None
             for vector in vectors:
                 layout.check(vector)
+
+
+@pytest.mark.parametrize("head", ["lda", "ridge", "means"])
+def test_every_head_may_follow_the_layers(head: str) -> None:
+    clients, test = cut(striped(150), [50, 100]), striped(200, seed=1)
+    federation = Federation(FedACnnL(filter_count=6, regions=2, head=head), Plain())
+    result = federation.run(clients, classes=CLASSES, test=test)
+    report = result.report
+    assert report.head is not None
+    assert report.head.name == head
+    assert report.accuracy.federated is not None
+    assert report.accuracy.federated > (0.75 if head == "means" else 0.9)
+    # One place has the floats that the integers stand for.
+    assert report.accuracy.agreement is not None
+    assert report.accuracy.agreement > 0.98
+    assert bool(result.curve) == (head != "means")
+
+
+def test_a_prior_can_be_exchanged_and_probabilities_are_those_of_the_head() -> None:
+    clients, test = cut(striped(150), [50, 100]), striped(40, seed=1)
+    result = Federation(FedACnnL(head="lda"), Plain()).run(clients, classes=CLASSES, test=test)
+    model = result.model
+    assert isinstance(model, LayeredModel)
+    assert [figures.prior for figures in result.report.results] == ["observed", "uniform"]
+    shares = model.probabilities(test.features)
+    assert np.allclose(shares.sum(axis=1), 1.0)
+    assert np.array_equal(shares.argmax(axis=1), model.predict(test.features))
+    certain = model.with_prior(np.array([1.0, 0.0, 0.0]))
+    assert set(certain.predict(test.features).tolist()) == {0}
+    assert np.allclose(model.comparable(7 * test.features), model.comparable(test.features))
+    milder = dataclasses.replace(model, head=dataclasses.replace(model.head, temperature=50.0))
+    assert milder.probabilities(test.features).max() < shares.max()
+    flat = milder.uncalibrated().probabilities(test.features)
+    assert np.array_equal(flat, model.uncalibrated().probabilities(test.features))
+    ridge = Federation(FedACnnL(head="ridge"), Plain()).run(clients, classes=CLASSES).model
+    with pytest.raises(DataError, match="no prior"):
+        ridge.with_prior(np.ones(3))
+    with pytest.raises(DataError, match="no log-odds"):
+        ridge.probabilities(test.features)
+
+
+@pytest.mark.parametrize("way", ["prior", "proximal", "auto"])
+def test_clients_may_have_heads_of_their_own_behind_the_layers_of_all(
+    way: str, tmp_path: Path
+) -> None:
+    whole = striped(90)
+    clients, kept = cut(whole, [30, 60]), cut(striped(120, seed=3), [40, 80])
+    result = Federation(FedACnnL(personal=way), Plain()).run(clients, classes=CLASSES, holdout=kept)
+    assert result.report.personal is not None
+    for name, model in result.personal.items():
+        assert isinstance(model, LayeredModel)
+        assert model.banks is result.public.banks  # type: ignore[attr-defined]
+        model.save(tmp_path / f"{name}.safetensors", {})
+        loaded, _ = LayeredModel.load(tmp_path / f"{name}.safetensors")
+        assert np.array_equal(loaded.scores(whole.features), model.scores(whole.features))
+    with pytest.raises(ConfigError, match="allowed with fedacnnl: none, prior, proximal, auto"):
+        FedACnnL(personal="joint")
+
+
+def test_a_run_that_was_stopped_is_finished_from_its_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from secure_afl.federation.server import FederationServer
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    config = RunConfig(method="fedacnnl", out=str(tmp_path / "out")).replaced(filter_count=3)
+    whole = runs.run(config.replaced(out=str(tmp_path / "whole")))
+    absorb, rounds = FederationServer.absorb, []
+
+    def stopped(self: FederationServer, *args: object) -> None:
+        rounds.append(1)
+        if len(rounds) == 2:
+            raise OSError("the machine stops")
+        absorb(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FederationServer, "absorb", stopped)
+    with pytest.raises(OSError, match="the machine stops"):
+        runs.run(config)
+    monkeypatch.setattr(FederationServer, "absorb", absorb)
+    result = runs.resume(tmp_path / "out")
+    assert result.report.exact
+    assert np.array_equal(result.model.weights, whole.model.weights)
+    assert (tmp_path / "out/model.safetensors").exists()
+
+
+def test_flags_are_of_the_method_and_refused_with_others(command: Command) -> None:
+    assert "no effect with afl" in command.badly("run", "--filters", "code")
+    assert "no effect with fedacnnl" in command.badly(
+        "run", "--method", "fedacnnl", "--groups", "3"
+    )
+    assert "kernel is 4, allowed: odd" in command.badly(
+        *("run", "--method", "fedacnnl", "--kernel", "4")
+    )
+    refused = command.badly("run", "--method", "fedacnnl", "--accept-outside")
+    assert "accept_outside with 2 sums" in refused
