@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.fedhip import FedHiP
     from secure_afl.methods.fedhpro import FedHPro
     from secure_afl.methods.fedproto import FedProto
+    from secure_afl.methods.frl import Frl
     from secure_afl.methods.model import LinearModel, Model
     from secure_afl.methods.networks.architecture import Linear
     from secure_afl.methods.networks.convnet import ConvNet
@@ -62,6 +63,7 @@ __all__ = [
     "FedStale",
     "FederatedClassifier",
     "Federation",
+    "Frl",
     "Ledger",
     "Linear",
     "LinearModel",
@@ -115,6 +117,7 @@ __getattr__ = lazily(
         "secure_afl.methods.fedhip": ("FedHiP",),
         "secure_afl.methods.fedhpro": ("FedHPro",),
         "secure_afl.methods.fedproto": ("FedProto",),
+        "secure_afl.methods.frl": ("Frl",),
         "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),

@@ -12,8 +12,8 @@ PROTOCOLS = (
 )
 SECURE_AFL = (
     "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedACnnL FedAU FedAvg "
-    "FedHPro FedHiP FedProto FedSGD FedStale FederatedClassifier Federation Ledger Linear "
-    "LinearModel Mlp Model PFedACnnL Pairwise Plain Privacy Quantiser Result Scaffold "
+    "FedHPro FedHiP FedProto FedSGD FedStale FederatedClassifier Federation Frl Ledger "
+    "Linear LinearModel Mlp Model PFedACnnL Pairwise Plain Privacy Quantiser Result Scaffold "
     "SecureAflError Statistics Training evaluated"
 )
 

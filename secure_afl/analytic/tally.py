@@ -15,6 +15,7 @@ HIDDEN = -(2**62)
 """Stands in every count of a class that is hidden; no noise comes near it."""
 
 _BINS, _FEWER_BINS, _MANY_CLASSES = 256, 64, 100
+_REACH = 1000.0
 
 
 class Tally(NamedTuple):
@@ -44,13 +45,24 @@ def bins_for(classes: int) -> int:
     return _BINS if classes <= _MANY_CLASSES else _FEWER_BINS
 
 
-def tally(scores: Floats, labels: Integers, reach: float) -> Tally:
+def edges_of(bins: int, unit: float) -> Floats:
+    """Return the edges between bins, (B − 1,) ascending and symmetric about 0.
+
+    They are even in asinh(margin / unit): near 0 a bin is a seventeenth of the unit wide (of 256),
+    further out a seventeenth of the margin, and the outermost begin at about 1,000 units.
+    """
+    inner = np.arange(1, bins) / bins
+    edges: Floats = unit * np.sinh((2 * inner - 1) * np.arcsinh(_REACH))
+    return edges
+
+
+def tally(scores: Floats, labels: Integers, unit: float) -> Tally:
     """Count rows by class, prediction and score.
 
     Args:
         scores: (n, C), n ≥ 1; −∞ is a class that is never predicted.
         labels: (n,) int64 in 0..C−1.
-        reach: margins are binned over −reach..reach; what lies outside is in the outermost bins.
+        unit: of scores, as `edges_of` takes it.
 
     Raises:
         DataError: scores that are no numbers.
@@ -62,9 +74,9 @@ def tally(scores: Floats, labels: Integers, reach: float) -> Tally:
     confusion = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
     own, others = (np.zeros((classes, bins), dtype=np.int64) for _ in range(2))
+    edges = edges_of(bins, unit)
     for place in range(classes):
-        inside = np.clip(margin(scores, place), -reach, reach) + reach
-        at = np.minimum(inside * (bins / (2 * reach)), bins - 1).astype(np.int64)
+        at = np.searchsorted(edges, margin(scores, place), side="right")
         mine = labels == place
         own[place] = np.bincount(at[mine], minlength=bins)
         others[place] = np.bincount(at[~mine], minlength=bins)

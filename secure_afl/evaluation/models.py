@@ -6,8 +6,9 @@ import numpy as np
 
 from secure_afl.analytic.priors import OBSERVED, UNIFORM, Prior, prior_shares
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.split import halves_by_patient
 from secure_afl.evaluation.figures import HIGHEST, Figures, measure
-from secure_afl.evaluation.thresholds import halves_by_patient, predict_at, threshold_at
+from secure_afl.evaluation.thresholds import predict_at, threshold_at
 from secure_afl.methods.model import Model
 
 GIVEN = "given"
@@ -63,7 +64,7 @@ def evaluate_model(
     """Measure a model on labelled rows.
 
     Args:
-        patients: whose each row is.
+        patients: whose each row is; by default as the rows say.
         prior: in words, for the figures.
         sensitive_to: a class that is to be found with this `sensitivity`: its threshold is chosen
             on one half of the patients, and the figures are of the other half.
@@ -71,7 +72,9 @@ def evaluate_model(
     Raises:
         DataError: rows that the model does not take, or no such class.
     """
-    scores, labels = model.scores(rows.features), rows.labels
+    # As `predict` prints them: a threshold is of use there, and no row counts for its length.
+    scores, labels = model.comparable(rows.features), rows.labels
+    patients = rows.people if patients is None else patients
     probabilities = raw = None
     if model.has_probabilities:
         probabilities = model.probabilities(rows.features)

@@ -188,9 +188,10 @@ class Federation:
 
         included = self._included(task, rounds, members)
         learned = method.learned(server.public)
-        kept_out = holdout or [
-            own_out for data in included if (own_out := method.kept(task, members[data.name].data))
-        ]
+        kept_out = list(holdout)
+        if not kept_out:
+            every = (method.kept(task, members[data.name].data) for data in included)
+            kept_out = [rows for rows in every if rows is not None]
         scored = self._score(learned, model, own, included, test, kept_out)
         seconds = measure_seconds(rounds, members, solve_seconds)
         report = report_run(self.terms, declared, server.public, rounds, included, scored, seconds)

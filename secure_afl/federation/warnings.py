@@ -39,6 +39,7 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
         )
     if method.releases_statistics:
         found += _bare_clients(clients)
+        found += _several_rows_a_patient(clients)
     found += method.advice(len(clients), few_rows=few)
     told = not protocol.hides_vectors or method.broadcasts_statistics
     if few and method.releases_statistics and not told:
@@ -50,6 +51,18 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
             "clients trust with it, and give the others W."
         )
     return tuple(found)
+
+
+def _several_rows_a_patient(clients: Sequence[ClientData]) -> list[str]:
+    """Warn of rows in groups, which what is chosen from the sum takes for independent ones."""
+    known = [names for data in clients if (names := data.people) is not None]
+    rows, patients = sum(map(len, known)), sum(len(set(names)) for names in known)
+    if rows <= patients:
+        return []
+    return [
+        f"{rows} rows are of {patients} patients: a shrinkage or λ that the sum chooses takes rows "
+        "for independent, and is too small. Set --shrinkage or --ridge, or give one row a patient."
+    ]
 
 
 def _bare_clients(clients: Sequence[ClientData]) -> list[str]:

@@ -12,6 +12,7 @@ from secure_afl.methods.fedavg import FedAvg, FedSGD
 from secure_afl.methods.fedhip import FedHiP
 from secure_afl.methods.fedhpro import FedHPro
 from secure_afl.methods.fedproto import FedProto
+from secure_afl.methods.frl import Frl
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.networks.architecture import Linear
@@ -34,6 +35,7 @@ __all__ = [
     "FedProto",
     "FedSGD",
     "FedStale",
+    "Frl",
     "Linear",
     "Memory",
     "Method",

@@ -31,6 +31,9 @@ MAX_ROUNDS = 1_000_000
 MIN_RATE, MAX_RATE = 1e-12, 1e12
 
 
+Rounds: TypeAlias = Annotated[
+    int, Meta(ge=1, le=MAX_ROUNDS, description="blind sums.", extra={"metavar": "N"})
+]
 Rate: TypeAlias = Annotated[
     float,
     Meta(
@@ -100,9 +103,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
     public = AveragingPublic
     releases_updates = True
     ignores = ("feature_bits", "cross_weight", "accept_outside")
-    rounds: Annotated[
-        int, Meta(ge=1, le=MAX_ROUNDS, description="blind sums.", extra={"metavar": "N"})
-    ] = 100
+    rounds: Rounds = 100
     learning_rate: Rate = 1.0
     update_clip: Clip = 1.0
     update_bits: int | None = None

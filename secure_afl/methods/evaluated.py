@@ -7,7 +7,6 @@ run ends with. A receiver that lies about its own sums can choose that model, an
 question the counts answer; they tell less of kept-out rows than the first sum does of the others.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from functools import cache
@@ -19,76 +18,50 @@ from numpy.typing import NDArray
 
 from protocols.codec import encode
 from protocols.layout import Block, Integers, Layout
-from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.rows import ClientData, check_rows
-from secure_afl.analytic.statistics import Statistics
+from secure_afl.analytic.split import keep_out
 from secure_afl.analytic.tally import Tally, bins_for, hide_small, tally
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
+from secure_afl.methods.further import SAID, Further, FurtherPublic
 from secure_afl.methods.memory import Memory
-from secure_afl.methods.method import AnyMethod, Method, Own, PublicState, Task
-from secure_afl.methods.model import LinearModel, Model
+from secure_afl.methods.method import AnyMethod, Own, PublicState, Task
+from secure_afl.methods.model import Model
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
 MAX_SHARE = 0.9
 
-# Margins are binned over this range: log-odds, or a head's scores, which lie about 0 and 1.
-LOG_ODDS, SCORES = 20.0, 2.0
+# Units in which margins are binned: of log-odds, or of a head's scores, which lie about 0 and 1.
+LOG_ODDS, SCORES = 1.0, 0.05
 
 # With noise a row is so many steps, that the noise is fine enough for the integers.
 _STEPS = 1 << 12
 
-# What rows of norm 1 are rounded to before they are hashed: far above the last bits of features,
-# which may be others on the day of the evaluation.
-_GRID = 1 << 10
-
 _CONFUSION, _OWN, _OTHERS = "confusion", "own_scores", "other_scores"
 
 
-SAID = (
-    "name",
-    "summary",
-    "row_additive",
-    "prefers_fewer_dimensions",
-    "releases_statistics",
-    "releases_updates",
-    "ignores",
-    "sums_of",
-)
-"""What the class of an evaluated method says as the method's own does."""
-
-
-class EvaluatedPublic(PublicState, frozen=True, eq=False):
+class EvaluatedPublic(FurtherPublic, frozen=True, eq=False):
     """The state of what is learned, and of its evaluation.
 
     Attributes:
-        learned: the method's own state.
         evaluating: whether that is the last, so that the next sum is of counts, or was.
         counts: the sum of counts, those of small classes hidden; None before.
         sites: clients in it.
     """
 
-    learned: PublicState
     evaluating: bool = False
     counts: Integers | None = None
     sites: int = 0
 
-    @property
-    def broadcast(self) -> Statistics | None:
-        """The summed statistics, where the method gives them to everybody."""
-        return self.learned.broadcast
 
-
-class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
+class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
     """A method, and one further sum of counts; `evaluated` makes one.
 
     Attributes:
-        method: what is learned.
         share: of each client's rows that are kept out, above 0, at most 0.9.
     """
 
-    method: AnyMethod
     share: float
 
     def __post_init__(self) -> None:
@@ -98,17 +71,6 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
     def configured(cls, settings: Any, *, private: bool, seed: int) -> Self:
         """Refuse: a method is configured, and then evaluated."""
         raise ConfigError("configure the method, and pass it to `evaluated`")
-
-    # What a method says of itself is true of its evaluation.
-
-    @property
-    def learner(self) -> AnyMethod:
-        """The method whose model is evaluated."""
-        return self.method
-
-    def learned(self, public: EvaluatedPublic) -> PublicState:
-        """Return the method's own state."""
-        return public.learned
 
     @property
     def sums(self) -> int:
@@ -120,56 +82,9 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         """Sums that the model is made of."""
         return self.method.model_sums
 
-    @property
-    def images(self) -> bool:
-        """Whether rows have to be pixels of images."""
-        return self.method.images
-
-    @property
-    def broadcasts_statistics(self) -> bool:
-        """Whether every client is given the summed statistics afterwards."""
-        return self.method.broadcasts_statistics
-
-    @property
-    def state_reveals_total(self) -> bool:
-        """Whether states after the method's own sums give these away."""
-        return self.method.state_reveals_total
-
     def reveals(self, round: int) -> bool:
         """Say so of the method's own rounds alone: counts of small classes are hidden."""
         return round <= self.method.sums and self.method.reveals(round)
-
-    @property
-    def needs_totals(self) -> bool:
-        """Whether the state after a sum turns on earlier sums."""
-        return self.method.needs_totals
-
-    @property
-    def clipping(self) -> str:
-        """Clause on what bounds a unit's part in a sum."""
-        return self.method.clipping
-
-    @property
-    def personalises(self) -> bool:
-        """Whether clients end with models of their own."""
-        return self.method.personalises
-
-    @property
-    def chooses_on_kept(self) -> bool:
-        """Whether half of a client's rows held out for it go into the choice of its model."""
-        return self.method.chooses_on_kept
-
-    def heads(self, task: Task) -> tuple[Head, ...]:
-        """List the method's heads."""
-        return self.method.heads(task)
-
-    def fitted(self, public: EvaluatedPublic) -> Fitted | None:
-        """Return the method's fitted head."""
-        return self.method.fitted(public.learned)
-
-    def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
-        """Return the curve that the method's head was chosen on."""
-        return self.method.curve(task, statistics)
 
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """Add what the counts give away where clients are two."""
@@ -199,7 +114,8 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
             raise DataError(f"a state of another round than {round} of {self.sums}")
         if encode(public.task) != encode(public.learned.task):
             raise DataError("two tasks in one state")
-        self.method.check(public.learned, round)
+        if not last:
+            self.method.check(public.learned, round)
         if (self.method.layout(public.learned) is None) != last:
             raise DataError(f"a state of another round than {round} of {self.sums}")
         if last:
@@ -286,10 +202,6 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         """Say whether the model is there, though it may not be evaluated yet."""
         return public.evaluating
 
-    def model(self, public: EvaluatedPublic) -> Model:
-        """Return the method's model."""
-        return self.method.model(public.learned)
-
     def personalise(
         self,
         public: EvaluatedPublic,
@@ -320,18 +232,7 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         return self._tally(public, public.counts)._replace(sites=public.sites)
 
     def _kept_out(self, task: Task, data: ClientData) -> NDArray[np.bool_]:
-        """Say of each row whether it is kept out, (n,).
-
-        By a hash of the row alone, under the run's id: equal rows are on one side, and no row's
-        side turns on another row. Whoever has a row can tell its side.
-        """
-        limit = int(self.share * 2**64)
-        rows = np.rint(task.quantiser.scaled(data.features) * _GRID).astype(np.int64)
-        found = np.empty(len(rows), dtype=bool)
-        for place, row in enumerate(rows):
-            hashed = hashlib.blake2b(row.data, digest_size=8, key=task.run, person=b"evaluate")
-            found[place] = int.from_bytes(hashed.digest()) < limit
-        return found
+        return keep_out(data, self.share, task.quantiser, task.run)
 
     def _count(self, public: EvaluatedPublic, data: ClientData) -> Integers:
         task = public.task
@@ -342,8 +243,8 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
             return total
         model = self.model(public)
         # One by one, that a row's last bits do not turn on its neighbours.
-        scores = np.concatenate([model.scores(row[None]) for row in kept.features])
-        found = tally(scores / _temperature(model), kept.labels, self._reach(public))
+        scores = np.concatenate([model.comparable(row[None]) for row in kept.features])
+        found = tally(scores, kept.labels, self._unit(model))
         # Without its blocks of scores, where the layout has none.
         return _steps(task) * _packed(found)[: layout.length]
 
@@ -377,9 +278,9 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         blocks = (Block(name, n, 0, most, 1 / steps, 0, own) for name, n in lengths.items())
         return Layout(tuple(blocks))
 
-    def _reach(self, public: EvaluatedPublic) -> float:
-        fitted = self.fitted(public)
-        return LOG_ODDS if fitted is None or fitted.temperature is not None else SCORES
+    def _unit(self, model: Model) -> float:
+        log_odds = model.has_probabilities or self.releases_updates
+        return LOG_ODDS if log_odds else SCORES
 
     def _check_model(self, public: EvaluatedPublic) -> None:
         """Raise DataError for a state whose model cannot score the task's rows."""
@@ -387,7 +288,7 @@ class Evaluated(Method[EvaluatedPublic], frozen=True, tag="evaluated"):
         try:
             with np.errstate(invalid="ignore"):
                 scores = self.model(public).scores(np.zeros((1, task.feature_dim)))
-        except (ValueError, TypeError, ArithmeticError, AssertionError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, AssertionError) as error:
             raise DataError(f"no model of this task: {error}") from None
         if scores.shape != (1, len(task.classes)) or np.isnan(scores).any():
             raise DataError("a model of other classes, or one whose scores are no numbers")
@@ -437,9 +338,7 @@ def _kind(method: type[AnyMethod]) -> type[Evaluated]:
 
 
 def _chosen(data: ClientData, which: NDArray[np.bool_]) -> ClientData | None:
-    if not which.any():
-        return None
-    return ClientData(data.name, data.features[which], data.labels[which])
+    return data.take(np.flatnonzero(which)) if which.any() else None
 
 
 def _packed(found: Tally) -> Integers:
@@ -450,7 +349,3 @@ def _packed(found: Tally) -> Integers:
 
 def _steps(task: Task) -> int:
     return 1 if task.mechanism is None else _STEPS
-
-
-def _temperature(model: Model) -> float:
-    return (model.temperature or 1.0) if isinstance(model, LinearModel) else 1.0

@@ -174,6 +174,16 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
             "of its patches; what the head sees has norm 1"
         )
 
+    def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
+        """Warn of what the layers' sums give away of few images."""
+        if not (few_rows and self._summed):
+            return ()
+        return (
+            "A layer's sum holds the summed image of every class: an image alone in its class "
+            "comes out whole. More images of each class would help, --filters random, which needs "
+            "no such sum, or --epsilon.",
+        )
+
     def network(self, task: Task) -> LayeredNetwork:
         """Return the network's public numbers for a task's images.
 

@@ -28,6 +28,18 @@ from secure_afl.methods.method import METHODS
 from secure_afl.methods.networks.architecture import Inputs
 from secure_afl.methods.stepping import Stepping
 
+LocalEpochs: TypeAlias = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=MAX_ROUNDS,
+        description="passes over its rows that a client makes in a round.",
+        extra={"metavar": "N"},
+    ),
+]
+BatchSize: TypeAlias = Annotated[
+    int, Meta(ge=1, le=2**31, description="rows of a client's step.", extra={"metavar": "N"})
+]
 # From parameters (p,), inputs and labels of some rows to a gradient (p,), all as an architecture's.
 Slope: TypeAlias = Callable[[Floats, Inputs, Integers], Floats]
 
@@ -72,19 +84,8 @@ class FedAvg(Stepping, frozen=True, tag="fedavg"):
     summary = "local training, averaged in many rounds"
     learning_rate: Rate = 10.0
     update_clip: Clip = 30.0
-    local_epochs: Annotated[
-        int,
-        Meta(
-            ge=1,
-            le=MAX_ROUNDS,
-            description="passes over its rows that a client makes in a round.",
-            extra={"metavar": "N"},
-        ),
-    ] = 5
-    batch_size: Annotated[
-        int,
-        Meta(ge=1, le=2**31, description="rows of a client's step.", extra={"metavar": "N"}),
-    ] = 16
+    local_epochs: LocalEpochs = 5
+    batch_size: BatchSize = 16
     proximal: Annotated[
         float,
         Meta(

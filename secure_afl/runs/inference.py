@@ -176,7 +176,7 @@ def evaluate(
     check_numbering({"the model": saved.model.classes, path: found.classes})
     (dataset,) = data.align([found], saved.model.classes)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    rows = ClientData("test", features, dataset.labels)
+    rows = ClientData("test", features, dataset.labels, dataset.patients)
     results = tuple(
         evaluate_model(model, rows, prior=name, sensitive_to=sensitive_to, sensitivity=sensitivity)
         for name, model in models.items()

@@ -226,4 +226,4 @@ class Convention:
         found = files.load(self.config.test, "test")
         (test,) = data.align([found], self._convened.classes)
         features = self._backbone.extract(test, FeatureCache(default_path()))
-        return ClientData(test.name, features, np.asarray(test.labels))
+        return ClientData(test.name, features, np.asarray(test.labels), test.patients)

@@ -4,12 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from secure_afl.analytic.split import halves_by_patient
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.calibration import calibrate
 from secure_afl.evaluation.figures import Figures, measure
 from secure_afl.evaluation.models import under_priors
-from secure_afl.evaluation.thresholds import halves_by_patient, predict_at, threshold_at
+from secure_afl.evaluation.thresholds import predict_at, threshold_at
 from secure_afl.methods.model import LinearModel
 
 

@@ -15,7 +15,7 @@ from protocols import Additive, Bfv, Ckks, FaultPlan, Network, Pairwise, Plain, 
 from protocols.codec import decode, encode
 from protocols.errors import InvalidSession, Malformed
 from secure_afl.analytic.rows import ClientData, pooled
-from secure_afl.analytic.tally import HIDDEN, LEAST_ROWS, Tally, hide_small, tally
+from secure_afl.analytic.tally import HIDDEN, LEAST_ROWS, Tally, edges_of, hide_small, tally
 from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.evaluation.figures import measure
 from secure_afl.evaluation.pooled import figures_of
@@ -26,8 +26,9 @@ from secure_afl.federation.simulation import Federation
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, Method, Softmax
-from secure_afl.methods.class_means import ClassMeans
-from secure_afl.methods.evaluated import SAID, Evaluated, EvaluatedPublic, evaluated
+from secure_afl.methods.evaluated import Evaluated, EvaluatedPublic, evaluated
+from secure_afl.methods.further import SAID, Further
+from secure_afl.methods.method import METHODS
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.privacy.mechanism import Privacy
 from tests.kit.halves import Halves
@@ -37,10 +38,12 @@ CLIENTS = make_clients((60, 90, 50, 70))
 CLASSES = ("0", "1", "2")
 
 
-def kept_rows(method: Evaluated, result: Any) -> ClientData:
+def kept_rows(
+    method: Evaluated, result: Any, clients: Sequence[ClientData] = CLIENTS
+) -> ClientData:
     """The rows that all clients kept out, in one place."""
     task = result.rounds[-1].public.task
-    found = [method.kept(task, client) for client in CLIENTS]
+    found = [method.kept(task, client) for client in clients]
     return pooled([data for data in found if data is not None])
 
 
@@ -57,7 +60,7 @@ def test_counts_are_those_of_the_pooled_rows_under_every_protocol(
     assert result.report.exact
     assert (result.report.rounds, result.report.clients.included) == (2, 4)
     kept, found = kept_rows(method, result), result.report.pooled
-    exact = measure(result.model.scores(kept.features), kept.labels, CLASSES)
+    exact = measure(result.model.comparable(kept.features), kept.labels, CLASSES)
     assert found is not None
     assert found.confusion == exact.confusion
     assert (found.examples, found.sites) == (len(kept), 4)
@@ -78,18 +81,32 @@ def test_counts_are_those_of_the_pooled_rows_under_every_protocol(
         assert ours.auc_error < 0.02
 
 
-@pytest.mark.parametrize(
-    "learner",
-    [ClassMeans(), Softmax(steps=2), FedAvg(rounds=2), FedAvg(rounds=2, weighted=False)],
-    ids=("class-means", "softmax", "fedavg", "unweighted"),
-)
+def every_method() -> list[Any]:
+    """All that there are, those of many rounds with two, and one that weighs clients alike.
+
+    Those that train for long are slow.
+    """
+    made: list[Any] = [FedAvg(rounds=2, weighted=False)]
+    quick = ("class-means", "softmax", "fedavg")
+    for name, kind in METHODS.items():
+        settings = {"rounds": 2} if "rounds" in kind.__struct_fields__ else {}
+        marks = [] if name in quick else [pytest.mark.slow]
+        made.append(pytest.param(kind(**settings), marks=marks))
+    return made
+
+
+@pytest.mark.parametrize("learner", every_method(), ids=lambda method: method.name)
 def test_every_method_can_be_evaluated(learner: AnyMethod) -> None:
     method = evaluated(learner, 0.4)
-    result = Federation(method, Additive()).run(CLIENTS, classes=CLASSES)
-    kept, found = kept_rows(method, result), result.report.pooled
-    exact = measure(result.model.scores(kept.features), kept.labels, CLASSES)
+    clients = make_clients((60, 90, 50, 70), dim=36 if learner.images else 6)
+    result = Federation(method, Additive()).run(clients, classes=CLASSES)
+    kept, found = kept_rows(method, result, clients), result.report.pooled
+    exact = measure(result.model.comparable(kept.features), kept.labels, CLASSES)
     assert found is not None
     assert found.confusion == exact.confusion
+    assert found.auc is not None
+    assert found.auc_error is not None
+    assert found.auc_error < 0.05
     assert result.report.rounds == learner.sums + 1
     assert result.method == learner
 
@@ -117,6 +134,12 @@ def test_an_evaluated_method_says_what_the_method_says() -> None:
     assert "same_set" not in evaluated(AFL(), 0.2).ignores
 
 
+def test_nothing_that_a_method_may_say_is_forgotten() -> None:
+    said = {name for name in vars(Method) if not name.startswith("_")} - set(SAID)
+    own = {"public", "auditable", "row_additive", "begin"}
+    assert said - set(vars(Further)) - set(vars(Evaluated)) - own == set()
+
+
 @pytest.mark.parametrize("share", [0, -0.1, 0.95, 1, float("nan")])
 def test_a_share_out_of_range_is_refused(share: float) -> None:
     with pytest.raises(ConfigError, match="share is"):
@@ -127,7 +150,7 @@ def test_a_share_out_of_range_is_refused(share: float) -> None:
 
 
 @settings(deadline=None, max_examples=20)
-@given(st.integers(0, 2**32), st.integers(2, 5), st.integers(2, 80), st.floats(0.1, 30))
+@given(st.integers(0, 2**32), st.integers(2, 5), st.integers(2, 80), st.floats(0.1, 3000))
 def test_tallies_add_up_and_their_auc_is_within_its_bound(
     seed: int, classes: int, rows: int, spread: float
 ) -> None:
@@ -151,9 +174,30 @@ def test_tallies_add_up_and_their_auc_is_within_its_bound(
             assert abs(own.auc - exact.auc.value) <= own.auc_error + 1e-12
 
 
+def test_bins_are_fine_where_scores_are_and_leave_none_out() -> None:
+    edges = edges_of(256, 1.0)
+    assert np.array_equal(edges, np.sort(edges))
+    np.testing.assert_allclose(edges, -edges[::-1], atol=1e-12)
+    assert edges[127] == pytest.approx(0, abs=1e-12)
+    assert edges[128] < 1 / 16
+    assert edges[-1] > 900
+    # Classes far apart are told apart, where even bins of a small range put most rows into one.
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 500)
+    scores = np.stack([-60.0 * labels, 30.0 * labels - 30], axis=1) + 25 * rng.standard_normal(
+        (1000, 2)
+    )
+    found = figures_of(tally(scores, labels, 1.0), ["a", "b"]).classes[1]
+    exact = measure(scores, labels, ["a", "b"]).classes[1].auc
+    assert exact is not None
+    assert found.auc is not None
+    assert found.auc_error is not None
+    assert abs(found.auc - exact.value) <= found.auc_error < 0.01
+
+
 def test_classes_of_few_rows_are_hidden_from_all_but_the_receiver() -> None:
     rare = [
-        replace(client, labels=np.where(np.arange(len(client)) < 4, 3, client.labels))
+        replace(client, labels=np.where(np.arange(len(client)) < 2, 3, client.labels))
         for client in CLIENTS
     ]
     method = evaluated(AFL(), 0.4)
@@ -163,7 +207,8 @@ def test_classes_of_few_rows_are_hidden_from_all_but_the_receiver() -> None:
     last = result.rounds[-1]
     assert isinstance(last.public, EvaluatedPublic)
     counts = last.session.layout.split(last.released.total)
-    assert 0 < counts["confusion"].reshape(4, 4)[3].sum() < 10
+    # Of eight in all, whichever are kept out.
+    assert counts["confusion"].reshape(4, 4)[3].sum() < 10
     assert found.confusion[3] is None
     assert found.classes[3].auc is None
     assert found.classes[3].examples is None

@@ -395,6 +395,13 @@ def test_a_run_that_was_stopped_is_finished_from_its_sums(
     assert (tmp_path / "out/model.safetensors").exists()
 
 
+def test_a_report_warns_of_what_few_images_give_away() -> None:
+    few = run(cut(striped(30), [10, 20])).report.warnings
+    assert any("an image alone in its class comes out whole" in words for words in few)
+    seeded = run(cut(striped(30), [10, 20]), METHODS[3]).report.warnings
+    assert not any("comes out whole" in words for words in seeded)
+
+
 def test_flags_are_of_the_method_and_refused_with_others(command: Command) -> None:
     assert "no effect with afl" in command.badly("run", "--filters", "code")
     assert "no effect with fedacnnl" in command.badly(
