@@ -1,4 +1,4 @@
-"""Render the README's tables from `benchmarks/results/`; a test keeps the two equal.
+"""Render the documents' tables from `benchmarks/results/` and the registry; a test compares them.
 
 python -m benchmarks.tables
 """
@@ -9,14 +9,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.methods_table import methods_table
 from benchmarks.record import RESULTS
 
-README = Path(__file__).parents[1] / "README.md"
+_ROOT = Path(__file__).parents[1]
+DOCUMENTS = (_ROOT / "README.md", _ROOT / "docs" / "methods.md")
 
 
 def main() -> None:
-    """Rewrite the README's tables in place."""
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite the documents' tables in place."""
+    for document in DOCUMENTS:
+        document.write_text(render(document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def render(text: str) -> str:
@@ -164,6 +167,19 @@ def _ways() -> str:
     return _table(["mean over clients (clients hurt)", *ways], rows)
 
 
+def _prototypes() -> str:
+    sets = _results("prototypes")["sets"]
+    names = list(next(iter(sets.values())))
+    rows = [
+        [
+            name,
+            *(f"{figures[own]['accuracy']:.1f} ± {figures[own]['reach']:.1f}" for own in names),
+        ]
+        for name, figures in sets.items()
+    ]
+    return _table(["balanced accuracy", *names], rows)
+
+
 def _heads_leakage() -> str:
     rows = [
         [
@@ -177,6 +193,59 @@ def _heads_leakage() -> str:
     ]
     first = next(iter(_results("heads_leakage")["sets"].values()))
     return _table(["membership AUC from the model; cosine of a single row", *first["heads"]], rows)
+
+
+def _heads_inversion() -> str:
+    sets = _results("heads_inversion")["sets"]
+    rows = [
+        [
+            f"{name}, {figures['members']:,} members",
+            *(
+                f"{own['inverted_cosine']:.2f} ± {own['inverted_reach']:.2f} "
+                f"({own['strangers_cosine']:.2f})"
+                for own in figures["heads"].values()
+            ),
+        ]
+        for name, figures in sets.items()
+    ]
+    first = next(iter(sets.values()))
+    return _table(["inverted single row (strangers of its class)", *first["heads"]], rows)
+
+
+def _evaluation() -> str:
+    results = _results("evaluation")
+
+    def yes(value: bool) -> str:
+        return "yes" if value else "NO"
+
+    rows = [
+        [
+            name,
+            f"{own['rows']:,}",
+            yes(own["sum_exact"] and own["confusion_equal"]),
+            f"{100 * own['auc']:.3f} ({100 * own['auc_exact']:.3f})",
+            f"{100 * own['greatest_auc_error']:.4f} ≤ {100 * own['greatest_auc_bound']:.4f}",
+            f"{own['upload_evaluation'] / 1000:,.1f} + {own['upload_training'] / 1000:,.0f} kB",
+        ]
+        for name, own in results["exact"].items()
+    ]
+    exact = _table(
+        ["", "rows", "counts equal", "AUC (pooled rows)", "worst class off by", "upload"], rows
+    )
+    rows = [
+        [
+            name,
+            f"{100 * own['accuracy_alone']:.1f}",
+            f"{100 * own['accuracy_evaluated']:.1f}",
+            f"{100 * own['counts_say']:.1f} ({100 * own['counts_low']:.1f} to "
+            f"{100 * own['counts_high']:.1f})",
+        ]
+        for name, own in results["noisy"].items()
+    ]
+    noisy = _table(
+        ["one promise for all sums", "model alone", "with an evaluation", "its counts say"], rows
+    )
+    return f"{exact}\n\n{noisy}"
 
 
 def _sessions() -> str:
@@ -542,6 +611,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "heads": _heads,
     "ways": _ways,
     "heads_leakage": _heads_leakage,
+    "heads_inversion": _heads_inversion,
+    "evaluation": _evaluation,
+    "prototypes": _prototypes,
     "sessions": _sessions,
     "additive": _additive,
     "ckks": _ckks,
@@ -550,6 +622,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "gram": _gram,
     "inversion": _inversion,
     "leakage": _leakage,
+    "methods": methods_table,
     "privacy": _privacy,
     "rebuild": _rebuild,
     "tune": _tune,

@@ -57,14 +57,21 @@ class FaultPlan:
     Attributes:
         faults: on single messages.
         vanish: party to step: from its messages of that step on, the party is gone.
+        rounds: those in which parties vanish, from 1; by default all.
         reload: every party is saved and loaded afresh after every event.
         shuffle: a seed: messages are delivered in random order.
     """
 
     faults: tuple[Fault, ...] = ()
     vanish: Mapping[str, str] = field(default_factory=dict)
+    rounds: tuple[int, ...] = ()
     reload: bool = False
     shuffle: int | None = None
+
+    def vanishes_at(self, party: Party) -> str | None:
+        """Return the step from which a party is gone from its session, if it vanishes there."""
+        here = not self.rounds or party.session.header.round in self.rounds
+        return self.vanish.get(party.name) if here else None
 
 
 @dataclass
@@ -113,7 +120,7 @@ class _Observed(Loose):
     def __init__(self, party: Party, plan: FaultPlan, book: _Book) -> None:
         super().__init__(party)
         self.gone = False
-        self._vanishes_at = plan.vanish.get(party.name)
+        self._vanishes_at = plan.vanishes_at(party)
         self._reloads = plan.reload
         self._book = book
         self._record = None if book.transcript is None else book.transcript[party.name]

@@ -25,11 +25,20 @@ if TYPE_CHECKING:
     from secure_afl.federation.result import Result
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
+    from secure_afl.methods.alike import FedAU, FedStale, Scaffold
+    from secure_afl.methods.evaluated import evaluated
+    from secure_afl.methods.fedacnnl import FedACnnL
     from secure_afl.methods.fedavg import FedAvg, FedSGD
     from secure_afl.methods.fedhip import FedHiP
+    from secure_afl.methods.fedhpro import FedHPro
+    from secure_afl.methods.fedproto import FedProto
+    from secure_afl.methods.frl import Frl
     from secure_afl.methods.model import LinearModel, Model
     from secure_afl.methods.networks.architecture import Linear
     from secure_afl.methods.networks.convnet import ConvNet
+    from secure_afl.methods.networks.mlp import Mlp
+    from secure_afl.methods.own import Training
+    from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -44,22 +53,33 @@ __all__ = [
     "ConfigError",
     "ConvNet",
     "DataError",
+    "FedACnnL",
+    "FedAU",
     "FedAvg",
+    "FedHPro",
     "FedHiP",
+    "FedProto",
     "FedSGD",
+    "FedStale",
     "FederatedClassifier",
     "Federation",
+    "Frl",
     "Ledger",
     "Linear",
     "LinearModel",
+    "Mlp",
     "Model",
+    "PFedACnnL",
     "Pairwise",
     "Plain",
     "Privacy",
     "Quantiser",
     "Result",
+    "Scaffold",
     "SecureAflError",
     "Statistics",
+    "Training",
+    "evaluated",
 ]
 
 __getattr__ = lazily(
@@ -83,17 +103,30 @@ __getattr__ = lazily(
         "secure_afl.federation.result": ("Result",),
         "secure_afl.federation.simulation": ("Federation",),
         "secure_afl.methods.afl": ("AFL",),
+        "secure_afl.methods.alike": (
+            "FedAU",
+            "FedStale",
+            "Scaffold",
+        ),
+        "secure_afl.methods.evaluated": ("evaluated",),
         "secure_afl.methods.fedavg": (
             "FedAvg",
             "FedSGD",
         ),
+        "secure_afl.methods.fedacnnl": ("FedACnnL",),
         "secure_afl.methods.fedhip": ("FedHiP",),
+        "secure_afl.methods.fedhpro": ("FedHPro",),
+        "secure_afl.methods.fedproto": ("FedProto",),
+        "secure_afl.methods.frl": ("Frl",),
+        "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
+        "secure_afl.methods.networks.mlp": ("Mlp",),
         "secure_afl.methods.model": (
             "LinearModel",
             "Model",
         ),
+        "secure_afl.methods.own": ("Training",),
         "secure_afl.privacy.ledger": (
             "Budget",
             "Ledger",

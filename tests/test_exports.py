@@ -11,9 +11,10 @@ PROTOCOLS = (
     "new_nonce"
 )
 SECURE_AFL = (
-    "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedAvg FedHiP FedSGD "
-    "FederatedClassifier Federation Ledger Linear LinearModel Model Pairwise Plain Privacy "
-    "Quantiser Result SecureAflError Statistics"
+    "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedACnnL FedAU FedAvg "
+    "FedHPro FedHiP FedProto FedSGD FedStale FederatedClassifier Federation Frl Ledger "
+    "Linear LinearModel Mlp Model PFedACnnL Pairwise Plain Privacy Quantiser Result Scaffold "
+    "SecureAflError Statistics Training evaluated"
 )
 
 

@@ -12,7 +12,7 @@ from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.methods import FedSGD, Linear
-from secure_afl.methods.fedavg import AveragingPublic
+from secure_afl.methods.averaging import AveragingPublic
 from secure_afl.methods.update import UPDATE
 
 # Of more rows, non-negativity gives mixtures; the figure is measured.

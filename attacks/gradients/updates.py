@@ -9,7 +9,7 @@ from protocols.roster import CLIENT
 from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
 from secure_afl.methods import FedAvg, FedSGD
-from secure_afl.methods.fedavg import AveragingPublic
+from secure_afl.methods.averaging import AveragingPublic
 from secure_afl.methods.update import WEIGHT
 
 

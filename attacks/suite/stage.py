@@ -98,7 +98,7 @@ class Stage:
                     raise
                 return msgspec.structs.replace(cell, refused=True, error=str(error))
             instance = attack()
-            truth = self._draw.truth
+            truth = self._seen[1]
             if attack.lies:
                 view, truth = self._lied_to(instance, view)
             # Not the cell's key, which knows the code: an edit would draw other numbers.
@@ -143,6 +143,33 @@ class Stage:
         )
 
     @cached_property
+    def _seen(self) -> tuple[Known, Truth]:
+        """Bring rows to what the sums of statistics are of: layers before the head are public.
+
+        Candidates and public rows as they come are `raw_candidates` and `raw_public` of
+        `Known.extra`.
+        """
+        known, truth, record = self._draw.known, self._draw.truth, self._record
+        public = record.result.public
+
+        def rows(features: Floats | None) -> Floats | None:
+            if features is None or not len(features):
+                return features
+            labels = np.zeros(len(features), dtype=np.int64)
+            return np.asarray(record.method.seen(public, ClientData("", features, labels)).features)
+
+        raw = with_extra(known, "raw_candidates", known.candidates)
+        raw = with_extra(raw, "raw_public", known.public)
+        seen = replace(
+            raw,
+            candidates=rows(known.candidates),
+            public=rows(known.public),
+            rows=None if known.rows is None else record.method.seen(public, known.rows),
+        )
+        clients = {name: record.method.seen(public, own) for name, own in truth.clients.items()}
+        return seen, replace(truth, clients=clients)
+
+    @cached_property
     def _record(self) -> Record:
         return self._run(self._draw.clients, self.run_config)
 
@@ -165,7 +192,7 @@ class Stage:
         names = [client.name for client in self._draw.clients]
         coalition = adversary.parties(record.protocol, names, self.config.colluders)
         assert coalition is not None, "the plan has existing adversaries only"
-        known = self._draw.known
+        known = self._seen[0]
         if adversary.sequel is not None:
             # The same integers for the same rows: bits are otherwise chosen by their number.
             bits = record.result.report.feature_bits

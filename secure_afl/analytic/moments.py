@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.statistics import Statistics, one_hot
 from secure_afl.errors import ConfigError
@@ -153,6 +154,11 @@ class Moments:
         varies = variances > 1e-12 * np.maximum(squares, np.finfo(float).tiny)
         deviations: Floats = np.sqrt(np.where(varies, variances, 1.0))
         return deviations
+
+    def reordered(self, order: Integers) -> "Moments":
+        """Return the moments with the classes at these places, (C,), in this order."""
+        counts = None if self.counts is None else self.counts[order]
+        return Moments(self.gram, np.ascontiguousarray(self.cross[:, order]), counts)
 
     def divided(self, by: Floats) -> "Moments":
         """Return the moments of rows whose features are divided by `by`, (d,) > 0."""

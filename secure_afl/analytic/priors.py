@@ -1,6 +1,7 @@
 """Class priors: how often classes are expected where a model is used."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -75,7 +76,8 @@ def prior_shares(prior: Prior, classes: Sequence[str], observed: Floats) -> Floa
     assert not isinstance(prior, str), "all words are known"
     check_prior(prior, classes)
     shares = np.array([dict(prior)[name] for name in classes])
-    normalised: Floats = shares / shares.sum()
+    # Exactly rounded, and so the same in any order of the classes.
+    normalised: Floats = shares / math.fsum(shares)
     return normalised
 
 

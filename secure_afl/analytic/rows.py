@@ -45,19 +45,30 @@ class ClientData:
         name: unique among the clients.
         features: (n, d) float, finite, n ≥ 1; may be memory-mapped.
         labels: (n,) int64 in 0..C−1; or words, which `number_labels` replaces by numbers.
+        patients: whose each row is, n words or numbers; an empty word is a patient of its own.
+            None where rows do not say.
 
     Raises:
-        DataError: what cannot be converted without a loss, as masked arrays.
+        DataError: what cannot be converted without a loss, as masked arrays, or patients that are
+            not one a row.
     """
 
     name: str
     features: NDArray[np.floating]
     labels: Integers
+    patients: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         where = f"client '{self.name}'"
         object.__setattr__(self, "features", as_features(self.features, where))
         object.__setattr__(self, "labels", as_labels(self.labels, where))
+        if self.patients is not None:
+            object.__setattr__(self, "patients", tuple(map(str, self.patients)))
+            if len(self.patients) != len(self.features):
+                raise DataError(
+                    f"{where}: {len(self.patients)} patients for {len(self.features)} rows; give "
+                    "one a row"
+                )
 
     @property
     def count(self) -> int:
@@ -74,6 +85,20 @@ class ClientData:
         """Return these rows, which are here."""
         return self
 
+    @property
+    def people(self) -> list[str] | None:
+        """Whose each row is, with a name for each of a patient of its own; None where unknown."""
+        if self.patients is None:
+            return None
+        return [name or f"row {place}" for place, name in enumerate(self.patients)]
+
+    def take(self, places: Integers) -> "ClientData":
+        """Return the rows at these places, (k,), in this order."""
+        whose = None if self.patients is None else [self.patients[place] for place in places]
+        return replace(
+            self, features=self.features[places], labels=self.labels[places], patients=whose
+        )
+
     def __len__(self) -> int:
         return len(self.features)
 
@@ -83,10 +108,13 @@ class ClientData:
 
 def pooled(clients: list[ClientData]) -> ClientData:
     """Pool all rows in one place: what a federation never has, and its oracle needs."""
+    named = any(client.patients is not None for client in clients)
+    whose = [name for c in clients for name in c.patients or ("",) * len(c)]
     return ClientData(
         "pooled",
         np.concatenate([client.features for client in clients]),
         np.concatenate([client.labels for client in clients]),
+        whose if named else None,
     )
 
 

@@ -90,7 +90,7 @@ def evaluate(
     show_figures(result.results, people(json_file), f"{model} on {path}")
     write_json(json_file, result)
     if html is not None:
-        write_evaluation(html, result.results, model, path)
+        write_evaluation(html, result.results, model, path, dict(saved.about))
 
 
 @with_flags(lambda: run_settings("checkpoint"))

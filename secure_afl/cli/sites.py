@@ -72,6 +72,12 @@ def party(
             f"{report.method} over {report.protocol}: {len(report.included)} of {report.clients} "
             f"clients in the last sum, {report.rounds} in all"
             + ("" if report.accuracy is None else f"; {report.accuracy:.1%} on the test data")
+            + (
+                ""
+                if report.pooled is None or report.pooled.accuracy is None
+                else f"; {report.pooled.accuracy.value:.1%} on {report.pooled.examples:,} rows "
+                "that all sites kept out"
+            )
         )
 
 

@@ -17,6 +17,7 @@ from secure_afl.cli.console import few_lines, people
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.report import HeadReport, PersonalReport, Report
 
 
@@ -92,6 +93,7 @@ def _lines(report: Report) -> dict[str, str]:
         **_head_lines(report.head),
         "accuracy": percent(accuracy.federated),
         **_prior_lines(report.results),
+        **_pooled_lines(report.pooled),
         "  centralised, float": percent(accuracy.centralised_float),
         "  each client alone": percent(accuracy.local_mean),
         "own rows: personal model": percent(accuracy.personal_mean),
@@ -126,6 +128,20 @@ def _prior_lines(results: Sequence[Figures]) -> dict[str, str]:
     }
 
 
+def _pooled_lines(pooled: PooledFigures | None) -> dict[str, str]:
+    if pooled is None:
+        return {}
+    auc = "–"
+    if pooled.auc is not None and pooled.auc_error is not None:
+        auc = f"{pooled.auc:.1%} ± {100 * pooled.auc_error:.2f}"
+    return {
+        "rows kept out by all": f"{pooled.examples:,}",
+        "  accuracy": ranged(pooled.accuracy),
+        "  balanced": percent(pooled.balanced_accuracy),
+        "  AUC ± its bins": auc,
+    }
+
+
 def _personal_lines(personal: PersonalReport | None) -> dict[str, str]:
     if personal is None or not personal.sites:
         return {}
@@ -152,10 +168,12 @@ def show_figures(results: Sequence[Figures], console: Console, title: str) -> No
         title=title, title_justify="left",
     )  # fmt: skip
     for column in table.columns[1:]:
-        column.justify = "right"
+        column.justify, column.overflow = "right", "fold"
     for own in first.classes:
         figures = (own.sensitivity, own.specificity, own.ppv, own.npv, own.auc)
-        table.add_row(own.name, f"{own.examples:,}", *(ranged(figure) for figure in figures))
+        # On two lines, that it fits a terminal of 80 columns.
+        cells = (ranged(figure).replace(" (", "\n").rstrip(")") for figure in figures)
+        table.add_row(own.name, f"{own.examples:,}", *cells)
     console.print(table)
     for found in (first, *others):
         under = f" under the {found.prior} prior" if found.prior else ""

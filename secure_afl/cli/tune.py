@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from secure_afl.tuning.outcomes import Outcome
 
 # What a sweep sets itself, or does without.
-_WITHOUT = ("epsilon", "ledger", "new_ledger", "budget", "out", "keys", "holdout")
+_WITHOUT = ("epsilon", "ledger", "new_ledger", "budget", "out", "keys", "holdout", "evaluate")
 
 
 def _settings() -> "list[Option]":

@@ -48,7 +48,8 @@ class Dataset:
     """Examples with their labels, checked when constructed.
 
     `labels` is int64 (n,) with values in 0..len(classes) - 1; a class may have no example. `origin`
-    is None for data sets that were not read from disk, and for parts of others.
+    is None for data sets that were not read from disk, and for parts of others. `patients` says
+    whose each example is, (n,) words; None where the data do not say.
 
     Raises:
         DataError: no examples, lengths that differ, a shape or dtype other than those of
@@ -60,6 +61,7 @@ class Dataset:
     labels: NDArray[np.int64] = field(repr=False)
     classes: tuple[str, ...]
     origin: Origin | None = field(default=None, repr=False)
+    patients: tuple[str, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.examples, tuple):
@@ -75,6 +77,11 @@ class Dataset:
             _check_images(self.name, self.examples)
         _check_classes(self.name, self.classes)
         _check_labels(self.name, self.labels, len(self), len(self.classes))
+        if self.patients is not None and len(self.patients) != len(self):
+            raise DataError(
+                f"{self.name}: {len(self)} examples but {len(self.patients)} patients; give one "
+                "patient per example"
+            )
 
     def __len__(self) -> int:
         """Return the number of examples, at least 1."""
@@ -98,10 +105,14 @@ class Dataset:
         Raises:
             DataError: no indices.
         """
-        if isinstance(self.examples, tuple):
-            files = tuple(self.examples[index] for index in indices)
-            return replace(self, examples=files, labels=self.labels[indices])
-        return replace(self, examples=self.examples[indices], labels=self.labels[indices])
+        labels, examples, whose = self.labels[indices], self.examples, self.patients
+        if isinstance(examples, tuple):
+            examples = tuple(examples[index] for index in indices)
+        else:
+            examples = examples[indices]
+        if whose is not None:
+            whose = tuple(whose[index] for index in indices)
+        return replace(self, examples=examples, labels=labels, patients=whose)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return one image, uint8.
@@ -184,24 +195,39 @@ def split_holdout(
 
     `fraction * n` is rounded to the nearest count, and every class gives its share of it to within
     one row. At least one training row stays; the holdout is None where no row is left for it.
+    Where rows say whose they are, the same is true of patients, each counting by its first row.
 
     Raises:
         DataError: a fraction outside [0, 1).
     """
     if not 0 <= fraction < 1:
         raise DataError(f"holdout fraction {fraction} is not in [0, 1); give for example 0.2")
-    # With rows ordered by class, every k-th row is a stratified sample. The order of the classes
-    # is random, or small clients would all hold out the same classes.
-    class_order = rng.permutation(len(dataset.classes))
-    order = np.lexsort((rng.permutation(len(dataset)), class_order[dataset.labels]))
-    steps = np.floor(fraction * np.arange(len(dataset) + 1) + 0.5)
-    held_out = np.diff(steps) > 0
-    if held_out.all():
-        held_out[0] = False
-    train = dataset.take(np.sort(order[~held_out]))
+    if dataset.patients is None:
+        held_out = _held_out(dataset.labels, len(dataset.classes), fraction, rng)
+    else:
+        _, first, of = np.unique(dataset.patients, return_index=True, return_inverse=True)
+        held_out = _held_out(dataset.labels[first], len(dataset.classes), fraction, rng)[of]
+    train = dataset.take(np.flatnonzero(~held_out))
     if not held_out.any():
         return train, None
-    return train, dataset.take(np.sort(order[held_out]))
+    return train, dataset.take(np.flatnonzero(held_out))
+
+
+def _held_out(
+    labels: NDArray[np.int64], classes: int, fraction: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Say of each label whether it is of the `fraction` that is held out, (n,)."""
+    # With rows ordered by class, every k-th row is a stratified sample. The order of the classes
+    # is random, or small clients would all hold out the same classes.
+    class_order = rng.permutation(classes)
+    order = np.lexsort((rng.permutation(len(labels)), class_order[labels]))
+    steps = np.floor(fraction * np.arange(len(labels) + 1) + 0.5)
+    chosen = np.diff(steps) > 0
+    if chosen.all():
+        chosen[0] = False
+    found = np.zeros(len(labels), dtype=bool)
+    found[order[chosen]] = True
+    return found
 
 
 def _kind(dataset: Dataset) -> str:

@@ -216,7 +216,7 @@ def _load_npz(path: Path, split: str, mapping: Mapping) -> Dataset:
     labels, classes = unite(str(path), found.labels, found.names, mapping)
     name = mapping.site_of(name_of(path))
     origin = Origin(path, found.names, classes, named=found.named)
-    return Dataset(name, examples, labels, classes, origin)
+    return Dataset(name, examples, labels, classes, origin, npz.read_patients(path, split))
 
 
 def _client_names(paths: Sequence[Path], mapping: Mapping) -> list[str]:

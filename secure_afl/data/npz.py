@@ -77,6 +77,28 @@ def read_labels(path: Path, split: str) -> Labelled:
     return _by_number(path, whole_labels(str(path), raw), names)
 
 
+def read_patients(path: Path, split: str) -> tuple[str, ...] | None:
+    """Read whose each example is, words or numbers; None where the file does not say.
+
+    Raises:
+        DataError: a file that cannot be read, or an array that is not one name an example.
+    """
+    keys = read_keys(path)
+    key = f"{split}_patients" if f"{split}_images" in keys else "patients"
+    if key not in keys:
+        return None
+    with _reading(path), np.load(path, allow_pickle=False) as archive:
+        raw = archive[key]
+        if raw.ndim == 2 and raw.shape[1] == 1:
+            raw = raw[:, 0]
+        if raw.ndim != 1 or raw.dtype.kind not in "USiu":
+            raise DataError(
+                f"{path}: {key} of shape {raw.shape} and dtype {raw.dtype} are no names; give one "
+                "word or whole number per example, of shape (n,)"
+            )
+        return tuple(_words(raw))
+
+
 def read_keys(path: Path) -> list[str]:
     """Return the names of a file's arrays."""
     with _reading(path):

@@ -36,7 +36,13 @@ class Partition(ABC):
         parts = self.assign(dataset.labels, rng)
         digits = max(2, len(str(len(parts) - 1)))
         return [
-            Dataset(f"client_{number:0{digits}d}", rows.examples, rows.labels, rows.classes)
+            Dataset(
+                f"client_{number:0{digits}d}",
+                rows.examples,
+                rows.labels,
+                rows.classes,
+                patients=rows.patients,
+            )
             for number, rows in enumerate(dataset.take(part) for part in parts)
         ]
 

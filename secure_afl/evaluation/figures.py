@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.statistics import one_hot
+from secure_afl.analytic.tally import margin
 from secure_afl.errors import DataError
 from secure_afl.evaluation.bootstrap import DRAWS, Interval, intervals
 from secure_afl.evaluation.calibration import Calibration, calibrate
@@ -146,16 +147,6 @@ def measure(
         calibration=None if probabilities is None else calibrate(probabilities, labels),
         uncalibrated=None if raw_probabilities is None else calibrate(raw_probabilities, labels),
     )
-
-
-def margin(scores: Floats, place: int) -> Floats:
-    """Return by how much each row's score of a class exceeds its best other, (n,)."""
-    if scores.shape[1] == 1:
-        return scores[:, 0]
-    others = np.delete(scores, place, axis=1).max(axis=1)
-    with np.errstate(invalid="ignore"):
-        found: Floats = scores[:, place] - others
-    return np.nan_to_num(found, nan=-np.inf)
 
 
 def _figures(tables: Floats, aucs: Floats) -> Floats:

@@ -1,16 +1,15 @@
 """Figures of a model, under each prior that its scores may have."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from secure_afl.analytic.priors import OBSERVED, UNIFORM, Prior, prior_shares
 from secure_afl.analytic.rows import ClientData
-from secure_afl.errors import DataError
+from secure_afl.analytic.split import halves_by_patient
 from secure_afl.evaluation.figures import HIGHEST, Figures, measure
-from secure_afl.evaluation.thresholds import halves_by_patient, predict_at, threshold_at
-from secure_afl.methods.model import LinearModel, Model
+from secure_afl.evaluation.thresholds import predict_at, threshold_at
+from secure_afl.methods.model import Model
 
 GIVEN = "given"
 
@@ -24,10 +23,6 @@ def under_priors(model: Model, prior: Prior | None = None) -> Mapping[str, Model
         DataError: a prior asked of a model that has none.
         ConfigError: a prior of other classes.
     """
-    if not isinstance(model, LinearModel):
-        if prior is not None:
-            raise DataError("this model's scores hold no prior to exchange; leave it out")
-        return {"": model}
     if model.prior is None:
         if prior is not None:
             model.with_prior(np.ones(len(model.classes)))  # says why not
@@ -37,7 +32,8 @@ def under_priors(model: Model, prior: Prior | None = None) -> Mapping[str, Model
     if prior is None:
         used, name = model, GIVEN
         for word in words:
-            if np.array_equal(model.prior, prior_shares(word, model.classes, shares)):
+            # Shares are brought to a sum of 1 more than once.
+            if np.allclose(model.prior, prior_shares(word, model.classes, shares), 1e-12, 0):
                 name = word
                 break
     else:
@@ -45,7 +41,7 @@ def under_priors(model: Model, prior: Prior | None = None) -> Mapping[str, Model
     return {name: used} | {word: other for word, other in words.items() if word != name}
 
 
-def with_prior(model: LinearModel, prior: Prior) -> LinearModel:
+def with_prior(model: Model, prior: Prior) -> Model:
     """Return the model under a prior: a word, or shares by class.
 
     Raises:
@@ -68,7 +64,7 @@ def evaluate_model(
     """Measure a model on labelled rows.
 
     Args:
-        patients: whose each row is.
+        patients: whose each row is; by default as the rows say.
         prior: in words, for the figures.
         sensitive_to: a class that is to be found with this `sensitivity`: its threshold is chosen
             on one half of the patients, and the figures are of the other half.
@@ -76,11 +72,13 @@ def evaluate_model(
     Raises:
         DataError: rows that the model does not take, or no such class.
     """
-    scores, labels = model.scores(rows.features), rows.labels
+    # As `predict` prints them: a threshold is of use there, and no row counts for its length.
+    scores, labels = model.comparable(rows.features), rows.labels
+    patients = rows.people if patients is None else patients
     probabilities = raw = None
-    if isinstance(model, LinearModel) and model.has_probabilities:
+    if model.has_probabilities:
         probabilities = model.probabilities(rows.features)
-        raw = replace(model, temperature=1.0).probabilities(rows.features)
+        raw = model.uncalibrated().probabilities(rows.features)
     if sensitive_to is None:
         return measure(
             scores,

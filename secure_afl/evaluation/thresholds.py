@@ -1,13 +1,11 @@
 """Thresholds for one class by a stated rule, chosen on other rows than those they are judged on."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.tally import margin
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.evaluation.figures import margin
 
 
 def threshold_at(scores: Floats, labels: Integers, place: int, sensitivity: float) -> float:
@@ -37,14 +35,3 @@ def predict_at(scores: Floats, place: int, threshold: float) -> Integers:
     others[:, place] = -np.inf
     found = np.where(margin(scores, place) >= threshold, place, others.argmax(axis=1))
     return found.astype(np.int64)
-
-
-def halves_by_patient(patients: Sequence[str]) -> tuple[Integers, Integers]:
-    """Cut rows into two halves, places (n₁,) and (n₂,); rows of one patient stay together.
-
-    Patients are shuffled once for all, so that the same rows are always cut alike.
-    """
-    names, clusters = np.unique(np.asarray(patients), return_inverse=True)
-    order = np.random.default_rng(len(names)).permutation(len(names))
-    first = np.isin(clusters, order[: (len(names) + 1) // 2])
-    return np.flatnonzero(first), np.flatnonzero(~first)

@@ -21,15 +21,23 @@ from protocols.layout import Integers
 from protocols.message import derive
 from protocols.party import ENTROPY_BYTES, Party
 from protocols.protocol import check_given_back
-from protocols.roster import Roster
+from protocols.roster import Line, Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
 from secure_afl.analytic.rows import ClientData, Rows
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.rounds import Half, Opening, SavedPosition, fits_task
-from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.rounds import (
+    Half,
+    History,
+    Opening,
+    Position,
+    SavedPosition,
+    fits_task,
+)
+from secure_afl.federation.sums import check_spending, this_noisy_sum
 from secure_afl.federation.task import Terms, majority
-from secure_afl.methods.method import Memory, Own, PublicState, Task
+from secure_afl.methods.memory import Memory, settle
+from secure_afl.methods.method import Own, PublicState, Task
 from secure_afl.privacy.ledger import Charge, Ledger
 
 
@@ -129,6 +137,7 @@ class FederationClient(Half):
         position = self._enter(session, opening, seat)
         if position.party is not None:
             return position.party
+        self.settle(opening.history, session.roster)
         self._check_privacy(session, public)
         for given_back in opening.voids:
             # Whatever became of the letter that said so: `enter` has checked it.
@@ -168,6 +177,29 @@ class FederationClient(Half):
             self._position = before
             raise
         return party
+
+    def conclude(self, opening: Opening, receiver: Line) -> None:
+        """Check the end of the run, and settle what its last round left open."""
+        before = self._position
+        super().conclude(opening, receiver)
+        if before is not None and (roster := self.pinned or _roster_of(before)) is not None:
+            self.settle(opening.history, roster)
+
+    def settle(self, history: History, roster: Roster) -> None:
+        """Keep in memory what follows from having been in the last sum, or drop it.
+
+        Args:
+            history: of the run, checked; where it does not have that round yet, nothing happens.
+            roster: whose clients it names by bits.
+        """
+        position = self._position
+        if position is None or len(history.links) < position.round:
+            return
+        release = history.links[position.round - 1].release
+        included = release.session == position.session and self.name in roster.names(
+            release.included
+        )
+        settle(self.memory, position.round, included=included)
 
     def released(self, session: bytes) -> None:
         """Note in the ledger that the sum of a session, by its id, is out for good.
@@ -330,6 +362,7 @@ class FederationClient(Half):
                 f"of {mechanism.shares} shares of the noise"
             )
         try:
+            check_spending(self.method, task)
             this_noisy_sum(self.method, public).check()
         except ConfigError as error:
             raise self._refused(f"round {session.header.round}: {error}") from None
@@ -345,3 +378,7 @@ class FederationClient(Half):
                 f"noise for a minimum cohort of {mechanism.min_cohort} with {mechanism.colluders} "
                 f"colluders, the session's are {session.min_cohort} and {conceded}"
             )
+
+
+def _roster_of(position: Position) -> Roster | None:
+    return None if position.party is None else position.party.session.roster

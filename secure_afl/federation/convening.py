@@ -297,6 +297,11 @@ class Convening:
         return self._letters()
 
     def _fail(self, problem: str) -> list[Posted]:
+        """End the run without a model, or with the one that is there already."""
+        planned = self._convener.planned
+        if planned is not None and planned.server.complete:
+            self._tell(f"the model stands without its evaluation: {problem}")
+            return self._finish()
         self.problem = problem
         self._tell(f"the run has failed: {problem}")
         return self._finish()

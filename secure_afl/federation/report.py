@@ -8,6 +8,7 @@ import msgspec
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
 from secure_afl.analytic.quantise import Floats
 from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.privacy.mechanism import NoisySum
 
 
@@ -57,6 +58,18 @@ class Site(msgspec.Struct, frozen=True):
     personal: float | None
     federated: float | None
     alone: float | None
+
+
+class SiteFigures(msgspec.Struct, frozen=True):
+    """Figures of the global model on the rows that one client kept out, in a simulation.
+
+    Attributes:
+        name: of the client.
+        figures: under the prior in use.
+    """
+
+    name: str
+    figures: Figures
 
 
 class PersonalReport(msgspec.Struct, frozen=True):
@@ -230,7 +243,7 @@ class Report(msgspec.Struct, frozen=True):
     Attributes:
         method, protocol: names.
         protects: what the protocol hides, from whom, and under which condition.
-        session: id of the last round's session, hex.
+        session: id of the session of the model's last sum, hex.
         rounds: blind sums.
         examples: rows in the sum; null where privacy hides their number.
         feature_dim, classes: d and C.
@@ -245,6 +258,10 @@ class Report(msgspec.Struct, frozen=True):
             the pooled rows, plus the noise that was added; bit for bit, computed by this run.
         results: figures of the global model on the test set with intervals, under the prior in use
             first and then under others.
+        sites: figures of the global model at each client that kept rows out, which a simulation
+            knows; never with noise.
+        pooled: figures of the global model on the rows that all clients kept out, from a sum of
+            their counts; null where there was none.
         outside: entries of the sum that break their bounds, by block; where there are any, a
             client lied, and the model is made of a wrong sum all the same.
         privacy: the differential-privacy guarantee, or null.
@@ -272,6 +289,8 @@ class Report(msgspec.Struct, frozen=True):
     head: HeadReport | None = None
     personal: PersonalReport | None = None
     results: tuple[Figures, ...] = ()
+    sites: tuple[SiteFigures, ...] = ()
+    pooled: PooledFigures | None = None
     outside: dict[str, int] = {}
     privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()

@@ -11,6 +11,8 @@ from protocols.session import Session
 from secure_afl.analytic.heads.head import Chosen
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.errors import ConfigError
+from secure_afl.evaluation.pooled import PooledFigures, figures_of
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.report import (
     Bytes,
@@ -80,8 +82,14 @@ class Result:
 
     @property
     def statistics(self) -> Statistics:
-        """The last sum as Gram, cross term and counts, for methods that sum those."""
-        last = next(round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
+        """The last sum as Gram, cross term and counts, for methods that sum those.
+
+        Raises:
+            ConfigError: there is none, or only sums that have groups of clients apart.
+        """
+        last = self._last_statistics
+        if last is None:
+            raise ConfigError(f"{self.method.name} has no sum of all clients' statistics alone")
         return Statistics.unpack(last.released.total, last.session.layout)
 
     @property
@@ -90,9 +98,14 @@ class Result:
 
         It is a function of the summed Gram matrix, and for whoever received that alone.
         """
-        if not self.method.releases_statistics:
+        if not self.method.releases_statistics or self._last_statistics is None:
             return ()
         return self.method.curve(self.public.task, self.statistics)
+
+    @property
+    def _last_statistics(self) -> Round | None:
+        found = (round_ for round_ in reversed(self.rounds) if _has_gram(round_.session.layout))
+        return next(found, None)
 
 
 def report_run(
@@ -116,7 +129,9 @@ def report_run(
     method, protocol, privacy = terms.method, terms.protocol, terms.privacy
     task = public.task
     head = report_head(method, public)
-    last = rounds[-1]
+    # What comes after the model's own sums says nothing of how many are in it.
+    last = rounds[: method.model_sums][-1]
+    clients = len(last.released.included)
     enrolled = task.clients
     hides_rows = privacy is not None and not privacy.rows_are_public
     return Report(
@@ -125,7 +140,7 @@ def report_run(
         protects=protocol.protects,
         session=last.session.id.hex(),
         rounds=len(rounds),
-        clients=Clients(enrolled, len(included), enrolled - len(included)),
+        clients=Clients(enrolled, clients, enrolled - clients),
         examples=None if hides_rows else sum(len(data) for data in included),
         feature_dim=task.feature_dim,
         classes=len(task.classes),
@@ -144,13 +159,20 @@ def report_run(
         head=head,
         personal=scored.personal,
         results=scored.results,
+        sites=scored.sites,
+        pooled=report_pooled(method, public),
         outside=dict(last.released.outside),
         privacy=(
             None
             if privacy is None
             else PrivacyReport.of([this_noisy_sum(method, round_.public) for round_ in rounds])
         ),
-        warnings=(*warnings(terms, task, included), *_head_warnings(head)),
+        warnings=(
+            *warnings(terms, task, included),
+            *_set_warnings(terms, rounds),
+            *_head_warnings(head),
+            *_pooled_warnings(method, public),
+        ),
     )
 
 
@@ -166,6 +188,25 @@ def report_head(method: AnyMethod, public: PublicState) -> HeadReport | None:
     return HeadReport.of(heads, fitted, public.task.classes)
 
 
+def _set_warnings(terms: Terms, rounds: Sequence[Round]) -> tuple[str, ...]:
+    """Warn of exact sums that nothing held to the same clients."""
+    if terms.privacy is not None or all(r.session.header.same_set for r in rounds[1:]):
+        return ()
+    first = set(rounds[0].released.included)
+    others = sum(set(r.released.included) != first for r in rounds[1:])
+    return (
+        f"Nothing held the {len(rounds)} sums to the same clients; {others} of them are over "
+        "others than the first. Two exact sums that differ by one client give its vector away to "
+        "whoever receives both. Safer: --same-set, or noise (--epsilon).",
+    )
+
+
+def report_pooled(method: AnyMethod, public: PublicState) -> PooledFigures | None:
+    """Report on the rows that all clients kept out; None where no sum was of these."""
+    found = method.counted(public)
+    return None if found is None else figures_of(found, public.task.classes)
+
+
 def _head_warnings(head: HeadReport | None) -> tuple[str, ...]:
     """Say which head was taken where rows were too few for the one that was to be."""
     if head is None or not head.instead_of:
@@ -173,6 +214,16 @@ def _head_warnings(head: HeadReport | None) -> tuple[str, ...]:
     return (
         f"The sum has too few rows for head '{head.instead_of}': this model is of head "
         f"'{head.name}' with {head.setting} {head.value:g}. More rows would help.",
+    )
+
+
+def _pooled_warnings(method: AnyMethod, public: PublicState) -> tuple[str, ...]:
+    """Say that the evaluation came to nothing, where it did."""
+    if not method.complete(public) or method.counted(public) is not None:
+        return ()
+    return (
+        "The sum over the rows that sites kept out came to nothing, for too few parties were left: "
+        "the model stands, and nothing is said of those rows. A new run can try again.",
     )
 
 

@@ -394,12 +394,13 @@ def _enter(
             raise InvalidSession(f"this party has been in round {position.round}")
         context, links = position.context, _links_since(position, history)
         _check_same_run(position, session, public)
+        _check_step(position, method, opening)
     for link in links:
         context = next_context(context, link.release, link.state)
     if context != header.context:
         raise InvalidSession("the session is for another method, task, state or history")
     _check_signed(links, receiver)
-    if history.links and reveals_total(method, public.task):
+    if history.links and reveals_total(method, public.task, len(history.links)):
         _recompute(session.roster, method, opening)
     return Position(header.round, session.id, context, header.roster, public)
 
@@ -448,17 +449,27 @@ def _conclude(
         )
     links = history.links
     if position is not None:
-        if len(links) < position.round:
+        if _ended_before(position, method, history):
+            links = ()  # known when this party entered the round that came to nothing
+        elif len(links) < position.round:
             raise InvalidSession(f"the history has {len(links)} rounds")
-        links = _links_since(position, history)
+        else:
+            links = _links_since(position, history)
         if encode(public.task) != encode(position.public.task):
             raise InvalidSession("another task than in the rounds before")
+        _check_step(position, method, opening)
     _check_signed(links, receiver)
     roster = pinned
     if roster is None and position is not None and position.party is not None:
         roster = position.party.session.roster
-    if roster is not None and reveals_total(method, public.task):
+    if roster is not None and reveals_total(method, public.task, len(history.links)):
         _recompute(roster, method, opening)
+
+
+def _ended_before(position: Position, method: AnyMethod, history: History) -> bool:
+    """Say whether a run ended with the model that this party's last round began with."""
+    began = len(history.links) == position.round - 1 and method.complete(position.public)
+    return began and state_digest(position.public) == history.state
 
 
 def _check_signed(links: tuple[Link, ...], receiver: Line) -> None:
@@ -503,6 +514,19 @@ def _links_since(position: Position, history: History) -> tuple[Link, ...]:
     return links
 
 
+def _check_step(position: Position, method: AnyMethod, opening: Opening) -> None:
+    """Compare a state with that of the round before, where this party was in that."""
+    if position.round != len(opening.history.links):
+        return
+    try:
+        method.check_step(position.public, opening.public)
+    except DataError as error:
+        raise InvalidSession(
+            f"the public state cannot follow from the one before: {error}",
+            fix="whoever keeps the state lies; do not go on with this run",
+        ) from None
+
+
 def _check_same_run(position: Position, session: Session, public: PublicState) -> None:
     if session.header.roster != position.roster:
         raise InvalidSession("the roster is another than in the rounds before")
@@ -544,7 +568,7 @@ def fits_task(session: Session, task: Task) -> bool:
     return clients == task.clients if first else clients <= task.clients
 
 
-def reveals_total(method: AnyMethod, task: Task) -> bool:
-    """Say whether clients are sent totals; an exact one never where noise comes afterwards."""
+def reveals_total(method: AnyMethod, task: Task, round: int) -> bool:
+    """Say whether clients are sent a round's total; never where noise comes to it afterwards."""
     central = task.mechanism is not None and task.mechanism.privacy.placement == "central"
-    return method.state_reveals_total and not central
+    return method.reveals(round) and not central

@@ -1,6 +1,6 @@
 """How good the models of a run are, on rows that no model was made from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -15,7 +15,7 @@ from secure_afl.analytic.rows import ClientData, check_data
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.models import evaluate_model, under_priors
-from secure_afl.federation.report import Accuracy, PersonalReport, Site
+from secure_afl.federation.report import Accuracy, PersonalReport, Site, SiteFigures
 from secure_afl.methods.method import AnyMethod, Own, PublicState
 from secure_afl.methods.model import LinearModel, Model
 from secure_afl.methods.personal.personal import halves
@@ -23,11 +23,12 @@ from secure_afl.methods.personal.personal import halves
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's accuracy, that of its clients' own models where there are any, and test figures."""
+    """A run's accuracy, that of its clients' own models where there are any, and figures."""
 
     accuracy: Accuracy
     personal: PersonalReport | None = None
     results: tuple[Figures, ...] = ()
+    sites: tuple[SiteFigures, ...] = ()
 
 
 def check_scored(sets: Sequence[ClientData], like: ClientData, classes: int) -> None:
@@ -62,7 +63,8 @@ def score(
             out. Where a client's model was chosen on half of its rows, the other half counts.
     """
     moments = {
-        client.name: _float_moments(client, len(model.classes), public) for client in clients
+        client.name: _float_moments(method, client, len(model.classes), public)
+        for client in clients
     }
     central = _central(method, public, reduce(add, moments.values()), model.classes)
     local = _locals(method, public, moments, model.classes)
@@ -76,8 +78,9 @@ def score(
         holdout_local_mean=_mean(site.alone for site in sites),
     )
     personal = PersonalReport.of(sites) if method.personalises else None
+    each = at_sites(model, holdout, names)
     if test is None:
-        return Scored(accuracy, personal)
+        return Scored(accuracy, personal, sites=each)
     features, labels = test.features, test.labels
     alone = [m.accuracy(features, labels) for m in local.values()]
     accuracy = msgspec.structs.replace(
@@ -87,7 +90,7 @@ def score(
         local_mean=mean(alone) if alone else None,
         agreement=float((model.predict(features) == central.predict(features)).mean()),
     )
-    return Scored(accuracy, personal, tested(model, test))
+    return Scored(accuracy, personal, tested(model, test), each)
 
 
 def score_private(model: Model, test: ClientData | None) -> Scored:
@@ -102,6 +105,18 @@ def score_private(model: Model, test: ClientData | None) -> Scored:
     return Scored(accuracy, results=tested(model, test))
 
 
+def at_sites(
+    model: Model, holdout: Sequence[ClientData], names: Collection[str]
+) -> tuple[SiteFigures, ...]:
+    """Measure a model on the rows that each of these clients kept out, under its own prior."""
+    prior = next(iter(under_priors(model)))
+    return tuple(
+        SiteFigures(rows.name, evaluate_model(model, rows, prior=prior))
+        for rows in holdout
+        if rows.name in names
+    )
+
+
 def tested(model: Model, test: ClientData) -> tuple[Figures, ...]:
     """Measure a model on test rows, under each prior that its scores may have."""
     return tuple(
@@ -111,11 +126,11 @@ def tested(model: Model, test: ClientData) -> tuple[Figures, ...]:
 
 def _central(
     method: AnyMethod, public: PublicState, moments: Moments, classes: tuple[str, ...]
-) -> LinearModel:
+) -> Model:
     """Fit the run's head to the float rows of all clients in one place."""
     heads = method.heads(public.task) or (Ridge(ridge=DEFAULT_RIDGE),)
     fitted = fit_first(heads, moments, classes).fitted
-    return LinearModel.fitted(fitted, classes, public.task.quantiser)
+    return method.behind(public, LinearModel.fitted(fitted, classes, public.task.quantiser))
 
 
 def _locals(
@@ -123,17 +138,17 @@ def _locals(
     public: PublicState,
     moments: Mapping[str, Moments],
     classes: tuple[str, ...],
-) -> dict[str, LinearModel]:
+) -> dict[str, Model]:
     """Fit a ridge to each client's own float rows, with the λ of the run where it has one."""
     fitted = method.fitted(public)
     ridge = fitted.value if fitted is not None and fitted.setting == "ridge" else DEFAULT_RIDGE
-    found = {}
+    found: dict[str, Model] = {}
     for name, own in moments.items():
         try:
             weights = Ridge(ridge=ridge).fit(own, classes).fitted.weights
         except ConfigError:
             continue  # a client has fewer rows than dimensions, and λ is 0
-        found[name] = LinearModel(weights, classes)
+        found[name] = method.behind(public, LinearModel(weights, classes))
     return found
 
 
@@ -166,6 +181,8 @@ def _mean(shares: Iterable[float | None]) -> float | None:
     return mean(known) if known else None
 
 
-def _float_moments(client: ClientData, classes: int, public: PublicState) -> Moments:
-    rows = public.task.quantiser.scaled(client.features)
+def _float_moments(
+    method: AnyMethod, client: ClientData, classes: int, public: PublicState
+) -> Moments:
+    rows = public.task.quantiser.scaled(method.seen(public, client).features)
     return Moments.of_rows(rows, client.labels, classes)

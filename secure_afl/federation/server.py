@@ -84,6 +84,11 @@ class FederationServer:
         """Whether the method wants no further sum."""
         return sum_layout(self.method, self.public) is None
 
+    @property
+    def complete(self) -> bool:
+        """Whether the model is there, whatever becomes of further sums."""
+        return self.method.complete(self.public)
+
     def form(
         self, members: Iterable[Member], nonce: bytes, min_cohort: int, corrupt: int
     ) -> Session | None:
@@ -143,7 +148,7 @@ class FederationServer:
         self._totals = [*self._totals, total] if self.method.needs_totals else [total]
         self.public = self.method.advance(before, self._totals, released.included)
         self.history = self.history.then(release, self.public)
-        shown = reveals_total(self.method, self.public.task)
+        shown = reveals_total(self.method, self.public.task, len(self.history.links))
         self._ended = Ended(before, total, salt) if shown else None
         self._voids = ()
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from protocols.errors import SessionAborted
 from protocols.identity import Identity
 from protocols.network import FaultPlan, Network
 from protocols.party import ENTROPY_BYTES, Party
@@ -15,7 +16,7 @@ from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, number_labels
 from secure_afl.data.classes import MAX_CLASSES
-from secure_afl.errors import ConfigError, DataError
+from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.federation.accounts import dropped, given_back, note_released
 from secure_afl.federation.convener import Convener, Planned
 from secure_afl.federation.gathering import gather, open_session
@@ -170,8 +171,11 @@ class Federation:
 
         convener = Convener(lambda _: Planned(server, declared.min_cohort, self.corrupt))
         rounds, solve_seconds = self._rounds(start, convener, members, plan, record, keeper)
+        for member in members.values():
+            member.settle(server.history, rounds[-1].session.roster)
         begin = time.perf_counter()
-        model = self.terms.method.model(server.public)
+        method = self.terms.method
+        model = method.model(server.public)
         # What is known to be wrong somewhere is passed on to nobody.
         sound = not any(round_.released.outside for round_ in rounds)
         held = {data.name: data for data in holdout}
@@ -182,12 +186,17 @@ class Federation:
         }
         solve_seconds += time.perf_counter() - begin
 
-        included = [members[name].data for name in rounds[-1].released.included]
-        scored = self._score(server.public, model, own, included, test, holdout)
+        included = self._included(task, rounds, members)
+        learned = method.learned(server.public)
+        kept_out = list(holdout)
+        if not kept_out:
+            every = (method.kept(task, members[data.name].data) for data in included)
+            kept_out = [rows for rows in every if rows is not None]
+        scored = self._score(learned, model, own, included, test, kept_out)
         seconds = measure_seconds(rounds, members, solve_seconds)
         report = report_run(self.terms, declared, server.public, rounds, included, scored, seconds)
         personal = {name: made.model for name, made in own.items()}
-        return Result(self.terms.method, model, personal, rounds, server.public, report)
+        return Result(method.learner, model, personal, rounds, learned, report)
 
     def first_session(
         self,
@@ -300,16 +309,14 @@ class Federation:
             rounds += keeper.kept.restore(convener.plan(), members, halves)
         seconds = time.perf_counter() - begin
         while not convener.over:
-            session, parties = open_session(
-                convener,
-                people,
-                self.ledger,
-                lambda session: None if keeper is None else keeper.opening(start, session),
-            )
-            network = Network(parties, plan, record=record)
-            with given_back(self.ledger, self.terms.protocol, network):
-                rounds.append(self._round(session, convener.server.public, network, members))
-            log.info("round %d: %r", len(rounds), rounds[-1].released)
+            try:
+                network = self._sum(start, convener, people, members, plan, record, keeper, rounds)
+            except (SessionAborted, LedgerRefusal) as error:
+                if not convener.server.complete:
+                    raise
+                log.warning("the model stands without its evaluation: %s", error)
+                break
+            session = rounds[-1].session
             noise = secrets.token_bytes(ENTROPY_BYTES)
             if keeper is not None:
                 with dropped(self.ledger, session):
@@ -324,6 +331,30 @@ class Federation:
             for person in people:
                 person.close(session.nonce, network.release, None)
         return rounds, seconds
+
+    def _sum(
+        self,
+        start: Start,
+        convener: Convener,
+        people: Sequence[Participant],
+        members: Mapping[str, RecordingClient],
+        plan: FaultPlan,
+        record: bool,
+        keeper: Keeper | None,
+        rounds: list[Round],
+    ) -> Network:
+        """Form the next blind sum, and add it to the rounds; returns the network of its parties."""
+        session, parties = open_session(
+            convener,
+            people,
+            self.ledger,
+            lambda session: None if keeper is None else keeper.opening(start, session),
+        )
+        network = Network(parties, plan, record=record)
+        with given_back(self.ledger, self.terms.protocol, network):
+            rounds.append(self._round(session, convener.server.public, network, members))
+        log.info("round %d: %r", len(rounds), rounds[-1].released)
+        return network
 
     def _people(
         self, members: Mapping[str, RecordingClient], identities: Identities | None = None
@@ -401,7 +432,17 @@ class Federation:
     ) -> Scored:
         if self.terms.privacy is not None:
             return score_private(model, test)
-        return score(self.terms.method, public, model, own, included, test, holdout)
+        learner = self.terms.method.learner
+        return score(learner, public, model, own, included, test, holdout)
+
+    def _included(
+        self, task: Task, rounds: Sequence[Round], members: Mapping[str, RecordingClient]
+    ) -> list[ClientData]:
+        """Return the rows that the model is made of, of each client that has some in its sum."""
+        method = self.terms.method
+        names = rounds[: method.model_sums][-1].released.included
+        found = [method.trained(task, members[name].data) for name in names]
+        return [data for data in found if data is not None]
 
     def _class_names(
         self, clients: Sequence[ClientData], classes: Sequence[str] | None

@@ -1,8 +1,11 @@
 """The next blind sum of a method: its layout and its noise."""
 
+import math
+
 import msgspec
 
 from protocols.layout import Layout
+from secure_afl.errors import ConfigError
 from secure_afl.methods.method import AnyMethod, PublicState, Task
 from secure_afl.privacy.mechanism import NoisySum
 
@@ -37,6 +40,26 @@ def this_noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum:
     return noisy
 
 
+def check_spending(method: AnyMethod, task: Task) -> None:
+    """Check that the sums of a run do not spend more together than the promise has for them.
+
+    Raises:
+        ConfigError: they do; or some spend more than others, and not every sum is foreseen.
+    """
+    mechanism = task.mechanism
+    assert mechanism is not None, "the task has noise"
+    foreseen = method.foreseen(task)
+    spends = [method.sensitivity(public, mechanism.privacy).spend for public in foreseen]
+    if all(spend <= 1 for spend in spends):
+        return
+    spent = math.fsum(spend**2 for spend in spends)
+    if len(spends) != mechanism.rounds or spent > mechanism.rounds * (1 + 1e-12):
+        raise ConfigError(
+            f"{mechanism.rounds} sums of which those foreseen spend {spent:.6g} shares of μ²; "
+            f"allowed: ≤ {mechanism.rounds}, with every sum foreseen where some spend more"
+        )
+
+
 def calibrated(method: AnyMethod, task: Task) -> Task:
     """Put as much noise into a task's mechanism as the promise takes.
 
@@ -45,5 +68,6 @@ def calibrated(method: AnyMethod, task: Task) -> Task:
     Raises:
         ConfigError: that noise is too small for the grid.
     """
+    check_spending(method, task)
     first, *others = [this_noisy_sum(method, public) for public in method.foreseen(task)]
     return msgspec.structs.replace(task, mechanism=first.calibrated(*others).mechanism)

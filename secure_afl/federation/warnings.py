@@ -28,16 +28,18 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     if task.mechanism is not None:
         return tuple(found)
     rows = sum(len(data) for data in clients)
-    few = rows < ROWS_PER_DIMENSION * task.feature_dim
+    width = method.widest(task)
+    few = rows < ROWS_PER_DIMENSION * width
     if few:
         found.append(
-            f"{rows} rows in the sum for {task.feature_dim} dimensions: whoever receives the exact "
+            f"{rows} rows in the sum for {width} dimensions: whoever receives the exact "
             "sum can tell whose rows are in it, and with very few rows rebuild them. Safer: "
-            f"≥ {ROWS_PER_DIMENSION * task.feature_dim} rows, fewer dimensions (--dimension), or "
+            f"≥ {ROWS_PER_DIMENSION * width} rows, fewer dimensions (--dimension), or "
             "noise (--epsilon)."
         )
     if method.releases_statistics:
         found += _bare_clients(clients)
+        found += _several_rows_a_patient(clients)
     found += method.advice(len(clients), few_rows=few)
     told = not protocol.hides_vectors or method.broadcasts_statistics
     if few and method.releases_statistics and not told:
@@ -49,6 +51,18 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
             "clients trust with it, and give the others W."
         )
     return tuple(found)
+
+
+def _several_rows_a_patient(clients: Sequence[ClientData]) -> list[str]:
+    """Warn of rows in groups, which what is chosen from the sum takes for independent ones."""
+    known = [names for data in clients if (names := data.people) is not None]
+    rows, patients = sum(map(len, known)), sum(len(set(names)) for names in known)
+    if rows <= patients:
+        return []
+    return [
+        f"{rows} rows are of {patients} patients: a shrinkage or λ that the sum chooses takes rows "
+        "for independent, and is too small. Set --shrinkage or --ridge, or give one row a patient."
+    ]
 
 
 def _bare_clients(clients: Sequence[ClientData]) -> list[str]:

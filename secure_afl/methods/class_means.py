@@ -10,7 +10,8 @@ from secure_afl.analytic.heads.means import Means
 from secure_afl.analytic.moments import Moments
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
-from secure_afl.methods.method import METHODS, Memory, Method, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity

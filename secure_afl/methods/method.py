@@ -1,11 +1,8 @@
 """The contract between a learning method and whatever carries its sums."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
@@ -14,14 +11,12 @@ from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.analytic.tally import Tally
 from secure_afl.errors import ConfigError
-from secure_afl.methods.model import Model
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
-
-# What a client keeps from round to round; a method keys it by round, for `contribute` may run
-# again for the same round after a restart.
-Memory = MutableMapping[str, NDArray[np.generic]]
 
 
 class Task(Wire, frozen=True):
@@ -134,6 +129,20 @@ class Method(Wire, Generic[Public], frozen=True):
         return 1
 
     @property
+    def model_sums(self) -> int:
+        """Sums that the model is made of; any others come after it."""
+        return self.sums
+
+    @property
+    def learner(self) -> "AnyMethod":
+        """The method whose model this is; another one where this adds rounds to it."""
+        return self
+
+    def learned(self, public: Public) -> PublicState:
+        """Return the state of `learner`."""
+        return public
+
+    @property
     def images(self) -> bool:
         """Whether rows have to be pixels of images, and no backbone's features."""
         return False
@@ -152,6 +161,10 @@ class Method(Wire, Generic[Public], frozen=True):
         equal on all machines.
         """
         return False
+
+    def reveals(self, round: int) -> bool:
+        """Whether the state after this round, counted from 1, gives its total away anyway."""
+        return self.state_reveals_total
 
     @property
     def needs_totals(self) -> bool:
@@ -188,6 +201,18 @@ class Method(Wire, Generic[Public], frozen=True):
         """Return the curve that the head's setting was chosen on; it is the receiver's alone."""
         return ()
 
+    def widest(self, task: Task) -> int:
+        """Return the greatest number of features whose Gram matrix is summed, d for one round."""
+        return task.feature_dim
+
+    def seen(self, public: Public, data: ClientData) -> ClientData:
+        """Return rows as the head sees them; they are as they come unless a method has layers."""
+        return data
+
+    def behind(self, public: Public, head: LinearModel) -> Model:
+        """Return the model of rows as they come that a head of seen rows makes."""
+        return head
+
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """List what the reader of a report should know of this method.
 
@@ -206,6 +231,14 @@ class Method(Wire, Generic[Public], frozen=True):
 
         Raises:
             DataError: its arrays have other shapes than the task's, or it is of another round.
+        """
+        return None
+
+    def check_step(self, before: Public, after: Public) -> None:
+        """Check that a state can follow from the one of the round before, whatever its total.
+
+        Raises:
+            DataError: it cannot.
         """
         return None
 
@@ -236,7 +269,10 @@ class Method(Wire, Generic[Public], frozen=True):
     def contribute(
         self, public: Public, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
-        """Return a client's vector for the next sum; the same for the same arguments."""
+        """Return a client's vector for the next sum; the same for the same arguments.
+
+        What follows in `memory` from being in the sum is pending, see `methods.memory`.
+        """
 
     @abstractmethod
     def absorb(self, public: Public, total: Integers, included: tuple[str, ...]) -> Public:
@@ -248,9 +284,25 @@ class Method(Wire, Generic[Public], frozen=True):
         """Return the state after the last of these sums; all of the run where `needs_totals`."""
         return self.absorb(public, totals[-1], included)
 
+    def complete(self, public: Public) -> bool:
+        """Say whether the model is there though another sum is wanted, so that a run may end."""
+        return False
+
     @abstractmethod
     def model(self, public: Public) -> Model:
         """Return the global model, when all rounds are done."""
+
+    def trained(self, task: Task, data: ClientData) -> ClientData | None:
+        """Return a client's rows that go into the model; None for none of them."""
+        return data
+
+    def kept(self, task: Task, data: ClientData) -> ClientData | None:
+        """Return a client's rows that are kept out of the model, and counted; None for none."""
+        return None
+
+    def counted(self, public: Public) -> Tally | None:
+        """Return counts of the rows that all clients kept out, where a sum was of these."""
+        return None
 
     def personalise(
         self, public: Public, data: ClientData, memory: Memory, kept: ClientData | None = None

@@ -28,10 +28,13 @@ class Model(ABC):
     Attributes:
         weights: all that was learned, float64.
         classes: names of the C classes.
+        observed, prior: class shares (C,) as `LinearModel` has them; None where scores hold none.
     """
 
     weights: Floats
     classes: tuple[str, ...]
+    observed: Floats | None = None
+    prior: Floats | None = None
 
     @abstractmethod
     def scores(self, features: NDArray[np.floating]) -> Floats:
@@ -71,6 +74,22 @@ class Model(ABC):
             DataError: the model has none.
         """
         raise DataError("this model has no calibrated probabilities; use scores and predictions")
+
+    def uncalibrated(self) -> "Model":
+        """Return the model whose probabilities are those of temperature 1."""
+        return self
+
+    def with_prior(self, prior: Floats) -> "Model":
+        """Return the model for other class shares, (C,) ≥ 0; they are brought to sum 1.
+
+        Raises:
+            DataError: scores of this model hold no prior, or these are no shares.
+        """
+        raise DataError("this model's scores hold no prior to exchange; leave it out")
+
+    def comparable(self, features: NDArray[np.floating]) -> Floats:
+        """Return scores (n, C) that can be compared between rows, whatever their lengths."""
+        return self.scores(features)
 
     def accuracy(self, features: NDArray[np.floating], labels: Integers) -> float:
         """Share of rows whose prediction is their label, 0 to 1."""
@@ -162,6 +181,16 @@ class LinearModel(Model):
                 scores = scores + np.log(self.prior)
         return scores
 
+    def comparable(self, features: NDArray[np.floating]) -> Floats:
+        """Return scores (n, C) of rows of norm ≤ 1, over the temperature where there is one."""
+        # Without an offset scores grow with a row's length, and predictions do not.
+        rows = features if self.reduction is not None else self.rows.scaled(features)
+        return self.scores(rows) / (self.temperature or 1.0)
+
+    def uncalibrated(self) -> "LinearModel":
+        """Return the model whose probabilities are those of temperature 1."""
+        return replace(self, temperature=1.0)
+
     def prepared(self, features: NDArray[np.floating]) -> Floats:
         """Bring features (n, width) to the rows of norm ≤ 1 that weights multiply, (n, d)."""
         if self.reduction is not None:
@@ -219,6 +248,11 @@ class LinearModel(Model):
 
         The card's `scoring` says which prior and temperature belong to the scores.
         """
+        added, tensors = self.parts()
+        save_weights(path, self.weights, self.classes, card | added, **tensors)
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, Floats]]:
+        """Return what is to be saved beside weights and classes: keys of the card, and tensors."""
         tensors = {} if self.offset is None else {"offset": self.offset}
         if self.reduction is not None:
             tensors |= {"mean": self.reduction.mean, "basis": self.reduction.basis}
@@ -229,8 +263,7 @@ class LinearModel(Model):
             None if self.observed is None else tuple(self.observed.tolist()),
             self.temperature,
         )
-        added = {} if scoring == Scoring() else {"scoring": msgspec.to_builtins(scoring)}
-        save_weights(path, self.weights, self.classes, card | added, **tensors)
+        return {} if scoring == Scoring() else {"scoring": msgspec.to_builtins(scoring)}, tensors
 
     @classmethod
     def load(cls, path: Path) -> tuple["LinearModel", dict[str, Any]]:
@@ -307,7 +340,7 @@ def save_weights(
     weights: Floats,
     classes: tuple[str, ...],
     card: dict[str, Any],
-    **others: Floats,
+    **others: Floats | Integers,
 ) -> None:
     """Write a model's tensors (safetensors) and its card, as `Model.save` says.
 

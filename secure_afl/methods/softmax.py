@@ -15,7 +15,8 @@ from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.statistics import Statistics, statistics_layout
 from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.method import METHODS, Memory, Method, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity

@@ -25,7 +25,8 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics, statistics_layout
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError
-from secure_afl.methods.method import Memory, Method, Own, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import Method, Own, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.methods.personal.personal import MAX_ALPHA, PERSONAL, Global, Personal
 from secure_afl.privacy.mechanism import NoisySum, Privacy

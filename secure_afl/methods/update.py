@@ -29,7 +29,7 @@ class UpdateQuantiser:
     of these over the sum of the weights, times `step`.
 
     Attributes:
-        clip: the greatest L2 norm of an update, > 0; longer ones are shortened to it.
+        clip: the greatest L2 norm of an update, > 0.
         bits: resolution; 2 to 24.
         rounding: `stochastic` is unbiased; `nearest` errs by half as much at most.
     """
@@ -92,21 +92,6 @@ class UpdateQuantiser:
             )
         )
 
-    def clipped(self, update: Floats) -> Floats:
-        """Return the update (p,) float64, shortened to norm `clip` if it is longer.
-
-        Raises:
-            ConfigError: NaN or infinity in it, or a norm that overflows.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            norm = float(np.linalg.norm(update))
-        if not np.isfinite(norm):
-            raise ConfigError(
-                "a client's update is not finite: its training diverged; pass a smaller "
-                "--learning-rate"
-            )
-        return update * (self.clip / norm) if norm > self.clip else update
-
     def integers(self, update: Floats, weight: int, entropy: bytes) -> Integers:
         """Return round(weight · update / step), of integer norm ≤ weight · 2^bits.
 
@@ -138,3 +123,18 @@ class UpdateQuantiser:
         blocks = layout.split(total)
         mean: Floats = blocks[UPDATE].astype(np.float64) * (self.step / int(blocks[WEIGHT][0]))
         return mean
+
+
+def clipped(update: Floats, most: float) -> Floats:
+    """Return the update (p,) float64, shortened to norm `most` if it is longer.
+
+    Raises:
+        ConfigError: NaN or infinity in it, or a norm that overflows.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = float(np.linalg.norm(update))
+    if not np.isfinite(norm):
+        raise ConfigError(
+            "a client's update is not finite: its training diverged; pass a smaller --learning-rate"
+        )
+    return update * (most / norm) if norm > most else update

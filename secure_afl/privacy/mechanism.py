@@ -78,7 +78,8 @@ class Mechanism(Wire, frozen=True):
     which nobody knows has the full variance even then.
 
     Δ, the blocks and their r_i are each sum's own, and z is common to all. The promise holds for
-    any `rounds` sums of which none costs more than `mu` and `distance`.
+    any `rounds` sums of which none costs more than `mu` and `distance`. A sum that spends s has
+    noise z·Δ·r_i/s and costs at most s times `mu`; the squares of s add up to `rounds` at most.
 
     Attributes:
         privacy: what is promised.
@@ -189,11 +190,11 @@ class NoisySum:
         if charge < privacy.delta:
             z = accounting.noise_multiplier(privacy.epsilon, privacy.delta - charge, rounds)
         # The rounding of the noise makes μ larger than 1/z, by a hair.
-        mu = max(noisy.mu for noisy in with_multiplier(z))
+        mu = max(noisy.unit_mu for noisy in with_multiplier(z))
         found = with_multiplier(z * (mu * z) * (1 + 1e-9))
         mechanism = structs.replace(
             found[0].mechanism,
-            mu=max(noisy.mu for noisy in found),
+            mu=max(noisy.unit_mu for noisy in found),
             distance=max(noisy.distance for noisy in found) * (1 + _MARGIN),
         )
         mechanism.check()
@@ -203,7 +204,7 @@ class NoisySum:
     def stds(self) -> dict[str, float]:
         """σ_i of each block's noise, in integer steps, as the promise needs; 0 where public."""
         relative = dict(self.sensitivity.relative)
-        sigma = self.mechanism.noise_multiplier * self.sensitivity.joint
+        sigma = self.mechanism.noise_multiplier * self.sensitivity.joint / self.sensitivity.spend
         return {block.name: sigma * relative[block.name] for block in self.layout.blocks}
 
     @property
@@ -215,6 +216,11 @@ class NoisySum:
     @property
     def mu(self) -> float:
         """μ of the sum: how far apart two neighbours are, in standard deviations."""
+        return self.unit_mu * self.sensitivity.spend
+
+    @property
+    def unit_mu(self) -> float:
+        """μ of the sum over what it spends, which the mechanism bounds."""
         stretch = max(std / accounting.continuous(std) for std in self.stds.values() if std > 0)
         return stretch / self.mechanism.noise_multiplier
 
@@ -236,11 +242,11 @@ class NoisySum:
         self._check_grid()
         mechanism = self.mechanism
         mechanism.check()
-        if not self.mu <= mechanism.mu:
+        if not self.unit_mu <= mechanism.mu:
             raise ConfigError(
                 f"noise multiplier {mechanism.noise_multiplier:.6g} does not give {self._words} "
-                f"μ ≤ {mechanism.mu:.9g}, which the promise allows to a sum, but {self.mu:.9g}; "
-                f"{_FIX}"
+                f"μ ≤ {mechanism.mu:.9g}, which the promise allows to a sum, but "
+                f"{self.unit_mu:.9g}; {_FIX}"
             )
         if not self.distance <= mechanism.distance:
             raise ConfigError(

@@ -28,6 +28,8 @@ class Sensitivity(Wire, frozen=True):
             divided by its `relative`; in integer units.
         relative: for each block the standard deviation of its noise in units of σ, > 0; or 0 for a
             public constant, which needs none. A block that is not named must not be released.
+        spend: μ of this sum in units of the μ that every sum of the run has on average, > 0. Over
+            the sums of a run the squares of it add up to their number at most.
 
     Raises:
         ConfigError: a number that is not finite and positive, or a block named twice.
@@ -35,10 +37,13 @@ class Sensitivity(Wire, frozen=True):
 
     joint: float
     relative: tuple[tuple[str, float], ...]
+    spend: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.joint < math.inf:
             raise ConfigError(f"sensitivity is {self.joint!r}, allowed: finite numbers above 0")
+        if not 0 < self.spend < math.inf:
+            raise ConfigError(f"spend is {self.spend!r}, allowed: finite numbers above 0")
         for name, relative in self.relative:
             if not 0 <= relative < math.inf:
                 raise ConfigError(f"relative noise of block '{name}' is {relative!r}, allowed: ≥ 0")
@@ -107,10 +112,66 @@ def statistics_sensitivity(
     return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
 
 
-def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensitivity:
+def layer_sensitivity(
+    energy: int,
+    largest: int,
+    unit: Unit,
+    neighbours: Neighbours,
+    max_rows: int,
+    cross_weight: float = 0.8,
+    spend: float = 1.0,
+) -> Sensitivity:
+    """Bound the sensitivity of a layer's sums over the patches x̂ of images, constants included.
+
+    An image has patches of energy Σ‖x̂‖² ≤ A. Its Gram matrix Σx̂x̂ᵀ is positive semidefinite of trace
+    ≤ A, so of Frobenius norm ≤ A; its sums by region have squares ≤ Σ_r |r|·Σ_{u∈r}‖x̂_u‖² ≤ m·A,
+    with m positions in the largest region, by Cauchy and Schwarz. With w = `cross_weight`:
+
+    add-remove:     A·√(1 + w²)
+    replace-one:    A·√(2 + 4w²), for the inner product of semidefinite matrices is ≥ 0
+
+    An image whose patches are all alike and lie in one region reaches the first; the constant is
+    part of a patch, so that the number of images is hidden too. One client has `max_rows` times as
+    much.
+
+    Args:
+        energy: A ≥ 1, in integer units.
+        largest: m ≥ 1.
+        unit, neighbours, max_rows: as `statistics_sensitivity`.
+        cross_weight: w > 0, the region sums' μ in units of the Gram matrix's.
+        spend: see `Sensitivity`.
+
+    Returns:
+        Blocks of `layer_layout`: diagonal entries have relative noise 1, others of the Gram matrix
+        1/√2, and sums by region √(m/A)/w.
+
+    Raises:
+        ConfigError: a number out of range.
+    """
+    _check_choice("unit", unit, get_args(Unit))
+    _check_choice("neighbours", neighbours, get_args(Neighbours))
+    _check_int("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
+    w2 = cross_weight**2
+    image = energy * math.sqrt(1 + w2 if neighbours == "add-remove" else 2 + 4 * w2)
+    regions = math.sqrt(largest / energy) / cross_weight
+    relative = (
+        ("patch_diagonal", 1.0),
+        ("patch_upper", math.sqrt(0.5)),
+        ("patch_sums", math.sqrt(0.5)),
+        ("positions", 1.0),
+        ("region_sums", regions),
+        ("region_masses", regions),
+    )
+    return Sensitivity(image * (max_rows if unit == "client" else 1), relative, spend)
+
+
+def update_sensitivity(
+    bits: int, unit: Unit, neighbours: Neighbours, beside: tuple[str, ...] = ()
+) -> Sensitivity:
     """Bound the sensitivity of a sum of updates of integer norm ≤ 2^bits.
 
-    Each update has weight 1.
+    Each update has weight 1. Blocks beside it, each of norm ≤ 2^bits too, make the whole √k times
+    as long.
 
     A client that is removed stays on the roster and contributes zeros: 2^bits. One that is
     replaced moves its update by at most twice as much; and so does one example in either relation,
@@ -119,6 +180,7 @@ def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensiti
 
     Args:
         bits: of the update's quantiser, 1 to 30.
+        beside: names of the k − 1 further blocks.
 
     Raises:
         ConfigError: a number or name out of range.
@@ -127,8 +189,9 @@ def update_sensitivity(bits: int, unit: Unit, neighbours: Neighbours) -> Sensiti
     _check_choice("neighbours", neighbours, get_args(Neighbours))
     _check_int("bits", bits, 1, MAX_UPDATE_BITS)
     zeroed_out = unit == "client" and neighbours == "add-remove"
-    joint = float(2**bits if zeroed_out else 2 * 2**bits)
-    return Sensitivity(joint, (("update", 1.0), ("weight", 0.0)))
+    joint = math.sqrt(1 + len(beside)) * (2**bits if zeroed_out else 2 * 2**bits)
+    further = tuple((name, 1.0) for name in beside)
+    return Sensitivity(joint, (("update", 1.0), ("weight", 0.0), *further))
 
 
 def _unit_row(

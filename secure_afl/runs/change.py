@@ -20,7 +20,8 @@ from secure_afl.errors import ConfigError, DataError, OutOfBoundsTotal
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.warnings import ROWS_PER_DIMENSION
-from secure_afl.methods.method import Memory, Method, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.methods.summed import Summed, fit_task, task_layout, task_statistics
 from secure_afl.privacy.mechanism import Privacy
@@ -55,12 +56,17 @@ class Standing:
         """Keep the total of an exact run.
 
         Raises:
-            ConfigError: a run with noise, or of a method that sums no statistics.
+            ConfigError: a run with noise, of a method that sums no statistics, or evaluated.
             OutOfBoundsTotal: the total breaks its bounds, and takes part in no change.
         """
         method, task = result.method, result.public.task
         if not isinstance(method, Summed) or task.mechanism is not None:
             raise ConfigError("a change goes on from an exact sum of statistics, by afl or fedhip")
+        if len(result.rounds) > 1:
+            raise ConfigError(
+                "this run was evaluated: its total lacks rows that its parties would bring to a "
+                "change; run without --evaluate"
+            )
         released = result.rounds[-1].released
         if released.outside:
             raise OutOfBoundsTotal(released.outside)

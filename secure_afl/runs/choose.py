@@ -4,6 +4,7 @@ from pathlib import Path
 
 from protocols.protocol import PROTOCOLS, Protocol
 from secure_afl.federation.task import Terms
+from secure_afl.methods.evaluated import evaluated
 from secure_afl.methods.method import METHODS, AnyMethod
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.privacy.mechanism import Privacy
@@ -16,7 +17,10 @@ def make_terms(config: RunConfig) -> Terms:
     Raises:
         SecureAflError: settings that contradict each other.
     """
-    return Terms(make_method(config), make_protocol(config), make_privacy(config))
+    method = make_method(config)
+    if config.evaluate is not None:
+        method = evaluated(method, config.evaluate)
+    return Terms(method, make_protocol(config), make_privacy(config))
 
 
 def make_method(config: RunConfig) -> AnyMethod:

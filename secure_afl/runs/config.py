@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from protocols.protocol import PROTOCOLS
 from protocols.registry import options_of
+from secure_afl.methods.evaluated import MAX_SHARE
 from secure_afl.methods.method import METHODS
 from secure_afl.privacy.mechanism import (
     DEFAULT_CROSS_WEIGHT,
@@ -80,6 +81,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             lt=1,
         ),
     ] = 0.0
+    evaluate: Annotated[
+        Annotated[float, Meta(gt=0, le=MAX_SHARE)] | None,
+        _about(
+            "Share of each client's rows, by a hash of each, kept out of training: after it one "
+            "more blind sum counts what the model makes of these rows, over all clients.",
+            "FRACTION",
+        ),
+    ] = None
     partition: Annotated[
         Text | None,
         _about(

@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from protocols.roster import Roster
 from secure_afl.analytic.priors import Prior
-from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
@@ -24,8 +22,16 @@ from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
+from secure_afl.methods.networks.layered import LayeredModel
+from secure_afl.methods.networks.mlp import MlpModel
 from secure_afl.progress import Progress
 
+# Models that are not linear, by what their cards have.
+_KINDS: dict[str, type[ConvNetModel] | type[LayeredModel] | type[MlpModel]] = {
+    "architecture": ConvNetModel,
+    "layers": LayeredModel,
+    "mlp": MlpModel,
+}
 # The global model's name in the folder of a run.
 MODEL = "model.safetensors"
 
@@ -74,10 +80,15 @@ class Prediction(NamedTuple):
 
 
 class SavedModel(NamedTuple):
-    """A model with the backbone that its card names."""
+    """A model with the backbone that its card names.
+
+    Attributes:
+        about: how the model was made, by its card: names and values for people.
+    """
 
     model: Model
     backbone: Backbone
+    about: tuple[tuple[str, str], ...] = ()
 
 
 def load_model(
@@ -108,12 +119,32 @@ def load_model(
             f"backbone {made_by.spec!r} has digest {backbone.digest.hex()[:16]}…, the card of "
             f"{path} has {made_by.digest[:16]}…; give the --checkpoint that the model was made with"
         )
-    return SavedModel(model, backbone)
+    return SavedModel(model, backbone, _about(card))
+
+
+def _about(card: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Say what a card tells of a model's making; nothing of what an old card lacks."""
+    found = {name: str(card[name]) for name in ("method", "protocol") if card.get(name)}
+    if "cohort" in card:
+        found["sites in the sum"] = str(card["cohort"])
+    if "privacy" in card:
+        promise = card["privacy"]
+        found["privacy"] = (
+            "none promised"
+            if promise is None
+            else f"ε = {promise['epsilon']:g}, δ = {promise['delta']:g}, unit {promise['unit']}"
+        )
+    if "signature" in card:
+        found["signed by"] = str(card["signature"]["name"])
+    return tuple(found.items())
 
 
 def _load(path: Path) -> tuple[Model, dict[str, Any]]:
     _, _, card = load_weights(path)
-    return ConvNetModel.load(path) if "architecture" in card else LinearModel.load(path)
+    for key, kind in _KINDS.items():
+        if key in card:
+            return kind.load(path)
+    return LinearModel.load(path)
 
 
 def evaluate(
@@ -145,7 +176,7 @@ def evaluate(
     check_numbering({"the model": saved.model.classes, path: found.classes})
     (dataset,) = data.align([found], saved.model.classes)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    rows = ClientData("test", features, dataset.labels)
+    rows = ClientData("test", features, dataset.labels, dataset.patients)
     results = tuple(
         evaluate_model(model, rows, prior=name, sensitive_to=sensitive_to, sensitivity=sensitivity)
         for name, model in models.items()
@@ -174,7 +205,7 @@ def predict(
     model = next(iter(under_priors(saved.model, prior).values()))
     dataset = data_files.load_unlabelled(path, split)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    scores = comparable(model, features)
+    scores = model.comparable(features)
     shares = model.probabilities(features) if model.has_probabilities else None
     for index, row in enumerate(scores):
         best = int(np.argmax(row))
@@ -187,12 +218,3 @@ def predict(
             tuple(row.tolist()),
             own,
         )
-
-
-def comparable(model: Model, features: NDArray[np.floating]) -> Floats:
-    """Return scores (n, C) that can be compared between rows, whatever their lengths."""
-    if isinstance(model, LinearModel):
-        # Without an offset scores grow with a row's length, and predictions do not.
-        rows = features if model.reduction is not None else model.rows.scaled(features)
-        return model.scores(rows) / (model.temperature or 1.0)
-    return model.scores(features)

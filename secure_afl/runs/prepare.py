@@ -307,7 +307,7 @@ def extract(
                 progress(what, before + rows, total)
 
         features = backbone.extract(dataset, cache, advance)
-        extracted.append(ClientData(dataset.name, features, dataset.labels))
+        extracted.append(ClientData(dataset.name, features, dataset.labels, dataset.patients))
         done += len(dataset)
     return extracted
 

@@ -275,8 +275,8 @@ def check_terms(config: RunConfig, terms: Terms, clients: int) -> None:
     terms.declared_rows((), config.max_rows)
     if terms.method.images and (config.dimension or config.public is not None):
         raise ConfigError(
-            "--dimension and --public reduce features; a convnet trains on pixels. Leave them out, "
-            "or train --architecture linear"
+            f"--dimension and --public reduce features; {config.method}, as it is set, learns from "
+            "pixels. Leave them out, or choose a method or --architecture on features"
         )
     if terms.privacy is not None and config.holdout > 0:
         # Which rows are held out turns on how many there are: one more would move many others.

@@ -19,6 +19,7 @@ import msgspec
 from protocols.files import flush_folder
 from protocols.roster import CLIENT
 from secure_afl.errors import ConfigError
+from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.features.backbone import Backbone
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.report import HeadReport, PrivacyReport
@@ -79,6 +80,8 @@ class Reported(Protocol):
     @property
     def head(self) -> HeadReport | None: ...
     @property
+    def pooled(self) -> PooledFigures | None: ...
+    @property
     def outside(self) -> dict[str, int]: ...
     @property
     def privacy(self) -> PrivacyReport | None: ...
@@ -109,6 +112,7 @@ def make_card(
         "protocol": report.protocol,
         "protects": report.protects,
         "privacy": msgspec.to_builtins(report.privacy),
+        "pooled": msgspec.to_builtins(report.pooled),
         "outside": report.outside,
     }
 

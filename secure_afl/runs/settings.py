@@ -182,7 +182,9 @@ def _check_effect(
             raise ConfigError(
                 f"{flag(name)} has no effect without {wanted}; leave it out, or add it"
             )
-        if all(name in method.ignores for method in methods):
+        # A round more, and there are sums to be held to one set.
+        more = name == "same_set" and config.evaluate is not None
+        if not more and all(name in method.ignores for method in methods):
             names = " and ".join(method.name for method in methods)
             raise ConfigError(f"{flag(name)} has no effect with {names}; leave it out")
 

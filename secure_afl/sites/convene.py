@@ -13,13 +13,14 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files
 from secure_afl.errors import ConfigError
+from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.features.backbone import Backbone
 from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.federation.convener import Planned
 from secure_afl.federation.convening import Convening
 from secure_afl.federation.letters import RUN_BYTES
 from secure_afl.federation.report import HeadReport, PrivacyReport
-from secure_afl.federation.result import report_head
+from secure_afl.federation.result import report_head, report_pooled
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, majority, plan_task
@@ -41,7 +42,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         method, protocol: names.
         protects: what the protocol hides, from whom, and under which condition.
         run: 16 bytes that tell the run from all others, hex.
-        session: id of the last session, hex.
+        session: id of the last session of the model, hex.
         rounds: blind sums.
         clients: how many were enrolled in the first session.
         included: names of those in the last sum.
@@ -51,6 +52,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         ridge: λ of a ridge head; null for others.
         head: what made the classifier of the sum; null for methods that sum no statistics.
         accuracy: of the model on the convener's own test data, 0 to 1; null without.
+        pooled: figures of the model on the rows that all clients kept out; null without.
         outside: entries of the sum that break their bounds, by block.
         privacy: the promise, or null.
         settings: of the run.
@@ -71,6 +73,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
     ridge: float | None
     head: HeadReport | None
     accuracy: float | None
+    pooled: PooledFigures | None
     outside: dict[str, int]
     privacy: PrivacyReport | None
     settings: dict[str, Any]
@@ -126,7 +129,7 @@ class Convention:
         terms, server = self._party.terms, self.convening.convener.server
         method, protocol = terms.method, terms.protocol
         task, links = server.public.task, server.history.links
-        last = links[-1].release
+        last = links[: method.model_sums][-1].release
         head = report_head(method, server.public)
         accuracy = None
         if self._test is not None:
@@ -147,6 +150,7 @@ class Convention:
             ridge=head.value if head is not None and head.setting == "ridge" else None,
             head=head,
             accuracy=accuracy,
+            pooled=report_pooled(method, server.public),
             outside=dict(self.convening.convener.outside),
             privacy=(
                 None
@@ -222,4 +226,4 @@ class Convention:
         found = files.load(self.config.test, "test")
         (test,) = data.align([found], self._convened.classes)
         features = self._backbone.extract(test, FeatureCache(default_path()))
-        return ClientData(test.name, features, np.asarray(test.labels))
+        return ClientData(test.name, features, np.asarray(test.labels), test.patients)

@@ -55,12 +55,14 @@ class Prepared:
         features: (n, d) float32, memory-mapped.
         labels: (n,) int64, places among the data's own classes.
         public: (p, d) float32 features of the public data, if there are any.
+        patients: whose each row is, (n,); None where the data do not say. They stay here.
     """
 
     about: About
     features: NDArray[np.float32]
     labels: Integers
     public: NDArray[np.float32] | None
+    patients: tuple[str, ...] | None = None
 
     @property
     def width(self) -> int:
@@ -131,10 +133,13 @@ def prepare(
         _write(store / "labels.npy", dataset.labels)
         if public is not None:
             _write(store / "public.npy", public)
+        (store / "patients.npy").unlink(missing_ok=True)
+        if dataset.patients is not None:
+            _write(store / "patients.npy", np.array(dataset.patients))
         write_durably(store / "about", encode(about))
     except OSError as error:
         raise NotStored(f"features cannot be kept in {store}: {error.strerror}") from None
-    return Prepared(about, features, dataset.labels, public)
+    return Prepared(about, features, dataset.labels, public, dataset.patients)
 
 
 def _kept(store: Path, source: bytes) -> Prepared | None:
@@ -142,12 +147,13 @@ def _kept(store: Path, source: bytes) -> Prepared | None:
         about = decode((store / "about").read_bytes(), About)
         if about.source != source:
             return None
-        public = store / "public.npy"
+        public, patients = store / "public.npy", store / "patients.npy"
         return Prepared(
             about,
             np.load(store / "features.npy", mmap_mode="r"),
             np.load(store / "labels.npy"),
             np.load(public, mmap_mode="r") if public.exists() else None,
+            tuple(np.load(patients).tolist()) if patients.exists() else None,
         )
     except (OSError, ValueError, Malformed):
         return None

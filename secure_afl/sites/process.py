@@ -10,9 +10,10 @@ from protocols.errors import NotStored
 from protocols.roster import CLIENT
 from protocols.seats.seats import Seats
 from secure_afl.errors import ConfigError, RunFailed
+from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.keys import pinned_identity, pinned_roster
 from secure_afl.federation.report import HeadReport, PrivacyReport
-from secure_afl.federation.result import report_head
+from secure_afl.federation.result import report_head, report_pooled
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
@@ -151,6 +152,7 @@ class ClientReport(msgspec.Struct, frozen=True):
     feature_bits: int
     ridge: float | None
     head: HeadReport | None
+    pooled: PooledFigures | None
     outside: dict[str, int]
     privacy: PrivacyReport | None
 
@@ -189,6 +191,7 @@ def _client_card(party: SiteParty) -> dict[str, Any]:
         feature_bits=public.task.quantiser.bits,
         ridge=head.value if head is not None and head.setting == "ridge" else None,
         head=head,
+        pooled=report_pooled(method, public),
         outside={},
         privacy=promised,
     )

@@ -144,7 +144,7 @@ class SiteRows:
         reduction = self.reductions.of(prepared.width, dim)
         features = prepared.features
         rows = features if reduction is None else reduction.apply(features)
-        loaded = ClientData(self._name, rows, self._labels(classes))
+        loaded = ClientData(self._name, rows, self._labels(classes), prepared.patients)
         check_data(f"client '{self._name}'", loaded, len(classes))
         return loaded
 

@@ -30,6 +30,7 @@ TERMS = (
     "noise",
     "cross_weight",
     "same_set",
+    "evaluate",
 )
 # What makes rows, and what guards them.
 ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed", "mapping")
@@ -216,6 +217,7 @@ def template(role: str, name: str) -> str:
         'method = "afl"',
         'protocol = "additive"',
         "# epsilon = 1.0   # the promise; without it, exact sums",
+        "# evaluate = 0.2   # share of rows kept out, of which one more sum has counts",
     ]
     if role == CLIENT:
         lines += [

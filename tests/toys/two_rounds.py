@@ -6,7 +6,8 @@ from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
-from secure_afl.methods.method import Memory, Method, PublicState, Task
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity

@@ -1,11 +1,13 @@
 """Linear discriminant analysis from the sum, its shrinkage and temperature found there too."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
+from protocols.layout import Integers
 from secure_afl.analytic.heads.head import (
     AUTO,
     HEADS,
@@ -48,8 +50,8 @@ class LDA(Head, frozen=True):
         prior: π: `observed` shares of the classes in the sum, `uniform`, or shares by class.
         shrinkage: ρ > 0. `auto` estimates recall from the sum: scores of class c are normal with
             mean μ̂_cᵀw_j + b_j − [j = c]κ/n_c and covariance WᵀSW/(1 − T/(N − C))², of which draws
-            that never change are taken. Classes count by the prior. Of the ρ within 0.05 points of
-            the best it takes the geometric middle.
+            that never change are taken; the classes come in an order of their own, and count by
+            the prior. Of the ρ within 0.05 points of the best it takes the geometric middle.
         standardise: features are divided by their standard deviations first, for ρτI is not
             invariant to their scales.
     """
@@ -81,9 +83,11 @@ class LDA(Head, frozen=True):
         used = moments.divided(deviations) if self.standardise else moments
         observed = used.known_counts / used.rows
         prior = np.where(used.seen, prior_shares(self.prior, classes, observed), 0.0)
-        if prior.sum() <= 0:
+        if not prior.any():
             raise ConfigError("the prior has no share for any class that has rows")
-        spread = _Spread(used, prior / prior.sum())
+        prior = prior / math.fsum(prior)
+        order = _order(used, prior)
+        spread = _Spread(used.reordered(order), prior[order])
         curve: tuple[Chosen, ...] = ()
         if self.shrinkage == AUTO:
             curve = spread.curve()
@@ -93,15 +97,16 @@ class LDA(Head, frozen=True):
         else:
             value = float(self.shrinkage)
         solution = spread.solve(value)
+        places = order[used.seen[order]]
         offset = np.full(moments.classes, np.inf)
-        offset[used.seen] = -solution.biases
+        offset[places] = -solution.biases
         weights = np.zeros((moments.dim, moments.classes))
-        weights[:, used.seen] = (spread.vectors @ solution.weights) / deviations[:, None]
+        weights[:, places] = (spread.vectors @ solution.weights) / deviations[:, None]
         fitted = Fitted(
             weights,
             offset,
             observed=observed,
-            prior=prior / prior.sum(),
+            prior=prior,
             temperature=spread.temperature(solution),
             head=self.name,
             setting="shrinkage",
@@ -109,6 +114,20 @@ class LDA(Head, frozen=True):
             conditioning=solution.conditioning,
         )
         return Fit(fitted, curve)
+
+
+def _order(moments: Moments, prior: Floats) -> Integers:
+    """Return the places of the classes in an order of their own, (C,), whatever theirs is.
+
+    Sums over classes then round alike, and each class meets the same draws: what is chosen does
+    not turn on the order in which somebody lists the classes. Classes that tie are equal in all.
+    """
+    columns = np.ascontiguousarray(moments.cross.T)
+
+    def own(place: int) -> tuple[float, float, bytes]:
+        return moments.known_counts[place], prior[place], columns[place].tobytes()
+
+    return np.array(sorted(range(moments.classes), key=own), dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,13 +9,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.layout import Integers
+from secure_afl.analytic.layers.maps import image_shape
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import check_finite
-from secure_afl.errors import ConfigError, DataError
+from secure_afl.errors import DataError
 from secure_afl.methods.method import Task
 from secure_afl.methods.model import Model, load_weights, save_weights
-from secure_afl.methods.networks.architecture import Architecture, Inputs
+from secure_afl.methods.networks.architecture import Inputs
+from secure_afl.methods.networks.embedding import Embedding
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,7 @@ _BATCH = 512
 ImageShape = tuple[int, int, int]
 
 
-class ConvNet(Architecture, frozen=True, tag="convnet"):
+class ConvNet(Embedding, frozen=True, tag="convnet"):
     """Two convolutions, each with ReLU and 2 × 2 max-pooling, and a linear layer.
 
     The convolutions are 3 × 3.
@@ -66,15 +67,10 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         """Turn (n, d) into standardised images, float32 (n, channels, height, width)."""
         return _images(features, self.shape(task.feature_dim))
 
-    def gradient(self, parameters: Floats, inputs: Inputs, labels: Integers) -> Floats:
-        """Differentiate mean cross-entropy by torch in float32; return (p,) float64."""
-        import torch
-
-        vector = torch.tensor(parameters, dtype=torch.float32, requires_grad=True)
-        scores = self._scores(vector, torch.from_numpy(inputs))
-        loss = torch.nn.functional.cross_entropy(scores, torch.tensor(labels))
-        (gradient,) = torch.autograd.grad(loss, vector)
-        return gradient.numpy().astype(np.float64)
+    def width(self, task: Task) -> int:
+        """Return the number of values of the last maps, flattened."""
+        height, width, _ = self.shape(task.feature_dim)
+        return self.widths[1] * (height // 4) * (width // 4)
 
     def model(self, task: Task, parameters: Floats) -> "ConvNetModel":
         """Return a ConvNet model whose image shape is resolved from the task.
@@ -91,44 +87,35 @@ class ConvNet(Architecture, frozen=True, tag="convnet"):
         Raises:
             ConfigError: rows of that length are not images of this architecture.
         """
-        shape = self.image_shape or _square(feature_dim)
-        if shape is None or math.prod(shape) != feature_dim or min(shape[:2]) < _LEAST_SIDE:
-            wanted = f"of shape {self.image_shape}" if self.image_shape else "square, grey or RGB"
-            raise ConfigError(
-                f"rows of {feature_dim} values are no images for a ConvNet; allowed: {wanted}, "
-                f"sides ≥ {_LEAST_SIDE}. Use the backbone 'identity' with --image-size, or give "
-                "another image_shape."
-            )
-        return shape
+        return image_shape(feature_dim, self.image_shape, _LEAST_SIDE)
 
     def _shapes(self, task: Task) -> list[tuple[int, ...]]:
-        height, width, channels = self.shape(task.feature_dim)
+        channels = self.shape(task.feature_dim)[2]
         first, second = self.widths
-        flat = second * (height // 4) * (width // 4)
-        classes = len(task.classes)
+        flat, classes = self.width(task), len(task.classes)
         return [
             *((first, channels, _KERNEL, _KERNEL), (first,)),
             *((second, first, _KERNEL, _KERNEL), (second,)),
             *((classes, flat), (classes,)),
         ]
 
-    def _scores(self, vector: "torch.Tensor", images: "torch.Tensor") -> "torch.Tensor":
-        """Map (p,) and (n, channels, h, w), both float32, to (n, C) scores."""
+    def hidden(
+        self, vector: "torch.Tensor", inputs: "torch.Tensor"
+    ) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Map (p,) and (n, channels, h, w), both float32, to the last maps, flattened."""
         import torch
-        from torch.nn.functional import conv2d, linear, max_pool2d
+        from torch.nn.functional import conv2d, max_pool2d
 
-        channels = images.shape[1]
+        channels = inputs.shape[1]
         kernel = _KERNEL * _KERNEL
         first, second = self.widths
         sizes = [first * channels * kernel, first, second * first * kernel, second]
         parts = torch.split_with_sizes(vector, [*sizes, len(vector) - sum(sizes)])
         weight1, bias1, weight2, bias2, head = parts
-        hidden = conv2d(images, weight1.view(first, channels, _KERNEL, _KERNEL), bias1, padding=1)
+        hidden = conv2d(inputs, weight1.view(first, channels, _KERNEL, _KERNEL), bias1, padding=1)
         hidden = max_pool2d(hidden.relu(), 2)
         hidden = conv2d(hidden, weight2.view(second, first, _KERNEL, _KERNEL), bias2, padding=1)
-        hidden = max_pool2d(hidden.relu(), 2).flatten(1)
-        classes = len(head) // (hidden.shape[1] + 1)
-        return linear(hidden, head[:-classes].view(classes, -1), head[-classes:])
+        return max_pool2d(hidden.relu(), 2).flatten(1), head
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +138,6 @@ class ConvNetModel(Model):
         Raises:
             DataError: d is not height · width · channels of the model, or a row is not finite.
         """
-        import torch
-
         shape = self.architecture.image_shape
         assert shape is not None, "a model knows its image shape"
         if features.ndim != 2 or features.shape[1] != math.prod(shape):
@@ -161,13 +146,9 @@ class ConvNetModel(Model):
                 f"images of shape {shape}, flattened"
             )
         check_finite(features)
-        vector = torch.tensor(self.weights, dtype=torch.float32)
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, len(features), _BATCH):
-                images = torch.from_numpy(_images(features[start : start + _BATCH], shape))
-                parts.append(self.architecture._scores(vector, images).numpy())
-        return np.concatenate(parts).astype(np.float64)
+        starts = range(0, len(features), _BATCH)
+        blocks = (_images(features[start : start + _BATCH], shape) for start in starts)
+        return np.concatenate([self.architecture.scores(self.weights, b) for b in blocks])
 
     def save(self, path: Path, card: dict[str, Any]) -> None:
         """Write the model and its card, which gains `architecture`."""
@@ -193,14 +174,6 @@ class ConvNetModel(Model):
         except (KeyError, TypeError, msgspec.ValidationError):
             raise DataError(f"{path} is no saved ConvNet: its card has no architecture") from None
         return cls(ConvNet(shape, widths), weights, classes), card
-
-
-def _square(feature_dim: int) -> ImageShape | None:
-    for channels in (1, 3):
-        side = math.isqrt(feature_dim // channels)
-        if side * side * channels == feature_dim:
-            return side, side, channels
-    return None
 
 
 def _images(features: NDArray[np.floating], shape: ImageShape) -> NDArray[np.float32]:

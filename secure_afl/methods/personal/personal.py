@@ -1,7 +1,7 @@
 """The contract of a client's own model, and the way that makes none."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from protocols.registry import Registry
 from secure_afl.analytic.heads.head import Fitted, Head
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.split import halves_by_patient
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.methods.method import Own, Task
 from secure_afl.methods.model import LinearModel
@@ -90,12 +91,13 @@ class Global(Personal):
 def halves(kept: ClientData) -> tuple[ClientData, ClientData]:
     """Cut kept-out rows into a half to choose a model on, and a half to report it on.
 
-    Places are shuffled once for all, so that a client that comes back cuts alike.
+    Places are shuffled once for all, so that a client that comes back cuts alike. Rows of one
+    patient stay together.
     """
+    if (people := kept.people) is not None:
+        second, first = halves_by_patient(people)
+        if len(first):
+            return kept.take(first), kept.take(second)
     order = np.random.default_rng(len(kept)).permutation(len(kept))
     first, second = np.sort(order[: len(kept) // 2]), np.sort(order[len(kept) // 2 :])
-
-    def part(places: np.ndarray) -> ClientData:
-        return replace(kept, features=kept.features[places], labels=kept.labels[places])
-
-    return part(first), part(second)
+    return kept.take(first), kept.take(second)

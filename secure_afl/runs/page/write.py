@@ -10,6 +10,7 @@ import jinja2
 from protocols.protocol import PROTOCOLS
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.pooled import PooledClass, PooledFigures
 from secure_afl.federation.report import Report
 from secure_afl.methods.method import METHODS
 from secure_afl.runs.page.reliability import draw_reliability
@@ -29,11 +30,18 @@ def write_run(path: Path, report: Report) -> None:
     path.write_text(render_run(report), encoding="utf-8")
 
 
-def write_evaluation(path: Path, results: Sequence[Figures], model: Path, data: str) -> None:
-    """Write the page of an evaluation: figures of a saved model on named data."""
-    facts = {"model": model.name, "data": Path(data).name, **_figure_facts(results)}
+def write_evaluation(
+    path: Path, results: Sequence[Figures], model: Path, data: str, about: Mapping[str, str]
+) -> None:
+    """Write the page of an evaluation: figures of a saved model on named data.
+
+    Args:
+        about: what the model's card says of how it was made, for the head of the page.
+    """
+    facts = {"model": model.name, "data": Path(data).name, **_figure_facts(results), **about}
     page = _environment().get_template("evaluation.html.j2")
-    path.write_text(page.render(facts=facts, results=results), encoding="utf-8")
+    text = page.render(facts=facts, results=results, unlike=_unlike(results))
+    path.write_text(text, encoding="utf-8")
 
 
 def render_run(report: Report) -> str:
@@ -50,6 +58,10 @@ def render_run(report: Report) -> str:
             report=report,
             facts=_run_facts(report),
             results=report.results,
+            unlike=_unlike(report.results),
+            pooled=report.pooled,
+            kept_out=report.settings.get("evaluate") or 0.0,
+            sums=report.rounds - (report.pooled is not None),
             receiver=protocol.receiver_title,
             hides=protocol.hides_vectors,
             coalitions=coalitions,
@@ -78,7 +90,7 @@ def _run_facts(report: Report) -> Mapping[str, str]:
         if privacy is None
         else f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, unit {privacy.unit}"
     )
-    return facts | _figure_facts(report.results)
+    return facts | _figure_facts(report.results) | _pooled_facts(report.pooled)
 
 
 def _figure_facts(results: Sequence[Figures]) -> dict[str, str]:
@@ -90,6 +102,21 @@ def _figure_facts(results: Sequence[Figures]) -> dict[str, str]:
         "rows scored": f"{first.examples:,}{whose}",
         "accuracy": _ranged(first.accuracy),
         "balanced accuracy": _ranged(first.balanced_accuracy),
+        "AUC": _ranged(first.auc),
+    }
+
+
+def _unlike(results: Sequence[Figures]) -> Sequence[Figures]:
+    """Return the figures in use, and those under other priors where predictions are others."""
+    return [*results[:1], *(r for r in results[1:] if r.confusion != results[0].confusion)]
+
+
+def _pooled_facts(pooled: PooledFigures | None) -> dict[str, str]:
+    if pooled is None:
+        return {}
+    return {
+        "rows that all sites kept out": f"{pooled.examples:,}",
+        "accuracy on kept-out rows": _ranged(pooled.accuracy),
     }
 
 
@@ -107,6 +134,7 @@ def _environment() -> jinja2.Environment:
     filters: dict[str, Callable[[Any], object]] = {
         "ranged": _ranged,
         "percent": lambda share: "–" if share is None else f"{share:.1%}",
+        "binned": _binned,
         "digits": lambda number: f"{number:,.0f}",
         "reliability": draw_reliability,
     }
@@ -115,9 +143,20 @@ def _environment() -> jinja2.Environment:
 
 
 def _ranged(figure: Interval | None) -> str:
-    """Write a figure in percent with its interval; a dash where there is none."""
+    """Write a figure in percent with its interval; a dash where there is none.
+
+    Narrow columns break before the interval, and not within.
+    """
     if figure is None:
         return "–"
     if figure.low is None or figure.high is None:
         return f"{figure.value:.1%}"
-    return f"{figure.value:.1%} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+    bounds = f"({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+    return f"{figure.value:.1%} " + bounds.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _binned(figures: PooledFigures | PooledClass) -> str:
+    """Write an AUC with the most by which its bins put it off; a dash where there is none."""
+    if figures.auc is None or figures.auc_error is None:
+        return "–"
+    return f"{figures.auc:.1%} ± {100 * figures.auc_error:.2f}"

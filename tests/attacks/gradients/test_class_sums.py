@@ -9,7 +9,7 @@ from protocols.schemes.additive.protocol import Additive
 from secure_afl import ClientData, Federation, FedSGD
 from secure_afl.analytic.quantise import Floats
 from secure_afl.methods import Linear
-from secure_afl.methods.fedavg import AveragingPublic
+from secure_afl.methods.averaging import AveragingPublic
 
 CLASSES, DIM = 10, 60
 

@@ -126,7 +126,7 @@ def test_the_twin_has_the_gradient_of_the_network(
     images = as_images(wide / wide.std(axis=1, keepdims=True), shape)
     vector = torch.from_numpy(parameters.copy()).requires_grad_(True)
     loss = torch.nn.functional.cross_entropy(
-        architecture._scores(vector, images), torch.from_numpy(labels)
+        architecture.embedded(vector, images).scores, torch.from_numpy(labels)
     )
     (exact,) = torch.autograd.grad(loss, vector)
     np.testing.assert_allclose(found, exact.numpy(), rtol=1e-10, atol=1e-12)

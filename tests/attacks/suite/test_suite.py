@@ -283,7 +283,10 @@ def test_fedhip_is_attacked_where_it_differs_from_afl(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"attacks": ("nothing",)}, "--attacks 'nothing'; allowed: counts"),
-        ({"methods": ("fedprox",)}, "--methods 'fedprox'; allowed: afl, class-means, fedavg"),
+        (
+            {"methods": ("fedprox",)},
+            "--methods 'fedprox'; allowed: afl, class-means, fedacnnl, fedau, fedavg",
+        ),
         ({"protocols": ("none",)}, "--protocols 'none'; allowed: additive, bfv"),
         ({"adversaries": ("nobody",)}, "--adversaries 'nobody'; allowed: outsider"),
         ({"rows": (3,)}, "--rows 3: allowed for this data: 4 "),

@@ -343,7 +343,7 @@ def test_settings_come_from_a_file_and_flags_go_before_them(command: Command, ta
         ((*DIGITS, "--method", "fedhip", "--alpha", "inf"), "alpha"),
         (
             ("--method", "fedsomething"),
-            "'method'.*afl, class-means, fedavg",
+            "'method'.*afl, class-means, fedacnnl, fedau, fedavg",
         ),
         (("--protocol", "none"), "'protocol'.*plain"),
         (("--holdout", 1), "'holdout'.*< 1"),
@@ -469,6 +469,35 @@ def test_a_private_run_says_what_it_promises(command: Command, tmp_path: Path) -
     assert personal
     for file in personal:
         assert json.loads(file.read_text(encoding="utf-8"))["privacy"] is None
+
+
+def test_rows_that_all_sites_keep_out_are_counted(command: Command, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    outcome = command.well(
+        "run",
+        "--evaluate",
+        0.3,
+        "--same-set",
+        "--drop",
+        1,
+        "--out",
+        tmp_path / "out",
+        "--json",
+        report,
+    )
+    assert "rows kept out by all" in outcome.out
+    found = json.loads(report.read_text())
+    assert (found["rounds"], found["exact"]) == (2, True)
+    assert sum(map(sum, found["pooled"]["confusion"])) == found["pooled"]["examples"] > 200
+    card = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert card["pooled"] == found["pooled"]
+    assert "On rows that every site kept out" in (tmp_path / "out" / "report.html").read_text()
+    # Held-out rows of personal models are others, and share no row with these.
+    both = command.well("run", "--evaluate", 0.3, "--holdout", 0.2, "--personal", "auto")
+    assert "personal model hurt" in both.out
+    for share in (0, 0.95, "x"):
+        assert "evaluate" in command("run", "--evaluate", share).err
+    assert "no effect with afl" in command.badly("run", "--same-set")
 
 
 def test_public_data_are_not_a_clients(command: Command, tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from secure_afl.analytic.split import halves_by_patient
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.calibration import calibrate
 from secure_afl.evaluation.figures import Figures, measure
-from secure_afl.evaluation.thresholds import halves_by_patient, predict_at, threshold_at
+from secure_afl.evaluation.models import under_priors
+from secure_afl.evaluation.thresholds import predict_at, threshold_at
+from secure_afl.methods.model import LinearModel
 
 
 def drawn(n: int = 300, classes: int = 3, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -151,3 +154,12 @@ def test_halves_keep_patients_whole() -> None:
     assert not {patients[i] for i in first} & {patients[i] for i in second}
     again, _ = halves_by_patient(patients)
     assert np.array_equal(first, again)
+
+
+def test_the_prior_in_use_is_known_by_its_name_but_for_a_last_bit() -> None:
+    observed = np.array([0.1, 0.2, 0.7])
+    for last in (observed, np.nextafter(observed, 1)):
+        model = LinearModel(np.eye(3), ("a", "b", "c"), observed=observed, prior=last)
+        assert list(under_priors(model)) == ["observed", "uniform"]
+    other = LinearModel(np.eye(3), ("a", "b", "c"), observed=observed, prior=observed[::-1])
+    assert list(under_priors(other)) == ["given", "observed", "uniform"]

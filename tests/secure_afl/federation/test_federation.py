@@ -23,7 +23,9 @@ from secure_afl.federation.rounds import History, Opening, context_of, state_dig
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedHiP, PublicState
+from secure_afl.methods.evaluated import evaluated
 from secure_afl.methods.summed import SummedPublic
+from secure_afl.privacy.mechanism import Privacy
 from tests.kit.halves import Halves
 from tests.kit.samples import Miscounting, NotAdditive, make_client, make_clients, make_task
 
@@ -569,3 +571,23 @@ def test_classes_instead_of_instances_and_doubled_class_names_are_refused() -> N
     for classes in (["x", "y", "x"], [0, 1, 2]):
         with pytest.raises(DataError, match="different strings"):
             Federation(AFL(), Plain()).run(make_clients((20, 20)), classes=classes)  # type: ignore[arg-type]
+
+
+def test_a_simulation_has_figures_of_every_site() -> None:
+    clients = make_clients((60, 80, 50))
+    held = [make_client(client.name, 30, seed=0) for client in clients]
+    report = Federation(AFL(), Plain()).run(clients, holdout=held[:2]).report
+    model = Federation(AFL(), Plain()).run(clients).model
+    assert [site.name for site in report.sites] == ["c0", "c1"]
+    for site, rows in zip(report.sites, held, strict=False):
+        exact = model.accuracy(rows.features, rows.labels)
+        assert site.figures.accuracy.value == pytest.approx(exact)
+        assert site.figures.accuracy.low is not None
+        assert site.figures.prior == "observed"
+    # Rows that are kept out for the evaluation will do; with noise nothing is said of sites.
+    method = evaluated(AFL(), 0.4)
+    seen = Federation(method, Plain()).run(clients).report
+    assert seen.pooled is not None
+    assert sum(site.figures.examples for site in seen.sites) == seen.pooled.examples
+    noisy = Federation(method, Plain(), privacy=Privacy(8.0))
+    assert noisy.run(clients, classes="abc", max_rows=128).report.sites == ()

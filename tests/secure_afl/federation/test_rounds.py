@@ -35,7 +35,7 @@ from secure_afl.federation.rounds import MAX_ATTEMPTS, Half, History, Link, Open
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD, PublicState
-from secure_afl.methods.fedavg import AveragingPublic
+from secure_afl.methods.averaging import AveragingPublic
 from secure_afl.methods.summed import SummedPublic
 from tests.kit.halves import Halves
 from tests.kit.samples import make_clients, make_task

@@ -43,6 +43,20 @@ def test_a_run_over_nodes_takes_few_exchanges_and_is_exact(
     assert max(nodes.exchanges.values()) <= 9, nodes.exchanges
 
 
+def test_nodes_count_the_rows_that_all_sites_keep_out(tmp_path: Path) -> None:
+    sites = Sites(tmp_path, Additive(), CLIENTS, site="evaluate = 0.4\n", wait=PATIENT)
+    names = [name for name in sites.roles if name != sites.convener]
+    carry(sites, Nodes(sites, {place: [name] for place, name in enumerate(names)}))
+    convention = sites.conventions[sites.convener]
+    report = convention.report(convention.model())
+    assert report.rounds == 2
+    assert report.pooled is not None
+    assert report.pooled.sites == len(CLIENTS)
+    assert report.pooled.examples < sum(map(len, CLIENTS.values()))
+    for name in CLIENTS:
+        assert charges(sites, name) == [(True, True)] * 2
+
+
 def federation(folder: Path, run: str = "") -> tuple[Sites, Nodes]:
     sites = Sites(folder, Additive(), CLIENTS, run=run)
     names = [name for name in sites.roles if name != sites.convener]

@@ -192,14 +192,15 @@ KINDS: dict[type[AnyMethod], None] = dict.fromkeys(
 def tiny_states(method: AnyMethod, privacy: Privacy | None) -> list[PublicState]:
     """The states before the first and after every round of a tiny run."""
     federation = Federation(method, Plain(), feature_bits=8, privacy=privacy)
-    result = federation.run(make_clients((7, 5)), classes=("0", "1", "2"), max_rows=8)
+    clients = make_clients((7, 5), dim=16 if method.images else 6)
+    result = federation.run(clients, classes=("0", "1", "2"), max_rows=8)
     return [*(round_.public for round_ in result.rounds), result.public]
 
 
 def tiny(kind: type[AnyMethod], *, private: bool = False) -> AnyMethod:
-    """A method as a run makes it, with two rounds where it may have more."""
-    fields = kind.__struct_fields__
-    settings = {name: value for name, value in (("rounds", 2), ("steps", 1)) if name in fields}
+    """A method as a run makes it, with two rounds where it may have more, and small."""
+    small = {"rounds": 2, "steps": 1, "kernel": 1, "filter_count": 1, "regions": 1}
+    settings = {name: value for name, value in small.items() if name in kind.__struct_fields__}
     return kind.configured(settings, private=private, seed=0)
 
 

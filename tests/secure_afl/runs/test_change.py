@@ -5,6 +5,7 @@ from protocols import Additive, Plain
 from secure_afl.errors import ConfigError, DataError, LedgerRefusal, OutOfBoundsTotal
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL, FedAvg
+from secure_afl.methods.evaluated import evaluated
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.presence import check_presence, groups_of
 from secure_afl.runs.change import Standing, change
@@ -107,6 +108,13 @@ def test_a_leaver_that_takes_off_other_rows_than_it_brought_is_noticed() -> None
     others = make_clients((400, 300, 500), seed=9)
     with pytest.raises(OutOfBoundsTotal):
         change(before, Plain(), leaving=others)
+
+
+def test_a_total_that_lacks_kept_out_rows_is_not_changed() -> None:
+    """A leaver would take off rows that it never brought."""
+    result = Federation(evaluated(AFL(), 0.3), Additive()).run(CLIENTS[:4])
+    with pytest.raises(ConfigError, match="run without --evaluate"):
+        Standing.of(result)
 
 
 def test_only_exact_sums_of_statistics_are_changed() -> None:

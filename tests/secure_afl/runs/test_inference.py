@@ -17,7 +17,7 @@ from secure_afl.data import files as data_files
 from secure_afl.features.reduction import public_reduction
 from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel
-from secure_afl.runs.inference import comparable, load_model
+from secure_afl.runs.inference import load_model
 from tests.kit.commands import Command
 
 
@@ -239,7 +239,7 @@ def test_scores_do_not_grow_with_a_row_s_length() -> None:
     rng = np.random.default_rng(0)
     plain = LinearModel(rng.standard_normal((4, 2)), ("a", "b"))
     rows = rng.standard_normal((20, 4))
-    np.testing.assert_allclose(comparable(plain, 7 * rows), comparable(plain, rows), rtol=1e-12)
+    np.testing.assert_allclose(plain.comparable(7 * rows), plain.comparable(rows), rtol=1e-12)
 
 
 def test_a_threshold_is_chosen_on_one_half_and_judged_on_the_other(

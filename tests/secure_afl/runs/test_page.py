@@ -7,16 +7,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from protocols import Additive, Plain
+from secure_afl.evaluation.figures import Figures
 from secure_afl.features.backbone import parse_backbone
 from secure_afl.federation.report import Report
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL, FedAvg
+from secure_afl.methods.evaluated import evaluated
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.page.write import render_run
+from secure_afl.runs.inference import load_model
+from secure_afl.runs.page.write import render_run, write_evaluation
 from secure_afl.runs.saving import save
 from tests.kit.samples import make_client, make_clients
 
@@ -117,3 +121,51 @@ def test_the_curve_is_saved_for_the_receiver_alone(tmp_path: Path) -> None:
     given = Federation(AFL(ridge=0.1), Plain()).run(make_clients((40, 30)))
     save(given, backbone, RunConfig(), tmp_path)
     assert not file.exists()
+
+
+def test_the_page_has_what_all_sites_counted() -> None:
+    clients = make_clients((90, 70, 80))
+    rare = replace(clients[0], labels=np.where(np.arange(90) < 6, 3, clients[0].labels))
+    method = evaluated(AFL(), 0.4)
+    exact = Federation(method, Additive()).run(
+        [rare, *clients[1:]], classes=("0", "1", "2", HOSTILE)
+    )
+    report = msgspec.structs.replace(exact.report, settings={"evaluate": 0.4})
+    text = re.sub(r"\s+", " ", page_of(report))
+    assert report.pooled is not None
+    assert report.pooled.confusion[3] is None
+    assert "kept 40&nbsp;% of its rows out" in text
+    assert "not shown" in text
+    assert "No test rows were given" not in text
+    assert "One further sum" in text
+    for own in report.pooled.classes[:3]:
+        assert own.auc is not None
+        assert own.auc_error is not None
+        assert f"{own.auc:.1%} ± {100 * own.auc_error:.2f}" in text
+    noisy = Federation(method, Additive(), privacy=Privacy(8.0)).run(
+        clients, classes="abc", max_rows=128
+    )
+    text = re.sub(r"\s+", " ", page_of(msgspec.structs.replace(noisy.report)))
+    assert "has noise of standard deviation" in text
+    assert "scored how high" not in text
+
+
+def test_the_page_of_an_evaluation_says_how_the_model_was_made(tmp_path: Path) -> None:
+    federation = Federation(AFL(), Additive())
+    result = federation.run(make_clients((40, 30)), classes="abc", test=make_client("test", 60))
+    save(result, parse_backbone("identity"), RunConfig(), tmp_path)
+    saved = load_model(tmp_path)
+    assert dict(saved.about)["sites in the sum"] == "2"
+    alike = [result.report.results[0], replace_prior(result.report.results[0], "uniform")]
+    write_evaluation(tmp_path / "page.html", alike, tmp_path, "x/test.npz", dict(saved.about))
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    links = Links()
+    links.feed(text)
+    assert (links.found, links.open) == ([], [])
+    assert "none promised" in text
+    assert text.count("Confusion matrix") == 1
+    assert "predictions are the same here" in text
+
+
+def replace_prior(figures: Figures, prior: str) -> Figures:
+    return msgspec.structs.replace(figures, prior=prior)

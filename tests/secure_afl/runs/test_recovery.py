@@ -114,6 +114,16 @@ def test_so_is_a_run_of_many_rounds(tmp_path: Path, change: int) -> None:
     site.check(None, rounds=3)
 
 
+@pytest.mark.parametrize("change", [20, 44, 58, 68])
+def test_so_is_a_run_with_an_evaluation(tmp_path: Path, change: int) -> None:
+    site = Site(tmp_path, evaluate=0.4)
+    assert killed_before(change, site.run)
+    site.finish()
+    site.check(None, rounds=2)
+    pooled = json.loads((site.out / "report.json").read_text())["pooled"]
+    assert pooled["examples"] > 20
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, MANY])
 def test_so_is_a_run_killed_at_any_change_at_all(

@@ -9,10 +9,12 @@ import pytest
 
 from protocols import Additive, Bfv, Ckks, Pairwise, Plain, Protocol
 from protocols.errors import Busy
-from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.errors import ConfigError
+from secure_afl.federation.result import report_pooled
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL
+from secure_afl.methods.evaluated import Evaluated
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.sites import process
 from secure_afl.sites.mailroom import FolderMailroom, open_mailroom
@@ -310,3 +312,43 @@ def test_settings_that_say_nothing_or_two_things_are_refused(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match=message):
             sites.start("collector")
         sites.parties.clear()
+
+
+def test_sites_sum_counts_of_the_rows_that_all_keep_out(tmp_path: Path) -> None:
+    sites = Sites(tmp_path, Additive(), CLIENTS, site="evaluate = 0.4\n")
+    sites.run()
+    convention = sites.conventions[sites.convener]
+    report = convention.report(convention.model())
+    method = sites.parties["c0"].terms.method
+    assert isinstance(method, Evaluated)
+    task = convention.convening.convener.server.public.task
+    kept = [method.kept(task, data) for data in float32(CLIENTS)]
+    rows = pooled([data for data in kept if data is not None])
+    truth = np.zeros((3, 3), dtype=np.int64)
+    np.add.at(truth, (rows.labels, convention.model().predict(rows.features)), 1)
+    assert report.pooled is not None
+    for shown, counts in zip(report.pooled.confusion, truth, strict=True):
+        assert shown == (tuple(counts.tolist()) if counts.sum() >= 10 else None)
+    assert report.rounds == 2
+    for name in CLIENTS:
+        assert charges(sites, name) == [(True, True)] * 2
+        public = sites.parties[name].attending.public
+        assert public is not None
+        assert report_pooled(method, public) == report.pooled
+
+
+def test_sites_keep_the_model_where_its_evaluation_comes_to_nothing(tmp_path: Path) -> None:
+    sites = Sites(tmp_path, Additive(), CLIENTS, site="evaluate = 0.4\n")
+    for name in sites.roles:
+        sites.start(name)
+    sites.until(lambda: "the sum over 4 clients is out" in sites.told[sites.convener])
+    sites.stop("aggregator_1")
+    sites.until(lambda: sites.alive[sites.convener].finished)
+    assert any("stands without" in line for line in sites.told[sites.convener])
+    report = sites.conventions[sites.convener].report(sites.conventions[sites.convener].model())
+    assert (report.rounds, report.pooled) == (1, None)
+    sites.until(lambda: all(sites.alive[name].finished for name in CLIENTS))
+    for name in CLIENTS:
+        model = sites.parties[name].model()
+        assert model is not None
+        assert np.array_equal(model.weights, sites.weights())

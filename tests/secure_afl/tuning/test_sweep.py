@@ -177,7 +177,7 @@ def test_a_ledger_is_refused(changes: dict[str, Any]) -> None:
         (
             {"method": "fedavg", "architecture": "convnet"},
             {"dimensions": (8,)},
-            "convnet trains on pixels",
+            "learns from pixels",
         ),
     ],
 )

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import log_softmax
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
@@ -97,6 +99,47 @@ def test_the_shrinkage_is_the_geometric_middle_of_those_as_good_as_the_best() ->
     given = LDA(shrinkage=fit.fitted.value).fit(made.moments, made.classes)
     assert np.array_equal(given.fitted.weights, fit.fitted.weights)
     assert given.curve == ()
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32), st.sampled_from(["observed", "uniform", "given"]), st.booleans())
+def test_the_order_of_the_classes_changes_not_a_bit(
+    seed: int, kind: str, standardise: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(3, 30, int(rng.integers(2, 6)))
+    if seed % 2:
+        sizes[:] = 20  # classes that only their rows tell apart
+    made = sample(tuple(map(int, sizes)), dim=8, spread=1.5, seed=seed, empty=seed % 3)
+    names = made.classes
+    order = rng.permutation(len(names))
+    shares = dict(zip(names, rng.uniform(0.1, 1, len(names)).tolist(), strict=True))
+    head = LDA(prior=shares if kind == "given" else kind, standardise=standardise)  # type: ignore[arg-type]
+    statistics = made.moments
+    assert statistics.counts is not None
+    other = Moments(statistics.gram, statistics.cross[:, order], statistics.counts[order])
+    fit, again = head.fit(statistics, names), head.fit(other, tuple(names[p] for p in order))
+    one, two = fit.fitted, again.fitted
+    assert (two.value, two.temperature) == (one.value, one.temperature)
+    assert again.curve == fit.curve
+    assert one.offset is not None
+    assert one.prior is not None
+    assert two.offset is not None
+    assert two.prior is not None
+    assert np.array_equal(two.weights, one.weights[:, order])
+    assert np.array_equal(two.offset, one.offset[order])
+    assert np.array_equal(two.prior, one.prior[order])
+
+
+def test_classes_that_are_equal_in_all_get_equal_weights() -> None:
+    made = sample((20, 20, 20))
+    moments = made.moments
+    assert moments.counts is not None
+    places = np.array([0, 1, 1])
+    gram = moments.known_gram
+    twins = Moments(gram, moments.cross[:, places], moments.counts[places])
+    fitted = LDA(shrinkage=1.0).fit(twins, ("a", "b", "c")).fitted
+    np.testing.assert_allclose(fitted.weights[:, 1], fitted.weights[:, 2], rtol=1e-12)
 
 
 def test_the_estimate_ranks_shrinkages_as_new_rows_do() -> None:

@@ -1,0 +1,31 @@
+"""The table of the methods that are built in, made from their registry, for docs/methods.md."""
+
+from protocols.layout import Layout
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.methods.method import METHODS, AnyMethod, Task
+
+# Rows of 8 × 8 pixels in ten classes, as the embedded digits are.
+_DIGITS = Task(64, tuple("0123456789"), Quantiser(12), 4000, 1000, 4, bytes(32))
+
+
+def methods_table() -> str:
+    """Render a line for each method: its name, summary, number of sums, and their blocks."""
+    rows = [
+        (f"`{name}`", declared.summary, f"{declared().sums}", _sums(declared()))
+        for name, declared in METHODS.items()
+        # Other distributions' methods have documents of their own.
+        if declared.__module__.startswith("secure_afl.")
+    ]
+    head = ("method", "what it is", "sums", "integers in a client's vector")
+    lines = (head, ("---", "---", "--:", "---"), *sorted(rows))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _sums(method: AnyMethod) -> str:
+    """Write out the blocks of each kind of sum, on the embedded digits."""
+    layouts = [method.layout(state) for state in method.foreseen(_DIGITS)]
+    return "; then ".join(_blocks(layout) for layout in layouts if layout is not None)
+
+
+def _blocks(layout: Layout) -> str:
+    return " + ".join(f"{block.name} {block.length:,}" for block in layout.blocks)

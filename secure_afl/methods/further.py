@@ -1,0 +1,117 @@
+"""A method that adds rounds to another's: what it says of itself is what the other says."""
+
+from typing import Generic, TypeVar
+
+from secure_afl.analytic.heads.head import Chosen, Fitted, Head
+from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
+from secure_afl.methods.model import LinearModel, Model
+
+SAID = (
+    "name",
+    "summary",
+    "row_additive",
+    "prefers_fewer_dimensions",
+    "releases_statistics",
+    "releases_updates",
+    "ignores",
+    "sums_of",
+)
+"""Class variables that are the other method's own."""
+
+
+class FurtherPublic(PublicState, frozen=True, eq=False):
+    """A state that holds another method's."""
+
+    learned: PublicState
+
+    @property
+    def broadcast(self) -> Statistics | None:
+        """The summed statistics, where the method gives them to everybody."""
+        return self.learned.broadcast
+
+
+State = TypeVar("State", bound=FurtherPublic)
+
+
+class Further(Method[State], Generic[State], frozen=True):
+    """Base of the methods that add rounds to another's, and learn nothing of their own.
+
+    Attributes:
+        method: the other, which learns.
+    """
+
+    method: AnyMethod
+
+    @property
+    def learner(self) -> AnyMethod:
+        """The method that learns."""
+        return self.method
+
+    def learned(self, public: State) -> PublicState:
+        """Return the method's own state."""
+        return public.learned
+
+    @property
+    def images(self) -> bool:
+        """Whether rows have to be pixels of images."""
+        return self.method.images
+
+    @property
+    def broadcasts_statistics(self) -> bool:
+        """Whether every client is given the summed statistics afterwards."""
+        return self.method.broadcasts_statistics
+
+    @property
+    def state_reveals_total(self) -> bool:
+        """Whether states after the method's own sums give these away."""
+        return self.method.state_reveals_total
+
+    @property
+    def needs_totals(self) -> bool:
+        """Whether the state after a sum turns on earlier sums."""
+        return self.method.needs_totals
+
+    @property
+    def clipping(self) -> str:
+        """Clause on what bounds a unit's part in a sum."""
+        return self.method.clipping
+
+    @property
+    def personalises(self) -> bool:
+        """Whether clients end with models of their own."""
+        return self.method.personalises
+
+    @property
+    def chooses_on_kept(self) -> bool:
+        """Whether half of a client's rows held out for it go into the choice of its model."""
+        return self.method.chooses_on_kept
+
+    def heads(self, task: Task) -> tuple[Head, ...]:
+        """List the method's heads."""
+        return self.method.heads(task)
+
+    def fitted(self, public: State) -> Fitted | None:
+        """Return the method's fitted head."""
+        return self.method.fitted(public.learned)
+
+    def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
+        """Return the curve that the method's head was chosen on."""
+        return self.method.curve(task, statistics)
+
+    def widest(self, task: Task) -> int:
+        """Return the greatest number of features whose Gram matrix the method sums."""
+        return self.method.widest(task)
+
+    def seen(self, public: State, data: ClientData) -> ClientData:
+        """Return rows as the method's head sees them."""
+        return self.method.seen(public.learned, data)
+
+    def behind(self, public: State, head: LinearModel) -> Model:
+        """Return the model of rows as they come that a head of seen rows makes."""
+        return self.method.behind(public.learned, head)
+
+    def model(self, public: State) -> Model:
+        """Return the method's model."""
+        return self.method.model(public.learned)

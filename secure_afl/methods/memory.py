@@ -1,0 +1,43 @@
+"""What a client keeps from round to round, and what it keeps only if its vector was in the sum.
+
+A client cannot know whether the sum will have its vector. What follows from having been in it, a
+rounding error that is carried on or a control variate, is pending until the history of the next
+round says so; otherwise it is dropped, as if this client had not been asked.
+"""
+
+from collections.abc import MutableMapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A method keys it by round where `contribute` may run again for the same round after a restart.
+Memory = MutableMapping[str, NDArray[np.generic]]
+
+_PENDING = "pending"
+
+
+def pend(memory: Memory, round: int, name: str, value: NDArray[np.generic]) -> None:
+    """Keep a value for as long as it is open whether the sum of a round has this client's vector.
+
+    Args:
+        memory: of the client.
+        round: of the vector, counted from 1.
+        name: under which `settle` keeps it, without a slash.
+        value: an array of any shape.
+    """
+    memory[f"{_PENDING}/{round}/{name}"] = value
+
+
+def settle(memory: Memory, round: int, *, included: bool) -> None:
+    """Keep what a round's vector left pending, or drop it; a second time changes nothing.
+
+    Args:
+        memory: of the client.
+        round: of the vector, counted from 1.
+        included: the round's sum has the vector.
+    """
+    start = f"{_PENDING}/{round}/"
+    for key in [key for key in memory if key.startswith(start)]:
+        value = memory.pop(key)
+        if included:
+            memory[key.removeprefix(start)] = value
