@@ -23,7 +23,7 @@ slow: $(INSTALLED)
 
 nightly: $(INSTALLED) fuzz plans slow guards deaths
 
-# Processes of a federation over Flower, killed one after the other: half an hour, most of it waiting.
+# Processes of a federation over Flower, killed one after the other: up to an hour, most of it waiting.
 deaths: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m nightly
 

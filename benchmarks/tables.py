@@ -580,6 +580,96 @@ def _ckks() -> str:
     )
 
 
+def _layers() -> str:
+    cases = _results("layers")["cases"]
+    names = {
+        "digits": "digits 8 px, 10 clients, Dirichlet 0.1",
+        "signs": "hand signs 32 px, 16 sites",
+        "pneumonia": "PneumoniaMNIST 28 px, 10 clients",
+    }
+    rows = []
+    for name, found in cases.items():
+        least = found["fedacnnl"]["cpu_seconds"]
+        for method, figures in found.items():
+            if not isinstance(figures, dict):
+                continue
+            accuracy = _percent(figures["accuracy"])
+            if figures.get("deviation"):
+                accuracy += f" ± {100 * figures['deviation']:.1f}"
+            if figures.get("reached") is False:
+                accuracy += f" (best {_percent(figures['best'])})"
+            title = f"{names[name]}: {method}" if method == "fedacnnl" else method
+            rows.append(
+                [
+                    title,
+                    accuracy,
+                    str(figures.get("sums") or figures["rounds"]),
+                    _megabytes(figures["upload_per_client"]),
+                    f"{figures['cpu_seconds']:.1f} s",
+                    f"{figures['cpu_seconds'] / least:.1f} ×",
+                ]
+            )
+    return _table(["", "accuracy", "sums", "upload", "CPU, all parties", "of FedACnnL's"], rows)
+
+
+def _layers_private() -> str:
+    results = _results("layers_private")
+    rows = [
+        [title, *(f"{_percent(p['accuracy'])} ± {100 * p['deviation']:.1f}" for p in by.values())]
+        for title, by in results["pneumonia"].items()
+    ]
+    rows.append(
+        ["audit of both sums: ε is at least"]
+        + [f"{found['lower_bound']:.2f}" for found in results["audit"].values()]
+    )
+    own = []
+    for deal, ways in results["personal"].items():
+        for way, found in ways.items():
+            gains = [100 * gain for gain in found["gains"]]
+            own.append(
+                [
+                    f"{deal}: {way}",
+                    _percent(found["global"]),
+                    _percent(found["own"]),
+                    f"{sum(gains) / len(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})",
+                ]
+            )
+    private = _table(["PneumoniaMNIST, unit example, δ = 1e-5", "ε = 1", "ε = 8"], rows)
+    head = ["", "FedACnnL", "pFedACnnL", "gain (least to greatest)"]
+    return private + "\n" + _table(head, own)
+
+
+def _layers_leakage() -> str:
+    results = _results("layers_leakage")
+    columns = [
+        ("1 image", "cells", "plain", 5),
+        ("5, blind", "cells", "additive", 5),
+        ("40, blind", "cells", "additive", 40),
+        ("718, blind", "cells", "additive", 718),
+        ("5, ε = 8", "noisy", "additive", 5),
+        ("718, ε = 8", "noisy", "additive", 718),
+    ]
+    rows = []
+    for attack, metric in (
+        ("layer-images", "image correlation"),
+        ("layer-images", "images recovered"),
+        ("layer-membership", "AUC"),
+        ("membership-leverage", "AUC"),
+    ):
+        cells = []
+        for _, kind, protocol, number in columns:
+            values = [
+                measure["value"]
+                for cell in results[kind]
+                if (cell["attack"], cell["protocol"], cell["rows"]) == (attack, protocol, number)
+                for measure in cell["measures"]
+                if measure["metric"] == metric
+            ]
+            cells.append(f"{sum(values) / len(values):.2f}" if values else "–")
+        rows.append([f"{attack}: {metric}", *cells])
+    return _table(["", *(title for title, *_ in columns)], rows)
+
+
 def _kilobytes(size: float) -> str:
     return f"{size / 1000:,.3g} kB" if size < 1e6 else _megabytes(size)
 
@@ -621,6 +711,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "pairwise": _pairwise,
     "gram": _gram,
     "inversion": _inversion,
+    "layers": _layers,
+    "layers_leakage": _layers_leakage,
+    "layers_private": _layers_private,
     "leakage": _leakage,
     "methods": methods_table,
     "privacy": _privacy,

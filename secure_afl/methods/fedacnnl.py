@@ -1,5 +1,6 @@
 """FedACnnL: a convolutional network without gradients, a blind sum a layer and one for the head."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any, Self
@@ -249,7 +250,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     def seen(self, public: LayeredPublic, data: ClientData) -> ClientData:
         """Return what comes out of the layers, (n, width), with the labels."""
         rows = self.network(public.task).rows(public.banks, data.features)
-        return ClientData(data.name, rows, data.labels)
+        return dataclasses.replace(data, features=rows)
 
     def behind(self, public: LayeredPublic, head: LinearModel) -> LayeredModel:
         """Return the model of a head behind the layers."""

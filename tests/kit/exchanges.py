@@ -80,9 +80,9 @@ def carry(
     waiting = set(kill)
     for now in range(600):
         sites.now = float(now)
-        round_ = sites.conventions[convener].convening.convener
-        if round_.session is not None and round_.round in waiting:
-            waiting.remove(round_.round)
+        run = sites.conventions[convener].convening.convener
+        if run.session is not None and run.round in waiting:
+            waiting.remove(run.round)
             sites.stop(convener)
             office, driver, letters = convene()
         if not driver.finished:

@@ -203,14 +203,16 @@ class _Seat:
             if train.weight in metrics
         ]
         weight = found[0] if len(found) == 1 else None
-        if not isinstance(weight, int | float) or weight != int(weight):
-            raise DataError(f"metric '{train.weight}' is {found or 'not there'}, wanted one number")
-        weight = int(weight)
-        if not 1 <= weight <= train.most:
+        whole = isinstance(weight, int | float) and weight == int(weight)
+        if not isinstance(weight, int | float) or not whole or not 1 <= weight <= train.most:
+            # Flower sends the error's text to the server app; a number of rows is the node's own.
+            log.error("metric '%s' is %s", train.weight, found or "not there")
             raise DataError(
-                f"metric '{train.weight}' is {weight}; allowed: 1..{train.most}. Let the server "
-                "app's BlindSum(…, most=…) be larger"
+                f"metric '{train.weight}' is not what can be summed, and in the node's log; "
+                f"allowed: one whole number, 1..{train.most}. Let the server app's "
+                "BlindSum(…, most=…) be larger"
             )
+        weight = int(weight)
         quantiser = UpdateQuantiser(train.clip, train.bits, "nearest")
         update = clipped(flattened(arrays) - before, train.clip)
         return np.append(quantiser.integers(update, weight, b""), weight)

@@ -158,6 +158,7 @@ def test_images_of_another_size_are_not_judged() -> None:
         attack.judge(claim, replace(truth_of(clients), images={}))
 
 
+@pytest.mark.slow
 def test_the_suite_attacks_layers_and_what_comes_behind_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

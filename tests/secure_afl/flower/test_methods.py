@@ -34,6 +34,8 @@ from tests.secure_afl.sites.test_sites import CLIENTS, charges, float32
 
 ADDITIVE = Additive()
 ROUNDS = "rounds = 3\n"
+EACH = (1, 2, 3)
+"""Rounds in which the convener is killed."""
 
 
 def federation(
@@ -137,16 +139,18 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings"),
+    ("name", "settings", "kill"),
     [
-        ("fedavg", ROUNDS),
-        ("fedavg", f"{ROUNDS}proximal = 0.1\nlocal_epochs = 2\n"),
-        ("fedsgd", ROUNDS),
-        ("softmax", "steps = 2\n"),
+        ("fedavg", ROUNDS, ()),
+        ("fedavg", ROUNDS, EACH),
+        ("fedavg", f"{ROUNDS}proximal = 0.1\nlocal_epochs = 2\n", EACH),
+        ("fedsgd", ROUNDS, EACH),
+        ("scaffold", ROUNDS, EACH),
+        ("fedstale", ROUNDS, EACH),
+        ("softmax", "steps = 2\n", EACH),
     ],
-    ids=["fedavg", "fedprox", "fedsgd", "softmax"],
+    ids=["whole", "fedavg", "fedprox", "fedsgd", "scaffold", "fedstale", "softmax"],
 )
-@pytest.mark.parametrize("kill", [(), (1, 2, 3)], ids=["whole", "resumed"])
 def test_rounds_over_nodes_are_sums_of_all_rows(
     name: str, settings: str, kill: tuple[int, ...], tmp_path: Path, recorder: Recorder
 ) -> None:

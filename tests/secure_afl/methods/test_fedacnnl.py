@@ -31,7 +31,12 @@ from tests.kit.samples import make_task
 CLASSES = ("across", "down", "both")
 TWO = FedACnnL(layers=2, filter_count=3, kernel=3, regions=2)
 ONE = FedACnnL(filter_count=6, regions=2)
-METHODS = (ONE, TWO, FedACnnL(filters="code", filter_count=4), FedACnnL(filters="random", layers=2))
+METHODS = (
+    ONE,
+    TWO,
+    FedACnnL(filters="code", filter_count=4),
+    FedACnnL(filters="random", layers=2, filter_count=8, regions=2),
+)
 PROTOCOLS = (
     Plain(),
     Additive(2),
@@ -330,7 +335,9 @@ def test_every_head_may_follow_the_layers(head: str) -> None:
 
 def test_a_prior_can_be_exchanged_and_probabilities_are_those_of_the_head() -> None:
     clients, test = cut(striped(150), [50, 100]), striped(40, seed=1)
-    result = Federation(FedACnnL(head="lda"), Plain()).run(clients, classes=CLASSES, test=test)
+    result = Federation(FedACnnL(head="lda", filter_count=4, regions=2), Plain()).run(
+        clients, classes=CLASSES, test=test
+    )
     model = result.model
     assert isinstance(model, LayeredModel)
     assert [figures.prior for figures in result.report.results] == ["observed", "uniform"]
@@ -344,20 +351,26 @@ def test_a_prior_can_be_exchanged_and_probabilities_are_those_of_the_head() -> N
     assert milder.probabilities(test.features).max() < shares.max()
     flat = milder.uncalibrated().probabilities(test.features)
     assert np.array_equal(flat, model.uncalibrated().probabilities(test.features))
-    ridge = Federation(FedACnnL(head="ridge"), Plain()).run(clients, classes=CLASSES).model
+    ridge = (
+        Federation(FedACnnL(head="ridge", filter_count=4, regions=2), Plain())
+        .run(clients, classes=CLASSES)
+        .model
+    )
     with pytest.raises(DataError, match="no prior"):
         ridge.with_prior(np.ones(3))
     with pytest.raises(DataError, match="no log-odds"):
         ridge.probabilities(test.features)
 
 
-@pytest.mark.parametrize("way", ["prior", "proximal", "auto"])
+@pytest.mark.parametrize("way", ["prior", pytest.param("auto", marks=pytest.mark.slow)])
 def test_clients_may_have_heads_of_their_own_behind_the_layers_of_all(
     way: str, tmp_path: Path
 ) -> None:
     whole = striped(90)
     clients, kept = cut(whole, [30, 60]), cut(striped(120, seed=3), [40, 80])
-    result = Federation(FedACnnL(personal=way), Plain()).run(clients, classes=CLASSES, holdout=kept)
+    result = Federation(FedACnnL(personal=way, filter_count=4, regions=2), Plain()).run(
+        clients, classes=CLASSES, holdout=kept
+    )
     assert result.report.personal is not None
     for name, model in result.personal.items():
         assert isinstance(model, LayeredModel)

@@ -215,6 +215,7 @@ def test_a_run_from_the_command_line(command: Command, tmp_path: Path) -> None:
     assert "group" not in json.dumps(report["personal"])
 
 
+@pytest.mark.slow
 def test_a_configured_run_finds_groups_and_goes_on_after_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
