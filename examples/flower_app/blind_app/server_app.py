@@ -16,7 +16,8 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Train for some rounds and save the model."""
     arrays = ArrayRecord({name: Array(values) for name, values in initial().items()})
-    result = FedAvg(fraction_evaluate=1.0).start(
+    nodes = int(context.run_config.get("nodes", 10))
+    result = FedAvg(min_train_nodes=nodes, min_available_nodes=nodes).start(
         grid=BlindSum(grid, Pairwise(), clip=20.0, most=1024),
         initial_arrays=arrays,
         num_rounds=int(context.run_config.get("num-server-rounds", 3)),
