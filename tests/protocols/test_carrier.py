@@ -14,6 +14,7 @@ from tests.kit.posts import FoulPost, Weather
 from tests.kit.seats import Table
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "plans"),
     [(Plain(), 60), (Additive(), 100), (Additive(3), 60), (PAIRWISE, 60), (Ckks(), 6), (Bfv(), 6)],

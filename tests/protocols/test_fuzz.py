@@ -14,6 +14,7 @@ from tests.protocols.fuzz import PROTOCOLS, fuzz_codec, fuzz_protocol, fuzz_sess
 COUNTS = dict(zip(PROTOCOLS, (1000, 1000, 1000, 1000, 300, 200), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
 def test_corrupted_messages_break_nothing(protocol: Protocol) -> None:
     count = COUNTS[protocol]

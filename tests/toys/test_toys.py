@@ -110,6 +110,7 @@ def test_they_reach_the_report_and_the_leakage_matrix(command: Command, tmp_path
         assert text in page
 
 
+@pytest.mark.slow
 def test_other_distributions_bring_theirs_by_entry_points(tmp_path: Path) -> None:
     """As an installed package would: its metadata, and a file each."""
     for kind in ("protocol", "method"):
@@ -138,6 +139,7 @@ def test_other_distributions_bring_theirs_by_entry_points(tmp_path: Path) -> Non
     assert secure_afl(tmp_path, "greet").stdout == "good day\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "said"),
     [

@@ -313,6 +313,7 @@ def test_the_same_recipe_gives_the_same_decoder_and_leaves_the_generator_alone()
     assert other.digest not in digests
 
 
+@pytest.mark.slow
 def test_damaged_decoders_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "decoder.safetensors"
     with pytest.raises(DataError, match="no saved decoder"):

@@ -194,6 +194,7 @@ Noisy.row_additive = False
 
 
 # ε = 1 and 8 at δ = 1e-5, by the analytic Gaussian mechanism.
+@pytest.mark.slow
 @pytest.mark.parametrize("mu", [1 / 3.73, 1 / 0.6])
 def test_noise_keeps_the_points_below_the_exact_tradeoff(mu: float) -> None:
     """Two clients of 16 rows each: exact sums show members perfectly, and noisy ones cannot."""

@@ -55,6 +55,7 @@ def same_rows(recovered: Recovered | None, rows: Floats, labels: Integers) -> bo
     return ours == sorted(map(tuple, np.column_stack([rows, labels])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [12, 40])
 def test_labels_and_non_negativity_give_all_rows(rows: int) -> None:
     statistics, true, labels = statistics_and_rows(rows, 256)

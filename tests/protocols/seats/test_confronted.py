@@ -210,6 +210,7 @@ def test_a_nudge_is_answered_with_what_was_heard_from_its_sender_alone(tmp_path:
         assert {to for to, _ in answers} == {"client0", AGGREGATOR}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "protocol", [Plain(), Additive(3), Pairwise(dropout_fraction=0.0), Ckks()], ids=str
 )

@@ -47,6 +47,7 @@ def test_parties_that_restart_at_every_event_reach_the_sum(
     assert set(table.computed.values()) == {1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.0)], ids=repr)
 def test_a_party_killed_at_any_write_goes_on(protocol: Protocol, tmp_path: Path) -> None:
     kill_at_every_write(protocol, tmp_path)

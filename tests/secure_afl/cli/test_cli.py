@@ -93,6 +93,7 @@ def timeless(report: Report) -> dict[str, Any]:
 DIGITS = ("--partition", "iid:3", "--backbone", "identity")
 
 
+@pytest.mark.slow
 def test_demo_is_exact_and_says_so(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "demo.json"
     outcome = command.well("demo", "--json", file)
@@ -240,6 +241,7 @@ def test_the_seed_governs_the_partition(command: Command, tmp_path: Path) -> Non
     assert len(bounds) > 1
 
 
+@pytest.mark.slow
 def test_the_seed_governs_who_is_dropped(command: Command, tmp_path: Path) -> None:
     arguments = ("--partition", "sizes:10,20,40,80", "--backbone", "identity", "--drop", 1)
     left = {reported(command, tmp_path, *arguments, "--seed", n).examples for n in range(6)}
@@ -471,6 +473,7 @@ def test_a_private_run_says_what_it_promises(command: Command, tmp_path: Path) -
         assert json.loads(file.read_text(encoding="utf-8"))["privacy"] is None
 
 
+@pytest.mark.slow
 def test_rows_that_all_sites_keep_out_are_counted(command: Command, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     outcome = command.well(

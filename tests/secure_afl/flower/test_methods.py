@@ -138,6 +138,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return Recorder(monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "settings", "kill"),
     [

@@ -69,6 +69,7 @@ def p_value(counts: Any, chances: Any) -> float:
     return float(stats.chisquare(counts[kept], counts.sum() * chances[kept]).pvalue)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", SMALL + LARGE)
 def test_draws_follow_the_law_and_not_one_of_a_variance_one_percent_off(sigma: float) -> None:
     ends = bins(sigma)

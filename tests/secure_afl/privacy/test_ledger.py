@@ -304,6 +304,7 @@ for session in range(10):
 """
 
 
+@pytest.mark.slow
 def test_processes_do_not_spend_the_same_budget(ledger: Ledger, path: Path) -> None:
     spend(ledger, 0, "knees")
     racers = [

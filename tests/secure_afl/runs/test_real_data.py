@@ -49,6 +49,7 @@ def test_hand_signs_of_three_sites(data: Path, tmp_path: Path) -> None:
     assert again.seconds.features < 0.5 * report.seconds.features
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "protocol"),
     [

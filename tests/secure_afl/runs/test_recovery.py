@@ -97,6 +97,7 @@ def stop(site: Site, monkeypatch: pytest.MonkeyPatch, *, sums: int) -> Path:
 
 
 # The first changes make the folder; then come the ledger, the sum, and the results.
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [1, 6, 11, 16, 19, 25, 31, 34, 37, 39, 42, 44, 46, 49, 52, 55])
 def test_a_run_that_is_killed_at_a_change_of_the_disk_is_finished_from_one_release(
     site: Site, weights: Any, change: int

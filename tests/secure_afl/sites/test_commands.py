@@ -111,6 +111,7 @@ def test_check_says_what_is_wrong_with_each_thing(
     assert list(failed(command, sites)) == ["state", "data"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_by_commands(command: Command, sites: Sites) -> None:
     others = [name for name in sites.roles if name != "collector"]
     post = f"folder:{sites.folder / 'post'}"

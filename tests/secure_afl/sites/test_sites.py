@@ -73,6 +73,7 @@ def test_sites_make_the_model_of_their_rows_in_one_place(
         assert [path.name for path in seat.iterdir()] == ["ended"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.0)], ids=repr)
 def test_processes_that_are_killed_again_and_again_make_one_sum(

@@ -72,6 +72,7 @@ def test_an_honest_pipeline_comes_close_and_stays_below(
     assert found.tests >= TESTS
 
 
+@pytest.mark.slow
 def test_noise_halved_is_flagged() -> None:
     assert not audit(Privacy(2.0), tests=TESTS, member=HalvedNoise).holds
 

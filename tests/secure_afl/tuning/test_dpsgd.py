@@ -76,6 +76,7 @@ def test_less_privacy_loss_takes_more_noise_and_teaches_less() -> None:
     assert accuracies[0] < accuracies[2] - 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Optimal order is the:UserWarning")  # Opacus' RDP orders
 @pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0])
 def test_opacus_and_google_agree_that_no_more_is_spent(epsilon: float) -> None:
@@ -109,6 +110,7 @@ def test_without_sampling_it_is_one_gaussian_release(
     assert 0.98 * DELTA < delta <= DELTA
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", RELATIONS)
 @pytest.mark.parametrize(("epsilon", "rate", "steps"), [(0.01, 0.5, 10), (8.0, 0.3, 20)])
 def test_the_noise_is_the_least_that_keeps_to_epsilon(

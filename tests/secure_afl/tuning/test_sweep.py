@@ -263,6 +263,7 @@ def test_the_statement_is_of_the_run(
         assert words not in text
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     class Stopped(Exception):
         """As if somebody had pressed a key."""
@@ -284,6 +285,7 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [outcome.seconds for outcome in again] == [outcome.seconds for outcome in outcomes]
 
 
+@pytest.mark.slow
 def test_a_tuned_run_from_the_command_line(command: Command, tmp_path: Path) -> None:
     result = command(
         "tune",

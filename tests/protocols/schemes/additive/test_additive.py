@@ -257,6 +257,7 @@ def test_up_to_sixteen_aggregators_sum() -> None:
     assert outcome.included == ("client0", "client1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [2, 3])
 def test_an_upload_costs_little_more_than_the_packed_vector(m: int) -> None:
     for bits in RING_BITS:

@@ -116,6 +116,7 @@ def check_promised_dropouts(
     assert set(outcome.included) == set(world.session.clients) - early
 
 
+@pytest.mark.slow
 def test_sums_are_exact_for_every_promised_dropout() -> None:
     @for_all(
         25,
@@ -149,6 +150,7 @@ def test_sums_are_exact_for_every_promised_dropout_of_larger_cohorts() -> None:
         check_promised_dropouts(clients, Pairwise(0.05, 0.1, server), seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clients", "server"),
     [(55, "lying"), (60, "lying_in_unmasking"), (80, "curious"), (100, "lying"), (100, "curious")],
