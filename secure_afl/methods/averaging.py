@@ -3,7 +3,6 @@
 An update becomes integers before it is summed, as `UpdateQuantiser` says.
 """
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Self, TypeAlias, get_args
@@ -17,7 +16,7 @@ from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.checks import check_choice, settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.memory import Memory, pend
+from secure_afl.methods.memory import Memory, once, pend
 from secure_afl.methods.method import Method, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.methods.networks.architecture import Linear
@@ -337,13 +336,8 @@ class Averaging(Method[AveragingPublic], frozen=True):
             name: what it is.
             make: returns it, where it is not there yet.
         """
-        key = f"update/{public.round}/{_digest(public)}/{name}"
-        if key not in memory:
-            for old in [name for name in memory if name.startswith("update/")]:
-                if int(old.split("/")[1]) < public.round:
-                    del memory[old]
-            memory[key] = make()
-        return np.asarray(memory[key])
+        state = (public.parameters, *public.carried)
+        return once(memory, public.round, state, name, make)
 
     def _recalled(self, public: AveragingPublic, data: ClientData, memory: Memory) -> Floats:
         def train() -> Floats:
@@ -351,10 +345,3 @@ class Averaging(Method[AveragingPublic], frozen=True):
             return self.update(public, data, memory)
 
         return np.asarray(self.once(public, memory, "update", train), dtype=np.float64)
-
-
-def _digest(public: AveragingPublic) -> str:
-    hashed = hashlib.sha256()
-    for array in (public.parameters, *public.carried):
-        hashed.update(array.tobytes())
-    return hashed.hexdigest()

@@ -1,6 +1,5 @@
 """FRL: clients vote on which connections of a random network to keep; the sum is of ranks."""
 
-import hashlib
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.averaging import MAX_RATE, MAX_ROUNDS, MIN_RATE, Rate, Rounds
 from secure_afl.methods.fedavg import BatchSize, LocalEpochs
-from secure_afl.methods.memory import Memory
+from secure_afl.methods.memory import Memory, once
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.networks.mlp import MAX_WIDTH, Mlp, MlpModel
 from secure_afl.privacy.mechanism import Privacy
@@ -165,13 +164,12 @@ class Frl(Method[FrlPublic], frozen=True, tag="frl"):
             ConfigError: training diverged.
             DataError: rows of a wrong shape or dtype, a label out of range, or features not finite.
         """
-        key = f"vote/{public.round}/{_digest(public)}"
-        if key not in memory:
+
+        def vote() -> Integers:
             check_rows(data.features, data.labels, len(public.task.classes))
-            for old in [name for name in memory if name.startswith("vote/")]:
-                del memory[old]
-            memory[key] = np.concatenate([_ranks(s) for s in self._trained(public, data)])
-        return np.asarray(memory[key], dtype=np.int64)
+            return np.concatenate([_ranks(scores) for scores in self._trained(public, data)])
+
+        return np.asarray(once(memory, public.round, public.ranks, "vote", vote), dtype=np.int64)
 
     def absorb(self, public: FrlPublic, total: Integers, included: tuple[str, ...]) -> FrlPublic:
         """Rank the sums of ranks; equal sums keep their order."""
@@ -268,10 +266,3 @@ def _ranks(values: Integers | Floats) -> Integers:
     ranks = np.empty(len(values), dtype=np.int64)
     ranks[np.argsort(values, kind="stable")] = np.arange(len(values))
     return ranks
-
-
-def _digest(public: FrlPublic) -> str:
-    hashed = hashlib.sha256()
-    for ranks in public.ranks:
-        hashed.update(ranks.tobytes())
-    return hashed.hexdigest()

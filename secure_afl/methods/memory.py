@@ -5,7 +5,9 @@ rounding error that is carried on or a control variate, is pending until the his
 round says so; otherwise it is dropped, as if this client had not been asked.
 """
 
-from collections.abc import MutableMapping
+import hashlib
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,37 @@ from numpy.typing import NDArray
 # A method keys it by round where `contribute` may run again for the same round after a restart.
 Memory = MutableMapping[str, NDArray[np.generic]]
 
-_PENDING = "pending"
+_PENDING, _ONCE = "pending", "update"
+
+
+def once(
+    memory: Memory,
+    round: int,
+    state: Iterable[NDArray[Any]],
+    name: str,
+    make: Callable[[], NDArray[Any]],
+) -> NDArray[Any]:
+    """Return an array of a round, from memory if it is there; older rounds are forgotten.
+
+    A restarted client then does not train a second time, and cannot differ in a last bit.
+
+    Args:
+        memory: of the client.
+        round: rounds that are over, from 0.
+        state: the arrays of the public state that the array follows from.
+        name: what it is.
+        make: returns it, where it is not there yet.
+    """
+    hashed = hashlib.sha256()
+    for array in state:
+        hashed.update(array.tobytes())
+    key = f"{_ONCE}/{round}/{hashed.hexdigest()}/{name}"
+    if key not in memory:
+        for old in [key for key in memory if key.startswith(f"{_ONCE}/")]:
+            if int(old.split("/")[1]) < round:
+                del memory[old]
+        memory[key] = make()
+    return np.asarray(memory[key])
 
 
 def pend(memory: Memory, round: int, name: str, value: NDArray[np.generic]) -> None:

@@ -4,6 +4,7 @@ All arithmetic is elementwise, by operations that IEEE 754 rounds alike everywhe
 the same steps where they are shown the sums.
 """
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import numpy as np
@@ -84,8 +85,9 @@ class _Adaptive(Optimiser, frozen=True):
         second = self._second(moments[1], mean * mean)
         return first / (np.sqrt(second) + self.adaptivity), (first, second)
 
+    @abstractmethod
     def _second(self, before: Floats, square: Floats) -> Floats:
-        raise NotImplementedError
+        """Return the second moment after a mean of this square."""
 
 
 class Adam(_Adaptive, frozen=True, tag="adam"):
