@@ -37,6 +37,7 @@ from secure_afl.flower.blind.wire import (
     Enrolled,
     Hello,
     Said,
+    Terms,
     Train,
     arrays_of,
     context_of,
@@ -45,7 +46,7 @@ from secure_afl.flower.blind.wire import (
     pack,
     unpack_answer,
 )
-from secure_afl.methods.update import UPDATE, WEIGHT, UpdateQuantiser
+from secure_afl.methods.update import WEIGHT, UpdateQuantiser
 
 log = logging.getLogger("secure_afl")
 
@@ -173,15 +174,15 @@ class BlindSum(Grid):
         first = messages[0].content
         key, arrays = arrays_of(first)
         begun = flattened(arrays)
-        if any(not np.array_equal(flattened(arrays_of(m.content)[1]), begun) for m in messages):
+        # Flower's strategies give all nodes one and the same record.
+        others = [arrays_of(message.content)[1] for message in messages]
+        if any(own is not arrays and not np.array_equal(flattened(own), begun) for own in others):
             raise ConfigError("clients are given different arrays; wanted the same for all")
         self._rounds += 1
-        total = _Round(self, nodes, timeout).run()
-        layout = total.layout.split(total.released.total)
-        quantiser = self.quantiser(total.clients)
-        mean = quantiser.mean(total.released.total, total.layout)
-        self.included = total.released.included
-        weight = int(layout[WEIGHT][0])
+        session, released = _Round(self, nodes, timeout, begun).run()
+        mean = self.quantiser(len(session.clients)).mean(released.total, session.layout)
+        self.included = released.included
+        weight = int(session.layout.split(released.total)[WEIGHT][0])
         log.info(
             "round %d: a blind sum of %d updates, of weight %d",
             self._rounds,
@@ -194,7 +195,6 @@ class BlindSum(Grid):
                 "metrics": MetricRecord({self._weight: weight}),
             }
         )
-        assert UPDATE in layout, "the layout of updates"
         return Message(content, reply_to=messages[0])
 
     def quantiser(self, clients: int) -> UpdateQuantiser:
@@ -206,27 +206,25 @@ class BlindSum(Grid):
         return UpdateQuantiser.fitting(self._clip, None, "nearest", clients * self._most)
 
 
-class _Done:
-    """What came of a round."""
-
-    def __init__(self, session: Session, released: Sum) -> None:
-        self.layout = session.layout
-        self.clients = len(session.clients)
-        self.released = released
-
-
 class _Round:
     """One session, carried by Flower's messages."""
 
-    def __init__(self, grid: BlindSum, nodes: Mapping[int, Message], timeout: float | None) -> None:
+    def __init__(
+        self,
+        grid: BlindSum,
+        nodes: Mapping[int, Message],
+        timeout: float | None,
+        begun: Floats,
+    ) -> None:
         self._blind = grid
+        self._length = len(begun)
         self._nodes = nodes
         self._timeout = timeout
         self._names: dict[str, int] = {}
         self._mail: dict[str, list[bytes]] = defaultdict(list)
 
-    def run(self) -> _Done:
-        """Carry the session to its sum.
+    def run(self) -> tuple[Session, Sum]:
+        """Carry a session to its sum.
 
         Raises:
             SecureAflError: no sum can come out.
@@ -239,9 +237,15 @@ class _Round:
                 self._names[answer.member.name] = node
         if len(self._names) < len(members):
             raise DataError("two nodes have one name; give every node an identity of its own")
-        session, party = self._session(nonce, members)
+        if not members:
+            raise DataError("no node has enrolled; see why in this log, and at the nodes")
+        quantiser = self._blind.quantiser(len(members))
+        terms = (self._blind._clip, quantiser.bits, self._blind._most, self._blind._weight)
+        session, party = self._session(nonce, members, quantiser, terms)
         self._post(party.start())
-        self._take(party, self._ask(self._trains(session, len(members))))
+        asked = Train(encode(session.header), session.thin, *terms)
+        training = {n: pack(asked, self._nodes[n].content) for n in self._names.values()}
+        self._take(party, self._ask(training))
         while party.result is None:
             if not self._mail:
                 # Whoever is expected has failed or stays away.
@@ -254,32 +258,26 @@ class _Round:
             self._mail = defaultdict(list)
             questions = {n: pack(Deliver(nonce, tuple(mail))) for n, mail in waiting.items()}
             self._take(party, self._ask(questions))
-        # What the server says last, such as that the sum is out, ends the nodes' parties.
-        return _Done(session, party.result)
+        return session, party.result
 
-    def _session(self, nonce: bytes, members: Sequence[Member]) -> tuple[Session, Party]:
+    def _session(
+        self, nonce: bytes, members: Sequence[Member], quantiser: UpdateQuantiser, terms: Terms
+    ) -> tuple[Session, Party]:
         blind, clients = self._blind, len(members)
         first = next(iter(self._nodes.values())).content
-        length = len(flattened(arrays_of(first)[1]))
-        quantiser = blind.quantiser(clients)
         server = blind._identity.enrol(next(iter(blind._protocol.coordinators().values())), nonce)
         cohort = majority(clients) if blind._min_cohort is None else blind._min_cohort
-        self._terms = (blind._clip, quantiser.bits, blind._most, blind._weight)
         session = form_session(
             blind._protocol,
             [*members, server.member],
             nonce,
-            layout_of(quantiser, length, clients, blind._most),
+            layout_of(quantiser, self._length, clients, blind._most),
             min_cohort=cohort,
-            context=context_of(first, self._terms),
+            context=context_of(first, terms),
             round=blind._rounds,
             roster=blind._roster,
         )
         return session, blind._protocol.coordinator(session, server)
-
-    def _trains(self, session: Session, clients: int) -> dict[int, RecordDict]:
-        asked = Train(encode(session.header), session.thin, *self._terms)
-        return {node: pack(asked, self._nodes[node].content) for node in self._names.values()}
 
     def _ask(self, questions: Mapping[int, RecordDict]) -> dict[int, Answer]:
         """Send records to nodes; return what those answer that can."""
