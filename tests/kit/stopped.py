@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from secure_afl.errors import NotResumable
+from secure_afl.federation.server import FederationServer
 from secure_afl.methods.model import LinearModel
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.runs.config import RunConfig
@@ -140,3 +141,20 @@ def full_disk(patch: pytest.MonkeyPatch, folder: Path, after: int = 0) -> Iterat
     with patch.context() as inner:
         inner.setattr(os, "fsync", fsync)
         yield
+
+
+@contextmanager
+def stops_at_sum(number: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the run within stop, as a machine does, before the server absorbs a sum."""
+    absorb, sums = FederationServer.absorb, []
+
+    def stopped(self: FederationServer, *args: object) -> None:
+        sums.append(1)
+        if len(sums) == number:
+            raise OSError("the machine stops")
+        absorb(self, *args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FederationServer, "absorb", stopped)
+        with pytest.raises(OSError, match="the machine stops"):
+            yield

@@ -27,6 +27,7 @@ from secure_afl.runs import run as runs
 from secure_afl.runs.config import RunConfig
 from tests.kit.commands import Command
 from tests.kit.samples import make_task
+from tests.kit.stopped import stops_at_sum
 
 CLASSES = ("across", "down", "both")
 TWO = FedACnnL(layers=2, filter_count=3, kernel=3, regions=2)
@@ -385,23 +386,11 @@ def test_clients_may_have_heads_of_their_own_behind_the_layers_of_all(
 def test_a_run_that_was_stopped_is_finished_from_its_sums(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from secure_afl.federation.server import FederationServer
-
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     config = RunConfig(method="fedacnnl", out=str(tmp_path / "out")).replaced(filter_count=3)
     whole = runs.run(config.replaced(out=str(tmp_path / "whole")))
-    absorb, rounds = FederationServer.absorb, []
-
-    def stopped(self: FederationServer, *args: object) -> None:
-        rounds.append(1)
-        if len(rounds) == 2:
-            raise OSError("the machine stops")
-        absorb(self, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(FederationServer, "absorb", stopped)
-    with pytest.raises(OSError, match="the machine stops"):
+    with stops_at_sum(2, monkeypatch):
         runs.run(config)
-    monkeypatch.setattr(FederationServer, "absorb", absorb)
     result = runs.resume(tmp_path / "out")
     assert result.report.exact
     assert np.array_equal(result.model.weights, whole.model.weights)

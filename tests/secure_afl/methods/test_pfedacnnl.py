@@ -19,6 +19,7 @@ from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs import run as runs
 from secure_afl.runs.config import RunConfig
 from tests.kit.commands import Command
+from tests.kit.stopped import stops_at_sum
 from tests.secure_afl.methods.test_fedacnnl import CLASSES, striped
 
 SMALL: dict[str, Any] = {"filter_count": 4, "regions": 2}
@@ -219,24 +220,12 @@ def test_a_run_from_the_command_line(command: Command, tmp_path: Path) -> None:
 def test_a_configured_run_finds_groups_and_goes_on_after_a_stop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from secure_afl.federation.server import FederationServer
-
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     config = RunConfig(method="pfedacnnl", out=str(tmp_path / "out"), holdout=0.3).replaced(
         groups=2, regroupings=1, filter_count=3
     )
-    absorb, rounds = FederationServer.absorb, []
-
-    def stopped(self: FederationServer, *args: object) -> None:
-        rounds.append(1)
-        if len(rounds) == 4:
-            raise OSError("the machine stops")
-        absorb(self, *args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(FederationServer, "absorb", stopped)
-    with pytest.raises(OSError, match="the machine stops"):
+    with stops_at_sum(4, monkeypatch):
         runs.run(config)
-    monkeypatch.setattr(FederationServer, "absorb", absorb)
     result = runs.resume(tmp_path / "out")
     assert result.report.exact
     assert len(result.rounds) == 5
