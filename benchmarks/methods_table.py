@@ -1,17 +1,21 @@
 """The table of the methods that are built in, made from their registry, for docs/methods.md."""
 
+from msgspec.structs import replace
+
 from protocols.layout import Layout
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.methods.method import METHODS, AnyMethod, Task
+from secure_afl.privacy.mechanism import Mechanism, Privacy
 
 # Rows of 8 × 8 pixels in ten classes, as the embedded digits are.
 _DIGITS = Task(64, tuple("0123456789"), Quantiser(12), 4000, 1000, 4, bytes(32))
+_NOISE = Mechanism(Privacy(1.0), 25, 4, 0, 1)
 
 
 def methods_table() -> str:
     """Render a line for each method: its name, summary, number of sums, and their blocks."""
     rows = [
-        (f"`{name}`", declared.summary, f"{declared().sums}", _sums(declared()))
+        (f"`{name}`", declared.summary, _number(declared()), _sums(declared()))
         for name, declared in METHODS.items()
         # Other distributions' methods have documents of their own.
         if declared.__module__.startswith("secure_afl.")
@@ -21,9 +25,14 @@ def methods_table() -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
+def _number(method: AnyMethod) -> str:
+    return f"≤ {method.sums}" if method.wants_noise else f"{method.sums}"
+
+
 def _sums(method: AnyMethod) -> str:
     """Write out the blocks of each kind of sum, on the embedded digits."""
-    layouts = [method.layout(state) for state in method.foreseen(_DIGITS)]
+    task = replace(_DIGITS, mechanism=_NOISE) if method.wants_noise else _DIGITS
+    layouts = [method.layout(state) for state in method.foreseen(task)]
     return "; then ".join(_blocks(layout) for layout in layouts if layout is not None)
 
 

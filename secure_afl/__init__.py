@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.networks.mlp import Mlp
     from secure_afl.methods.own import Training
     from secure_afl.methods.pfedacnnl import PFedACnnL
+    from secure_afl.methods.private_gradient import PrivateGradient
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -73,6 +74,7 @@ __all__ = [
     "Pairwise",
     "Plain",
     "Privacy",
+    "PrivateGradient",
     "Quantiser",
     "Result",
     "Scaffold",
@@ -127,6 +129,7 @@ __getattr__ = lazily(
             "Model",
         ),
         "secure_afl.methods.own": ("Training",),
+        "secure_afl.methods.private_gradient": ("PrivateGradient",),
         "secure_afl.privacy.ledger": (
             "Budget",
             "Ledger",

@@ -77,6 +77,21 @@ class Reduction(Wire, frozen=True, eq=False):
         reduced: Floats = (_unit_rows(features) - self.mean) @ self.basis
         return reduced
 
+    def then(self, after: "Reduction") -> "Reduction":
+        """Return one map that does this and then another, which has no mean.
+
+        Rows are not brought to norm 1 between, which turns none.
+
+        Raises:
+            ConfigError: widths that do not fit, or a mean of `after`.
+        """
+        if after.mean.any() or len(after.mean) != self.basis.shape[1]:
+            raise ConfigError(
+                f"a reduction of {len(after.mean)} features after one to {self.basis.shape[1]}; "
+                "allowed: equal widths, and no mean"
+            )
+        return Reduction(self.mean, self.basis @ after.basis)
+
     def fold(self, weights: Floats) -> tuple[Floats, Floats]:
         """Fold a linear model of reduced rows into one of features: BW and mᵀBW.
 

@@ -240,9 +240,9 @@ class Attending:
         except SecureAflError as error:
             self._say(f"not joined: {error}")
             return Declined(session.nonce, session.id)
-        header = session.header
+        header, sums = session.header, half.method.run_sums(task)
         self._say(
-            f"joined round {header.round} of at most {half.method.sums}{_attempt(header.attempt)}: "
+            f"joined round {header.round} of {sums}{_attempt(header.attempt)}: "
             f"{half.method.name} over {session.protocol}, {len(session.clients)} clients, minimum "
             f"cohort {session.min_cohort}"
         )

@@ -280,7 +280,7 @@ class FederationClient(Half):
         task, mechanism = public.task, public.task.mechanism
         terms = Charge(
             run=task.run,
-            rounds=self.method.sums,
+            rounds=self.method.run_sums(task),
             mu=None,
             distance=0.0,
             unit="example",
@@ -366,10 +366,9 @@ class FederationClient(Half):
             this_noisy_sum(self.method, public).check()
         except ConfigError as error:
             raise self._refused(f"round {session.header.round}: {error}") from None
-        if mechanism.rounds < self.method.sums:
-            raise self._refused(
-                f"noise for {mechanism.rounds} sums, the method takes {self.method.sums}"
-            )
+        sums = self.method.run_sums(task)
+        if mechanism.rounds < sums:
+            raise self._refused(f"noise for {mechanism.rounds} sums, the method takes {sums}")
         if mechanism.clients != task.clients:
             raise self._refused(f"noise from {mechanism.clients} clients, not {task.clients}")
         conceded = max(session.corrupt, self.protocol.colluders(len(session.clients)))

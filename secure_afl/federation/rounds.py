@@ -366,8 +366,9 @@ def _enter(
     pinned: Roster | None,
 ) -> Position:
     public, history, header = opening.public, opening.history, session.header
-    if header.round > method.sums:
-        raise InvalidSession(f"the run has {method.sums} rounds", fix="begin a new run")
+    sums = method.run_sums(public.task)
+    if header.round > sums:
+        raise InvalidSession(f"the run has {sums} rounds", fix="begin a new run")
     if header.round != len(history.links) + 1:
         raise InvalidSession(f"the history has {len(history.links)} rounds")
     given_back = _given_back(session, opening.voids, pinned)
@@ -443,9 +444,10 @@ def _conclude(
     public, history = opening.public, opening.history
     if not history.links or state_digest(public) != history.state:
         raise InvalidSession("the public state is not the one that the history ends with")
-    if len(history.links) > method.sums:
+    sums = method.run_sums(public.task)
+    if len(history.links) > sums:
         raise InvalidSession(
-            f"the history has {len(history.links)} rounds, the method at most {method.sums}"
+            f"the history has {len(history.links)} rounds, the method at most {sums}"
         )
     links = history.links
     if position is not None:
@@ -571,4 +573,4 @@ def fits_task(session: Session, task: Task) -> bool:
 def reveals_total(method: AnyMethod, task: Task, round: int) -> bool:
     """Say whether clients are sent a round's total; never where noise comes to it afterwards."""
     central = task.mechanism is not None and task.mechanism.privacy.placement == "central"
-    return method.reveals(round) and not central
+    return method.reveals(round, task) and not central

@@ -163,7 +163,7 @@ class Federation:
         declared, task = start.declared, start.task
         members = self._members(clients, declared)
         server = self._server(task, len(members))
-        if kept is None or len(kept.sums) < self.terms.method.sums:
+        if kept is None or len(kept.sums) < self.terms.method.run_sums(task):
             self._ask_ledger(members, server.public)
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.terms.protocol.upload_step)
@@ -440,7 +440,7 @@ class Federation:
     ) -> list[ClientData]:
         """Return the rows that the model is made of, of each client that has some in its sum."""
         method = self.terms.method
-        names = rounds[: method.model_sums][-1].released.included
+        names = rounds[: method.model_sums(task)][-1].released.included
         found = [method.trained(task, members[name].data) for name in names]
         return [data for data in found if data is not None]
 

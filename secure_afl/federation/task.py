@@ -142,7 +142,7 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
         clients = len(declared.max_rows)
         mechanism = Mechanism(
             privacy,
-            rounds=terms.method.sums,
+            rounds=terms.method.planned_sums(privacy, exact.total_rows, exact.client_rows),
             clients=clients,
             dropouts=clients - declared.min_cohort,
             colluders=terms.colluders(clients, declared.min_cohort, declared.corrupt),

@@ -20,6 +20,7 @@ from secure_afl.methods.networks.convnet import ConvNet
 from secure_afl.methods.networks.mlp import Mlp
 from secure_afl.methods.own import Training
 from secure_afl.methods.pfedacnnl import PFedACnnL
+from secure_afl.methods.private_gradient import PrivateGradient
 from secure_afl.methods.softmax import Softmax
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Method",
     "Mlp",
     "PFedACnnL",
+    "PrivateGradient",
     "PublicState",
     "Scaffold",
     "Softmax",

@@ -77,14 +77,17 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         """One more than the method's."""
         return self.method.sums + 1
 
-    @property
-    def model_sums(self) -> int:
-        """Sums that the model is made of."""
-        return self.method.model_sums
+    def planned_sums(self, privacy: Privacy | None, total_rows: int, client_rows: int) -> int:
+        """Return one more than the method's."""
+        return self.method.planned_sums(privacy, total_rows, client_rows) + 1
 
-    def reveals(self, round: int) -> bool:
+    def model_sums(self, task: Task) -> int:
+        """Return the sums that the model is made of."""
+        return self.method.run_sums(task)
+
+    def reveals(self, round: int, task: Task) -> bool:
         """Say so of the method's own rounds alone: counts of small classes are hidden."""
-        return round <= self.method.sums and self.method.reveals(round)
+        return round <= self.method.run_sums(task) and self.method.reveals(round, task)
 
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """Add what the counts give away where clients are two."""
@@ -109,15 +112,16 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         Raises:
             DataError: it is not.
         """
-        last = round == self.sums
+        sums = self.run_sums(public.task)
+        last = round == sums
         if public.evaluating != last or public.counts is not None:
-            raise DataError(f"a state of another round than {round} of {self.sums}")
+            raise DataError(f"a state of another round than {round} of {sums}")
         if encode(public.task) != encode(public.learned.task):
             raise DataError("two tasks in one state")
         if not last:
             self.method.check(public.learned, round)
         if (self.method.layout(public.learned) is None) != last:
-            raise DataError(f"a state of another round than {round} of {self.sums}")
+            raise DataError(f"a state of another round than {round} of {sums}")
         if last:
             self._check_model(public)
 

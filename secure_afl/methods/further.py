@@ -13,6 +13,7 @@ SAID = (
     "summary",
     "row_additive",
     "prefers_fewer_dimensions",
+    "wants_noise",
     "releases_statistics",
     "releases_updates",
     "ignores",

@@ -95,6 +95,7 @@ class Method(Wire, Generic[Public], frozen=True):
             pooled rows are an oracle for the sum.
         prefers_fewer_dimensions: with noise, fewer dimensions of the rows make a better model.
         auditable: a row of the sum can be a canary; the audit of the promise is of this method.
+        wants_noise: there is no form of it without a promise.
         releases_statistics: the sum holds Gram matrix and cross term of the rows.
         releases_updates: the sums hold the clients' steps of training.
         ignores: settings of a run that have no effect with this method.
@@ -107,6 +108,7 @@ class Method(Wire, Generic[Public], frozen=True):
     row_additive: ClassVar[bool] = False
     prefers_fewer_dimensions: ClassVar[bool] = False
     auditable: ClassVar[bool] = False
+    wants_noise: ClassVar[bool] = False
     releases_statistics: ClassVar[bool] = False
     releases_updates: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
@@ -125,13 +127,21 @@ class Method(Wire, Generic[Public], frozen=True):
 
     @property
     def sums(self) -> int:
-        """Blind sums of a whole run."""
+        """Blind sums of a whole run; the most that there are, where `planned_sums` finds fewer."""
         return 1
 
-    @property
-    def model_sums(self) -> int:
-        """Sums that the model is made of; any others come after it."""
+    def planned_sums(self, privacy: Privacy | None, total_rows: int, client_rows: int) -> int:
+        """Return the blind sums of a run of this promise and these declared bounds on rows."""
         return self.sums
+
+    def run_sums(self, task: Task) -> int:
+        """Return the blind sums of a run of this task."""
+        privacy = None if task.mechanism is None else task.mechanism.privacy
+        return self.planned_sums(privacy, task.total_rows, task.client_rows)
+
+    def model_sums(self, task: Task) -> int:
+        """Return the sums that the model is made of; any others come after it."""
+        return self.run_sums(task)
 
     @property
     def learner(self) -> "AnyMethod":
@@ -162,7 +172,7 @@ class Method(Wire, Generic[Public], frozen=True):
         """
         return False
 
-    def reveals(self, round: int) -> bool:
+    def reveals(self, round: int, task: Task) -> bool:
         """Whether the state after this round, counted from 1, gives its total away anyway."""
         return self.state_reveals_total
 

@@ -11,6 +11,7 @@ from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.heads.ridge import Ridge
 from secure_afl.analytic.moments import Moments
 from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.residuals import MAX_WEIGHT, is_on_grid, on_grid, residuals
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.statistics import Statistics, statistics_layout
 from secure_afl.checks import settle_float, settle_int
@@ -23,11 +24,8 @@ from secure_afl.privacy.sensitivity import Sensitivity
 
 GRADIENT = "gradient"
 
-# Residuals are integers of this scale, and weights of this one: scores are then exact sums of
-# integers below 2^53, and the rounded residual of a row does not turn on its neighbours.
+# Residuals are integers of this scale.
 RESIDUAL_SCALE = 1 << 12
-WEIGHT_SCALE = 1 << 16
-MAX_WEIGHT = 1 << 12
 
 
 class SoftmaxPublic(PublicState, frozen=True, eq=False):
@@ -114,11 +112,10 @@ class Softmax(Method[SoftmaxPublic], frozen=True, tag="softmax"):
                 raise DataError(
                     f"weights in round {round}: {array is not None}; the first has none"
                 )
-            if array is not None and not (
-                array.shape == shape and (np.abs(array) <= MAX_WEIGHT).all()
-            ):
+            if array is not None and not (array.shape == shape and is_on_grid(array)):
                 raise DataError(
-                    f"weights {list(array.shape)}; wanted {list(shape)}, ≤ {MAX_WEIGHT}"
+                    f"weights {list(array.shape)}; wanted {list(shape)}, on the grid within "
+                    f"±{MAX_WEIGHT}"
                 )
         if public.done != round - 1:
             raise DataError(f"a state after {public.done} sums in round {round}")
@@ -166,11 +163,11 @@ class Softmax(Method[SoftmaxPublic], frozen=True, tag="softmax"):
             return Statistics.of(data.features, data.labels, classes, task.quantiser).pack()
         check_rows(data.features, data.labels, classes)
         total = np.zeros((task.feature_dim, classes), dtype=np.int64)
-        point = np.rint(public.point * WEIGHT_SCALE)
         for start in range(0, len(data), _BLOCK_ROWS):
             rows = task.quantiser.integers(data.features[start : start + _BLOCK_ROWS], start)
-            residuals = _residuals(rows, data.labels[start : start + len(rows)], point, task)
-            total += (rows.T @ residuals).astype(np.int64)
+            labels = data.labels[start : start + len(rows)]
+            of_rows = residuals(rows, labels, public.point, task.quantiser.scale)
+            total += (rows.T @ np.rint(RESIDUAL_SCALE * of_rows)).astype(np.int64)
         return total.ravel()
 
     def absorb(
@@ -187,7 +184,7 @@ class Softmax(Method[SoftmaxPublic], frozen=True, tag="softmax"):
         statistics = Statistics.unpack(totals[0], _statistics_layout(task))
         moments = Moments.of(statistics, task.quantiser)
         if public.weights is None or public.point is None:
-            start = _grid(_start(moments, task))
+            start = on_grid(_start(moments, task))
             return SoftmaxPublic(task, 1, start, start)
         from scipy.linalg import cho_factor, cho_solve
 
@@ -200,7 +197,7 @@ class Softmax(Method[SoftmaxPublic], frozen=True, tag="softmax"):
         # Restart where the step points uphill (O'Donoghue and Candès 2015).
         steps = public.done if float((slope * moved).sum()) <= 0 else 0
         point = weights + steps / (steps + 3) * moved
-        return SoftmaxPublic(task, public.done + 1, _grid(weights), _grid(point))
+        return SoftmaxPublic(task, public.done + 1, on_grid(weights), on_grid(point))
 
     def fitted(self, public: SoftmaxPublic) -> Fitted | None:
         """Return nothing: softmax regression is no head of a sum."""
@@ -223,30 +220,9 @@ def _statistics_layout(task: Task) -> Layout:
     )
 
 
-def _residuals(rows: Floats, labels: Integers, point: Floats, task: Task) -> Floats:
-    """Return round(scale·(softmax(FV) − Y)), (n, C) whole numbers.
-
-    Scores are sums of products of integers, exact in any order; what follows is elementwise or adds
-    up one row, so that a row's residual is the same whoever holds it.
-    """
-    scores = (rows @ point) / (task.quantiser.scale * WEIGHT_SCALE)
-    scores -= scores.max(axis=1, keepdims=True)
-    shares = np.exp(scores)
-    shares /= np.add.reduce(shares, axis=1, keepdims=True)
-    shares[np.arange(len(labels)), labels] -= 1.0
-    rounded: Floats = np.rint(RESIDUAL_SCALE * shares)
-    return rounded
-
-
 def _start(moments: Moments, task: Task) -> Floats:
     """Return ridge's classifier, by a factor that brings scores to the size of log-odds."""
     weights = Ridge(ridge=0.1).fit(moments, task.classes).fitted.weights
     centred: Floats = weights - weights.mean(axis=1, keepdims=True)
     # Scores of ridge spread by about 1 between classes; log-odds of a good classifier by several.
     return np.asarray(4.0 * centred)
-
-
-def _grid(weights: Floats) -> Floats:
-    """Return weights on the grid that clients read them on, within its range."""
-    grid: Floats = np.rint(np.clip(weights, -MAX_WEIGHT, MAX_WEIGHT) * WEIGHT_SCALE) / WEIGHT_SCALE
-    return grid

@@ -43,6 +43,8 @@ def unfold(reduction: Reduction | None, model: Model) -> Model:
     if reduction is None:
         return model
     assert isinstance(model, LinearModel), "only linear models see reduced rows"
+    if model.reduction is not None:
+        return replace(model, reduction=reduction.then(model.reduction))
     if model.offset is not None or model.prior is not None:
         # Scores then turn on the norm of a reduced row, which no linear map gives.
         return replace(model, reduction=reduction)
@@ -61,5 +63,6 @@ def suggested_dimension(terms: Terms, bounds: Sequence[int], dim: int) -> int | 
     sensitivity = statistics_sensitivity(
         1, privacy.unit, privacy.neighbours, max(bounds), privacy.cross_weight
     )
-    z = accounting.noise_multiplier(privacy.epsilon, privacy.delta, terms.method.sums)
+    sums = terms.method.planned_sums(privacy, sum(bounds), max(bounds))
+    z = accounting.noise_multiplier(privacy.epsilon, privacy.delta, sums)
     return choose_dimension(sum(bounds), z * sensitivity.joint, dim)

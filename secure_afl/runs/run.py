@@ -210,7 +210,9 @@ def federate(
     holdout = [rows(data) for data in prepared.holdout]
     changed: list[str] = []
     if recovery is not None:
-        changed = recovery.compare(_digests(clients, holdout, test), terms.method.sums)
+        kept = recovery.kept
+        sums = terms.method.sums if kept is None else terms.method.run_sums(kept.start.task)
+        changed = recovery.compare(_digests(clients, holdout, test), sums)
     result = federation.run(
         clients,
         classes=prepared.classes,

@@ -5,6 +5,8 @@ and protocols. A setting that would have no effect is refused by its name.
 """
 
 import re
+import types
+import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +99,8 @@ def declared_options() -> Mapping[str, list[Declaring]]:
     for thing in things:
         for name, own in options_of(thing).items():
             others = found.setdefault(name, [])
-            if name in FIELDS or any(options_of(t)[name].type != own.type for t in others):
+            kinds = {_kind(options_of(thing)[name].type) for thing in others}
+            if name in FIELDS or kinds - {_kind(own.type)}:
                 raise BrokenExtension(
                     f"{thing.__module__}.{thing.__qualname__} declares the option '{name}', which "
                     "means something else already",
@@ -135,14 +138,27 @@ def json_schema() -> dict[str, Any]:
     for name, registry in (("method", METHODS), ("protocol", PROTOCOLS)):
         properties[name] |= {"enum": sorted(registry), "description": setting(name).description}
     for name, things in declared_options().items():
-        own = dict(_properties(settings_of(things[0]))[name])
+        found = [dict(_properties(settings_of(thing))[name]) for thing in things]
         if len({options_of(thing)[name].default for thing in things}) > 1:
-            own.pop("default", None)
+            for each in found:
+                each.pop("default", None)
+        distinct = [each for at, each in enumerate(found) if each not in found[:at]]
+        own = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
         properties[name] = own | {"description": setting(name).description}
     # A file may write a dash where Python's names have none.
     dashed = {name.replace("_", "-"): content for name, content in properties.items()}
     schema["$defs"]["RunConfig"]["properties"] = properties | dashed
     return schema
+
+
+def _kind(annotation: Any) -> Any:
+    """Return what an option's values are, whatever their range: no `Annotated`, and no None."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _kind(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        kinds = {_kind(part) for part in typing.get_args(annotation)} - {types.NoneType}
+        return kinds.pop() if len(kinds) == 1 else frozenset(kinds)
+    return annotation
 
 
 def _choice(registry: Registry[Any]) -> Option:

@@ -15,7 +15,7 @@ from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
 from secure_afl.federation.rounds import first_context, state_digest
 from secure_afl.federation.simulation import Federation
-from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, PublicState
+from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, PrivateGradient, PublicState
 from secure_afl.methods.method import METHODS
 from secure_afl.methods.summed import SummedPublic
 from secure_afl.privacy.mechanism import Privacy
@@ -199,7 +199,8 @@ def tiny_states(method: AnyMethod, privacy: Privacy | None) -> list[PublicState]
 
 def tiny(kind: type[AnyMethod], *, private: bool = False) -> AnyMethod:
     """A method as a run makes it, with two rounds where it may have more, and small."""
-    small = {"rounds": 2, "steps": 1, "kernel": 1, "filter_count": 1, "regions": 1}
+    rounds = 5 if kind is PrivateGradient else 2
+    small = {"rounds": rounds, "steps": 1, "kernel": 1, "filter_count": 1, "regions": 1}
     settings = {name: value for name, value in small.items() if name in kind.__struct_fields__}
     return kind.configured(settings, private=private, seed=0)
 
@@ -207,9 +208,10 @@ def tiny(kind: type[AnyMethod], *, private: bool = False) -> AnyMethod:
 @pytest.mark.parametrize(
     ("method", "privacy"),
     [
-        *((tiny(kind), None) for kind in KINDS),
+        *((tiny(kind), None) for kind in KINDS if not kind.wants_noise),
         (FedHiP(personal="proximal"), None),
         *((tiny(kind, private=True), Privacy(2.0)) for kind in (AFL, FedHiP, FedAvg, TwoRounds)),
+        (tiny(PrivateGradient, private=True), Privacy(2.0)),
     ],
     ids=lambda value: getattr(value, "name", "noise" if value else "exact"),
 )
