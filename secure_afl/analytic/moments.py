@@ -37,15 +37,22 @@ class Moments:
 
     @classmethod
     def of(
-        cls, statistics: Statistics, quantiser: Quantiser, *, gram: bool = True, counts: bool = True
+        cls,
+        statistics: Statistics,
+        quantiser: Quantiser,
+        *,
+        gram: bool = True,
+        counts: bool = True,
+        label_scale: int = 1,
     ) -> "Moments":
         """Bring integer statistics into units of the float features, rows of norm ≤ 1.
 
         Args:
             gram, counts: whether these were summed.
+            label_scale: A, where rows have weights; a patient then counts as one row.
         """
-        floats = statistics.floats(quantiser)
-        known = statistics.counts.astype(np.float64) if counts else None
+        floats = statistics.floats(quantiser, label_scale)
+        known = statistics.counts / label_scale**2 if counts else None
         return cls(floats[0] if gram else None, floats[1], known)
 
     @classmethod

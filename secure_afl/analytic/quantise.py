@@ -16,7 +16,11 @@ RowMode: TypeAlias = Literal["normalise", "clip"]
 MAX_FEATURE = 1e150
 MIN_NORM = 1e-150
 
+# The least that stands for a label where rows have weights: it is rounded, too.
+_LEAST_LABEL = 64
+
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 
 class Quantiser(Wire, frozen=True):
@@ -46,6 +50,11 @@ class Quantiser(Wire, frozen=True):
         """2^bits: what the value 1.0 becomes, and the bound on a row's integer norm."""
         return 1 << self.bits
 
+    @property
+    def label_scale(self) -> int:
+        """A: what the label of a patient's only row becomes, where rows have weights; ≥ 64."""
+        return max(self.scale, _LEAST_LABEL)
+
     def scaled(self, features: NDArray[np.floating]) -> Floats:
         """Return rows of norm ≤ 1 as float64: what the integers approximate, for float baselines.
 
@@ -59,17 +68,24 @@ class Quantiser(Wire, frozen=True):
         rows *= self._factors(rows)[:, None]
         return rows
 
-    def integers(self, features: NDArray[np.floating], first_row: int = 0) -> Floats:
-        """Return integer rows of integer norm ≤ `scale`.
+    def integers(
+        self,
+        features: NDArray[np.floating],
+        first_row: int = 0,
+        rows_each: Integers | None = None,
+    ) -> Floats:
+        """Return integer rows of integer norm ≤ `scale`, or ≤ `scale`/√m.
 
         They are float64 so that BLAS can multiply them.
 
-        Rows are scaled by 2^bits − 1 and rounded to nearest; the few whose rounded norm still
-        exceeds 2^bits are truncated toward zero instead, which cannot lengthen them.
+        Rows are scaled by 2^bits/√m − 1 and rounded to nearest; the few whose rounded norm still
+        exceeds 2^bits/√m are truncated toward zero instead, which cannot lengthen them. Norms are
+        compared as whole numbers: m·‖f‖² ≤ 2^(2·bits) holds for every row.
 
         Args:
             features: (n, d), any float dtype.
             first_row: what errors call the first of these rows.
+            rows_each: m ≥ 1, (n,): rows of the patient that each row is of; by default 1.
 
         Returns:
             (n, d) float64 holding integers. A row's integers do not depend on its neighbours.
@@ -78,9 +94,14 @@ class Quantiser(Wire, frozen=True):
             DataError: as `scaled`.
         """
         rows = _copy(features)
-        rows *= ((self.scale - 1) * self._factors(rows, first_row))[:, None]
+        reach: Floats | int = self.scale - 1
+        longest: Integers | int = self.scale**2
+        if rows_each is not None:
+            reach = np.maximum(self.scale / np.sqrt(rows_each) - 1, 0.0)
+            longest = self.scale**2 // rows_each
+        rows *= (reach * self._factors(rows, first_row))[:, None]
         rounded = np.rint(rows)
-        too_long = _squared_norms(rounded) > self.scale**2
+        too_long = _squared_norms(rounded) > longest
         rounded[too_long] = np.trunc(rows[too_long])
         return rounded
 

@@ -24,10 +24,6 @@ class Rows(Protocol):
     def name(self) -> str:
         """Name of the client."""
 
-    @property
-    def count(self) -> int | None:
-        """Number of rows; None where that takes loading them."""
-
     def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
         """Raise DataError unless these can be rows of such a task."""
 
@@ -69,11 +65,6 @@ class ClientData:
                     f"{where}: {len(self.patients)} patients for {len(self.features)} rows; give "
                     "one a row"
                 )
-
-    @property
-    def count(self) -> int:
-        """Number of rows, n."""
-        return len(self)
 
     def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
         """Raise DataError unless rows have `dim` features; no more is known of them here."""

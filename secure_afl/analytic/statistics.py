@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from protocols.codec import Secret
 from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.patients import rooted
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
 from secure_afl.analytic.rows import check_rows
 from secure_afl.errors import DataError
@@ -21,10 +22,13 @@ MAX_CLIENT_ROWS = 2**53 // 2 ** (2 * MAX_BITS)
 class Statistics(Secret, frozen=True, eq=False):
     """The sufficient statistics of ridge regression over integer rows F and one-hot labels Y.
 
+    Where rows have weights, each of the m rows of a patient has norm ≤ 2^bits/√m, and its label is
+    a = ⌊A/√m⌋ instead of 1: all three then hold it with the weight 1/m.
+
     Attributes:
         gram: FᵀF, (d, d) int64, symmetric.
         cross: FᵀY, (d, C) int64.
-        counts: rows of each class, (C,) int64.
+        counts: YᵀY's diagonal, (C,) int64: rows of each class, or their weights times A².
     """
 
     gram: Integers
@@ -38,12 +42,14 @@ class Statistics(Secret, frozen=True, eq=False):
         labels: Integers,
         classes: int,
         quantiser: Quantiser,
+        rows_each: Integers | None = None,
     ) -> "Statistics":
         """Quantise rows and sum them up, block by block.
 
         Args:
             features: (n, d), n ≥ 1, finite; may be memory-mapped.
             labels: (n,) int64 in 0..classes−1.
+            rows_each: m, (n,): rows of the patient that each row is of; None gives no weights.
 
         Raises:
             DataError: no rows or more than 2^29, lengths that differ, a label out of range, or
@@ -55,6 +61,7 @@ class Statistics(Secret, frozen=True, eq=False):
         rows, dim = features.shape
         if rows > MAX_CLIENT_ROWS:
             raise DataError(f"{rows} rows at one client; allowed: ≤ {MAX_CLIENT_ROWS}")
+        marks = None if rows_each is None else rooted(quantiser.label_scale, rows_each)
         gram = np.zeros((dim, dim), order="F")
         cross = np.zeros((dim, classes), order="F")
         buffer = np.empty((min(rows, _BLOCK_ROWS), dim))
@@ -62,8 +69,11 @@ class Statistics(Secret, frozen=True, eq=False):
             block = buffer[: min(_BLOCK_ROWS, rows - start)]
             for at in range(0, len(block), _SLICE_ROWS):
                 part = features[start + at : start + min(at + _SLICE_ROWS, len(block))]
-                block[at : at + len(part)] = quantiser.integers(part, start + at)
+                several = None if rows_each is None else rows_each[start + at :][: len(part)]
+                block[at : at + len(part)] = quantiser.integers(part, start + at, several)
             one_hots = one_hot(labels[start : start + len(block)], classes)
+            if marks is not None:
+                one_hots *= marks[start : start + len(block), None]
             # Added in place; of the symmetric product the upper triangle only. Both go to SciPy's
             # BLAS: the idle threads of NumPy's own would keep the cores from it.
             gram = dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=True)
@@ -72,7 +82,7 @@ class Statistics(Secret, frozen=True, eq=False):
             )
         upper = np.triu(gram).astype(np.int64)
         symmetric = upper + np.triu(upper, 1).T
-        counts = np.bincount(labels, minlength=classes).astype(np.int64)
+        counts = count_labels(labels, classes, marks)
         return cls(symmetric, cross.astype(np.int64), counts)
 
     def __add__(self, other: "Statistics") -> "Statistics":
@@ -82,16 +92,19 @@ class Statistics(Secret, frozen=True, eq=False):
 
     @property
     def rows(self) -> int:
-        """Number of rows in the sum."""
+        """Number of rows in the sum, where they have no weights."""
         return int(self.counts.sum())
 
-    def floats(self, quantiser: Quantiser) -> tuple[Floats, Floats]:
+    def floats(self, quantiser: Quantiser, label_scale: int = 1) -> tuple[Floats, Floats]:
         """Return Gram (d, d) and cross term (d, C) in units of the float features.
 
         The rows have norm ≤ 1.
+
+        Args:
+            label_scale: A, where rows have weights.
         """
         scale = float(quantiser.scale)
-        return self.gram / scale**2, self.cross / scale
+        return self.gram / scale**2, self.cross / (scale * label_scale)
 
     def pack(self, *, counts: bool = True) -> Integers:
         """Pack into one int64 vector.
@@ -126,6 +139,19 @@ def one_hot(labels: Integers, classes: int) -> Floats:
     return rows
 
 
+def count_labels(labels: Integers, classes: int, marks: Integers | None = None) -> Integers:
+    """Count the rows of each class, (C,) int64; a row with mark a counts a² times.
+
+    Args:
+        marks: a ≥ 0, (n,); by default 1.
+    """
+    if marks is None:
+        return np.bincount(labels, minlength=classes).astype(np.int64)
+    counts = np.zeros(classes, dtype=np.int64)
+    np.add.at(counts, labels, marks**2)
+    return counts
+
+
 def statistics_layout(
     dim: int,
     classes: int,
@@ -134,12 +160,17 @@ def statistics_layout(
     client_rows: int | None = None,
     *,
     counts: bool = True,
+    label_scale: int = 1,
 ) -> Layout:
     """Lay out packed statistics, with or without counts, over at most `max_rows` rows.
 
-    Of these at most `client_rows`, by default all, are one client's. A row of integer norm ≤ s adds
-    0..s² to a diagonal entry, at most s²/2 in size to any other entry of the Gram, and at most s to
-    an entry of the cross term.
+    Of these at most `client_rows`, by default all, are one client's. A row of integer norm ≤ s and
+    label A adds 0..s² to a diagonal entry, at most s²/2 in size to any other entry of the Gram, at
+    most s·A to an entry of the cross term, and A² to a count. Where rows have weights, `max_rows`
+    and `client_rows` are patients: all rows of a patient add no more than one row of weight 1 may.
+
+    Args:
+        label_scale: A, 1 where rows have no weights.
 
     Raises:
         WouldOverflow: no ring holds that many rows at these bits.
@@ -156,7 +187,8 @@ def statistics_layout(
     blocks = [Block("gram_diagonal", dim, 0, max_rows * s**2, gram_unit, 0, one * s**2)]
     if dim > 1:
         blocks.append(signed("gram_upper", dim * (dim - 1) // 2, s**2, gram_unit))
-    blocks.append(signed("cross", dim * classes, 2 * s, 1.0 / s))
+    blocks.append(signed("cross", dim * classes, 2 * s * label_scale, 1.0 / (s * label_scale)))
     if counts:
-        blocks.append(Block("counts", classes, 0, max_rows, 1.0, 0, one))
+        mass = label_scale**2
+        blocks.append(Block("counts", classes, 0, max_rows * mass, 1.0 / mass, 0, one * mass))
     return Layout(tuple(blocks))

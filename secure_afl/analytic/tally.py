@@ -56,6 +56,24 @@ def edges_of(bins: int, unit: float) -> Floats:
     return edges
 
 
+def confusion(scores: Floats, labels: Integers, weights: Integers) -> Tally:
+    """Count rows by class and prediction, each by its weight.
+
+    Args:
+        scores, labels: as `tally` takes them.
+        weights: (n,) int64 ≥ 0.
+
+    Raises:
+        DataError: scores that are no numbers.
+    """
+    if np.isnan(scores).any():
+        raise DataError("scores are not numbers, so that no row can be counted; train anew")
+    classes = scores.shape[1]
+    found = np.zeros((classes, classes), dtype=np.int64)
+    np.add.at(found, (labels, scores.argmax(axis=1)), weights)
+    return Tally(found)
+
+
 def tally(scores: Floats, labels: Integers, unit: float) -> Tally:
     """Count rows by class, prediction and score.
 
@@ -67,12 +85,9 @@ def tally(scores: Floats, labels: Integers, unit: float) -> Tally:
     Raises:
         DataError: scores that are no numbers.
     """
-    if np.isnan(scores).any():
-        raise DataError("scores are not numbers, so that no row can be counted; train anew")
+    counted = confusion(scores, labels, np.ones(len(labels), dtype=np.int64))
     classes = scores.shape[1]
     bins = bins_for(classes)
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (labels, scores.argmax(axis=1)), 1)
     own, others = (np.zeros((classes, bins), dtype=np.int64) for _ in range(2))
     edges = edges_of(bins, unit)
     for place in range(classes):
@@ -80,7 +95,7 @@ def tally(scores: Floats, labels: Integers, unit: float) -> Tally:
         mine = labels == place
         own[place] = np.bincount(at[mine], minlength=bins)
         others[place] = np.bincount(at[~mine], minlength=bins)
-    return Tally(confusion, own, others)
+    return counted._replace(own=own, others=others)
 
 
 def hide_small(found: Tally) -> Tally:
@@ -89,12 +104,12 @@ def hide_small(found: Tally) -> Tally:
     # Twice the noise of a class's number of rows, a sum of C counts.
     least = max(LEAST_ROWS, 2 * found.noise_std * classes**0.5)
     small = found.confusion.sum(axis=1) < least * found.step
-    confusion = found.confusion.copy()
-    confusion[small] = HIDDEN
+    shown = found.confusion.copy()
+    shown[small] = HIDDEN
     own = None if found.own is None else found.own.copy()
     if own is not None:
         own[small] = HIDDEN
-    return found._replace(confusion=confusion, own=own)
+    return found._replace(confusion=shown, own=own)
 
 
 def margin(scores: Floats, place: int) -> Floats:

@@ -33,6 +33,10 @@ def inspect(
         str | None,
         typer.Option(metavar="FILE", help="TOML file of names, as for run."),
     ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ARRAY|PATTERN", help="Whose each example is, as for run."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "train",
     json_file: Annotated[
         str | None,
@@ -54,16 +58,18 @@ def inspect(
     from secure_afl.data.compare import compare
     from secure_afl.data.dataset import align
     from secure_afl.data.files import check_classes, client_paths, load
+    from secure_afl.data.ids import parse_ids
     from secure_afl.data.mapping import read_mapping
     from secure_afl.texts import at_home
 
     names = read_mapping(None if mapping is None else Path(at_home(mapping)))
+    whose = parse_ids(ids)
     found = [path for pattern in paths for path in client_paths(pattern)]
     together: list[Finding] = []
     with progress() as advance:
 
         def read(path: str | Path, part: str) -> "Read":
-            return accounting.read(load(path, part, names), pixels=True, progress=advance)
+            return accounting.read(load(path, part, names, whose), pixels=True, progress=advance)
 
         tested = None if test is None else read(test, "test")
         reads = [read(path, split) for path in found]

@@ -38,7 +38,7 @@ PriorFlag = Annotated[
 ]
 
 
-@with_flags(lambda: run_settings("checkpoint", "mapping"))
+@with_flags(lambda: run_settings("checkpoint", "mapping", "id"))
 def evaluate(
     model: _Model,
     path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, or .npz.")],
@@ -64,6 +64,7 @@ def evaluate(
 ) -> None:
     """Score a saved model on labelled data, with the backbone that its card names."""
     from secure_afl.cli.tables import check_writable, show_figures, write_json
+    from secure_afl.data.ids import parse_ids
     from secure_afl.data.mapping import read_mapping
     from secure_afl.errors import ConfigError
     from secure_afl.runs import inference
@@ -75,6 +76,7 @@ def evaluate(
         raise ConfigError("--sensitivity has no effect without --sensitive-to; leave it out")
     mapping = settings.pop("mapping", None)
     names = read_mapping(None if mapping is None else Path(mapping))
+    ids = parse_ids(settings.pop("id", None))
     with progress() as advance:
         saved = _load(model, keys, **settings)
         result = inference.evaluate(
@@ -83,6 +85,7 @@ def evaluate(
             split,
             advance,
             names,
+            ids,
             prior=_prior(prior),
             sensitive_to=sensitive_to,
             sensitivity=0.95 if sensitivity is None else sensitivity,

@@ -305,10 +305,29 @@ def _of_rows(found: Account, dataset: Dataset) -> list[Finding]:
         words = f"{site}: {found.in_test} of {found.rows} rows are in the test set too"
         fix = "take them out of one of the two; accuracy on them tells nothing"
         findings.append(Finding("wrong", words, found.in_test, fix))
+    findings += _of_patients(found, dataset)
     same = found.duplicates - found.contradictions
     if same:
         words = f"{site}: {same} of {found.rows} rows equal an earlier row"
         findings.append(Finding("doubtful", words, same, "keep one of each"))
+    return findings
+
+
+def _of_patients(found: Account, dataset: Dataset) -> list[Finding]:
+    if dataset.patients is None:
+        return []
+    site, nameless = found.site, dataset.patients.count("")
+    patients = nameless + len(set(dataset.patients) - {""})
+    findings = []
+    if nameless:
+        words = f"{site}: {nameless} of {found.rows} rows have no id; each is a patient of its own"
+        findings.append(Finding("doubtful", words, nameless, "give each row its patient's id"))
+    if found.rows > 1 and patients == 1:
+        words = f"{site}: all {found.rows} rows are of one patient; is the id a part of its name?"
+        findings.append(Finding("doubtful", words, found.rows, "correct --id, or the ids"))
+    if found.rows > 1 and patients == found.rows:
+        words = f"{site}: no patient has two of the {found.rows} rows; are the ids numbers of rows?"
+        findings.append(Finding("note", words, found.rows, "if they are, give ids of patients"))
     return findings
 
 

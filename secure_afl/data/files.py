@@ -11,6 +11,7 @@ from secure_afl.data import npz
 from secure_afl.data.classes import check_alike as check_names_alike
 from secure_afl.data.classes import check_numbering, sort_names, unite
 from secure_afl.data.dataset import Dataset, Examples, Origin, align, check_alike
+from secure_afl.data.ids import Ids
 from secure_afl.data.mapping import Mapping
 from secure_afl.data.scan import (
     is_image,
@@ -22,7 +23,12 @@ from secure_afl.errors import DataError
 from secure_afl.texts import at_home
 
 
-def load(path: str | Path, split: str = "train", mapping: Mapping | None = None) -> Dataset:
+def load(
+    path: str | Path,
+    split: str = "train",
+    mapping: Mapping | None = None,
+    ids: Ids | None = None,
+) -> Dataset:
     """Load one client: an image folder `<class>/<image>`, or an `.npz` file.
 
     An `.npz` holds `images`, `features` or `x` with `labels` or `y`, or the MedMNIST keys
@@ -34,6 +40,7 @@ def load(path: str | Path, split: str = "train", mapping: Mapping | None = None)
 
     Args:
         mapping: of class names and of the dataset's own.
+        ids: where examples say whose they are; by default the array `patients` of an `.npz`.
 
     Raises:
         DataError: anything that cannot be loaded, with the fix.
@@ -43,7 +50,7 @@ def load(path: str | Path, split: str = "train", mapping: Mapping | None = None)
     refuse_litter(path)
     if path.is_dir():
         try:
-            return _load_folder(path, mapping)
+            return _load_folder(path, mapping, ids)
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error}); check its permissions") from error
     if not path.exists():
@@ -53,7 +60,7 @@ def load(path: str | Path, split: str = "train", mapping: Mapping | None = None)
             f"{path} is neither a folder of images nor an .npz file; convert it to one of them, "
             "or narrow the pattern so that it does not match"
         )
-    return _load_npz(path, split, mapping)
+    return _load_npz(path, split, mapping, ids)
 
 
 def load_unlabelled(path: str | Path, split: str = "test") -> Dataset:
@@ -87,7 +94,9 @@ def load_unlabelled(path: str | Path, split: str = "test") -> Dataset:
     return Dataset(name_of(path), examples, labels, ("?",), origin)
 
 
-def load_clients(pattern: str, mapping: Mapping | None = None) -> list[Dataset]:
+def load_clients(
+    pattern: str, mapping: Mapping | None = None, ids: Ids | None = None
+) -> list[Dataset]:
     """Load each match of a glob pattern (`**` allowed) as a client, sorted by path.
 
     A literal path is a pattern too. All clients are relabelled onto one shared class list: the
@@ -96,6 +105,7 @@ def load_clients(pattern: str, mapping: Mapping | None = None) -> list[Dataset]:
 
     Args:
         mapping: of class names and of clients' names.
+        ids: as `load` takes them.
 
     Raises:
         DataError: nothing matches, names still repeat, the clients are not alike, or their class
@@ -105,7 +115,7 @@ def load_clients(pattern: str, mapping: Mapping | None = None) -> list[Dataset]:
     paths = client_paths(pattern)
     names = _client_names(paths, mapping)
     clients = [
-        replace(load(path, mapping=mapping), name=name)
+        replace(load(path, mapping=mapping, ids=ids), name=name)
         for path, name in zip(paths, names, strict=True)
     ]
     check_alike(clients)
@@ -180,7 +190,7 @@ def has_split(path: str | Path, split: str) -> bool:
     return {f"{split}_images", f"{split}_labels"} <= set(npz.read_keys(path))
 
 
-def _load_folder(folder: Path, mapping: Mapping) -> Dataset:
+def _load_folder(folder: Path, mapping: Mapping, ids: Ids | None) -> Dataset:
     found = scan_client(folder)
     by_class = {name: files for name, files in found.images.items() if files}
     if not by_class:
@@ -198,16 +208,18 @@ def _load_folder(folder: Path, mapping: Mapping) -> Dataset:
     files = [file for name in sources for file in by_class[name]]
     # In the order of the classes, as if each of them were one folder.
     order = np.argsort(position[labels], kind="stable")
+    examples = tuple(files[index] for index in order)
     return Dataset(
         mapping.site_of(name_of(folder)),
-        tuple(files[index] for index in order),
+        examples,
         position[labels][order],
         classes,
         Origin(folder, sources, classes, found.left_out, found.empty),
+        None if ids is None else ids.of_files(folder, examples),
     )
 
 
-def _load_npz(path: Path, split: str, mapping: Mapping) -> Dataset:
+def _load_npz(path: Path, split: str, mapping: Mapping, ids: Ids | None) -> Dataset:
     examples = npz.read_examples(path, split)
     found = npz.read_labels(path, split)
     if len(set(found.names)) < len(found.names):
@@ -216,7 +228,8 @@ def _load_npz(path: Path, split: str, mapping: Mapping) -> Dataset:
     labels, classes = unite(str(path), found.labels, found.names, mapping)
     name = mapping.site_of(name_of(path))
     origin = Origin(path, found.names, classes, named=found.named)
-    return Dataset(name, examples, labels, classes, origin, npz.read_patients(path, split))
+    patients = npz.read_patients(path, split, None if ids is None else ids.array)
+    return Dataset(name, examples, labels, classes, origin, patients)
 
 
 def _client_names(paths: Sequence[Path], mapping: Mapping) -> list[str]:

@@ -77,16 +77,26 @@ def read_labels(path: Path, split: str) -> Labelled:
     return _by_number(path, whole_labels(str(path), raw), names)
 
 
-def read_patients(path: Path, split: str) -> tuple[str, ...] | None:
+def read_patients(path: Path, split: str, name: str | None = None) -> tuple[str, ...] | None:
     """Read whose each example is, words or numbers; None where the file does not say.
 
+    Args:
+        name: of the array, which has to be there; by default `patients`, which need not.
+
     Raises:
-        DataError: a file that cannot be read, or an array that is not one name an example.
+        DataError: a file that cannot be read, no array of that name, or one that is not one name
+            an example.
     """
     keys = read_keys(path)
-    key = f"{split}_patients" if f"{split}_images" in keys else "patients"
+    wanted = "patients" if name is None else name
+    key = f"{split}_{wanted}" if f"{split}_images" in keys else wanted
     if key not in keys:
-        return None
+        if name is None:
+            return None
+        raise DataError(
+            f"{path} has no array {key!r} of ids; it has {', '.join(keys)}: give one of them with "
+            "--id, or add it"
+        )
     with _reading(path), np.load(path, allow_pickle=False) as archive:
         raw = archive[key]
         if raw.ndim == 2 and raw.shape[1] == 1:

@@ -53,7 +53,8 @@ class FederationClient(Half):
         terms: method, protocol, and the promise that this client wants kept: it joins nothing that
             promises anything else; without one it takes part in exact sums only.
         data: this client's rows, or where they can be had once they are wanted.
-        max_rows: the bound that this client declares on their number.
+        max_rows: the bound that this client declares on their number, or on that of their patients
+            where these are the unit.
         pinned: the roster that this client has; it then joins no session with anybody else. None
             trusts whoever forms the sessions.
         classes: names of the classes that this client's labels stand for, in order; None accepts
@@ -68,7 +69,8 @@ class FederationClient(Half):
         lineage: what the ledger knows these data by; by default the client's name.
 
     Raises:
-        DataError: more rows than the bound.
+        DataError: more rows than the bound, or rows that do not say whose they are where patients
+            are the unit.
     """
 
     def __init__(
@@ -88,9 +90,11 @@ class FederationClient(Half):
     ) -> None:
         super().__init__(data.name, terms, pinned, same_set)
         self.privacy = terms.privacy
+        self._terms = terms
         self.data = data
         self.max_rows = max_rows
-        self._check_count(data.count)
+        if isinstance(data, ClientData):
+            self._check_count(data)
         self.classes = None if classes is None else tuple(classes)
         self.backbone = backbone
         if min_cohort is None:
@@ -269,10 +273,10 @@ class FederationClient(Half):
         """Load this client's rows, of the task's features.
 
         Raises:
-            DataError: they cannot be loaded, or are more than the bound.
+            DataError: they cannot be loaded, are more than the bound, or do not say whose they are.
         """
         rows = self.data.load(task.feature_dim, task.classes)
-        self._check_count(len(rows))
+        self._check_count(rows)
         return rows
 
     def charge(self, public: PublicState) -> Charge:
@@ -311,11 +315,12 @@ class FederationClient(Half):
             self._row_digests = self.ledger.row_digests(self.rows(task).features)
         return self._row_digests
 
-    def _check_count(self, rows: int | None) -> None:
-        if rows is not None and rows > self.max_rows:
+    def _check_count(self, rows: ClientData) -> None:
+        if self._terms.units(self.name, len(rows), rows.patients) > self.max_rows:
+            what = "patients" if self._terms.by_patient else "rows"
             # How many more may be private.
             raise DataError(
-                f"client '{self.name}' has more rows than {self.max_rows}, the bound that it "
+                f"client '{self.name}' has more {what} than {self.max_rows}, the bound that it "
                 "declares; pass a larger --max-rows"
             )
 

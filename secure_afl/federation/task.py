@@ -10,6 +10,7 @@ import msgspec
 from protocols.errors import WouldOverflow
 from protocols.layout import RING_BITS
 from protocols.protocol import Protocol
+from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import MAX_BITS, Quantiser, RowMode
 from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
@@ -35,6 +36,24 @@ class Terms:
     method: AnyMethod
     protocol: Protocol
     privacy: Privacy | None = None
+
+    @property
+    def by_patient(self) -> bool:
+        """Whether patients are what the promise hides."""
+        return self.privacy is not None and self.privacy.unit == "patient"
+
+    def units(self, name: str, rows: int, patients: Sequence[str] | None) -> int:
+        """Count what a client's bound is of: rows, or patients where these are hidden.
+
+        Args:
+            name: of the client.
+            rows: their number.
+            patients: whose each row is.
+
+        Raises:
+            DataError: rows do not say whose they are, and patients are hidden.
+        """
+        return len(PatientGroups.of(known_patients(name, patients))) if self.by_patient else rows
 
     def default_cohort(self, clients: int) -> int:
         """Return a majority; of noise shares nine tenths, for each that may miss costs accuracy.
@@ -62,10 +81,10 @@ class Terms:
         return max(1, corrupt, self.protocol.colluders(clients))
 
     def declared_rows(self, clients: Sequence[ClientData], max_rows: int | None) -> list[int]:
-        """Return the public bound that each client declares on its rows.
+        """Return the public bound that each client declares on its rows, or on its patients.
 
         Raises:
-            ConfigError: a bound below 1, or none where the number of rows is private.
+            ConfigError: a bound below 1, or none where their number is private.
         """
         if max_rows is not None:
             if max_rows < 1:
@@ -74,7 +93,7 @@ class Terms:
         privacy = self.privacy
         if privacy is not None and not privacy.rows_are_public:
             raise ConfigError(
-                "no public bound on a client's rows, whose number privacy hides (unit "
+                "no public bound on a client's rows, whose number privacy hides, or patients (unit "
                 f"{privacy.unit}, {privacy.neighbours}); pass --max-rows"
             )
         return [1 << (len(data) - 1).bit_length() for data in clients]

@@ -8,7 +8,9 @@ from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.heads.head import Fitted, Head
 from secure_afl.analytic.heads.means import Means
 from secure_afl.analytic.moments import Moments
+from secure_afl.analytic.patients import rooted
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import count_labels
 from secure_afl.errors import ConfigError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
@@ -56,53 +58,62 @@ class ClassMeans(Method[ClassMeansPublic], frozen=True, tag="class-means"):
         return None if public.fitted is not None else self._layout(public.task)
 
     def sensitivity(self, public: ClassMeansPublic, privacy: Privacy) -> Sensitivity:
-        """Bound how far one example or client moves (Q, n), counts having a quarter of Q's μ.
+        """Bound how far one unit moves (Q, n), counts having a quarter of Q's μ.
 
         With B the norm of a row and v = ¼, an example that comes or goes moves (Q, n·Bv) by
         B√(1 + v²); one that becomes another by 2B within its class, and by B√(2 + 2v²), which is
-        less, between two. A client has as many times that as it declares rows.
+        less, between two. A client has as many times that as it declares rows. All rows of a
+        patient have what one has: rows of norm ≤ B/√m and labels ≤ A/√m make its part a mean of
+        single rows' parts.
         """
-        bound = public.task.quantiser.scale
+        bound, label = public.task.quantiser.scale, public.task.label_scale
         v2 = _COUNTS_WEIGHT**2
         replaced = privacy.neighbours == "replace-one"
-        row = bound * (2.0 if replaced else math.sqrt(1 + v2))
+        row = bound * label * (2.0 if replaced else math.sqrt(1 + v2))
         rows = public.task.client_rows if privacy.unit == "client" else 1
-        return Sensitivity(row * rows, ((CROSS, 1.0), (COUNTS, 1 / (bound * _COUNTS_WEIGHT))))
+        counts = label / (bound * _COUNTS_WEIGHT)
+        return Sensitivity(row * rows, ((CROSS, 1.0), (COUNTS, counts)))
 
     def contribute(
         self, public: ClassMeansPublic, data: ClientData, memory: Memory, entropy: bytes
     ) -> Integers:
-        """Sum the client's integer rows by class, (d·C + C,) int64.
+        """Sum the client's integer rows by class, (d·C + C,) int64; with weights times labels.
 
         Raises:
-            DataError: features that are not finite.
+            DataError: features that are not finite, or rows that do not say whose they are where
+                patients are the unit.
         """
         task = public.task
-        rows = task.quantiser.integers(data.features)
+        rows_each = task.rows_each(data)
+        rows = task.quantiser.integers(data.features, rows_each=rows_each)
+        marks = None if rows_each is None else rooted(task.label_scale, rows_each)
+        if marks is not None:
+            rows *= marks[:, None]
         classes = len(task.classes)
         sums = np.zeros((task.feature_dim, classes), dtype=np.int64)
         for place in range(classes):
             # Integers below 2^53 are added exactly in any order.
             sums[:, place] = rows[data.labels == place].sum(axis=0).astype(np.int64)
-        counts = np.bincount(data.labels, minlength=classes).astype(np.int64)
+        counts = count_labels(data.labels, classes, marks)
         return np.concatenate([sums.ravel(), counts])
 
     def absorb(
         self, public: ClassMeansPublic, total: Integers, included: tuple[str, ...]
     ) -> ClassMeansPublic:
-        """Divide class sums by counts; noisy counts below one row count as no rows.
+        """Divide class sums by counts; noisy counts below one row, or patient, count as none.
 
         Raises:
             ConfigError: no class has rows.
         """
         task = public.task
         blocks = self._layout(task).split(total)
-        counts = blocks[COUNTS].astype(np.float64)
+        counts = blocks[COUNTS] / task.label_scale**2
         if task.mechanism is not None:
             counts = np.where(counts >= 1, counts, 0.0)
         if not counts.any():
             raise ConfigError("no class has rows in this sum; give more rows, or a larger ε")
-        cross = blocks[CROSS].reshape(task.feature_dim, -1) / task.quantiser.scale
+        unit = task.quantiser.scale * task.label_scale
+        cross = blocks[CROSS].reshape(task.feature_dim, -1) / unit
         fit = Means().fit(Moments(None, cross, counts), task.classes)
         return ClassMeansPublic(task, fit.fitted)
 
@@ -112,13 +123,13 @@ class ClassMeans(Method[ClassMeansPublic], frozen=True, tag="class-means"):
         return LinearModel.fitted(public.fitted, public.task.classes, public.task.quantiser)
 
     def _layout(self, task: Task) -> Layout:
-        scale, rows, one = task.quantiser.scale, task.total_rows, task.client_rows
-        classes = len(task.classes)
+        scale, mass = task.quantiser.scale * task.label_scale, task.label_scale**2
+        rows, one, classes = task.total_rows, task.client_rows, len(task.classes)
         reach, own = rows * scale, one * scale
         return Layout(
             (
                 Block(CROSS, task.feature_dim * classes, -reach, reach, 1 / scale, -own, own),
-                Block(COUNTS, classes, 0, rows, 1.0, 0, one),
+                Block(COUNTS, classes, 0, rows * mass, 1 / mass, 0, one * mass),
             )
         )
 

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from protocols.codec import encode
 from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.patients import divided
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.split import keep_out
-from secure_afl.analytic.tally import Tally, bins_for, hide_small, tally
+from secure_afl.analytic.tally import Tally, bins_for, confusion, hide_small, tally
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.further import SAID, Further, FurtherPublic
@@ -155,7 +156,8 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         """Bound a unit's influence on the next sum.
 
         A row is one count: removed it moves one by 1, replaced two. A client's rows are all in one
-        cell at worst. Whether a row is kept out is its own hash's doing, so that no other moves.
+        cell at worst. A patient of m rows moves no more than one row: each counts ⌊steps/m⌋.
+        Whether a row is kept out is its own hash's doing, or its patient's, so that no other moves.
         """
         if not public.evaluating:
             return self.method.sensitivity(public.learned, privacy)
@@ -248,9 +250,12 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         model = self.model(public)
         # One by one, that a row's last bits do not turn on its neighbours.
         scores = np.concatenate([model.comparable(row[None]) for row in kept.features])
-        found = tally(scores, kept.labels, self._unit(model))
-        # Without its blocks of scores, where the layout has none.
-        return _steps(task) * _packed(found)[: layout.length]
+        if task.mechanism is None:
+            return _packed(tally(scores, kept.labels, self._unit(model)))
+        # A patient's rows are kept out all or none, so that these are all of it that there are.
+        rows_each = task.rows_each(kept)
+        each = np.ones(len(kept), dtype=np.int64) if rows_each is None else rows_each
+        return _packed(confusion(scores, kept.labels, divided(_STEPS, each)))
 
     def _counted(
         self, public: EvaluatedPublic, total: Integers, included: tuple[str, ...]

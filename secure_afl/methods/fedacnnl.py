@@ -12,7 +12,12 @@ from protocols.layout import Integers, Layout
 from secure_afl.analytic.filters.kind import FILTERS, FilterKind, LayerMoments
 from secure_afl.analytic.heads.head import AUTO, Chosen, Fitted, Head
 from secure_afl.analytic.layers.bank import FilterBank
-from secure_afl.analytic.layers.patches import LayerShape, LayerStatistics, layer_layout
+from secure_afl.analytic.layers.patches import (
+    PATIENT_WEIGHT,
+    LayerShape,
+    LayerStatistics,
+    layer_layout,
+)
 from secure_afl.analytic.private_ridge import noise_floor
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, check_rows
@@ -50,6 +55,7 @@ from secure_afl.methods.summed import (
     Standardise,
     SummedPublic,
     task_layout,
+    task_vector,
 )
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, layer_sensitivity
@@ -311,10 +317,11 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         return self._layer_layout(public)
 
     def sensitivity(self, public: LayeredPublic, privacy: Privacy) -> Sensitivity:
-        """Bound how far an image or client moves the next sum, that of a layer or of the head.
+        """Bound how far a unit moves the next sum, that of a layer or of the head.
 
         An image is one example: whatever comes out of layers that are done, it adds one map of
-        bounded energy to a layer's sum, or one row of norm ≤ 1 to the head's.
+        bounded energy to a layer's sum, or one row of norm ≤ 1 to the head's. A patient's images
+        weigh as one together.
 
         Raises:
             ConfigError: λ = 0, or a weight out of range for the promise.
@@ -332,6 +339,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
             public.task.client_rows,
             privacy.cross_weight,
             self._spend(head=False),
+            _weight(public.task),
         )
 
     def contribute(
@@ -342,7 +350,8 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         Images pass through the layers that are done, block by block; memory goes unused.
 
         Raises:
-            DataError: no rows or too many, a label out of range, or values that are not finite.
+            DataError: no rows or too many, a label out of range, values that are not finite, or
+                rows that do not say whose they are where patients are the unit.
         """
         task = public.task
         check_rows(data.features, data.labels, len(task.classes))
@@ -354,7 +363,8 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
             for maps, start in network.layer_maps(public.banks, data.features)
         )
         shape = network.layer(len(public.banks))
-        return LayerStatistics.of(blocks, len(task.classes), shape).pack()
+        rows_each = task.rows_each(data)
+        return LayerStatistics.of(blocks, len(task.classes), shape, rows_each).pack()
 
     def absorb(
         self, public: LayeredPublic, total: Integers, included: tuple[str, ...]
@@ -373,7 +383,8 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         layout = self._layer_layout(public)
         statistics = LayerStatistics.unpack(total, layout, len(task.classes))
         shape = network.layer(index)
-        moments = LayerMoments.of(statistics, shape, *self._floors(public, layout))
+        floors = self._floors(public, layout)
+        moments = LayerMoments.of(statistics, shape, *floors, _weight(task))
         return replace(public, banks=(*public.banks, self._bank(network, index, moments)))
 
     def model(self, public: LayeredPublic) -> LayeredModel:
@@ -425,21 +436,27 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
             return 0.0, 0.0
         noisy = NoisySum(mechanism, layout, self.sensitivity(public, mechanism.privacy))
         shape = self._shape(public)
-        deviation = noisy.stds["patch_diagonal"] / shape.steps**2
+        deviation = noisy.stds["patch_diagonal"] / (_weight(public.task) * shape.steps**2)
         return noise_floor(deviation, shape.patch), _COUNT_DEVIATIONS * deviation
 
     def _head_vector(self, public: LayeredPublic, data: ClientData) -> Integers:
-        """Add up the head method's vectors over blocks of rows, which it is additive in."""
-        method, network = self.head_method, self.network(public.task)
-        begun = method.begin(self.head_task(public.task))
+        """Add up the head's vectors over blocks of rows, which they are additive in."""
+        network, task = self.network(public.task), self.head_task(public.task)
+        # Of all rows, for a block may hold a part of a patient's.
+        rows_each = task.rows_each(data)
         return add_up(
-            method.contribute(begun, ClientData(data.name, rows, data.labels[part]), {}, b"")
+            task_vector(
+                task,
+                ClientData(data.name, rows, data.labels[part]),
+                None if rows_each is None else rows_each[part],
+            )
             for rows, part in network.row_blocks(public.banks, data.features)
         )
 
     def _layer_layout(self, public: LayeredPublic) -> Layout:
         task, shape = public.task, self._shape(public)
-        return layer_layout(shape, len(task.classes), task.total_rows, task.client_rows)
+        classes, weight = len(task.classes), _weight(task)
+        return layer_layout(shape, classes, task.total_rows, task.client_rows, weight)
 
     def _shape(self, public: LayeredPublic) -> LayerShape:
         return self.network(public.task).layer(len(public.banks))
@@ -453,3 +470,8 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         weights = self.kind.filters(shape, moments, count, self.filter_ridge, rng)
         bias: Floats = np.zeros(count) if moments is None else -(moments.mean @ weights)
         return FilterBank.of(weights, bias)
+
+
+def _weight(task: Task) -> int:
+    """Return what one image weighs in a layer's sum, or all of a patient's together."""
+    return PATIENT_WEIGHT if task.by_patient else 1

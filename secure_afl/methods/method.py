@@ -8,6 +8,7 @@ from protocols.codec import Wire
 from protocols.layout import Integers, Layout
 from protocols.registry import Registry
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
+from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
@@ -26,7 +27,8 @@ class Task(Wire, frozen=True):
         feature_dim: d.
         classes: names of the C classes.
         quantiser: how rows become integers.
-        total_rows: bound on the rows of all clients together; each declares its own as it enrols.
+        total_rows: bound on the rows of all clients together, or on their patients where these are
+            the unit; each declares its own as it enrols.
         client_rows: the greatest bound of one client.
         clients: how many are enrolled.
         backbone: digest of the backbone that makes the features.
@@ -51,6 +53,26 @@ class Task(Wire, frozen=True):
                 f"{self.clients} clients of ≤ {self.client_rows} rows, {self.total_rows} in all: "
                 "the numbers contradict themselves"
             )
+
+    @property
+    def by_patient(self) -> bool:
+        """Whether noise hides patients, so that a patient's rows weigh as one."""
+        return self.mechanism is not None and self.mechanism.privacy.unit == "patient"
+
+    @property
+    def label_scale(self) -> int:
+        """A: what a label of weight 1 becomes; 1 where rows have no weights."""
+        return self.quantiser.label_scale if self.by_patient else 1
+
+    def rows_each(self, data: ClientData) -> Integers | None:
+        """Return rows of the patient that each row is of, m, (n,) int64; None without weights.
+
+        Raises:
+            DataError: rows have weights, and do not say whose they are.
+        """
+        if not self.by_patient:
+            return None
+        return PatientGroups.of(known_patients(data.name, data.patients)).rows_each
 
 
 class PublicState(Wire, frozen=True, eq=False):

@@ -267,7 +267,7 @@ class Summed(Method[SummedPublic], frozen=True):
         return task_layout(public.task) if public.fitted is None else None
 
     def sensitivity(self, public: SummedPublic, privacy: Privacy) -> Sensitivity:
-        """Bound how far one example or client moves (G, Q) and any counts.
+        """Bound how far one example, patient or client moves (G, Q) and any counts.
 
         Raises:
             ConfigError: λ = 0, or a weight out of range for the promise.
@@ -285,7 +285,8 @@ class Summed(Method[SummedPublic], frozen=True):
         """Pack the client's integer (G, Q, n) as int64; memory and entropy go unused.
 
         Raises:
-            DataError: no rows or more than 2^29, a label out of range, or features not finite.
+            DataError: no rows or more than 2^29, a label out of range, features not finite, or rows
+                that do not say whose they are where patients are the unit.
         """
         return task_vector(public.task, data)
 
@@ -359,6 +360,7 @@ def task_layout(task: Task) -> Layout:
         task.total_rows,
         task.client_rows,
         counts=releases_counts(task),
+        label_scale=task.label_scale,
     )
 
 
@@ -371,17 +373,25 @@ def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
         task.client_rows,
         privacy.cross_weight,
         privacy.counts_weight,
+        label_scale=task.label_scale,
     )
 
 
-def task_statistics(task: Task, data: ClientData) -> Statistics:
-    """Return the statistics of one client's rows."""
-    return Statistics.of(data.features, data.labels, len(task.classes), task.quantiser)
+def task_statistics(task: Task, data: ClientData, rows_each: Integers | None = None) -> Statistics:
+    """Return the statistics of one client's rows.
+
+    Args:
+        rows_each: as `Task.rows_each`, for a part of a client's rows.
+    """
+    if rows_each is None:
+        rows_each = task.rows_each(data)
+    classes = len(task.classes)
+    return Statistics.of(data.features, data.labels, classes, task.quantiser, rows_each)
 
 
-def task_vector(task: Task, data: ClientData) -> Integers:
+def task_vector(task: Task, data: ClientData, rows_each: Integers | None = None) -> Integers:
     """Return the vector of one client's statistics, of `task_layout`."""
-    return task_statistics(task, data).pack(counts=releases_counts(task))
+    return task_statistics(task, data, rows_each).pack(counts=releases_counts(task))
 
 
 def task_floor(task: Task) -> float:
@@ -395,7 +405,12 @@ def task_floor(task: Task) -> float:
 
 def fit_task(task: Task, heads: Sequence[Head], statistics: Statistics) -> Fitted:
     """Fit the first of the heads that can be to summed statistics, noisy or not."""
-    moments = Moments.of(statistics, task.quantiser, counts=releases_counts(task))
+    moments = Moments.of(
+        statistics,
+        task.quantiser,
+        counts=releases_counts(task),
+        label_scale=task.label_scale,
+    )
     if task.mechanism is None:
         return fit_first(heads, moments, task.classes).fitted
     return heads[0].fit_noisy(moments, task_floor(task))

@@ -35,7 +35,8 @@ class Privacy(Wire, frozen=True):
 
     Attributes:
         epsilon, delta: the guarantee, 0.001 to 20 and 1e-15 to 0.1.
-        unit: what is hidden: that an `example`, or that a `client` with all its rows, was there.
+        unit: what is hidden: that an `example`, a `patient` with all its rows at one client, or a
+            `client` with all its rows, was there.
         neighbours: `add-remove`: it was or was not (a client, whom the roster names, is zeroed
             out); `replace-one`: it was this one or another.
         placement: `distributed`: every client adds a share of the noise before anybody sees

@@ -11,7 +11,7 @@ from protocols.codec import Wire
 from secure_afl.analytic.statistics import MAX_CLIENT_ROWS
 from secure_afl.errors import ConfigError
 
-Unit: TypeAlias = Literal["example", "client"]
+Unit: TypeAlias = Literal["example", "patient", "client"]
 Neighbours: TypeAlias = Literal["add-remove", "replace-one"]
 
 # A wider range than anybody needs, in which no square overflows.
@@ -59,6 +59,7 @@ def statistics_sensitivity(
     cross_weight: float = 0.8,
     counts_weight: float | None = None,
     non_negative: bool = False,
+    label_scale: int = 1,
 ) -> Sensitivity:
     """Bound the sensitivity of Gram matrix, cross term and, if asked for, class counts.
 
@@ -72,6 +73,11 @@ def statistics_sensitivity(
     opposite; two orthogonal ones. An off-diagonal entry of the Gram matrix is sent once but stands
     for two, and so has half the variance of a diagonal one.
 
+    One patient of m rows has no more than one example: each row has norm ≤ B/√m and a label
+    a ≤ A/√m, so that the patient's part is a mean of parts of single rows, of norm √m·‖f‖ ≤ B and
+    label √m·a ≤ A. A distance is convex in either end, so that means are no further apart than two
+    single rows. The bounds hold for labels below A, too: docs/privacy.md has the proof.
+
     One client has `max_rows` times as much, which equal rows reach. *add-remove* keeps the client
     on the roster, which is public, and sets its sums to zero. *replace-one* exchanges its rows one
     after the other for other rows; where the new ones are fewer or more, some steps only remove or
@@ -81,14 +87,15 @@ def statistics_sensitivity(
         bound: B, the greatest integer norm of a row (with a bias column, of both), 1 to 2^24.
         unit: whose presence or data the noise hides.
         neighbours: add or remove one unit, or replace one by another.
-        max_rows: public bound on the rows of one client; of no consequence for examples.
+        max_rows: public bound on the rows of one client; of no consequence for other units.
         cross_weight: w, the cross term's μ in units of the Gram matrix's, > 0.
         counts_weight: v, the same of the class counts; None releases no counts.
         non_negative: no entry of a row is below zero. Not so after centring or projection.
+        label_scale: A ≥ 1, what the label of a row of weight 1 is.
 
     Returns:
         Blocks of `statistics_layout`: the diagonal has relative noise 1, the upper triangle 1/√2,
-        `cross` 1/(B·w), `counts` 1/(B²·v). Rounding errors, about 1e-15, are within the margin
+        `cross` A/(B·w), `counts` A²/(B²·v). Rounding errors, about 1e-15, are within the margin
         of `accounting`.
 
     Raises:
@@ -98,6 +105,7 @@ def statistics_sensitivity(
     _check_choice("neighbours", neighbours, get_args(Neighbours))
     _check_int("bound", bound, 1, MAX_BOUND)
     _check_int("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
+    _check_int("label_scale", label_scale, 1, MAX_BOUND)
     for name, weight in (("cross_weight", cross_weight), ("counts_weight", counts_weight)):
         if weight is not None and not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
             raise ConfigError(f"{name} is {weight!r}, allowed: {1 / MAX_WEIGHT:g}..{MAX_WEIGHT:g}")
@@ -105,10 +113,10 @@ def statistics_sensitivity(
     relative = [
         ("gram_diagonal", 1.0),
         ("gram_upper", math.sqrt(0.5)),
-        ("cross", 1 / (bound * cross_weight)),
+        ("cross", label_scale / (bound * cross_weight)),
     ]
     if counts_weight is not None:
-        relative.append(("counts", 1 / (bound**2 * counts_weight)))
+        relative.append(("counts", label_scale**2 / (bound**2 * counts_weight)))
     return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
 
 
@@ -120,6 +128,7 @@ def layer_sensitivity(
     max_rows: int,
     cross_weight: float = 0.8,
     spend: float = 1.0,
+    weight: int = 1,
 ) -> Sensitivity:
     """Bound the sensitivity of a layer's sums over the patches x̂ of images, constants included.
 
@@ -132,7 +141,8 @@ def layer_sensitivity(
 
     An image whose patches are all alike and lie in one region reaches the first; the constant is
     part of a patch, so that the number of images is hidden too. One client has `max_rows` times as
-    much.
+    much. One patient has no more than one image: with whole weights of at most W in all, its part
+    is W times a mean of parts of single images and of nothing.
 
     Args:
         energy: A ≥ 1, in integer units.
@@ -140,6 +150,7 @@ def layer_sensitivity(
         unit, neighbours, max_rows: as `statistics_sensitivity`.
         cross_weight: w > 0, the region sums' μ in units of the Gram matrix's.
         spend: see `Sensitivity`.
+        weight: W ≥ 1, that of a patient's images together; 1 for images without weights.
 
     Returns:
         Blocks of `layer_layout`: diagonal entries have relative noise 1, others of the Gram matrix
@@ -152,7 +163,8 @@ def layer_sensitivity(
     _check_choice("neighbours", neighbours, get_args(Neighbours))
     _check_int("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
     w2 = cross_weight**2
-    image = energy * math.sqrt(1 + w2 if neighbours == "add-remove" else 2 + 4 * w2)
+    _check_int("weight", weight, 1, MAX_BOUND)
+    image = weight * energy * math.sqrt(1 + w2 if neighbours == "add-remove" else 2 + 4 * w2)
     regions = math.sqrt(largest / energy) / cross_weight
     relative = (
         ("patch_diagonal", 1.0),
@@ -174,9 +186,9 @@ def update_sensitivity(
     as long.
 
     A client that is removed stays on the roster and contributes zeros: 2^bits. One that is
-    replaced moves its update by at most twice as much; and so does one example in either relation,
-    for a client's training may turn on a single row. Weights of 1 add up to the public number of
-    clients, and need no noise.
+    replaced moves its update by at most twice as much; and so does one example or one patient in
+    either relation, for a client's training may turn on a single row. Weights of 1 add up to the
+    public number of clients, and need no noise.
 
     Args:
         bits: of the update's quantiser, 1 to 30.

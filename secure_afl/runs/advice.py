@@ -12,13 +12,15 @@ NO_LEDGER = (
 
 
 def warn_of_terms(terms: Terms, bounds: Sequence[int]) -> tuple[str, ...]:
-    """List what is doubtful about a promise, given the public bounds on each client's rows."""
+    """List what is doubtful about a promise, given the public bounds on each client's units."""
     privacy = terms.privacy
     if privacy is None or privacy.delta * sum(bounds) < 1:
         return ()
+    what = "patient" if terms.by_patient else "row"
     return (
-        f"δ = {privacy.delta:g} is not below 1 / {sum(bounds):,}, the declared bound on all rows: "
-        "a mechanism that publishes one row at random keeps such a promise too. Take --delta "
+        f"δ = {privacy.delta:g} is not below 1 / {sum(bounds):,}, the declared bound on all "
+        f"{what}s: a mechanism that publishes one {what} at random keeps such a promise too. Take "
+        "--delta "
         f"{0.1 / sum(bounds):.0e} or less.",
     )
 

@@ -72,6 +72,15 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "FILE",
         ),
     ] = None
+    id: Annotated[
+        Text | None,
+        _about(
+            "Whose each example is: the name of an array of the .npz files, or a pattern of image "
+            "files' names, as '{id}_*' or a regular expression with one group. Default: the array "
+            "patients, where there is one.",
+            "ARRAY|PATTERN",
+        ),
+    ] = None
     holdout: Annotated[
         float,
         _about(
@@ -125,8 +134,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_rows: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         _about(
-            "Public bound on its rows that each client declares. Default, in simulation: the next "
-            "power of two of its own.",
+            "Public bound on its rows that each client declares; with --unit patient, on its "
+            "patients. Default, in simulation: the next power of two of its own.",
             "N",
         ),
     ] = None
@@ -172,7 +181,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unit: Annotated[
         Unit,
         _about(
-            "What --epsilon hides: that an example, or a client with all its rows, was there.",
+            "What --epsilon hides: that an example, a patient with all its rows at a client "
+            "(--id says whose they are), or a client with all its rows, was there.",
             needs=("epsilon", "budget"),
         ),
     ] = "example"

@@ -13,6 +13,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
 from secure_afl.data.classes import check_numbering
+from secure_afl.data.ids import Ids
 from secure_afl.data.mapping import Mapping
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
@@ -153,6 +154,7 @@ def evaluate(
     split: str,
     progress: Progress | None,
     mapping: Mapping | None = None,
+    ids: Ids | None = None,
     *,
     prior: Prior | None = None,
     sensitive_to: str | None = None,
@@ -162,6 +164,7 @@ def evaluate(
 
     Args:
         mapping: of names.
+        ids: where examples say whose they are.
         prior: the class shares to count on; by default those in the card.
         sensitive_to, sensitivity: as `evaluate_model`.
 
@@ -172,7 +175,7 @@ def evaluate(
     models = under_priors(saved.model, prior)
     if sensitive_to is not None and sensitive_to not in saved.model.classes:
         raise ConfigError(f"no class {sensitive_to!r}; allowed: {', '.join(saved.model.classes)}")
-    found = data_files.load(path, split, mapping)
+    found = data_files.load(path, split, mapping, ids)
     check_numbering({"the model": saved.model.classes, path: found.classes})
     (dataset,) = data.align([found], saved.model.classes)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)

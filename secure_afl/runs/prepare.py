@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from protocols.errors import InvalidSession
 from protocols.roster import check_name
+from secure_afl.analytic.patients import known_patients
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import account as accounting
 from secure_afl.data import dataset as data
@@ -18,6 +19,7 @@ from secure_afl.data import partition
 from secure_afl.data.account import Account, Finding
 from secure_afl.data.compare import compare
 from secure_afl.data.dataset import Dataset
+from secure_afl.data.ids import parse_ids
 from secure_afl.data.mapping import Mapping as Names
 from secure_afl.data.mapping import read_mapping
 from secure_afl.errors import ConfigError, DataError
@@ -109,6 +111,9 @@ def prepare(
     clients, test = cut(config, sources), sources.tests
     check_parties(clients)
     check(clients)
+    if terms.by_patient:
+        for client in clients:
+            known_patients(client.name, client.patients)
     _check_several_classes(clients)
     if tell is not None and terms.privacy is None and config.clients is not None:
         tell(account_for(sources, progress))
@@ -152,7 +157,7 @@ def read_sources(config: RunConfig) -> Sources:
     """Read the data sets that the configuration names, and bring them to one list of classes."""
     mapping = read_mapping(Path(config.mapping) if config.mapping is not None else None)
     if config.clients is None:
-        for name in ("test", "mapping"):
+        for name in ("test", "mapping", "id"):
             if (value := getattr(config, name)) is not None:
                 raise ConfigError(
                     f"--{name} {value} goes with --clients; the embedded digits bring their own"
@@ -161,7 +166,8 @@ def read_sources(config: RunConfig) -> Sources:
         train, held = data.split_holdout(whole, 0.2, np.random.default_rng([config.seed, _TEST]))
         assert held is not None
         return Sources([train], [held], mapping)
-    clients = data_files.load_clients(config.clients, mapping)
+    ids = parse_ids(config.id)
+    clients = data_files.load_clients(config.clients, mapping, ids)
     test = config.test
     if config.partition is not None:
         if len(clients) != 1:
@@ -176,7 +182,7 @@ def read_sources(config: RunConfig) -> Sources:
             f"{config.clients!r} is one data set, and a federation needs at least two clients; "
             "quote a glob that matches several, or cut it up: --partition iid:10"
         )
-    tests = [] if test is None else [data_files.load(test, "test", mapping)]
+    tests = [] if test is None else [data_files.load(test, "test", mapping, ids)]
     origins = [found.origin for found in (*clients, *tests) if found.origin is not None]
     mapping.check_used(
         (source for origin in origins for source in origin.sources),

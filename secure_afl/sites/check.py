@@ -92,6 +92,4 @@ def _data(site: Site) -> str:
     if not Path(site.place.data or "").exists():
         # A backbone may have to be downloaded first.
         raise DataError(f"there is no {site.place.data}; name the data of this site")
-    found = len(site_rows(site, "here").prepared.labels)
-    check_bound(found, site)
-    return f"{found} rows, bound {site.run.max_rows}"
+    return check_bound(site_rows(site, "here"), site)

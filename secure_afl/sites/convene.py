@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files
+from secure_afl.data.ids import parse_ids
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.features.backbone import Backbone
@@ -223,7 +224,7 @@ class Convention:
     def _load_test(self) -> ClientData | None:
         if self.config.test is None:
             return None
-        found = files.load(self.config.test, "test")
+        found = files.load(self.config.test, "test", ids=parse_ids(self.config.id))
         (test,) = data.align([found], self._convened.classes)
         features = self._backbone.extract(test, FeatureCache(default_path()))
         return ClientData(test.name, features, np.asarray(test.labels), test.patients)

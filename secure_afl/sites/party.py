@@ -55,14 +55,22 @@ def site_rows(
     return SiteRows(name, Path(site.place.data), site.run, method, store, progress, tell)
 
 
-def check_bound(rows: int, site: Site) -> None:
-    """Raise DataError if a client has more rows than it declares."""
+def check_bound(rows: SiteRows, site: Site) -> str:
+    """Return a client's rows, or patients where these are hidden, and their bound, in words.
+
+    Raises:
+        DataError: more than it declares, or rows that do not say whose they are.
+    """
     assert site.run.max_rows is not None, "a client's settings have a bound"
-    if rows > site.run.max_rows:
+    terms, prepared = make_terms(site.run), rows.prepared
+    found = terms.units(rows.name, len(prepared.labels), prepared.patients)
+    what = "patients" if terms.by_patient else "rows"
+    if found > site.run.max_rows:
         raise DataError(
-            f"this site has {rows} rows, more than max-rows {site.run.max_rows}, the bound "
+            f"this site has {found} {what}, more than max-rows {site.run.max_rows}, the bound "
             "that it declares; declare more"
         )
+    return f"{found} {what}, bound {site.run.max_rows}"
 
 
 def open_site_ledger(site: Site, *, new: bool = False) -> Ledger:
@@ -199,7 +207,7 @@ class SiteParty:
         self.rows = rows
         if self.state.run() is None:
             # What is wrong with the data shows before anybody hears of this party.
-            check_bound(len(rows.prepared.labels), self.site)
+            check_bound(rows, self.site)
         return FederationClient(
             self.terms,
             rows,

@@ -21,6 +21,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.data import account as accounting
 from secure_afl.data import files
 from secure_afl.data.account import Account
+from secure_afl.data.ids import parse_ids
 from secure_afl.data.mapping import read_mapping
 from secure_afl.errors import ConfigError
 from secure_afl.features.backbone import Backbone, parse_backbone
@@ -100,7 +101,7 @@ def prepare(
 
     Args:
         data: the folder or file.
-        config: names backbone, public data and the mapping of class names.
+        config: names backbone, public data, the mapping of class names, and where ids are.
         store: folder to keep them in; made if need be.
         tell: called with the account of the data, before new features are made.
 
@@ -115,7 +116,7 @@ def prepare(
         return kept
     # What is wrong with the data shows before a network is loaded.
     names = read_mapping(None if config.mapping is None else Path(config.mapping))
-    dataset = files.load(data, "train", names)
+    dataset = files.load(data, "train", names, parse_ids(config.id))
     if tell is not None:
         tell(accounting.account(accounting.read(dataset, progress=progress)))
     backbone = open_backbone(config, method)
@@ -167,7 +168,7 @@ def _write(path: Path, array: NDArray[np.generic]) -> None:
 
 def _source(data: Path, config: RunConfig) -> bytes:
     """Hash what features are made of, without opening the files."""
-    settings = config.backbone, config.image_size, config.seed
+    settings = config.backbone, config.image_size, config.seed, config.id
     hashed = hashlib.sha256(encode(settings))
     for place in (data, config.public, config.checkpoint, config.mapping):
         for name, size, time in [] if place is None else _stats(Path(place)):

@@ -133,13 +133,13 @@ def prepare_site(
         raise ConfigError(f"{file} is of a {site.place.role}, which has no data to prepare")
     roster = pinned_roster(Path(site.place.roster))
     name = pinned_identity(Path(site.place.identity), roster, role=CLIENT).name
-    prepared = site_rows(site, name, progress).prepared
-    check_bound(len(prepared.labels), site)
+    rows = site_rows(site, name, progress)
+    check_bound(rows, site)
     ledger = open_site_ledger(site, new=new_ledger)
     if new_ledger:
         # It is on the disk now, not with the first release.
         ledger.take_over(None, ())
-    return prepared
+    return rows.prepared
 
 
 class ClientReport(msgspec.Struct, frozen=True):

@@ -95,11 +95,6 @@ class SiteRows:
         """Name of the client."""
         return self._name
 
-    @property
-    def count(self) -> None:
-        """Unknown before the rows are loaded."""
-        return
-
     @cached_property
     def prepared(self) -> Prepared:
         """The features, made now if they are not kept from before.

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from protocols.roster import CLIENT
+from secure_afl.data.ids import parse_ids
 from secure_afl.errors import ConfigError
 from secure_afl.federation.rounds import MAX_ATTEMPTS
 from secure_afl.runs.choose import make_terms
@@ -33,12 +34,12 @@ TERMS = (
     "evaluate",
 )
 # What makes rows, and what guards them.
-ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed", "mapping")
+ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed", "mapping", "id")
 GUARDS = ("max_rows", "min_cohort", "corrupt", "ledger", "budget")
 # What a client cannot do without, and why.
 WANTED = {
     "ledger": "in which a client accounts for all that was released about its data",
-    "max_rows": "the public bound on its rows that a client declares",
+    "max_rows": "the public bound on its rows, or patients, that a client declares",
 }
 CONVENES = (
     "feature_bits",
@@ -152,6 +153,7 @@ def read_site(file: Path) -> Site:
             given[name] = str(file.parent / Path(given[name]).expanduser())
     run = make_config(given)
     make_terms(run)
+    parse_ids(run.id)
     paths = {
         name: str(file.parent / Path(value).expanduser())
         for name in ("identity", "roster", "state", "data", "out")
@@ -189,6 +191,7 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
     run = make_config(given)
+    parse_ids(run.id)
     check_terms(run, site.run, file)
     return convened, run
 
@@ -226,7 +229,8 @@ def template(role: str, name: str) -> str:
             'backbone = "timm:resnet18"',
             '# checkpoint = "weights.safetensors"   # local weights, else they are downloaded',
             '# mapping = "names.toml"   # what this site calls the classes: docs/data.md',
-            "max-rows = 1000   # the public bound on this site's rows",
+            "# id = '{id}_*'   # whose each image is, by its name: docs/data.md",
+            "max-rows = 1000   # the public bound on this site's rows; unit patient: its patients",
             "",
             "# No session with fewer clients, or fewer that may collude, than this.",
             "# min-cohort = 3   # default: a majority of the roster's clients",

@@ -387,11 +387,11 @@ def _without_opacus_warnings() -> Iterator[None]:
 
 
 def _check_privacy(epsilon: float, delta: float, neighbours: str, unit: str) -> None:
-    if unit == "client":
+    if unit in ("patient", "client"):
         raise ConfigError(
-            "unit client of DP-SGD; allowed: example. It bounds what one row changes; a client "
+            f"unit {unit} of DP-SGD; allowed: example. It bounds what one row changes; a {unit} "
             "with many rows changes as many gradients in every step. Compare with unit example, or "
-            "train --method fedavg with unit client"
+            f"train --method fedavg with unit {unit}"
         )
     for field, value, choices in (
         ("unit", unit, get_args(Unit)),

@@ -45,10 +45,11 @@ class LayerMoments:
         shape: LayerShape,
         floor: float = 0.0,
         least_count: float = 0.0,
+        weight: int = 1,
     ) -> "LayerMoments":
-        """Bring whole-number sums into units of the maps."""
-        gram = statistics.gram / shape.steps**2
-        cross = statistics.cross / shape.steps
+        """Bring whole-number sums into units of the maps, of which each has weight `weight`."""
+        gram = statistics.gram / (weight * shape.steps**2)
+        cross = statistics.cross / (weight * shape.steps)
         return cls(
             gram[:-1, :-1],
             gram[:-1, -1],

@@ -9,6 +9,7 @@ import numpy as np
 from protocols.codec import Secret
 from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.layers.maps import MapShape
+from secure_afl.analytic.patients import divided
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.statistics import one_hot
 
@@ -16,6 +17,8 @@ from secure_afl.analytic.statistics import one_hot
 _BLOCK_NUMBERS = 1 << 21
 # Below this a sum of whole numbers is exact in float64, in any order of addition.
 EXACT = 2**53
+# What the only image of a patient weighs, where images have weights.
+PATIENT_WEIGHT = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -103,26 +106,42 @@ class LayerStatistics(Secret, frozen=True, eq=False):
 
     @classmethod
     def of(
-        cls, maps: Iterator[tuple[Floats, Integers]], classes: int, shape: LayerShape
+        cls,
+        maps: Iterator[tuple[Floats, Integers]],
+        classes: int,
+        shape: LayerShape,
+        rows_each: Integers | None = None,
     ) -> "LayerStatistics":
         """Sum up the patches of maps, block by block.
 
+        With weights, both sums of a map count ⌊W/m⌋ times, W = `PATIENT_WEIGHT`.
+
         Args:
             maps: blocks of maps (n, h, w, c) that `whole` made, with labels (n,).
+            rows_each: m, of all maps in order: those of the patient that each is of; None gives no
+                weights.
         """
         size = shape.patch + 1
         gram = np.zeros((size, size), dtype=np.int64)
         cross = np.zeros((classes, shape.regions**2, size), dtype=np.int64)
         # Each block's sums are exact in float64: its energy is far below 2^53.
         at_most = min(shape.block_rows(), (EXACT - 1) // shape.patch_energy)
+        done = 0
         for block, labels in maps:
             for at in range(0, len(block), at_most):
                 part = block[at : at + at_most]
-                formed = patches(part, shape.kernel, shape.steps)
-                gram += _gram(formed.reshape(-1, size))
-                regions = region_sums(formed, shape.regions).reshape(len(part), -1)
-                summed = one_hot(labels[at : at + at_most], classes).T @ regions
-                cross += summed.reshape(cross.shape).astype(np.int64)
+                weights = np.ones(len(part), dtype=np.int64)
+                if rows_each is not None:
+                    weights = divided(PATIENT_WEIGHT, rows_each[done : done + len(part)])
+                done += len(part)
+                # Maps of one weight together: their sums are exact before they are multiplied.
+                for weight in np.unique(weights):
+                    chosen = weights == weight
+                    formed = patches(part[chosen], shape.kernel, shape.steps)
+                    gram += weight * _gram(formed.reshape(-1, size))
+                    regions = region_sums(formed, shape.regions).reshape(len(formed), -1)
+                    summed = one_hot(labels[at : at + at_most][chosen], classes).T @ regions
+                    cross += weight * summed.reshape(cross.shape).astype(np.int64)
         return cls(gram, np.ascontiguousarray(cross.transpose(2, 0, 1)))
 
     def __add__(self, other: "LayerStatistics") -> "LayerStatistics":
@@ -174,12 +193,15 @@ def region_sums(maps: Floats, regions: int) -> Floats:
     return summed.reshape(len(maps), regions**2, maps.shape[3])
 
 
-def layer_layout(shape: LayerShape, classes: int, total_rows: int, client_rows: int) -> Layout:
-    """Lay out packed layer statistics over at most `total_rows` maps.
+def layer_layout(
+    shape: LayerShape, classes: int, total_rows: int, client_rows: int, weight: int = 1
+) -> Layout:
+    """Lay out packed layer statistics over at most `total_rows` maps, or patients with weights.
 
-    Of these at most `client_rows` are one client's. A map of energy E adds 0..E to a diagonal
-    entry, at most E in size to any other of the Gram, at most steps·√(P·E) to the sum of a patch's
-    number, and at most √(|r|·E) to that sum over a region r, by Cauchy and Schwarz.
+    Of these at most `client_rows` are one client's; each weighs `weight` at most. A map of energy E
+    adds 0..E to a diagonal entry, at most E in size to any other of the Gram, at most steps·√(P·E)
+    to the sum of a patch's number, and at most √(|r|·E) to that sum over a region r, by Cauchy and
+    Schwarz.
 
     Raises:
         WouldOverflow: no ring holds that many maps at these steps.
@@ -188,8 +210,9 @@ def layer_layout(shape: LayerShape, classes: int, total_rows: int, client_rows: 
     unit, largest = 1.0 / steps, int(shape.region_sizes.max())
 
     def block(name: str, length: int, bound: int, unit: float, *, signed: bool = True) -> Block:
-        low, least = (-bound * total_rows, -bound * client_rows) if signed else (0, 0)
-        return Block(name, length, low, bound * total_rows, unit, least, bound * client_rows)
+        high, most = (weight * bound * rows for rows in (total_rows, client_rows))
+        low, least = (-high, -most) if signed else (0, 0)
+        return Block(name, length, low, high, unit / weight, least, most)
 
     blocks = [block("patch_diagonal", size, energy, unit**2, signed=False)]
     if size > 1:

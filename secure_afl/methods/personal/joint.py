@@ -28,7 +28,7 @@ class Joint(Personal):
         """Solve for P_k, (d, C) float64."""
         assert self.summed is not None, "the sums are broadcast"
         own_gram, own_cross = own_moments(self.task, data)
-        gram, cross = self.summed.floats(self.task.quantiser)
+        gram, cross = self.summed.floats(self.task.quantiser, self.task.label_scale)
         beta = self.ridge.value
         if self.task.mechanism is not None:
             gram, beta = raise_eigenvalues(gram, beta), 0.0

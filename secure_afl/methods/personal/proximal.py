@@ -35,5 +35,6 @@ class Proximal(Personal):
 
 def own_moments(task: Task, data: ClientData) -> tuple[Floats, Floats]:
     """Return a client's Gram matrix (d, d) and cross term (d, C), in units of rows of norm ≤ 1."""
-    own = Statistics.of(data.features, data.labels, len(task.classes), task.quantiser)
-    return own.floats(task.quantiser)
+    classes, rows_each = len(task.classes), task.rows_each(data)
+    own = Statistics.of(data.features, data.labels, classes, task.quantiser, rows_each)
+    return own.floats(task.quantiser, task.label_scale)

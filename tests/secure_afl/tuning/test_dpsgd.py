@@ -242,7 +242,8 @@ def test_what_cannot_be_is_refused_before_work_is_done() -> None:
         ({"delta": 1.0}, "delta is 1"),
         ({"neighbours": "zero-out"}, "neighbours is 'zero-out', allowed: add-remove, replace-one"),
         ({"unit": "client"}, "unit client of DP-SGD; allowed: example"),
-        ({"unit": "patient"}, "unit is 'patient', allowed: example"),
+        ({"unit": "patient"}, "unit patient of DP-SGD; allowed: example"),
+        ({"unit": "site"}, "unit is 'site', allowed: example, patient, client"),
         ({"seed": -1}, "seed -1"),
         ({"seed": 2**32}, "seed 4294967296"),
     ]
