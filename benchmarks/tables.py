@@ -13,7 +13,11 @@ from benchmarks.methods_table import methods_table
 from benchmarks.record import RESULTS
 
 _ROOT = Path(__file__).parents[1]
-DOCUMENTS = (_ROOT / "README.md", _ROOT / "docs" / "methods.md")
+DOCUMENTS = (
+    _ROOT / "README.md",
+    _ROOT / "docs" / "methods.md",
+    _ROOT / "docs" / "privacy.md",
+)
 
 
 def main() -> None:
@@ -691,6 +695,23 @@ def _gram() -> str:
     )
 
 
+def _patients() -> str:
+    rows = []
+    for name, case in _results("patients")["cases"].items():
+        exact = case["exact"]
+        error = 100 * exact["error_of_test_people"]
+        about = f"{name}, without noise: {case['rows']:,} rows of {case['patients']} patients"
+        rows.append([about, *[f"{_percent(exact['accuracy'])} (± {error:.1f})"] * 2])
+        for unit, by in case["units"].items():
+            cells = [
+                f"{_percent(p['accuracy'])} ± {100 * p['deviation_of_runs']:.1f} "
+                f"(± {100 * p['error_of_test_people']:.1f}); {p['dimensions'][0]}-d"
+                for p in by.values()
+            ]
+            rows.append([f"{name}, {unit}", *cells])
+    return _table(["", "ε = 1", "ε = 8"], rows)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
@@ -716,6 +737,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers_private": _layers_private,
     "leakage": _leakage,
     "methods": methods_table,
+    "patients": _patients,
     "privacy": _privacy,
     "rebuild": _rebuild,
     "tune": _tune,
