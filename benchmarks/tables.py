@@ -702,13 +702,14 @@ def _patients() -> str:
         error = 100 * exact["error_of_test_people"]
         about = f"{name}, without noise: {case['rows']:,} rows of {case['patients']} patients"
         rows.append([about, *[f"{_percent(exact['accuracy'])} (± {error:.1f})"] * 2])
-        for unit, by in case["units"].items():
-            cells = [
-                f"{_percent(p['accuracy'])} ± {100 * p['deviation_of_runs']:.1f} "
-                f"(± {100 * p['error_of_test_people']:.1f}); {p['dimensions'][0]}-d"
-                for p in by.values()
-            ]
-            rows.append([f"{name}, {unit}", *cells])
+        for method, units in case["methods"].items():
+            for unit, by in units.items():
+                cells = [
+                    f"{_percent(p['accuracy'])} ± {100 * p['deviation_of_runs']:.1f} "
+                    f"(± {100 * p['error_of_test_people']:.1f})"
+                    for p in by.values()
+                ]
+                rows.append([f"{name}, {method}, unit {unit}", *cells])
     return _table(["", "ε = 1", "ε = 8"], rows)
 
 

@@ -1,10 +1,12 @@
 """Whose each row is: rows of each patient, their weights in whole numbers, sums by patient.
 
-A patient with m rows at a client weighs as much as one row: each of the m weighs 1/m. In whole
-numbers a row's weight is rounded down, so that the weights of a patient never exceed one.
+A patient with m rows at a client weighs as much as one row. Either each of the m weighs 1/m: in
+whole numbers a row's weight is rounded down, so that the weights of a patient never exceed one. Or
+what the rows add is summed up, and the sum is brought within the bound of one row.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.layout import Integers
+from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import DataError
+
+# Numbers that are handled at a time, 16 MB.
+_BATCH_NUMBERS = 1 << 21
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +71,19 @@ class PatientGroups:
         found[self.order] = np.repeat(self.rows, self.rows)
         return found
 
+    def batches(self, row: int, patient: int) -> Iterator[Integers]:
+        """Yield places of rows, (p, m) int64: p patients of m rows each, until all were there.
+
+        Args:
+            row, patient: how many numbers a row and a patient take, for p so many as fit 16 MB, or
+                one.
+        """
+        for several in np.unique(self.rows):
+            starts = self.starts[self.rows == several]
+            size = max(1, _BATCH_NUMBERS // (int(several) * row + patient))
+            for at in range(0, len(starts), size):
+                yield self.order[starts[at : at + size, None] + np.arange(several)]
+
     def sums(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
         """Add up each patient's values: (n, …) becomes (p, …), of the same dtype.
 
@@ -116,3 +135,30 @@ def rooted(whole: int, rows_each: Integers) -> Integers:
     # A root of a whole number below 2^52 is never rounded up to another whole number.
     found: Integers = np.sqrt(divided(whole**2, rows_each)).astype(np.int64)
     return found
+
+
+def within(vectors: Floats, longest: int) -> Floats:
+    """Return integer vectors of squared norm ≤ L, exactly, near to given ones.
+
+    They are rounded to nearest. Those whose squared norm then exceeds L are shortened to √L − 1
+    first; the few of these that still exceed it are truncated toward zero, which cannot lengthen
+    them.
+
+    Args:
+        vectors: (p, n), finite.
+        longest: L, 1 to 2^52.
+
+    Returns:
+        (p, n) float64 holding integers. One vector's do not depend on the others.
+    """
+    rounded: Floats = np.rint(vectors)
+    long = np.square(rounded).sum(axis=1) > longest
+    if not long.any():
+        return rounded
+    norms = np.sqrt(np.square(vectors[long]).sum(axis=1))
+    shortened = vectors[long] * np.minimum(1.0, (math.sqrt(longest) - 1) / norms)[:, None]
+    whole = np.rint(shortened)
+    still = np.square(whole).sum(axis=1) > longest
+    whole[still] = np.trunc(shortened[still])
+    rounded[long] = whole
+    return rounded

@@ -10,10 +10,12 @@ from msgspec.structs import force_setattr
 
 from protocols.codec import Wire
 from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.patients import PatientGroups, known_patients, within
 from secure_afl.analytic.priors import OBSERVED, check_prior, prior_shares, read_prior, settle_prior
 from secure_afl.analytic.quantise import Floats, Quantiser
-from secure_afl.analytic.residuals import is_on_grid, on_grid, residuals
-from secure_afl.analytic.rows import ClientData, check_rows
+from secure_afl.analytic.residuals import WEIGHT_SCALE, is_on_grid, on_grid, residuals
+from secure_afl.analytic.rows import ClientData, check_finite, check_rows
+from secure_afl.analytic.statistics import one_hot
 from secure_afl.checks import settle_int
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.centring import (
@@ -91,6 +93,9 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
     with Π the projection on vectors that sum to 0 over classes. `privacy.schedule` chooses T, k and
     the rate from declared numbers. A state gives its gradient away, so clients are sent totals and
     recompute it.
+
+    Where patients are the unit, what a patient's rows add to a sum is summed up, and brought within
+    the bound of one row: no bound on their number is needed.
 
     Attributes:
         rounds: blind sums of the run, 5 to 25; None follows from the promise and declared rows.
@@ -228,7 +233,8 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         With B = 2^bits and A = B/2 the integer of a count, a row that comes or goes moves the first
         sum by √(B² + A²) at most, and one that becomes another by √(4B² + 2A²). An outer product
         x·rᵀ has the norm ‖x‖·‖r‖ ≤ B², so gradients move by B² and 2B². A client has as many rows
-        as it declares.
+        as it declares. Of a patient's part each block is as long as a row's may be, and counts are
+        not negative: a patient moves no more than a row.
         """
         task = public.task
         scale, count = task.quantiser.scale, _count(task)
@@ -247,11 +253,14 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         """Sum the client's rows and counts, then its gradients, as int64.
 
         Raises:
-            DataError: rows that the task does not take.
+            DataError: rows that the task does not take, or that do not say whose they are where
+                patients are the unit.
         """
         task, found = public.task, public.descent
         classes = len(task.classes)
         check_rows(data.features, data.labels, classes)
+        if task.by_patient:
+            return self._of_patients(task, data, found)
         if found is None:
             total = sum(rows.sum(axis=0) for rows, _ in self._blocks(task, data))
             counts = _count(task) * np.bincount(data.labels, minlength=classes)
@@ -321,6 +330,31 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         rows = Block(ROWS, k, -most * scale, most * scale, 1 / scale, -own * scale, own * scale)
         counts = Block(COUNTS, len(task.classes), 0, most * count, 1 / count, 0, own * count)
         return Layout((rows, counts))
+
+    def _of_patients(self, task: Task, data: ClientData, found: Descent | None) -> Integers:
+        """Sum what patients add, each within the bound of one row."""
+        check_finite(data.features)
+        scale, count, classes = task.quantiser.scale, _count(task), len(task.classes)
+        signs, k = self._signs(task), self._schedule(task).dimension
+        groups = PatientGroups.of(known_patients(data.name, data.patients))
+        total = np.zeros(k + classes if found is None else k * classes)
+        for places in groups.batches(task.feature_dim + k, len(total)):
+            shape, labels = places.shape, data.labels[places.ravel()]
+            rows = centred(data.features[places.ravel()], task.quantiser, signs)
+            if found is None:
+                marks = count * one_hot(labels, classes)
+                total[:k] += within(rows.reshape(*shape, k).sum(axis=1), scale**2).sum(axis=0)
+                summed = marks.reshape(*shape, classes).sum(axis=1)
+                total[k:] += within(summed, count**2).sum(axis=0)
+                continue
+            rows = without(rows, found.direction, task.quantiser)
+            off = residuals(rows, labels, found.point, scale, found.log_prior)
+            # In whole steps, so that a patient's sum is exact in any order of addition.
+            steps = np.rint(off * WEIGHT_SCALE).reshape(*shape, classes)
+            outer = rows.reshape(*shape, k).transpose(0, 2, 1) @ steps
+            terms = outer.reshape(shape[0], -1) * (scale / (WEIGHT_SCALE * CLIP))
+            total += within(terms, scale**4).sum(axis=0)
+        return total.astype(np.int64)
 
     def _blocks(self, task: Task, data: ClientData) -> Iterator[tuple[Floats, Integers]]:
         """Yield the client's rows, centred and projected, (n, k), with labels, block by block."""

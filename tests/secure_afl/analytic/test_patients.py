@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_afl.analytic.moments import Moments
-from secure_afl.analytic.patients import PatientGroups, divided, known_patients, rooted
+from secure_afl.analytic.patients import PatientGroups, divided, known_patients, rooted, within
 from secure_afl.analytic.quantise import MAX_BITS, Quantiser
 from secure_afl.analytic.statistics import Statistics, statistics_layout
 from secure_afl.errors import DataError
@@ -60,6 +60,37 @@ def test_the_root_of_a_square_less_one_is_rounded_down() -> None:
     for number in whole.tolist():
         square_less_one = np.sqrt(np.array([number**2 - 1])).astype(np.int64)
         assert square_less_one.tolist() == [number - 1]
+
+
+@pytest.mark.parametrize("longest", [1, 2, 5, 2**10, 3 * 2**20 + 1, 2**48, 2**52])
+def test_no_vector_is_longer_than_it_may_be(longest: int) -> None:
+    rng, root = np.random.default_rng(0), math.sqrt(longest)
+    for dim in (1, 3, 200):
+        lines = np.concatenate([rng.standard_normal((50, dim)), np.ones((1, dim)), np.eye(dim)[:1]])
+        lines /= np.linalg.norm(lines, axis=1, keepdims=True)
+        sizes = [0.0, 0.3, root / 2, root - 1, root, math.nextafter(root, 0), root + 1, 1e9 * root]
+        for size in sizes:
+            found = within(lines * size, longest)
+            squares = [sum(int(x) ** 2 for x in row) for row in found.tolist()]
+            assert max(squares) <= longest
+            # As near as rounding allows, or a unit shorter, and toward zero at worst.
+            assert np.abs(found - lines * min(size, root)).max() <= 2
+            assert np.array_equal(within(found, longest), found)
+        one = within(lines[:1] * root, longest)
+        assert np.array_equal(one, within(lines * root, longest)[:1])
+
+
+def test_batches_hold_every_row_once_and_whole_patients() -> None:
+    names = [f"p{place * place % 11}" if place % 5 else "" for place in range(90)]
+    groups = PatientGroups.of(names)
+    for row, patient in ((1, 1), (1 << 16, 1 << 18), (1 << 30, 0)):
+        batches = list(groups.batches(row, patient))
+        assert sorted(place for batch in batches for place in batch.ravel()) == list(range(90))
+        for places in (places for batch in batches for places in batch):
+            names_of = {names[place] for place in places}
+            assert len(names_of) == 1
+            assert len(places) == (names.count(names_of.pop()) if names[places[0]] else 1)
+        assert all(len(b) == 1 or b.size * row + len(b) * patient <= 1 << 21 for b in batches)
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8, MAX_BITS])

@@ -1,5 +1,6 @@
 """Ids of examples: arrays, patterns of file names, and what cannot be meant."""
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -11,8 +12,12 @@ from secure_afl.data import account as accounting
 from secure_afl.data.files import load, load_clients
 from secure_afl.data.ids import parse_ids
 from secure_afl.errors import ConfigError, DataError
+from secure_afl.methods import AFL
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import read_sources
+from secure_afl.sites.party import check_bound
+from secure_afl.sites.rows import SiteRows
+from secure_afl.sites.settings import Place, Site
 from tests.kit.commands import Command
 
 
@@ -160,3 +165,45 @@ def test_an_account_takes_ids(command: Command, tmp_path: Path) -> None:
     site = folder(tmp_path / "site", "p1_1.png", "p1_2.png", "p1_3.png")
     assert "of one patient" not in command.well("inspect", site).out
     assert "all 3 rows are of one patient" in command.well("inspect", site, "--id", "{id}_*").out
+
+
+def test_a_site_keeps_the_ids_that_its_settings_name(tmp_path: Path) -> None:
+    rows, labels = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    file = save(tmp_path / "x.npz", x=rows, y=labels, patients=list("aabb"), person=list("abab"))
+    for name, wanted in ((None, "aabb"), ("person", "abab"), (None, "aabb")):
+        config = RunConfig(backbone="identity", id=name)
+        site = SiteRows("x", file, config, AFL(), tmp_path / "store")
+        assert site.load(4, ("0", "1")).patients == tuple(wanted)
+
+
+def test_a_site_of_too_many_patients_or_without_ids_is_refused_at_home(tmp_path: Path) -> None:
+    rows, labels = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    place = Place(identity="i", roster="r", state=str(tmp_path), role="client", data="d")
+
+    def bound(max_rows: int, **arrays: object) -> str:
+        file = save(tmp_path / "x.npz", x=rows, y=labels, **arrays)
+        settings = {"epsilon": 1.0, "unit": "patient", "max_rows": max_rows}
+        run = RunConfig(backbone="identity", **settings)  # type: ignore[arg-type]
+        store = tmp_path / f"{max_rows}{sorted(arrays)}"
+        return check_bound(SiteRows("x", file, run, AFL(), store), Site(place, run, ()))
+
+    assert bound(3, patients=["a", "a", "", ""]) == "3 patients, bound 3"
+    with pytest.raises(DataError, match="this site has 3 patients, more than max-rows 2"):
+        bound(2, patients=["a", "a", "", ""])
+    with pytest.raises(DataError, match="client 'x' does not say whose"):
+        bound(3)
+
+
+def test_figures_draw_the_patients_that_ids_name(command: Command, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for site in "abc":
+        rows = rng.standard_normal((40, 3)).astype(np.float32)
+        labels = (rows[:, 0] > 0).astype(int)
+        save(tmp_path / f"{site}.npz", x=rows, y=labels, person=np.arange(40) // 4)
+    out, found = tmp_path / "out", tmp_path / "found.json"
+    command.well("run", "--clients", tmp_path / "[ab].npz", "--out", out)
+    told = ("evaluate", out / "model.safetensors", tmp_path / "c.npz", "--json", found)
+    command.well(*told)
+    assert json.loads(found.read_text())["results"][0]["patients"] is None
+    command.well(*told, "--id", "person")
+    assert json.loads(found.read_text())["results"][0]["patients"] == 10
