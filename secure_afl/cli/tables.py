@@ -17,7 +17,6 @@ from secure_afl.cli.console import few_lines, people
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
-from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.report import HeadReport, PersonalReport, Report
 
 
@@ -93,7 +92,7 @@ def _lines(report: Report) -> dict[str, str]:
         **_head_lines(report.head),
         "accuracy": percent(accuracy.federated),
         **_prior_lines(report.results),
-        **_pooled_lines(report.pooled),
+        **_pooled_lines(report),
         "  centralised, float": percent(accuracy.centralised_float),
         "  each client alone": percent(accuracy.local_mean),
         "own rows: personal model": percent(accuracy.personal_mean),
@@ -128,14 +127,16 @@ def _prior_lines(results: Sequence[Figures]) -> dict[str, str]:
     }
 
 
-def _pooled_lines(pooled: PooledFigures | None) -> dict[str, str]:
+def _pooled_lines(report: Report) -> dict[str, str]:
+    pooled = report.pooled
     if pooled is None:
         return {}
+    by_patient = report.privacy is not None and report.privacy.unit == "patient"
     auc = "–"
     if pooled.auc is not None and pooled.auc_error is not None:
         auc = f"{pooled.auc:.1%} ± {100 * pooled.auc_error:.2f}"
     return {
-        "rows kept out by all": f"{pooled.examples:,}",
+        f"{'patients' if by_patient else 'rows'} kept out by all": f"{pooled.examples:,}",
         "  accuracy": ranged(pooled.accuracy),
         "  balanced": percent(pooled.balanced_accuracy),
         "  AUC ± its bins": auc,

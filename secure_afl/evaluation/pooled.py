@@ -18,7 +18,7 @@ class PooledClass(msgspec.Struct, frozen=True):
 
     Attributes:
         name: of the class.
-        examples: rows of the class.
+        examples: rows of the class, or patients where these are the unit of a promise.
         sensitivity: share of its rows that are predicted so, with a 95 % interval.
         specificity: share of the rows of other classes that are not, among those that are shown.
         auc: probability that a row of it scores higher for it than another row does, counted in
@@ -38,7 +38,7 @@ class PooledFigures(msgspec.Struct, frozen=True):
     """Figures of a model over the rows that all sites kept out, from the sum of their counts.
 
     Attributes:
-        examples: rows of the classes that are shown.
+        examples: rows, or patients, of the classes that are shown.
         sites: in the sum.
         accuracy: share of right predictions among them, with a 95 % interval.
         balanced_accuracy: mean sensitivity of the classes that are shown.

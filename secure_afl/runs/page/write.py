@@ -90,7 +90,7 @@ def _run_facts(report: Report) -> Mapping[str, str]:
         if privacy is None
         else f"ε = {privacy.epsilon:g}, δ = {privacy.delta:g}, unit {privacy.unit}"
     )
-    return facts | _figure_facts(report.results) | _pooled_facts(report.pooled)
+    return facts | _figure_facts(report.results) | _pooled_facts(report)
 
 
 def _figure_facts(results: Sequence[Figures]) -> dict[str, str]:
@@ -111,11 +111,13 @@ def _unlike(results: Sequence[Figures]) -> Sequence[Figures]:
     return [*results[:1], *(r for r in results[1:] if r.confusion != results[0].confusion)]
 
 
-def _pooled_facts(pooled: PooledFigures | None) -> dict[str, str]:
+def _pooled_facts(report: Report) -> dict[str, str]:
+    pooled = report.pooled
     if pooled is None:
         return {}
+    by_patient = report.privacy is not None and report.privacy.unit == "patient"
     return {
-        "rows that all sites kept out": f"{pooled.examples:,}",
+        f"{'patients' if by_patient else 'rows'} that all sites kept out": f"{pooled.examples:,}",
         "accuracy on kept-out rows": _ranged(pooled.accuracy),
     }
 

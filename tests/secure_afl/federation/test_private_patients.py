@@ -26,7 +26,8 @@ from secure_afl.methods import AFL, AnyMethod, FedACnnL, FedAvg, FedHiP, Private
 from secure_afl.methods.class_means import ClassMeans
 from secure_afl.methods.evaluated import evaluated
 from secure_afl.privacy.mechanism import Mechanism, Privacy
-from secure_afl.privacy.sensitivity import Neighbours
+from secure_afl.privacy.sensitivity import Neighbours, Unit
+from secure_afl.runs.page.write import render_run
 from tests.kit.samples import make_client, make_task
 from tests.secure_afl.methods.test_fedacnnl import CLASSES as STRIPES
 from tests.secure_afl.methods.test_fedacnnl import striped
@@ -126,6 +127,16 @@ def test_patients_of_other_names_are_those_of_the_pooled_rows() -> None:
         for c in CLIENTS
     ]
     assert run(clients=named).report.exact
+
+
+def test_counts_of_patients_are_called_so() -> None:
+    clients = [of_patients(f"c{i}", 60, 12) for i in range(5)]
+    words: dict[Unit, str] = {"patient": "patients", "example": "rows"}
+    for unit, what in words.items():
+        privacy = Privacy(20.0, unit=unit, placement="central")
+        result = run(method=evaluated(AFL(), 0.5), privacy=privacy, clients=clients, max_rows=64)
+        assert result.report.pooled is not None
+        assert f"<dt>{what} that all sites kept out</dt>" in render_run(result.report)
 
 
 @pytest.mark.parametrize(
