@@ -25,7 +25,15 @@ def noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum | None:
     """Describe the next blind sum of a task with noise.
 
     None when there is no next.
+
+    Raises:
+        ConfigError: the method cannot bound a unit's part in the sum, or does not know the unit.
     """
+    if public.task.by_patient and not method.hides_patients:
+        raise ConfigError(
+            f"unit patient with {method.name}, which does not weigh rows by patient; allowed: "
+            "example, client. Or declare `hides_patients` once the method knows that unit"
+        )
     layout, mechanism = method.layout(public), public.task.mechanism
     assert mechanism is not None, "the task has noise"
     if layout is None:

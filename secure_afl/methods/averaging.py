@@ -100,6 +100,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
     """
 
     public = AveragingPublic
+    hides_patients = True
     releases_updates = True
     ignores = ("feature_bits", "cross_weight", "accept_outside")
     rounds: Rounds = 100

@@ -39,6 +39,7 @@ class ClassMeans(Method[ClassMeansPublic], frozen=True, tag="class-means"):
     summary = "nearest class means, from class sums and counts alone"
     public = ClassMeansPublic
     row_additive = True
+    hides_patients = True
     ignores = ("same_set", "cross_weight")
 
     def heads(self, task: Task) -> tuple[Head, ...]:

@@ -104,6 +104,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     summary = "a convolutional network on images, a sum a layer, no gradients"
     public = LayeredPublic
     row_additive = True
+    hides_patients = True
     releases_statistics = True
     filters: Filters = None
     kernel: Kernel = None

@@ -61,6 +61,7 @@ class Frl(Method[FrlPublic], frozen=True, tag="frl"):
     name = "frl"
     summary = "votes on the connections of a random network"
     public = FrlPublic
+    hides_patients = True
     ignores = ("feature_bits", "cross_weight", "accept_outside")
     rounds: Rounds = 30
     learning_rate: Rate = 0.4
@@ -143,7 +144,8 @@ class Frl(Method[FrlPublic], frozen=True, tag="frl"):
 
         A vote of n ranks has norm √Σi²; another vote is at most √Σ(n − 1 − 2i)² away, which the
         reverse order is. A client that is zeroed out moves the sum by the first, and one that is
-        replaced by the second at most; so does one example, for its client's vote may turn on it.
+        replaced by the second at most; so does one example or patient, on which its client's vote
+        may turn.
         """
         zeroed = privacy.unit == "client" and privacy.neighbours == "add-remove"
         relative = []

@@ -13,6 +13,7 @@ SAID = (
     "summary",
     "row_additive",
     "prefers_fewer_dimensions",
+    "hides_patients",
     "wants_noise",
     "releases_statistics",
     "releases_updates",

@@ -117,6 +117,7 @@ class Method(Wire, Generic[Public], frozen=True):
             pooled rows are an oracle for the sum.
         prefers_fewer_dimensions: with noise, fewer dimensions of the rows make a better model.
         auditable: a row of the sum can be a canary; the audit of the promise is of this method.
+        hides_patients: `contribute` and `sensitivity` know unit patient, whose rows have weights.
         wants_noise: there is no form of it without a promise.
         releases_statistics: the sum holds Gram matrix and cross term of the rows.
         releases_updates: the sums hold the clients' steps of training.
@@ -130,6 +131,7 @@ class Method(Wire, Generic[Public], frozen=True):
     row_additive: ClassVar[bool] = False
     prefers_fewer_dimensions: ClassVar[bool] = False
     auditable: ClassVar[bool] = False
+    hides_patients: ClassVar[bool] = False
     wants_noise: ClassVar[bool] = False
     releases_statistics: ClassVar[bool] = False
     releases_updates: ClassVar[bool] = False

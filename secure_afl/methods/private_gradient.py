@@ -107,6 +107,7 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
     summary = "softmax regression by noisy gradients: a few small sums, for --epsilon"
     public = PrivateGradientPublic
     row_additive = True
+    hides_patients = True
     wants_noise = True
     ignores = ("same_set", "cross_weight", "row_mode", "clip", "accept_outside")
     rounds: Annotated[

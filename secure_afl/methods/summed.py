@@ -132,6 +132,7 @@ class Summed(Method[SummedPublic], frozen=True):
     public = SummedPublic
     row_additive = True
     prefers_fewer_dimensions = True
+    hides_patients = True
     releases_statistics = True
     ignores = ("same_set",)
     head: HeadName = AUTO

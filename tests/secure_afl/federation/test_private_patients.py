@@ -25,6 +25,7 @@ from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedACnnL, FedAvg, FedHiP, PrivateGradient
 from secure_afl.methods.class_means import ClassMeans
 from secure_afl.methods.evaluated import evaluated
+from secure_afl.methods.method import Method
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.privacy.sensitivity import Neighbours, Unit
 from secure_afl.runs.page.write import render_run
@@ -137,6 +138,20 @@ def test_counts_of_patients_are_called_so() -> None:
         result = run(method=evaluated(AFL(), 0.5), privacy=privacy, clients=clients, max_rows=64)
         assert result.report.pooled is not None
         assert f"<dt>{what} that all sites kept out</dt>" in render_run(result.report)
+
+
+def test_methods_that_do_not_know_patients_are_refused() -> None:
+    class Forgetful(AFL, frozen=True, tag="forgetful"):
+        name = "forgetful"
+        hides_patients = False
+
+    with pytest.raises(ConfigError, match="unit patient with forgetful, which does not weigh"):
+        run(method=Forgetful())
+    with pytest.raises(ConfigError, match="unit patient with forgetful"):
+        run(method=evaluated(Forgetful(), 0.3))
+    assert run(method=Forgetful(), privacy=Privacy(2.0), max_rows=32).report.exact
+    # By default a method knows of none.
+    assert not Method.hides_patients
 
 
 @pytest.mark.parametrize(
