@@ -11,12 +11,14 @@ from typing import Any
 
 from benchmarks.methods_table import methods_table
 from benchmarks.record import RESULTS
+from benchmarks.sums_tables import mixtures_table
 
 _ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     _ROOT / "README.md",
     _ROOT / "docs" / "methods.md",
     _ROOT / "docs" / "privacy.md",
+    _ROOT / "docs" / "attacks.md",
 )
 
 
@@ -738,6 +740,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "layers_private": _layers_private,
     "leakage": _leakage,
     "methods": methods_table,
+    "mixtures": mixtures_table,
     "patients": _patients,
     "privacy": _privacy,
     "rebuild": _rebuild,

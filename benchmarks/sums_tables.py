@@ -1,0 +1,59 @@
+"""Tables of what single sums give away: mixtures of rows."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+_MIXTURES = (0.25, 1.0, 4.0)
+
+
+def mixtures_table() -> str:
+    """Render accuracy and membership by size and number of mixtures, and beside plain rows."""
+    sets = _results("mixtures")["sets"]
+    sizes = list(dict.fromkeys(name.split(", ")[0] for name in _ways(sets) if "rows" not in name))
+    head = [
+        "rows of a mixture",
+        *(f"{name}: {number:g} a row" for name in sets for number in _MIXTURES),
+    ]
+    mixed = [
+        [size, *(_told(own["ways"][f"{size}, {n:g}"]) for own in sets.values() for n in _MIXTURES)]
+        for size in sizes
+    ]
+    shares = [name for name in _ways(sets) if name.startswith("rows")]
+    plain = [[name, *(_told(own["ways"][share]) for share in shares)] for name, own in sets.items()]
+    titles = [f"{100 * float(share.split(', ')[1]):g} %" for share in shares]
+    small = [
+        [
+            name,
+            *(f"{own['mixtures']:.2f}, {own['rows']:.2f}, {own['cosine']:.2f}" for own in found),
+        ]
+        for name, found in ((n, list(own["small"].values())) for n, own in sets.items())
+    ]
+    sums = list(next(iter(sets.values()))["small"])
+    of = ["rows" if s == "rows" else "of {}, {} a row".format(*s.split(", ")) for s in sums]
+    return (
+        f"{_table(head, mixed)}\n{_table(['plain rows, a share of them', *titles], plain)}\n"
+        f"{_table(['40 rows: mixtures exact, rows exact, cosine', *of], small)}"
+    )
+
+
+def _ways(sets: Mapping[str, Any]) -> list[str]:
+    return list(next(iter(sets.values()))["ways"])
+
+
+def _told(own: Mapping[str, float]) -> str:
+    """Write accuracy, and the AUC of the better attack."""
+    auc = max(own["membership-subspace"], own["membership-leverage"])
+    return f"{own['accuracy']:.1f} ± {own['reach']:.1f}, {auc:.2f}"
+
+
+def _results(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return results
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
