@@ -1,8 +1,10 @@
-"""Partitions: one dataset cut into simulated clients, evenly or with skewed classes."""
+"""Partitions: one dataset cut into simulated clients, evenly, or with skewed classes or looks."""
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,29 +13,54 @@ from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
 
 FORMS = (
-    "iid:<clients>, dirichlet:<clients>:<alpha>, shards:<clients>:<shards per client> "
-    "or sizes:<rows>,<rows>,…"
+    "iid:<clients>, dirichlet:<clients>:<alpha>, shards:<clients>:<shards per client>, "
+    "sizes:<rows>,<rows>,… or embedding:<clients>:<alpha>[:<clusters>]"
 )
 MIN_ALPHA, MAX_ALPHA = 1e-3, 1e6
 
+MAX_CLUSTERS = 10_000
+
 _DIRICHLET_TRIES = 1000
+# Beginnings of k-means, of which the best counts.
+_BEGINNINGS = 3
+
+# Makes features (n, d) of a dataset's examples, in its order.
+Embed = Callable[[Dataset], NDArray[np.floating]]
 
 
 class Partition(ABC):
     """A way to cut a dataset into clients.
 
     Every row goes to at most one client.
+
+    Attributes:
+        needs_features: rows are dealt by their features, which have to be made first.
     """
 
-    def split(self, dataset: Dataset, rng: np.random.Generator) -> list[Dataset]:
+    needs_features: ClassVar[bool] = False
+
+    def split(
+        self, dataset: Dataset, rng: np.random.Generator, embed: Embed | None = None
+    ) -> list[Dataset]:
         """Cut a dataset into clients, named client_00, client_01, and so on.
 
         Equal states of `rng` give equal clients.
 
+        Args:
+            dataset: all rows.
+            rng: of the draws.
+            embed: makes the features, for a partition that needs them; others do not call it.
+
         Raises:
             DataError: the dataset has too few rows.
+            ConfigError: there is no way to the features that this partition needs.
         """
-        parts = self.assign(dataset.labels, rng)
+        if self.needs_features and embed is None:
+            raise ConfigError(
+                f"{type(self).__name__} deals rows by their features, and none are made here; give "
+                "split() a function that makes them, or choose another partition"
+            )
+        parts = self.assign(self.groups(dataset, rng, embed), rng)
         digits = max(2, len(str(len(parts) - 1)))
         return [
             Dataset(
@@ -45,6 +72,12 @@ class Partition(ABC):
             )
             for number, rows in enumerate(dataset.take(part) for part in parts)
         ]
+
+    def groups(
+        self, dataset: Dataset, rng: np.random.Generator, embed: Embed | None
+    ) -> NDArray[np.int64]:
+        """Return what `assign` takes for labels, int64 (n,): the labels, by default."""
+        return dataset.labels
 
     @abstractmethod
     def assign(
@@ -85,6 +118,11 @@ class Dirichlet(Partition):
     clients: int
     alpha: float
 
+    @property
+    def spec(self) -> str:
+        """The form that makes this partition."""
+        return f"dirichlet:{self.clients}:{self.alpha:g}"
+
     def assign(
         self, labels: NDArray[np.int64], rng: np.random.Generator
     ) -> list[NDArray[np.int64]]:
@@ -105,13 +143,47 @@ class Dirichlet(Partition):
                 break
         else:
             raise DataError(
-                f"dirichlet:{self.clients}:{self.alpha:g} left a client without rows in "
+                f"{self.spec} left a client without rows in "
                 f"{_DIRICHLET_TRIES} draws of {len(labels)} rows; "
                 "take fewer clients or a larger alpha"
             )
         by_class = np.split(_shuffled_by_label(labels, rng), np.cumsum(class_sizes)[:-1])
         pieces = [np.split(rows, at) for rows, at in zip(by_class, cuts, strict=True)]
         return [np.concatenate(client) for client in zip(*pieces, strict=True)]
+
+
+@dataclass(frozen=True)
+class Embedding(Dirichlet):
+    """Each cluster of the rows' features spread over the clients as `Dirichlet` spreads a class.
+
+    Clients then differ in how their rows look, within classes too. Clusters are those of k-means on
+    features of norm 1. The kind is that of Borazjani et al., 2025, arXiv:2503.14553.
+
+    Attributes:
+        clusters: how many; None is as many as the data have classes.
+    """
+
+    needs_features: ClassVar[bool] = True
+    clusters: int | None = None
+
+    @property
+    def spec(self) -> str:
+        """The form that makes this partition."""
+        tail = "" if self.clusters is None else f":{self.clusters}"
+        return f"embedding:{self.clients}:{self.alpha:g}{tail}"
+
+    def groups(
+        self, dataset: Dataset, rng: np.random.Generator, embed: Embed | None
+    ) -> NDArray[np.int64]:
+        """Return the cluster of each row, int64 (n,).
+
+        Raises:
+            DataError: more clusters than rows.
+        """
+        assert embed is not None, "split looks first"
+        clusters = self.clusters or len(np.unique(dataset.labels))
+        _require_rows(len(dataset), clusters, "clusters")
+        return _clustered(embed(dataset), clusters, int(rng.integers(2**31)))
 
 
 @dataclass(frozen=True)
@@ -154,7 +226,7 @@ class Sizes(Partition):
 
 
 def parse(spec: str) -> Partition:
-    """Make a partition from `iid:10`, `dirichlet:10:0.1`, `shards:10:2` or `sizes:100,200,50`.
+    """Make a partition from its form, such as `iid:10` or `dirichlet:10:0.1`; see `FORMS`.
 
     Raises:
         ConfigError: another form, naming the allowed ones, or a number out of range.
@@ -164,6 +236,15 @@ def parse(spec: str) -> Partition:
             return Iid(_positive(spec, clients))
         case ["dirichlet", clients, alpha]:
             return Dirichlet(_positive(spec, clients), _alpha(spec, alpha))
+        case ["embedding", clients, alpha]:
+            return Embedding(_positive(spec, clients), _alpha(spec, alpha))
+        case ["embedding", clients, alpha, clusters]:
+            number = _positive(spec, clusters)
+            if not 2 <= number <= MAX_CLUSTERS:
+                raise ConfigError(
+                    f"partition {spec!r}: {number} clusters is not a number in 2..{MAX_CLUSTERS}"
+                )
+            return Embedding(_positive(spec, clients), _alpha(spec, alpha), number)
         case ["shards", clients, shards]:
             return Shards(_positive(spec, clients), _positive(spec, shards))
         case ["sizes", rows]:
@@ -201,3 +282,18 @@ def _require_rows(rows: int, needed: int, what: str) -> None:
 
 def _shuffled_by_label(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     return np.lexsort((rng.permutation(len(labels)), labels))
+
+
+def _clustered(features: NDArray[np.floating], clusters: int, seed: int) -> NDArray[np.int64]:
+    """Return the cluster of each row by k-means, in one thread: sums are then in one order."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    rows = np.asarray(features, dtype=np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(norms > 0, norms, 1.0)
+    # Copies of one row make no more clusters than there are different rows.
+    clusters = min(clusters, len(np.unique(rows, axis=0)))
+    with threadpool_limits(1):
+        found = KMeans(clusters, n_init=_BEGINNINGS, random_state=seed).fit(rows).labels_
+    return np.asarray(found, dtype=np.int64)

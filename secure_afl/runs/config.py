@@ -102,7 +102,8 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Text | None,
         _about(
             "How to cut one data set into clients: iid:10, dirichlet:10:0.1 (clients, α: small is "
-            "skewed), shards:10:2 (clients, label shards each), sizes:100,200,50.",
+            "skewed), shards:10:2 (clients, label shards each), sizes:100,200,50, embedding:10:0.1 "
+            "(dirichlet over clusters of the features; a third number is how many clusters).",
             "SPEC",
         ),
     ] = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -28,6 +29,7 @@ from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.federation.task import Terms
 from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
+from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 
 # Independent streams of one seed.
@@ -108,7 +110,8 @@ def prepare(
         DataError, ConfigError: with what to change.
     """
     sources = read_sources(config)
-    clients, test = cut(config, sources), sources.tests
+    embed = partial(_embedded, config, terms.method, progress)
+    clients, test = cut(config, sources, embed), sources.tests
     check_parties(clients)
     check(clients)
     if terms.by_patient:
@@ -150,7 +153,11 @@ def prepare(
 def load(config: RunConfig) -> tuple[list[Dataset], list[Dataset]]:
     """Load the clients' data sets and, in a list of 0..1, the test set."""
     sources = read_sources(config)
-    return cut(config, sources), sources.tests
+
+    def embed(dataset: Dataset) -> NDArray[np.floating]:
+        return _embedded(config, make_method(config), None, dataset)
+
+    return cut(config, sources, embed), sources.tests
 
 
 def read_sources(config: RunConfig) -> Sources:
@@ -195,15 +202,27 @@ def read_sources(config: RunConfig) -> Sources:
     return Sources(clients, tests, mapping)
 
 
-def cut(config: RunConfig, sources: Sources) -> list[Dataset]:
-    """Cut the one data set into clients, if the configuration says how."""
+def cut(config: RunConfig, sources: Sources, embed: partition.Embed) -> list[Dataset]:
+    """Cut the one data set into clients, if the configuration says how.
+
+    Args:
+        embed: makes features, for a partition that goes by them.
+    """
     spec = config.partition
     if config.clients is None and spec is None:
         spec = "dirichlet:10:0.5"
     if spec is None:
         return sources.datasets
     rng = np.random.default_rng([config.seed, _PARTITION])
-    return partition.parse(spec).split(sources.datasets[0], rng)
+    return partition.parse(spec).split(sources.datasets[0], rng, embed)
+
+
+def _embedded(
+    config: RunConfig, method: AnyMethod, progress: Progress | None, dataset: Dataset
+) -> NDArray[np.floating]:
+    """Return features of all rows before they are cut up; a network's are in the cache then."""
+    backbone = choose_backbone(config, method, dataset)
+    return extract(backbone, [dataset], progress)[0].features
 
 
 def account_for(sources: Sources, progress: Progress | None = None) -> Accounts:

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secure_afl.data.dataset import Dataset
-from secure_afl.data.partition import Dirichlet, Iid, Partition, Shards, Sizes, parse
+from secure_afl.data.partition import (
+    Dirichlet,
+    Embedding,
+    Iid,
+    Partition,
+    Shards,
+    Sizes,
+    parse,
+)
 from secure_afl.errors import ConfigError, DataError
 
 ROWS = 60
@@ -102,7 +110,86 @@ def test_many_clients_have_names_of_one_length() -> None:
     assert (names[0], names[-1]) == ("client_000", "client_100")
 
 
+def blobs(rows: int = 240) -> tuple[Dataset, np.ndarray, np.ndarray]:
+    """Rows of three looks that say nothing of their class: the site, features, and looks."""
+    rng = np.random.default_rng(3)
+    looks = rng.integers(0, 3, rows)
+    features = 10 * np.eye(3, 8)[looks] + rng.standard_normal((rows, 8))
+    return dataset(rng.integers(0, 4, rows).tolist()), features, looks
+
+
+def test_embedding_deals_clusters_of_features_as_dirichlet_deals_classes() -> None:
+    site, features, looks = blobs()
+    seen: list[Dataset] = []
+
+    def embed(data: Dataset) -> np.ndarray:
+        seen.append(data)
+        return features
+
+    partition = Embedding(4, 0.1, 3)
+    parts = partition.split(site, np.random.default_rng(0), embed)
+    assert seen == [site]
+    assert sorted(row for part in parts for row in rows_of(part)) == list(range(len(site)))
+    # Clusters are the looks, whatever their numbers, and the draw is that of Dirichlet.
+    groups = partition.groups(site, np.random.default_rng(0), embed)
+    assert len({(int(a), int(b)) for a, b in zip(groups, looks, strict=True)}) == 3
+    rng = np.random.default_rng(0)
+    rng.integers(2**31)
+    for part, rows in zip(parts, Dirichlet(4, 0.1).assign(groups, rng), strict=True):
+        assert rows_of(part) == rows.tolist()
+    # Looks are skewed over clients, classes are not.
+    of_looks = np.array([np.bincount(looks[rows_of(part)], minlength=3) for part in parts])
+    assert (of_looks.max(axis=0) / of_looks.sum(axis=0)).mean() > 0.8
+
+
+def test_embedding_has_equal_clients_for_equal_seeds_and_others_for_others() -> None:
+    site, features, _ = blobs()
+
+    def clients(seed: int) -> list[list[int]]:
+        parts = parse("embedding:3:0.5:5").split(
+            site, np.random.default_rng(seed), lambda data: features
+        )
+        return [rows_of(part) for part in parts]
+
+    assert clients(0) == clients(0)
+    assert clients(0) != clients(1)
+
+
+def test_embedding_has_as_many_clusters_as_classes_and_no_more_than_different_rows() -> None:
+    site, features, _ = blobs()
+    rng = np.random.default_rng(0)
+    groups = Embedding(3, 1.0).groups(site, rng, lambda data: features)
+    assert len(np.unique(groups)) == 4
+    copies = np.ones((len(site), 2))
+    copies[::2, 1] = -1
+    assert len(np.unique(Embedding(3, 1.0, 9).groups(site, rng, lambda data: copies))) == 2
+
+
+def test_embedding_wants_features_and_no_more_clusters_than_rows() -> None:
+    site = dataset([0, 1] * 10)
+    with pytest.raises(ConfigError, match="Embedding deals rows by their features"):
+        parse("embedding:2:0.5").split(site, np.random.default_rng(0))
+    with pytest.raises(DataError, match="20 rows cannot be cut into 21 clusters"):
+        parse("embedding:2:0.5:21").split(
+            site, np.random.default_rng(0), lambda data: np.eye(20, 4)
+        )
+
+
+def test_only_partitions_by_features_ask_for_them() -> None:
+    def never(data: Dataset) -> np.ndarray:
+        raise AssertionError("no features are needed")
+
+    site = dataset([number % 10 for number in range(ROWS)])
+    for spec in ("iid:4", "dirichlet:4:1", "shards:4:2", "sizes:9,9"):
+        assert not parse(spec).needs_features
+        parse(spec).split(site, np.random.default_rng(0), never)
+    assert parse("embedding:4:1").needs_features
+
+
 def test_specs_are_parsed() -> None:
+    assert parse("embedding:10:0.5") == Embedding(10, 0.5)
+    assert parse("embedding:10:0.5:20") == Embedding(10, 0.5, 20)
+    assert Embedding(10, 0.5, 20).spec == "embedding:10:0.5:20"
     assert parse("iid:10") == Iid(10)
     assert parse("dirichlet:10:0.1") == Dirichlet(10, 0.1)
     assert parse("shards:10:2") == Shards(10, 2)
@@ -129,6 +216,11 @@ def test_specs_are_parsed() -> None:
         "shards:10",
         "sizes:",
         "sizes:1,,2",
+        "embedding:10",
+        "embedding:10:0",
+        "embedding:10:0.5:1",
+        "embedding:10:0.5:20000",
+        "embedding:10:0.5:2:3",
         "random:10",
     ],
 )
