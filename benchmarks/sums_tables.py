@@ -1,4 +1,4 @@
-"""Tables of what single sums give away: mixtures of rows."""
+"""Tables of what single sums give away: mixtures of rows, sums by class, adapters' updates."""
 
 import json
 from collections.abc import Mapping
@@ -39,6 +39,34 @@ def mixtures_table() -> str:
     )
 
 
+def sums_leakage_table() -> str:
+    """Render what is told of members, single rows, labels and images, by clients in the sum."""
+    results = _results("sums_leakage")
+    titles = {"1": "1 client", "3": "3, blind", "10": "10, blind"}
+    rows = []
+    for name, found in results["by_class"].items():
+        rows.append([f"{name}: membership AUC", *(_mean(found[n], "auc") for n in titles)])
+        for key, title in (
+            ("single_cosine", "cosine of a single row"),
+            ("guess_cosine", "that of its class's public mean"),
+        ):
+            rows.append([f"{name}: {title}", *(_mean(found[n], key) for n in titles)])
+    adapters = results["adapters"]
+    for each in dict.fromkeys(key.split(", ")[0] for key in adapters):
+        of = f"adapters, {each} row{'' if each == '1' else 's'} a client"
+        for key, title in (
+            ("labels", "labels right"),
+            ("labels_chance", "of labels drawn at random"),
+            ("embedding", "cosine of an embedding"),
+            ("image", "correlation of images"),
+            ("guess", "that of the class's mean image"),
+        ):
+            cells = [_mean(adapters[f"{each}, {n}"], key) for n in titles]
+            if any(cell != "–" for cell in cells):
+                rows.append([f"{of}: {title}", *cells])
+    return _table(["", *titles.values()], rows)
+
+
 def _ways(sets: Mapping[str, Any]) -> list[str]:
     return list(next(iter(sets.values()))["ways"])
 
@@ -47,6 +75,10 @@ def _told(own: Mapping[str, float]) -> str:
     """Write accuracy, and the AUC of the better attack."""
     auc = max(own["membership-subspace"], own["membership-leverage"])
     return f"{own['accuracy']:.1f} ± {own['reach']:.1f}, {auc:.2f}"
+
+
+def _mean(own: Mapping[str, Mapping[str, float]], key: str) -> str:
+    return f"{own[key]['mean']:.2f} ± {own[key]['reach']:.2f}" if key in own else "–"
 
 
 def _results(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.methods_table import methods_table
 from benchmarks.record import RESULTS
-from benchmarks.sums_tables import mixtures_table
+from benchmarks.sums_tables import mixtures_table, sums_leakage_table
 
 _ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -744,6 +744,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "patients": _patients,
     "privacy": _privacy,
     "rebuild": _rebuild,
+    "sums_leakage": sums_leakage_table,
     "tune": _tune,
 }
 

@@ -205,7 +205,8 @@ def match(
     def closure() -> float:
         loss = loss_now()
         for tensor, gradient in zip(tensors, torch.autograd.grad(loss, tensors), strict=True):
-            tensor.grad = gradient.sign() if _signed(settings) else gradient
+            # L-BFGS takes no gradient of a turned image.
+            tensor.grad = (gradient.sign() if _signed(settings) else gradient).contiguous()
         keep(float(loss.detach()))
         return float(loss.detach())
 
