@@ -13,8 +13,8 @@ PROTOCOLS = (
 SECURE_AFL = (
     "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError FedACnnL FedAU FedAvg "
     "FedHPro FedHiP FedProto FedSGD FedStale FederatedClassifier Federation Frl Ledger "
-    "Linear LinearModel Mlp Model PFedACnnL Pairwise Plain Privacy PrivateGradient Quantiser Result "
-    "Scaffold SecureAflError Statistics Training evaluated"
+    "Linear LinearModel Mlp Model PFedACnnL Pairwise Plain Privacy PrivateGradient Quantiser "
+    "Result Scaffold SecureAflError Statistics Training evaluated"
 )
 
 

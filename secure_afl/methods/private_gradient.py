@@ -108,6 +108,7 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
     public = PrivateGradientPublic
     row_additive = True
     hides_patients = True
+    auditable = True
     wants_noise = True
     ignores = ("same_set", "cross_weight", "row_mode", "clip", "accept_outside")
     rounds: Annotated[

@@ -6,6 +6,7 @@ A release of sensitivity Δ with Gaussian noise of standard deviation σ is told
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 from secure_afl.errors import ConfigError
 
@@ -72,6 +73,7 @@ def epsilon_of(delta: float, mu: float) -> float:
     return _least(lambda epsilon: delta_of(epsilon, mu) <= delta)
 
 
+@lru_cache(maxsize=256)
 def mu_of(epsilon: float, delta: float) -> float:
     """Return the greatest μ that is (epsilon, delta)-private, less a billionth for rounding.
 

@@ -1,18 +1,24 @@
 """An audit: how much of the promised ε can really be shown, through the whole pipeline.
 
 The worst case that is promised: D clients drop out, T others tell the adversary their shares of the
-noise, and the adversary knows everything but which canaries a client holds. A canary is a row of
-full length along an axis of its own; canaries are orthogonal, so that one sum carries many
-independent tests. The best test between the neighbours is the inner product of the sum with
-their difference, each block in units of its noise; its ROC is Φ(Φ⁻¹(FPR) + μ). The lower bound on ε
-is that of Gaussian differential privacy from Clopper-Pearson bounds on both error rates.
+noise, and the adversary knows everything but whether one canary is there. A canary is a row of full
+length, and canaries are nearly orthogonal, so that one run carries many independent tests. The best
+test is the likelihood ratio of all sums of the run; its ROC is Φ(Φ⁻¹(FPR) + μ). Beside it there are
+tests of each block of each sum alone, which see noise that is missing somewhere, and of differences
+between sums of one kind, which see noise that comes again. The lower bound on ε is that of Gaussian
+differential privacy from Clopper-Pearson bounds on both error rates: of the first test with half of
+the error probability, of all others together with the other half.
 """
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.identity import Identity
 from protocols.layout import Integers
@@ -25,19 +31,22 @@ from secure_afl.errors import ConfigError
 from secure_afl.federation.convener import Convener, Planned
 from secure_afl.federation.gathering import gather, open_session
 from secure_afl.federation.oracle import RecordingClient
+from secure_afl.federation.participant import Outcome
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import calibrated, this_noisy_sum
 from secure_afl.federation.task import Terms
 from secure_afl.methods.afl import AFL
-from secure_afl.methods.method import Task
+from secure_afl.methods.method import AnyMethod, PublicState, Task
 from secure_afl.privacy import accounting
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.progress import Progress
+from secure_afl.tuning.canaries import Canaries, Canary, canaries_for
 
 CONFIDENCE = 0.999
-_DIM = 128
-_MAX_ROWS = 2 * _DIM
+ALL_SUMS = "all sums"
 _VICTIM = "victim"
+
+Flags: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,8 @@ class Audit:
         epsilon, delta: promised.
         lower_bound: on ε at that δ, with probability `confidence`.
         tests: canaries that were looked for.
-        false_positive_rate, true_positive_rate: of the test.
+        false_positive_rate, true_positive_rate: of the test that shows most.
+        shown_by: that test.
         seconds: taken.
     """
 
@@ -59,6 +69,7 @@ class Audit:
     tests: int
     false_positive_rate: float
     true_positive_rate: float
+    shown_by: str
     seconds: float
 
     @property
@@ -104,7 +115,7 @@ def audit(
     tests: int = 100_000,
     cohort: Cohort = _COHORT,
     protocol: Protocol = _PROTOCOL,
-    method: AFL = _METHOD,
+    method: AnyMethod = _METHOD,
     corrupt: int | None = None,
     change: Callable[[Task], Task] = lambda task: task,
     member: type[RecordingClient] = RecordingClient,
@@ -117,98 +128,85 @@ def audit(
     Args:
         privacy: the promise; of unit example.
         cohort: who drops out and who colludes, as promised.
-        method: what the clients contribute.
+        method: what the clients contribute; one that is `auditable`.
         corrupt: clients that the sessions declare to be so, 0 to T; by default T. Sessions with
             none have noise for T = 1, for every client knows its own share.
         change, member: the task and the clients as they really are; for audits of audits.
         seed: of which canaries are there; noise and keys come from the system.
 
     Raises:
-        ConfigError: another unit, or noise that one party adds.
+        ConfigError: another unit, noise that one party adds, or a method without canaries.
     """
     if privacy.unit != "example" or privacy.placement != "distributed":
         raise ConfigError(
             f"unit {privacy.unit}, placement {privacy.placement}; audits are of unit example, "
             "placement distributed"
         )
+    if not method.auditable:
+        raise ConfigError(f"method {method.name} has no canaries; audits are of afl and others")
     begin = perf_counter()
     rng = np.random.default_rng(seed)
-    canaries = _pairs(privacy) if privacy.neighbours == "replace-one" else _axes()
+    canaries = canaries_for(method, privacy)
     trial = _Trial(
-        change(_task(privacy, cohort, method)),
+        change(_task(privacy, cohort, method, canaries)),
         cohort,
         protocol,
         method,
         member,
         cohort.colluders if corrupt is None else corrupt,
+        canaries,
     )
-    present, absent, threshold = trial.templates(canaries)
     looked_for = 0
-    counts = np.zeros((2, 2), dtype=np.int64)  # canary there, canary claimed
+    counts: dict[str, Integers] = {}
     while looked_for < tests:
-        there = rng.random(len(canaries)) < 0.5
-        rows = np.concatenate(
-            [(c.present if t else c.absent) for c, t in zip(canaries, there, strict=True)]
-        )
-        claimed = (present - absent) @ trial.release(rows) > threshold
-        np.add.at(counts, (there.astype(int), claimed.astype(int)), 1)
-        looked_for += len(canaries)
+        there = rng.random(len(canaries.each)) < 0.5
+        for name, ratios in _statistics(trial.release(there), there).items():
+            # By whether the canary is there, and whether it is claimed to be.
+            table = counts.setdefault(name, np.zeros((2, 2), dtype=np.int64))
+            np.add.at(table, (there.astype(int), (ratios > 0).astype(int)), 1)
+        looked_for += len(there)
         if progress is not None:
             progress("canaries", min(looked_for, tests), tests)
-    negatives, positives = (int(n) for n in counts.sum(axis=1))
-    false_positives, true_positives = int(counts[0, 1]), int(counts[1, 1])
+    bounds = _bounds(counts, privacy.delta, confidence)
+    shown = max(bounds, key=lambda name: bounds[name])
+    negatives, positives = (int(n) for n in counts[shown].sum(axis=1))
     return Audit(
         privacy.epsilon,
         privacy.delta,
-        accounting.audited_epsilon(
-            false_positives, negatives, true_positives, positives, privacy.delta, confidence
-        ),
+        bounds[shown],
         confidence,
         looked_for,
-        false_positives / negatives,
-        true_positives / positives,
+        int(counts[shown][0, 1]) / negatives,
+        int(counts[shown][1, 1]) / positives,
+        shown,
         perf_counter() - begin,
     )
 
 
-@dataclass(frozen=True)
-class _Canary:
-    """Rows (0 or 1, d) of a victim in one world and in the other."""
-
-    present: Floats
-    absent: Floats
-
-
-def _axes() -> list[_Canary]:
-    """Make rows along the axes, twice as long as allowed.
-
-    Whether rows are clipped is thus audited too.
-    """
-    return [_Canary(2 * row[None], np.empty((0, _DIM))) for row in np.eye(_DIM)]
+def _bounds(counts: Mapping[str, Integers], delta: float, confidence: float) -> dict[str, float]:
+    """Return the lower bound on ε that each test shows, all of them true with the confidence."""
+    others = max(1, len(counts) - 1)
+    found = {}
+    for name, table in counts.items():
+        miss = (1 - confidence) / 2 / (1 if name == ALL_SUMS else others)
+        (false_positives, true_positives) = (int(n) for n in table[:, 1])
+        negatives, positives = (int(n) for n in table.sum(axis=1))
+        found[name] = accounting.audited_epsilon(
+            false_positives, negatives, true_positives, positives, delta, 1 - miss
+        )
+    return found
 
 
-def _pairs(privacy: Privacy) -> list[_Canary]:
-    """Make the worst pairs for replace-one: equal labels, f·g = −w²/2.
-
-    Each pair is in a plane of its own.
-    """
-    cosine = -min(1.0, privacy.cross_weight**2 / 2)
-    axes = np.eye(_DIM)
-    pairs = []
-    for first, second in zip(axes[::2], axes[1::2], strict=True):
-        other = cosine * first + np.sqrt(1 - cosine**2) * second
-        pairs.append(_Canary(2 * first[None], 2 * other[None]))
-    return pairs
-
-
-def _task(privacy: Privacy, cohort: Cohort, method: AFL) -> Task:
-    mechanism = Mechanism(privacy, 1, cohort.clients, cohort.dropouts, cohort.colluders)
+def _task(privacy: Privacy, cohort: Cohort, method: AnyMethod, canaries: Canaries) -> Task:
+    total = canaries.rows * cohort.clients
+    sums = method.planned_sums(privacy, total, canaries.rows)
+    mechanism = Mechanism(privacy, sums, cohort.clients, cohort.dropouts, cohort.colluders)
     task = Task(
-        feature_dim=_DIM,
-        classes=("a", "b"),
+        feature_dim=canaries.dim,
+        classes=tuple(str(c) for c in range(canaries.classes)),
         quantiser=Quantiser(MAX_BITS),
-        total_rows=_MAX_ROWS * cohort.clients,
-        client_rows=_MAX_ROWS,
+        total_rows=total,
+        client_rows=canaries.rows,
         clients=cohort.clients,
         backbone=bytes(32),
         mechanism=mechanism,
@@ -216,17 +214,64 @@ def _task(privacy: Privacy, cohort: Cohort, method: AFL) -> Task:
     return calibrated(method, task)
 
 
+class _Released(NamedTuple):
+    """A sum of a run: what the adversary knows of it but for its noise.
+
+    Attributes:
+        blocks: names, and where each begins and ends.
+        weights: 1/σ of each entry, 0 where it has no noise by right.
+        moved: what each canary changes, (canaries, entries).
+        noise: the sum less all that is known of it, (entries,).
+    """
+
+    blocks: tuple[tuple[str, slice], ...]
+    weights: Floats
+    moved: Floats
+    noise: Floats
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.blocks)
+
+
+def _statistics(sums: Sequence[_Released], there: Flags) -> dict[str, Floats]:
+    """Return log-likelihood ratios by the name of their test; all sums together come first."""
+    side = there - 0.5
+
+    def ratio(moved: Floats, noise: Floats) -> Floats:
+        found: Floats = moved @ noise + side * (moved**2).sum(axis=1)
+        return found
+
+    alone = {
+        f"{name} of sum {at}": ratio(
+            s.moved[:, where] * s.weights[where], s.noise[where] * s.weights[where]
+        )
+        for at, s in enumerate(sums, 1)
+        for name, where in s.blocks
+    }
+    found = {ALL_SUMS: np.sum(list(alone.values()), axis=0), **alone}
+    for at, (one, other) in enumerate(itertools.pairwise(sums), 1):
+        if one.key == other.key:
+            # Of independent noise the difference has twice the variance.
+            weights = one.weights / math.sqrt(2)
+            found[f"difference of sums {at} and {at + 1}"] = ratio(
+                (one.moved - other.moved) * weights, (one.noise - other.noise) * weights
+            )
+    return found
+
+
 class _Trial:
-    """One cohort, whose sums are released again and again."""
+    """One cohort, whose runs are released again and again."""
 
     def __init__(
         self,
         task: Task,
         cohort: Cohort,
         protocol: Protocol,
-        method: AFL,
+        method: AnyMethod,
         member: type[RecordingClient],
         corrupt: int,
+        canaries: Canaries,
     ) -> None:
         assert task.mechanism is not None, "without noise there is nothing to audit"
         self._task = task
@@ -234,39 +279,55 @@ class _Trial:
         self._terms = Terms(method, protocol, task.mechanism.privacy)
         self._kind = member
         self._corrupt = corrupt
-        self._public = method.begin(task)
+        self._canaries = canaries
         self._identities = {name: Identity.generate(name) for name in cohort.names}
         coordinators = protocol.coordinators()
         self._coordinators = {name: Identity.generate(name) for name in coordinators}
-        noisy = this_noisy_sum(method, self._public)
-        # Each entry in units of its noise, as the likelihood ratio weighs it.
-        self._weights = np.concatenate(
-            [np.full(b.length, 1 / noisy.stds[b.name]) for b in noisy.layout.blocks]
-        )
 
-    def templates(self, canaries: list[_Canary]) -> tuple[Floats, Floats, Floats]:
-        """Return what canaries add to a sum, and where the likelihoods are equal.
-
-        Returns:
-            Of each canary that is there, and of each that is not: (tests, entries) twice; and the
-            scores at which both are equally likely, (tests,).
-        """
-        present = np.array([self._contribution(canary.present) for canary in canaries])
-        absent = np.array([self._contribution(canary.absent) for canary in canaries])
-        present, absent = present * self._weights, absent * self._weights
-        return present, absent, 0.5 * ((present**2).sum(axis=1) - (absent**2).sum(axis=1))
-
-    def release(self, rows: Floats) -> Floats:
-        """Return a sum less what the adversary knows, in units of the noise, (entries,)."""
-        members = {name: self._member(name, rows) for name in self._cohort.names}
+    def release(self, there: Flags) -> list[_Released]:
+        """Release all sums of a run in which some canaries are there."""
+        rows, labels = self._victim(there)
+        members = {name: self._member(name, rows, labels) for name in self._cohort.names}
         people = gather(self._terms, members, self._identities, self._coordinators)
-        _, parties = open_session(self._convener(), people)
+        convener = self._convener()
         gone = dict.fromkeys(self._cohort.dropping, self._terms.protocol.upload_step)
-        total = Network(parties, FaultPlan(vanish=gone)).run().total
-        for name in self._cohort.colluding:
-            total = total - members[name].added_noise
-        scaled: Floats = total * self._weights
-        return scaled
+        found = []
+        while not convener.over:
+            _, parties = open_session(convener, people)
+            public = convener.server.public
+            network = Network(parties, FaultPlan(vanish=gone))
+            released = network.run()
+            total = released.total
+            for name in self._cohort.colluding:
+                total = total - members[name].added_noise
+            known = [name for name in released.included if name != _VICTIM]
+            for name in known:
+                total = total - self._terms.method.contribute(public, members[name].data, {}, b"")
+            found.append(self._known(public, total, there))
+            convener.absorb(Outcome(released, network.release, network.release_salt, bytes(32)))
+        return found
+
+    def _known(self, public: PublicState, total: Integers, there: Flags) -> _Released:
+        """Take off a sum what the victim adds to it by right."""
+        noisy = this_noisy_sum(self._terms.method, public)
+        canaries = self._canaries.each
+        present = np.array([self._adds(public, c.present, c) for c in canaries], dtype=np.float64)
+        absent = np.array([self._adds(public, c.absent, c) for c in canaries], dtype=np.float64)
+        zero = self._contribution(public, np.zeros((1, self._canaries.dim)), np.zeros(1, int))
+        adds = np.where(there[:, None], present, absent).sum(axis=0) + zero
+        begin, blocks, weights = 0, [], []
+        for block in noisy.layout.blocks:
+            blocks.append((block.name, slice(begin, begin + block.length)))
+            begin += block.length
+            weights.append(np.full(block.length, 1 / noisy.stds[block.name]))
+        return _Released(tuple(blocks), np.concatenate(weights), present - absent, total - adds)
+
+    def _adds(self, public: PublicState, rows: Floats, canary: Canary) -> Integers:
+        if not len(rows):
+            layout = self._terms.method.layout(public)
+            assert layout is not None, "there is a sum"
+            return np.zeros(layout.length, dtype=np.int64)
+        return self._contribution(public, rows, canary.labels(rows))
 
     def _convener(self) -> Convener:
         mechanism = self._task.mechanism
@@ -274,15 +335,21 @@ class _Trial:
         server = FederationServer(self._terms, self._task)
         return Convener(lambda _: Planned(server, mechanism.min_cohort, self._corrupt))
 
-    def _member(self, name: str, canaries: Floats) -> RecordingClient:
-        # Everybody holds a row of zeros, which adds nothing, for a client has at least one.
-        rows = np.zeros((1, _DIM))
-        if name == _VICTIM:
-            rows = np.concatenate([rows, canaries])
-        data = ClientData(name, rows, np.zeros(len(rows), dtype=np.int64))
-        return self._kind(self._terms, data, _MAX_ROWS)
+    def _victim(self, there: Flags) -> tuple[Floats, Integers]:
+        pairs = [
+            (rows, canary.labels(rows))
+            for canary, is_there in zip(self._canaries.each, there, strict=True)
+            for rows in [canary.present if is_there else canary.absent]
+        ]
+        return np.concatenate([r for r, _ in pairs]), np.concatenate([y for _, y in pairs])
 
-    def _contribution(self, rows: Floats) -> Integers:
-        rows = np.concatenate([np.zeros((1, _DIM)), rows])
-        data = ClientData(_VICTIM, rows, np.zeros(len(rows), dtype=np.int64))
-        return self._terms.method.contribute(self._public, data, {}, b"")
+    def _member(self, name: str, canaries: Floats, labels: Integers) -> RecordingClient:
+        # Everybody holds a row of zeros, which moves no other row, for a client has at least one.
+        rows, truth = np.zeros((1, self._canaries.dim)), np.zeros(1, dtype=np.int64)
+        if name == _VICTIM:
+            rows, truth = np.concatenate([rows, canaries]), np.concatenate([truth, labels])
+        return self._kind(self._terms, ClientData(name, rows, truth), self._canaries.rows)
+
+    def _contribution(self, public: PublicState, rows: Floats, labels: Integers) -> Integers:
+        data = ClientData(_VICTIM, rows, labels)
+        return self._terms.method.contribute(public, data, {}, b"")

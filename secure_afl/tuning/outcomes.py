@@ -105,6 +105,8 @@ def label(point: Point) -> str:
         parts.append(f"λ = {ridge:g}")
     if config.cross_weight != RunConfig().cross_weight:
         parts.append(f"w = {config.cross_weight:g}")
+    if (sums := config.option("rounds")) is not None:
+        parts.append(f"{sums} sums")
     if config.dimension is not None:
         parts.append(f"dimension {config.dimension or 'as it is'}")
     return ", ".join(parts)
@@ -115,7 +117,7 @@ def statement(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
     kinds = {outcome.point.kind for outcome in outcomes}
     lines = [
         f"Unit: {config.unit}; neighbours: {config.neighbours}; δ = {config.delta:g}.",
-        f"Clipping: {make_method(config).clipping}.",
+        f"Clipping: {make_method(config.replaced(epsilon=1.0)).clipping}.",
         *_noise(config, outcomes),
     ]
     if "exact" in kinds:
@@ -155,8 +157,8 @@ def _noise(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
         )
     if any(outcome.point.kind == "audit" for outcome in outcomes):
         lines.append(
-            f"The audit is of AFL's sums over {config.protocol}, in that cohort, with those "
-            "clients gone and those shares known."
+            f"The audit is of {config.method}'s sums over {config.protocol}, in that cohort, with "
+            "those clients gone and those shares known."
         )
     else:
         lines.append("No audit was made.")

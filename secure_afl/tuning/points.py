@@ -74,8 +74,9 @@ def points(config: RunConfig, sweep: Sweep) -> list[Point]:
     _check_effect(config, sweep)
     config = config.replaced(out=None)
     found = []
+    exact = _of(config, "afl") if METHODS[config.method].wants_noise else config
     for seed in range(config.seed, config.seed + sweep.seeds):
-        found.append(Point("exact", config.replaced(seed=seed, dimension=0, public=None)))
+        found.append(Point("exact", exact.replaced(seed=seed, dimension=0, public=None)))
     for epsilon in sweep.epsilons:
         for setting in _settings(config, sweep):
             for seed in range(config.seed, config.seed + sweep.seeds):
@@ -91,10 +92,14 @@ def points(config: RunConfig, sweep: Sweep) -> list[Point]:
 
 def _check_effect(config: RunConfig, sweep: Sweep) -> None:
     """Refuse what a sweep of this method does not look at."""
+    unknown = [name for name in sweep.methods if name not in METHODS]
+    if unknown:
+        raise ConfigError(f"--methods {unknown[0]}; allowed: {', '.join(sorted(METHODS))}")
     method = METHODS[config.method]
     idle = [] if "ridge" in options_of(method) else ["ridges"]
     idle += ["bits"] if "feature_bits" in method.ignores else []
     idle += ["cross_weights"] if "cross_weight" in method.ignores else []
+    idle += [] if _methods_of_rounds(config, sweep) else ["sums"]
     for name in idle:
         if getattr(sweep, name):
             raise ConfigError(f"{flag(name)} has no effect with {config.method}; leave it out")
@@ -174,6 +179,24 @@ def _settings(config: RunConfig, sweep: Sweep) -> Iterator[RunConfig]:
         yield config.replaced(cross_weight=weight)
     for dimension in sweep.dimensions:
         yield config.replaced(dimension=dimension)
+    for method in sweep.methods:
+        yield _of(config, method)
+    for method in _methods_of_rounds(config, sweep):
+        for sums in sweep.sums:
+            yield _of(config, method).replaced(rounds=sums)
+
+
+def _methods_of_rounds(config: RunConfig, sweep: Sweep) -> list[str]:
+    """List the tuned methods whose number of sums is a setting."""
+    tuned = dict.fromkeys((config.method, *sweep.methods))
+    return [name for name in tuned if "rounds" in options_of(METHODS[name])]
+
+
+def _of(config: RunConfig, method: str) -> RunConfig:
+    """Return the configuration of another method, without settings that it does not have."""
+    known = {*options_of(METHODS[method]), *options_of(PROTOCOLS[config.protocol])}
+    foreign = {name: None for name, _ in config.options if name not in known}
+    return config.replaced(method=method, **foreign)
 
 
 def _baselines(config: RunConfig, sweep: Sweep) -> Sequence[DpSgdSettings]:

@@ -45,6 +45,11 @@ class Sweep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dimensions: Annotated[
         tuple[int, ...], _list("Also try these dimensions; 0 is all.", "N,…")
     ] = ()
+    methods: Annotated[tuple[str, ...], _list("Also try these methods.", "NAME,…")] = ()
+    sums: Annotated[
+        tuple[int, ...],
+        _list("Also try these numbers of blind sums, with methods that have --rounds.", "N,…"),
+    ] = ()
     baseline: Annotated[
         Baseline,
         Meta(
@@ -82,6 +87,8 @@ def _read(name: str, value: Any) -> Any:
     kind = float if "float" in declared else int
     if "tuple" not in declared or not isinstance(value, str):
         return value
+    if "str" in declared:
+        return tuple(part.strip() for part in value.split(",") if part.strip())
     try:
         return tuple(kind(part) for part in value.split(",") if part.strip())
     except ValueError:

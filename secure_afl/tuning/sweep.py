@@ -19,7 +19,7 @@ from secure_afl.analytic.rows import ClientData, digest_rows, pooled
 from secure_afl.data.dataset import Dataset
 from secure_afl.journal import Journal
 from secure_afl.progress import Progress
-from secure_afl.runs.choose import make_privacy, make_protocol, make_terms
+from secure_afl.runs.choose import make_method, make_privacy, make_protocol, make_terms
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import Prepared, prepare
 from secure_afl.runs.run import check_terms, federate
@@ -58,7 +58,8 @@ def tune(
 
     for seed in range(config.seed, config.seed + sweep.seeds):
         seeded = config.replaced(seed=seed)
-        prepared[seed] = prepare(seeded, make_terms(seeded), progress, check)
+        terms = make_terms(seeded.replaced(epsilon=sweep.epsilons[0]))
+        prepared[seed] = prepare(seeded, terms, progress, check)
         if seed == config.seed:
             check_data(wanted, prepared[seed])
     data = {seed: data_digest(rows) for seed, rows in prepared.items()}
@@ -140,6 +141,7 @@ def _run_audit(point: Point, prepared: Prepared, data: str, progress: Progress |
         tests=point.tests,
         cohort=cohort,
         protocol=make_protocol(point.config),
+        method=make_method(point.config),
         corrupt=point.config.corrupt,
         progress=progress,
     )

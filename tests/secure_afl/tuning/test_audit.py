@@ -11,11 +11,13 @@ from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.errors import ConfigError
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.sums import this_noisy_sum
-from secure_afl.methods import AFL, PublicState, Task
+from secure_afl.methods import AFL, FedAvg, PrivateGradient, PublicState, Task, private_gradient
+from secure_afl.methods.private_gradient import PrivateGradientPublic
 from secure_afl.methods.summed import SummedPublic
 from secure_afl.privacy.mechanism import NoisySum, Privacy
+from secure_afl.privacy.schedule import CLIP
 from secure_afl.privacy.sensitivity import Sensitivity
-from secure_afl.tuning.audit import Audit, Cohort, audit
+from secure_afl.tuning.audit import ALL_SUMS, Audit, Cohort, audit
 
 TESTS = 10_000
 # The smallest cohort in which somebody may collude: one share more or less shows.
@@ -107,6 +109,88 @@ def test_without_drop_outs_the_noise_is_more_than_promised() -> None:
         return audit(Privacy(4.0), tests=TESTS, cohort=cohort)
 
     assert shown(NobodyDrops(5, 2, 1)).lower_bound < 0.8 * shown(Cohort(5, 2, 1)).lower_bound
+
+
+# Many sums: the canaries go through all of them
+
+SHORT = PrivateGradient(rounds=5)
+
+
+class SilentRound(RecordingClient):
+    """Adds no noise in the third sum."""
+
+    def noise(self, public: PublicState, entropy: bytes) -> Integers:
+        self.added_noise = super().noise(public, entropy)
+        if isinstance(public, PrivateGradientPublic) and public.done == 2:
+            self.added_noise = np.zeros_like(self.added_noise)
+        return self.added_noise
+
+
+class SameNoise(RecordingClient):
+    """Makes the noise of every sum of the same entropy, which the sums of gradients then share."""
+
+    def noise(self, public: PublicState, entropy: bytes) -> Integers:
+        self.added_noise = super().noise(public, self.data.name.encode().ljust(32))
+        return self.added_noise
+
+
+class BareCounts(RecordingClient):
+    """Adds no noise to the class counts."""
+
+    def noise(self, public: PublicState, entropy: bytes) -> Integers:
+        self.added_noise = super().noise(public, entropy)
+        if isinstance(public, PrivateGradientPublic) and public.done == 0:
+            self.added_noise[-len(public.task.classes) :] = 0
+        return self.added_noise
+
+
+class UnclippedResiduals(RecordingClient):
+    """Sends gradients of residuals that were not clipped."""
+
+    def contribute(self, public: PublicState, entropy: bytes) -> Integers:
+        honest = super().contribute(public, entropy)
+        if not isinstance(public, PrivateGradientPublic) or public.done == 0:
+            return honest
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(private_gradient, "CLIP", 10.0)
+            vector = self.method.contribute(public, self.rows(public.task), {}, b"")
+        self.vector = np.rint(vector * (10.0 / CLIP)).astype(np.int64)
+        return self.vector + self.added_noise
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("neighbours", ["add-remove", "replace-one"])
+def test_a_run_of_many_sums_comes_close_and_stays_below(
+    neighbours: Literal["add-remove", "replace-one"],
+) -> None:
+    found = audit(Privacy(4.0, neighbours=neighbours), tests=2_500, method=SHORT)
+    assert 0.6 * 4.0 <= found.lower_bound <= 4.0
+    assert found.shown_by == ALL_SUMS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("member", "shown_by"),
+    [
+        (SilentRound, "gradient of sum 3"),
+        (SameNoise, "difference of sums"),
+        (BareCounts, "counts of sum 1"),
+        (UnclippedResiduals, ALL_SUMS),
+        (HalvedNoise, ALL_SUMS),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_what_goes_wrong_in_some_sums_only_is_flagged(
+    member: type[RecordingClient], shown_by: str
+) -> None:
+    found = audit(Privacy(2.0), tests=1_200, method=SHORT, member=member)
+    assert not found.holds
+    assert found.shown_by.startswith(shown_by)
+
+
+def test_a_method_without_canaries_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fedavg has no canaries"):
+        audit(Privacy(1.0), method=FedAvg(rounds=2, weighted=False))
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,15 @@ def sites(tmp_path: Path) -> RunConfig:
 
 
 def test_a_sweep_is_the_product_of_what_varies() -> None:
-    sweep = Sweep((1.0, 2.0), 3, (8, 10), (0.5,), (), (0, 64), "none", 0)
+    sweep = Sweep(
+        epsilons=(1.0, 2.0),
+        seeds=3,
+        bits=(8, 10),
+        ridges=(0.5,),
+        dimensions=(0, 64),
+        baseline="none",
+        audit_tests=0,
+    )
     found = points(CONFIG, sweep)
     settings = 1 + 2 + 1 + 2
     assert len(found) == 3 + 2 * settings * 3
@@ -97,7 +105,7 @@ def test_the_audit_is_of_the_run_that_is_tuned(
     assert [outcome.cohort for outcome in outcomes] == [None, Cohort(4, 1, 1), Cohort(4, 1, 1)]
     said = " ".join(tuning_outcomes.statement(config, outcomes))
     assert "of 4 clients 1 may drop out and 1 may tell" in said
-    assert "AFL's sums over pairwise" in said
+    assert "afl's sums over pairwise" in said
     # What was read back is what was written.
     journal = Journal(tmp_path / "out" / tuning.POINTS, Outcome)
     assert len(journal) == len(outcomes)
@@ -372,3 +380,42 @@ def test_progress_counts_points_and_cells_but_no_rows(monkeypatch: pytest.Monkey
     assert "1797" not in text
     assert " 3/11" in text
     assert " 4/13" in text
+
+
+def test_methods_and_numbers_of_sums_are_swept_too() -> None:
+    sweep = replace(SMALL, methods=("private-gradient", "class-means"), sums=(5, 9))
+    config = CONFIG.replaced(ridge=0.5)
+    found = points(config, sweep)
+    private = [point.config for point in found if point.kind == "private"]
+    labels = {tuning_outcomes.label(point) for point in found if point.kind == "private"}
+    assert labels == {
+        "afl, additive, λ = 0.5",
+        "private-gradient, additive",
+        "class-means, additive",
+        "private-gradient, additive, 5 sums",
+        "private-gradient, additive, 9 sums",
+    }
+    # Settings of one method are none of another's.
+    assert {c.method for c in private if c.option("ridge") is not None} == {"afl"}
+    with pytest.raises(ConfigError, match="--sums has no effect with afl"):
+        points(CONFIG, replace(SMALL, sums=(5,)))
+    with pytest.raises(ConfigError, match="--methods nothing; allowed: afl, "):
+        points(CONFIG, replace(SMALL, methods=("nothing",)))
+
+
+@pytest.mark.slow
+def test_a_method_that_has_no_exact_form_is_tuned_beside_exact_afl(
+    tmp_path: Path, sites: RunConfig
+) -> None:
+    config = sites.replaced(method="private-gradient", rounds=5)
+    outcomes = tuning.tune(config, replace(SMALL, audit_tests=300), tmp_path / "out")
+    kinds = [(outcome.point.kind, outcome.point.config.method) for outcome in outcomes]
+    assert kinds == [
+        ("exact", "afl"),
+        ("private", "private-gradient"),
+        ("audit", "private-gradient"),
+    ]
+    assert outcomes[-1].lower_bound is not None
+    said = " ".join(tuning_outcomes.statement(config, outcomes))
+    assert "private-gradient's sums over additive" in said
+    assert "residual norm ≤ 0.4" in said
