@@ -10,6 +10,7 @@ differential privacy from Clopper-Pearson bounds on both error rates: of the fir
 the error probability, of all others together with the other half.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from protocols.network import FaultPlan, Network
 from protocols.protocol import Protocol
 from protocols.schemes.additive.protocol import Additive
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
-from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.errors import ConfigError
 from secure_afl.federation.convener import Convener, Planned
 from secure_afl.federation.gathering import gather, open_session
@@ -126,7 +127,7 @@ def audit(
     """Look for canaries in real sums, as often as `tests` says.
 
     Args:
-        privacy: the promise; of unit example.
+        privacy: the promise; of unit example or patient.
         cohort: who drops out and who colludes, as promised.
         method: what the clients contribute; one that is `auditable`.
         corrupt: clients that the sessions declare to be so, 0 to T; by default T. Sessions with
@@ -137,10 +138,10 @@ def audit(
     Raises:
         ConfigError: another unit, noise that one party adds, or a method without canaries.
     """
-    if privacy.unit != "example" or privacy.placement != "distributed":
+    if privacy.unit == "client" or privacy.placement != "distributed":
         raise ConfigError(
-            f"unit {privacy.unit}, placement {privacy.placement}; audits are of unit example, "
-            "placement distributed"
+            f"unit {privacy.unit}, placement {privacy.placement}; audits are of unit example "
+            "or patient, placement distributed"
         )
     if not method.auditable:
         raise ConfigError(f"method {method.name} has no canaries; audits are of afl and others")
@@ -286,8 +287,7 @@ class _Trial:
 
     def release(self, there: Flags) -> list[_Released]:
         """Release all sums of a run in which some canaries are there."""
-        rows, labels = self._victim(there)
-        members = {name: self._member(name, rows, labels) for name in self._cohort.names}
+        members = {name: self._member(name, there) for name in self._cohort.names}
         people = gather(self._terms, members, self._identities, self._coordinators)
         convener = self._convener()
         gone = dict.fromkeys(self._cohort.dropping, self._terms.protocol.upload_step)
@@ -313,7 +313,7 @@ class _Trial:
         canaries = self._canaries.each
         present = np.array([self._adds(public, c.present, c) for c in canaries], dtype=np.float64)
         absent = np.array([self._adds(public, c.absent, c) for c in canaries], dtype=np.float64)
-        zero = self._contribution(public, np.zeros((1, self._canaries.dim)), np.zeros(1, int))
+        zero = self._terms.method.contribute(public, self._nobody, {}, b"")
         adds = np.where(there[:, None], present, absent).sum(axis=0) + zero
         begin, blocks, weights = 0, [], []
         for block in noisy.layout.blocks:
@@ -327,7 +327,8 @@ class _Trial:
             layout = self._terms.method.layout(public)
             assert layout is not None, "there is a sum"
             return np.zeros(layout.length, dtype=np.int64)
-        return self._contribution(public, rows, canary.labels(rows))
+        data = ClientData(_VICTIM, rows, canary.labels(rows), [canary.name] * len(rows))
+        return self._terms.method.contribute(public, data, {}, b"")
 
     def _convener(self) -> Convener:
         mechanism = self._task.mechanism
@@ -335,21 +336,17 @@ class _Trial:
         server = FederationServer(self._terms, self._task)
         return Convener(lambda _: Planned(server, mechanism.min_cohort, self._corrupt))
 
-    def _victim(self, there: Flags) -> tuple[Floats, Integers]:
-        pairs = [
-            (rows, canary.labels(rows))
-            for canary, is_there in zip(self._canaries.each, there, strict=True)
-            for rows in [canary.present if is_there else canary.absent]
-        ]
-        return np.concatenate([r for r, _ in pairs]), np.concatenate([y for _, y in pairs])
+    @property
+    def _nobody(self) -> ClientData:
+        """A row of zeros, which moves no other row; everybody holds it, for a client has a row."""
+        return ClientData(_VICTIM, np.zeros((1, self._canaries.dim)), np.zeros(1, int), [""])
 
-    def _member(self, name: str, canaries: Floats, labels: Integers) -> RecordingClient:
-        # Everybody holds a row of zeros, which moves no other row, for a client has at least one.
-        rows, truth = np.zeros((1, self._canaries.dim)), np.zeros(1, dtype=np.int64)
+    def _member(self, name: str, there: Flags) -> RecordingClient:
+        rows = [dataclasses.replace(self._nobody, name=name)]
         if name == _VICTIM:
-            rows, truth = np.concatenate([rows, canaries]), np.concatenate([truth, labels])
-        return self._kind(self._terms, ClientData(name, rows, truth), self._canaries.rows)
-
-    def _contribution(self, public: PublicState, rows: Floats, labels: Integers) -> Integers:
-        data = ClientData(_VICTIM, rows, labels)
-        return self._terms.method.contribute(public, data, {}, b"")
+            for canary, is_there in zip(self._canaries.each, there, strict=True):
+                own = canary.present if is_there else canary.absent
+                names = [canary.name] * len(own)
+                rows += [ClientData(name, own, canary.labels(own), names)] if len(own) else []
+        data = dataclasses.replace(pooled(rows), name=name)
+        return self._kind(self._terms, data, self._canaries.rows)

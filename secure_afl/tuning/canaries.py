@@ -1,6 +1,6 @@
 """Canaries: rows that move every sum as far as any, along axes of their own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -9,14 +9,17 @@ from secure_afl.analytic.quantise import Floats
 from secure_afl.methods.method import AnyMethod
 from secure_afl.privacy.mechanism import Privacy
 
+_PATIENT_ROWS = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Canary:
-    """Rows (0 or 1, d) of a victim in one world and in the other, of one label."""
+    """Rows (0 to 4, d) of one person in one world and in the other, of one label."""
 
     present: Floats
     absent: Floats
     label: int = 0
+    name: str = ""
 
     def labels(self, rows: Floats) -> Integers:
         """Return the label of each of these rows."""
@@ -40,13 +43,32 @@ class Canaries:
 
 
 def canaries_for(method: AnyMethod, privacy: Privacy) -> Canaries:
-    """Make canaries that are twice as long as allowed, so that clipping is audited too.
+    """Make canaries of rows twice as long as allowed, so that clipping is audited too.
 
     Those of statistics lie along the axes; for replace-one they are the worst pairs, equal labels
     with f·g = −w²/2, each pair in a plane of its own. Those of gradients have the mean 0, which is
     taken off every row, and for replace-one they are opposite rows of one label. Their clients
     declare so many rows that no dimension is projected away.
+
+    Where patients are the unit, a canary is a patient of four equal rows.
     """
+    found = _rows_for(method, privacy)
+    times = _PATIENT_ROWS if privacy.unit == "patient" else 1
+    return replace(
+        found,
+        each=tuple(
+            replace(
+                canary,
+                present=np.repeat(canary.present, times, axis=0),
+                absent=np.repeat(canary.absent, times, axis=0),
+                name=f"canary {at}",
+            )
+            for at, canary in enumerate(found.each)
+        ),
+    )
+
+
+def _rows_for(method: AnyMethod, privacy: Privacy) -> Canaries:
     replaced = privacy.neighbours == "replace-one"
     if method.releases_statistics:
         made = _pairs(128, privacy) if replaced else _axes(128)

@@ -208,12 +208,13 @@ def _baselines(config: RunConfig, sweep: Sweep) -> Sequence[DpSgdSettings]:
 def _auditable(config: RunConfig) -> bool:
     """Say whether the audit is of this kind of run.
 
-    That is: blind sums of single rows, noise of clients.
+    That is: blind sums of rows or patients, noise of clients.
     """
     return (
         METHODS[config.method].auditable
         and PROTOCOLS[config.protocol].hides_vectors
-        and (config.unit, config.noise) == ("example", "distributed")
+        and config.unit != "client"
+        and config.noise == "distributed"
     )
 
 

@@ -1,5 +1,6 @@
 """The audit comes close to the promise, stays below it, and flags broken mechanisms."""
 
+import dataclasses
 from typing import Literal
 
 import numpy as np
@@ -8,10 +9,19 @@ from msgspec.structs import replace
 
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats, Quantiser
+from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.sums import this_noisy_sum
-from secure_afl.methods import AFL, FedAvg, PrivateGradient, PublicState, Task, private_gradient
+from secure_afl.methods import (
+    AFL,
+    AnyMethod,
+    FedAvg,
+    PrivateGradient,
+    PublicState,
+    Task,
+    private_gradient,
+)
 from secure_afl.methods.private_gradient import PrivateGradientPublic
 from secure_afl.methods.summed import SummedPublic
 from secure_afl.privacy.mechanism import NoisySum, Privacy
@@ -163,7 +173,7 @@ class UnclippedResiduals(RecordingClient):
 def test_a_run_of_many_sums_comes_close_and_stays_below(
     neighbours: Literal["add-remove", "replace-one"],
 ) -> None:
-    found = audit(Privacy(4.0, neighbours=neighbours), tests=2_500, method=SHORT)
+    found = audit(Privacy(4.0, neighbours=neighbours), tests=5_000, method=SHORT)
     assert 0.6 * 4.0 <= found.lower_bound <= 4.0
     assert found.shown_by == ALL_SUMS
 
@@ -183,9 +193,26 @@ def test_a_run_of_many_sums_comes_close_and_stays_below(
 def test_what_goes_wrong_in_some_sums_only_is_flagged(
     member: type[RecordingClient], shown_by: str
 ) -> None:
-    found = audit(Privacy(2.0), tests=1_200, method=SHORT, member=member)
+    found = audit(Privacy(8.0), tests=1_500, method=SHORT, member=member)
     assert not found.holds
     assert found.shown_by.startswith(shown_by)
+
+
+class EachAPatient(RecordingClient):
+    """Takes every row for a patient's only one, so that a patient of four weighs four times."""
+
+    def rows(self, task: Task) -> ClientData:
+        found = super().rows(task)
+        return dataclasses.replace(found, patients=[""] * len(found))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [AFL(), SHORT], ids=lambda method: method.name)
+def test_patients_that_are_not_weighted_are_flagged(method: AnyMethod) -> None:
+    promise = Privacy(8.0, unit="patient")
+    found = audit(promise, tests=1_200, method=method)
+    assert 0 < found.lower_bound <= 8.0
+    assert not audit(promise, tests=1_200, method=method, member=EachAPatient).holds
 
 
 def test_a_method_without_canaries_is_refused() -> None:
