@@ -52,7 +52,7 @@ __all__ = [
     "new_nonce",
 ]
 
-__getattr__ = lazily(
+__getattr__, __dir__ = lazily(
     __name__,
     {
         "protocols.identity": (

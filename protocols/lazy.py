@@ -1,12 +1,17 @@
 """Packages that import what they export when it is asked for: the command line starts quickly."""
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Make the `__getattr__` of a package (PEP 562).
+def lazily(
+    package: str, homes: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """Make the `__getattr__` and the `__dir__` of a package (PEP 562).
+
+    A name that was looked up once is an attribute of the package from then on.
 
     Args:
         package: its name.
@@ -17,6 +22,11 @@ def lazily(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], 
     def look_up(name: str) -> Any:
         if name not in modules:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        return getattr(importlib.import_module(modules[name]), name)
+        found = getattr(importlib.import_module(modules[name]), name)
+        setattr(sys.modules[package], name, found)
+        return found
 
-    return look_up
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return look_up, names

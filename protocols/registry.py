@@ -12,12 +12,15 @@ import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, NamedTuple, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
 from protocols.errors import BrokenExtension, NotRegistered
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 Thing = TypeVar("Thing")
 Registered = TypeVar("Registered", bound=type)
@@ -104,7 +107,8 @@ def settings_of(declaring: type) -> type[msgspec.Struct]:
 class Registry(Generic[Thing]):
     """Classes of one kind by name: the project's own, and those of other distributions.
 
-    The packages are read when something is first asked for, and not when they are imported.
+    The packages are read when something is first asked for, and not when they are imported. Whoever
+    asks for one name of the project's own causes only the modules that write this name to be read.
 
     Args:
         kind: in words, for errors: "protocol".
@@ -160,7 +164,7 @@ class Registry(Generic[Thing]):
         Raises:
             NotRegistered: there is none of this name; the message lists those that there are.
         """
-        self._read_once()
+        self._seek(name)
         try:
             return self._things[name]
         except KeyError:
@@ -174,7 +178,8 @@ class Registry(Generic[Thing]):
         return iter(tuple(self._things))
 
     def __contains__(self, name: object) -> bool:
-        self._read_once()
+        if isinstance(name, str):
+            self._seek(name)
         return name in self._things
 
     def values(self) -> tuple[type[Thing], ...]:
@@ -190,15 +195,46 @@ class Registry(Generic[Thing]):
     def __repr__(self) -> str:
         return f"<Registry of {self.kind}s>"
 
+    def _seek(self, name: str) -> None:
+        """Read what may define a class of this name: the modules that write it out, else all."""
+        if name in self._things or self._read:
+            return
+        written = f'"{name}"'.encode()
+        for module, files in self._modules():
+            if any(written in file.read_bytes() for file in files):
+                importlib.import_module(module)
+        if name not in self._things:
+            self._read_once()
+
+    def _modules(self) -> Iterator[tuple[str, list[Path]]]:
+        """Yield the modules of the packages by name, in order, with their sources on the disk."""
+        for package in self._packages:
+            path = importlib.import_module(package).__path__
+            for module in sorted(info.name for info in pkgutil.iter_modules(path)):
+                folders = [Path(folder) for folder in path]
+                files = [folder / f"{module}.py" for folder in folders]
+                inner = [file for folder in folders for file in (folder / module).glob("*.py")]
+                yield f"{package}.{module}", [file for file in files if file.is_file()] + inner
+
     def _read_once(self) -> None:
         if self._read:
             return
         self._read = True  # a module that is read may ask in its turn
         try:
-            for package in self._packages:
-                path = importlib.import_module(package).__path__
-                for module in sorted(info.name for info in pkgutil.iter_modules(path)):
-                    importlib.import_module(f"{package}.{module}")
+            # A fiftieth of a second: nobody pays who asks for no registered thing.
+            from importlib.metadata import entry_points
+
+            modules = [module for module, _ in self._modules()]
+            for module in modules:
+                importlib.import_module(module)
+            # In the order of the modules, whichever of them was imported before.
+            places = {module: place for place, module in enumerate(modules)}
+            self._things = dict(
+                sorted(
+                    self._things.items(),
+                    key=lambda held: _place(held[1].__module__, places),
+                )
+            )
             for entry in entry_points(group=self.group):
                 self._load(entry)
         except BaseException:
@@ -206,7 +242,7 @@ class Registry(Generic[Thing]):
             self._read = False
             raise
 
-    def _load(self, entry: EntryPoint) -> None:
+    def _load(self, entry: "EntryPoint") -> None:
         distribution = entry.dist.name if entry.dist is not None else "a distribution"
         try:
             self.register(entry.load())
@@ -216,6 +252,13 @@ class Registry(Generic[Thing]):
                 f"loaded: {type(error).__name__}: {error}",
                 fix=f"update or uninstall {distribution}",
             ) from error
+
+
+def _place(module: str, places: Mapping[str, int]) -> int:
+    """Return the place of a module, or of the package that it is in; others come last."""
+    while module and module not in places:
+        module = module.rpartition(".")[0]
+    return places.get(module, len(places))
 
 
 def _is_abstract(attribute: Any) -> bool:

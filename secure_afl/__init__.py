@@ -84,7 +84,7 @@ __all__ = [
     "evaluated",
 ]
 
-__getattr__ = lazily(
+__getattr__, __dir__ = lazily(
     __name__,
     {
         "protocols.schemes.additive": ("Additive",),

@@ -1,4 +1,7 @@
-"""Student's interval for the mean of independent values."""
+"""Intervals for the mean of independent values, and for a share of independent trials.
+
+Their quantiles come from `scipy.special`: `scipy.stats` takes most of a second to import.
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +17,26 @@ def student_reach(values: Sequence[float], confidence: float = 0.95) -> float:
     """
     if len(values) < 2:
         return 0.0
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
-    quantile = float(t.ppf((1 + confidence) / 2, len(values) - 1))
+    quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
     return quantile * stdev(values) / math.sqrt(len(values))
+
+
+def wilson_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the ends of Wilson's interval (1927) for the share of hits in independent trials.
+
+    The formula is the one of `scipy.stats.binomtest`, in its order: the ends are equal bit for bit.
+
+    Args:
+        hits: 0 to trials.
+        trials: at least one.
+        confidence: above 0 and below 1.
+    """
+    from scipy.special import ndtri
+
+    share, z = hits / trials, float(ndtri(0.5 + 0.5 * confidence))
+    denominator = 2 * (trials + z**2)
+    centre = (2 * trials * share + z**2) / denominator
+    reach = z / denominator * math.sqrt(4 * trials * share * (1 - share) + z**2)
+    return (0.0 if hits == 0 else centre - reach, 1.0 if hits == trials else centre + reach)

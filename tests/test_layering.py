@@ -126,6 +126,41 @@ def test_declarations_import_neither_scipy_nor_torch_nor_tenseal() -> None:
     assert done.stdout.strip() == "[]"
 
 
+# What a process that takes part has no use for until it makes features, a model or a run.
+NOT_FOR_A_PARTY = (
+    *("scipy", "torch", "timm", "tenseal", "sklearn", "PIL", "sqlite3"),
+    *("protocols.schemes.pairwise", "secure_afl.methods.frl", "secure_afl.data.dataset"),
+    *("secure_afl.features.backbone", "secure_afl.evaluation", "secure_afl.federation.result"),
+    *("secure_afl.runs.saving", "secure_afl.sites.convene", "secure_afl.federation.server"),
+)
+
+
+def test_a_party_imports_what_a_client_needs_and_no_more() -> None:
+    """Its method and its protocol are looked up by their names, and others are not read."""
+    code = (
+        "import sys; import secure_afl.sites.process, secure_afl.sites.party\n"
+        "from secure_afl.runs.choose import make_terms\n"
+        "from secure_afl.runs.config import RunConfig\n"
+        "terms = make_terms(RunConfig(method='afl', protocol='additive'))\n"
+        "print(terms.method.name, terms.protocol.name)\n"
+        f"print(sorted(set({NOT_FOR_A_PARTY}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["afl additive", "[]"]
+
+
+def test_packages_import_nothing_until_they_are_asked() -> None:
+    code = (
+        "import sys; import protocols, secure_afl, secure_afl.methods\n"
+        "print(sorted({'numpy', 'msgspec', 'cryptography'} & set(sys.modules)))\n"
+        "print({'Plain', 'Network'} <= set(dir(protocols)), 'Plain' in vars(protocols))\n"
+        "print('AFL' in dir(secure_afl), 'AFL' in dir(secure_afl.methods))\n"
+        "print(secure_afl.AFL is secure_afl.methods.AFL, 'AFL' in vars(secure_afl))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "True False", "True True", "True True"]
+
+
 def test_help_imports_not_even_numpy() -> None:
     code = (
         "import sys; sys.argv = ['secure-afl', '--help']\n"

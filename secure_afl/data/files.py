@@ -1,11 +1,13 @@
 """Data sets from disk: folders of images, .npz files, and scikit-learn's digits."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from secure_afl.data import npz
 from secure_afl.data.classes import check_alike as check_names_alike
@@ -170,12 +172,27 @@ def embedded_digits() -> Dataset:
 
     They are 1,797 uint8 images (8, 8) in 0..255, classes 0..9.
     """
+    found = find_spec("sklearn")
+    table = digits_table((found.submodule_search_locations or ()) if found is not None else ())
+    images = np.rint(table[:, :64].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    names = tuple(str(digit) for digit in range(10))
+    return Dataset("digits", images, table[:, 64].astype(np.int64), names)
+
+
+def digits_table(folders: Iterable[str]) -> NDArray[np.float64]:
+    """Read scikit-learn's digits, (1797, 65) float64: 64 grey values in 0..16, and the digit.
+
+    Args:
+        folders: of the package. Its file is read there, for its modules take more than a second to
+            import; without the file they load it.
+    """
+    for file in (Path(folder) / "datasets" / "data" / "digits.csv.gz" for folder in folders):
+        if file.is_file():
+            return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-    names = tuple(str(digit) for digit in range(10))
-    return Dataset("digits", images, digits.target.astype(np.int64), names)
+    pixels, labels = load_digits(return_X_y=True)
+    return np.column_stack([pixels, labels])
 
 
 def has_split(path: str | Path, split: str) -> bool:

@@ -6,14 +6,16 @@ import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from secure_afl.data import dicom
 from secure_afl.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 # Pillow hands EPS to Ghostscript and WMF to Windows, and only recognises the others.
 _NOT_DECODED = ("EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG")
@@ -32,15 +34,16 @@ _MAGIC = (
     b"DDS ",
     b"8BPS",
 )
-# Orientation: EXIF 2.32, table 6; where the picture's first row and column lie.
+# Orientation: EXIF 2.32, table 6; where the picture's first row and column lie. Pillow's names for
+# what makes it upright.
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
 }
 _ORIENTATION = 0x0112
 # Without any of these in it, a file has no orientation; most have none.
@@ -72,6 +75,8 @@ class Header:
 @cache
 def formats() -> tuple[str, ...]:
     """Return the formats that Pillow decodes in this process, by Pillow's names."""
+    from PIL import Image
+
     Image.init()
     return tuple(sorted(set(Image.OPEN) - set(_NOT_DECODED)))
 
@@ -79,6 +84,8 @@ def formats() -> tuple[str, ...]:
 @cache
 def suffixes() -> frozenset[str]:
     """Return the suffixes of image files that can be read, in small letters with their dot."""
+    from PIL import Image
+
     known = formats()
     registered = Image.registered_extensions()
     pillow = (suffix for suffix, kind in registered.items() if kind in known)
@@ -176,11 +183,15 @@ def _is_dicom(path: Path, content: bytes) -> bool:
     return dicom.is_dicom(content) or path.suffix.lower() in dicom.SUFFIXES
 
 
-def _open(content: bytes) -> Image.Image:
+def _open(content: bytes) -> "Image.Image":
+    from PIL import Image
+
     return Image.open(io.BytesIO(content), formats=formats())
 
 
 def _decode(content: bytes) -> tuple[str, NDArray[np.uint8]]:
+    from PIL.Image import Transpose
+
     with _open(content) as image:
         mode = image.mode
         if mode not in _EIGHT_BIT_MODES:
@@ -189,7 +200,7 @@ def _decode(content: bytes) -> tuple[str, NDArray[np.uint8]]:
         # Pillow warns about palettes with transparent entries unless they go through RGBA.
         opaque = image.convert("RGBA") if "transparency" in image.info else image
         whole = opaque.convert("RGB")
-        return mode, np.array(whole.transpose(_UPRIGHT[tag]) if tag > 1 else whole)
+        return mode, np.array(whole.transpose(Transpose[_UPRIGHT[tag]]) if tag > 1 else whole)
 
 
 def _orientation(image: Any, content: bytes) -> int:
@@ -217,6 +228,8 @@ def _is_turned(content: bytes) -> bool:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    from PIL import Image, UnidentifiedImageError
+
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, UnidentifiedImageError):
         reason = "no format that is known here"

@@ -8,6 +8,7 @@ import numpy as np
 
 from secure_afl.analytic.tally import HIDDEN, LEAST_ROWS, Tally
 from secure_afl.evaluation.bootstrap import CONFIDENCE, Interval
+from secure_afl.intervals import wilson_interval
 
 # 97.5 % of a normal distribution lie below.
 _NORMAL = 1.959964
@@ -135,18 +136,14 @@ class _Count(NamedTuple):
 def _share(part: _Count, whole: _Count, noise_std: float) -> Interval | None:
     """Return a share with its interval; None of no rows.
 
-    Wilson's (1927) of exact counts, as scipy computes it. Noise adds what moves the quotient to
+    Wilson's of exact counts. Noise adds what moves the quotient to
     first order: it is independent in all counts, and those of the part are also in the whole.
     """
     if whole.value <= 0:
         return None
     share = min(max(part.value / whole.value, 0.0), 1.0)
     if noise_std == 0:
-        from scipy.stats import binomtest
-
-        tested = binomtest(round(part.value), round(whole.value))
-        bounds = tested.proportion_ci(CONFIDENCE, method="wilson")
-        return Interval(share, float(bounds.low), float(bounds.high))
+        return Interval(share, *wilson_interval(round(part.value), round(whole.value), CONFIDENCE))
     noise = noise_std**2 * (part.cells * (1 - 2 * share) + share**2 * whole.cells)
     variance = share * (1 - share) / whole.value + noise / whole.value**2
     reach = _NORMAL * float(np.sqrt(variance))

@@ -1,6 +1,5 @@
 """Frozen networks of timm: their weights, their preprocessing, and their digest."""
 
-import difflib
 import hashlib
 import math
 import re
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
@@ -24,6 +22,7 @@ from secure_afl.progress import Progress
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _PREPROCESSING_KEYS = ("mean", "std", "interpolation", "crop_pct")
@@ -41,7 +40,7 @@ class TimmNetwork:
     """
 
     model: "torch.nn.Module" = field(repr=False)
-    preprocess: Callable[[Image.Image], "torch.Tensor"] = field(repr=False)
+    preprocess: Callable[["Image.Image"], "torch.Tensor"] = field(repr=False)
     digest: bytes
     width: int
     mode: str = "RGB"
@@ -78,6 +77,7 @@ class TimmNetwork:
 
     def _forward(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         import torch
+        from PIL import Image
 
         device = next(self.model.parameters()).device
         with torch.inference_mode():
@@ -134,6 +134,8 @@ def _model_name(name: str) -> str:
     Raises:
         ConfigError: timm has no such model.
     """
+    import difflib
+
     import timm
 
     hub = re.fullmatch(r"(?:hf[-_]hub:)?([^/:]+)/([^/:]+)", name)

@@ -17,9 +17,9 @@ from secure_afl.errors import ConfigError
 from secure_afl.federation.keys import load_identity
 from secure_afl.flower.bag import Bag
 from secure_afl.flower.wire import ACTION, Parcel, Reply, Request, pack, unpack_request
+from secure_afl.sites.ending import finish
 from secure_afl.sites.log import open_log
 from secure_afl.sites.party import SiteParty
-from secure_afl.sites.process import finish
 from secure_afl.sites.settings import Site, read_site
 
 log = logging.getLogger("secure_afl")

@@ -19,9 +19,9 @@ from secure_afl.flower.office import Office
 from secure_afl.flower.wire import ACTION, pack, unpack_reply
 from secure_afl.sites.convene import Convention
 from secure_afl.sites.drive import Driver
+from secure_afl.sites.ending import convened
 from secure_afl.sites.log import open_log
 from secure_afl.sites.party import SiteParty
-from secure_afl.sites.process import convened
 from secure_afl.sites.settings import read_run, read_site
 
 log = logging.getLogger("secure_afl")

@@ -220,9 +220,9 @@ def audited_epsilon(
 
 
 def _upper(hits: int, trials: int, miss: float) -> float:
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
-    return 1.0 if hits == trials else float(beta.ppf(1 - miss, hits + 1, trials - hits))
+    return 1.0 if hits == trials else float(betaincinv(hits + 1, trials - hits, 1 - miss))
 
 
 def _least(holds: Callable[[float], bool]) -> float:

@@ -46,7 +46,8 @@ def make_config(
     """
     given = (read_toml(file) if file else {}) | dict(settings)
     given = {name: _at_home(name, value) for name, value in given.items()}
-    declared = declared_options()
+    # Methods and protocols that are not chosen are read for their options alone.
+    declared = declared_options() if given.keys() - FIELDS.keys() else {}
     unknown = sorted(given.keys() - FIELDS.keys() - declared.keys())
     if unknown:
         known = ", ".join([*FIELDS, *declared])

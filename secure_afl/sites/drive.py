@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from protocols.carrier import Carrier, Patience, Post
 from protocols.errors import NotStored
 from secure_afl.federation.attending import Attending, Posted
-from secure_afl.federation.convening import Convening
 from secure_afl.sites.mailroom import Mailroom
 from secure_afl.sites.state import State
+
+if TYPE_CHECKING:
+    from secure_afl.federation.convening import Convening
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Driver:
     patience: Patience
     tell: Callable[[str], None]
     state: State
-    convening: Convening | None = None
+    convening: "Convening | None" = None
     pause: float = 1.0
     _carriers: dict[bytes, Carrier] = field(default_factory=dict)
     _told: dict[bytes, int] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -10,25 +11,25 @@ from protocols.carrier import Patience
 from protocols.files import write_durably
 from protocols.roster import CLIENT
 from protocols.seats.seats import Seats
-from secure_afl.data.account import Account
 from secure_afl.errors import DataError
 from secure_afl.federation.attending import Attending, convener_of
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.convening import Convening
 from secure_afl.federation.keys import pinned_identity, pinned_roster
 from secure_afl.federation.participant import Participant
 from secure_afl.federation.rounds import Half
-from secure_afl.federation.server import FederationCoordinator
-from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.progress import Progress
 from secure_afl.runs.choose import make_terms
-from secure_afl.runs.reduce import unfold
 from secure_afl.sites.drive import Driver
 from secure_afl.sites.mailroom import Mailroom
 from secure_afl.sites.rows import SiteRows
 from secure_afl.sites.settings import Site
 from secure_afl.sites.state import State
+
+if TYPE_CHECKING:
+    from secure_afl.data.account import Account
+    from secure_afl.federation.convening import Convening
+    from secure_afl.methods.model import Model
 
 UNJOINED_SECONDS = 30 * 24 * 3600.0
 """After so long an enrolment ends that no session came of: a post may be carried by hand."""
@@ -42,7 +43,7 @@ def site_rows(
     site: Site,
     name: str,
     progress: Progress | None = None,
-    tell: Callable[[Account], None] | None = None,
+    tell: "Callable[[Account], None] | None" = None,
 ) -> SiteRows:
     """Return a client's rows, by its site's settings.
 
@@ -156,14 +157,14 @@ class SiteParty:
         """Whether this site forms the sessions."""
         return convener_of(self.terms.protocol, self.roster).name == self.name
 
-    def attend(self, mailroom: Mailroom, convening: Convening | None = None) -> None:
+    def attend(self, mailroom: Mailroom, convening: "Convening | None" = None) -> None:
         """Take part until the run is over."""
         self.driver(mailroom, convening).run()
 
     def driver(
         self,
         mailroom: Mailroom,
-        convening: Convening | None = None,
+        convening: "Convening | None" = None,
         clock: Callable[[], float] = time.time,
     ) -> Driver:
         """Make the loop of this party's process."""
@@ -180,12 +181,14 @@ class SiteParty:
             convening,
         )
 
-    def model(self) -> Model | None:
+    def model(self) -> "Model | None":
         """Return this client's own model of the run that is over; None without one.
 
         Raises:
             DataError: this client's rows cannot be loaded any more.
         """
+        from secure_afl.runs.reduce import unfold
+
         public = self.attending.public
         if public is None or self.rows is None:
             return None
@@ -198,6 +201,8 @@ class SiteParty:
         run, place = self.site.run, self.site.place
         same_set = bool(run.same_set)
         if place.role != CLIENT:
+            from secure_afl.federation.server import FederationCoordinator
+
             return FederationCoordinator(self.name, self.terms, self.roster, same_set=same_set)
         if run.same_set is None:
             same_set = self.terms.keeps_same_set(len(self.roster.clients))
@@ -220,7 +225,7 @@ class SiteParty:
             lineage=str(Path(place.data).resolve()),
         )
 
-    def _tell_of(self, account: Account) -> None:
+    def _tell_of(self, account: "Account") -> None:
         """Say at this site what looks wrong with its data, and keep the account here."""
         file = Path(self.site.place.state) / ACCOUNT
         write_durably(file, msgspec.json.format(msgspec.json.encode(account), indent=2) + b"\n")

@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +19,14 @@ from protocols.errors import Malformed, NotStored
 from protocols.files import write_durably
 from protocols.layout import Integers
 from secure_afl.analytic.rows import ClientData
-from secure_afl.data import account as accounting
-from secure_afl.data import files
-from secure_afl.data.account import Account
-from secure_afl.data.ids import parse_ids
-from secure_afl.data.mapping import read_mapping
 from secure_afl.errors import ConfigError
-from secure_afl.features.backbone import Backbone, parse_backbone
-from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.prepare import check_not_all_zero
+
+if TYPE_CHECKING:
+    from secure_afl.data.account import Account
+    from secure_afl.features.backbone import Backbone
 
 
 class About(Wire, frozen=True):
@@ -71,12 +68,14 @@ class Prepared:
         return int(self.features.shape[1])
 
 
-def open_backbone(config: RunConfig, method: AnyMethod) -> Backbone:
+def open_backbone(config: RunConfig, method: AnyMethod) -> "Backbone":
     """Make the backbone of a site's or a convener's settings.
 
     Raises:
         ConfigError: none is named, or one that the method or its checkpoint does not fit.
     """
+    from secure_afl.features.backbone import parse_backbone
+
     if method.images and config.backbone not in (None, "identity"):
         raise ConfigError(f"{method.name}, as it is set, learns from pixels; leave backbone out")
     spec = "identity" if method.images else config.backbone
@@ -95,7 +94,7 @@ def prepare(
     method: AnyMethod,
     store: Path,
     progress: Progress | None = None,
-    tell: Callable[[Account], None] | None = None,
+    tell: "Callable[[Account], None] | None" = None,
 ) -> Prepared:
     """Return the features of a site's data: those that are kept, or new ones.
 
@@ -114,6 +113,14 @@ def prepare(
     kept = _kept(store, source)
     if kept is not None:
         return kept
+    # Of no use to a process that has its features.
+    from secure_afl.data import account as accounting
+    from secure_afl.data import files
+    from secure_afl.data.ids import parse_ids
+    from secure_afl.data.mapping import read_mapping
+    from secure_afl.features.cache import FeatureCache, default_path
+    from secure_afl.runs.prepare import check_not_all_zero
+
     # What is wrong with the data shows before a network is loaded.
     names = read_mapping(None if config.mapping is None else Path(config.mapping))
     dataset = files.load(data, "train", names, parse_ids(config.id))

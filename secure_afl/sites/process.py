@@ -1,37 +1,26 @@
-"""One process at a site: from its settings to its part in one run, and what that leaves."""
+"""One process at a site: from its settings to its part in one run.
+
+What only the convener needs, and what only the end of a run needs, is imported then: a client's
+process starts quickly.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from protocols.errors import NotStored
 from protocols.roster import CLIENT
 from protocols.seats.seats import Seats
-from secure_afl.errors import ConfigError, RunFailed
-from secure_afl.evaluation.pooled import PooledFigures
+from secure_afl.errors import ConfigError
 from secure_afl.federation.keys import pinned_identity, pinned_roster
-from secure_afl.federation.report import HeadReport, PrivacyReport
-from secure_afl.federation.result import report_head, report_pooled
-from secure_afl.federation.sums import this_noisy_sum
-from secure_afl.methods import artefact
-from secure_afl.methods.model import Model
 from secure_afl.progress import Progress
-from secure_afl.runs.saving import (
-    MODEL,
-    REPORT,
-    check_folder,
-    check_replaceable,
-    make_card,
-    write_results,
-)
-from secure_afl.sites.convene import ConvenedReport, Convention
 from secure_afl.sites.mailroom import open_mailroom
 from secure_afl.sites.party import SiteParty, check_bound, open_site_ledger, site_rows
-from secure_afl.sites.prepared import Prepared
 from secure_afl.sites.settings import read_run, read_site
 from secure_afl.sites.state import State
+
+if TYPE_CHECKING:
+    from secure_afl.sites.convene import ConvenedReport
+    from secure_afl.sites.prepared import Prepared
 
 
 def take_part(
@@ -42,7 +31,7 @@ def take_part(
     config: Path | None = None,
     new_ledger: bool = False,
     progress: Progress | None = None,
-) -> ConvenedReport | None:
+) -> "ConvenedReport | None":
     """Take part in one run, to its end; a process that was killed goes on where it was.
 
     Args:
@@ -63,6 +52,8 @@ def take_part(
     mailroom = open_mailroom(post)
     out = None if site.place.out is None else Path(site.place.out)
     if out is not None:
+        from secure_afl.runs.saving import check_folder, check_replaceable
+
         check_folder(out)
         check_replaceable(out, personal=False)
     party = SiteParty(site, tell, new_ledger=new_ledger, progress=progress)
@@ -77,8 +68,15 @@ def take_part(
             )
         if config is None:
             party.attend(mailroom)
+
+            from secure_afl.sites.ending import finish
+
             finish(party)
             return None
+
+        from secure_afl.sites.convene import Convention
+        from secure_afl.sites.ending import convened
+
         convention = Convention(party, *read_run(config, site))
         party.attend(mailroom, convention.convening)
         report = convened(party, convention)
@@ -118,7 +116,7 @@ def leave(file: Path, tell: Callable[[str], None]) -> None:
 
 def prepare_site(
     file: Path, *, new_ledger: bool = False, progress: Progress | None = None
-) -> Prepared:
+) -> "Prepared":
     """Make a client's features, and its ledger if asked, so that a session finds both.
 
     Args:
@@ -140,105 +138,3 @@ def prepare_site(
         # It is on the disk now, not with the first release.
         ledger.take_over(None, ())
     return rows.prepared
-
-
-class ClientReport(msgspec.Struct, frozen=True):
-    """What a client's card takes from its run, see `make_card`."""
-
-    method: str
-    protocol: str
-    protects: str
-    session: str
-    feature_bits: int
-    ridge: float | None
-    head: HeadReport | None
-    pooled: PooledFigures | None
-    outside: dict[str, int]
-    privacy: PrivacyReport | None
-
-
-def finish(party: SiteParty) -> None:
-    """Keep the model of a run that is over, where the site wants one, and forget the run.
-
-    Raises:
-        RunFailed: there is none.
-    """
-    out = None if party.site.place.out is None else Path(party.site.place.out)
-    if party.attending.failed:
-        party.forget()
-        raise RunFailed(f"{party.name}: the run is over, and there is no model here")
-    model = None if out is None else party.model()
-    if out is not None and model is not None:
-        _save(party, model, _client_card(party))
-    party.forget()
-
-
-def _client_card(party: SiteParty) -> dict[str, Any]:
-    """Make the card of a client's model."""
-    public, method, protocol = party.attending.public, party.terms.method, party.terms.protocol
-    assert public is not None, "of which the model is made"
-    assert party.rows is not None, "a client has rows"
-    promised = None
-    if party.terms.privacy is not None and not method.personalises:
-        # A model of this client's own was made from its exact rows: no promise covers it.
-        promised = PrivacyReport.of([this_noisy_sum(method, method.begin(public.task))])
-    head = report_head(method, public)
-    report = ClientReport(
-        method=method.name,
-        protocol=protocol.name,
-        protects=protocol.protects,
-        session=party.attending.session.hex(),
-        feature_bits=public.task.quantiser.bits,
-        ridge=head.value if head is not None and head.setting == "ridge" else None,
-        head=head,
-        pooled=report_pooled(method, public),
-        outside={},
-        privacy=promised,
-    )
-    about = party.rows.prepared.about
-    card = make_card(report, party.attending.included, about.spec, about.digest, party.site.run)
-    return card | {"client": party.name, "run": public.task.run.hex()}
-
-
-def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
-    """Keep model and report of a run that is over, where the convener's site wants them.
-
-    Raises:
-        RunFailed: there is no model.
-    """
-    out = None if party.site.place.out is None else Path(party.site.place.out)
-    problem = convention.convening.problem
-    if problem:
-        party.forget()
-        raise RunFailed(f"no model: {problem}")
-    model = convention.model()
-    report = convention.report(model)
-    if out is not None:
-        config, cohort = convention.config, len(report.included)
-        backbone = convention.backbone
-        card = make_card(report, cohort, backbone.name, backbone.digest, config)
-        written = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-        _save(party, model, card, written)
-    return report
-
-
-def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = b"") -> None:
-    """Keep a model where the site wants it, and a report beside it."""
-    out = party.site.place.out
-    assert out is not None, "somebody wants it"
-
-    def write(folder: Path) -> None:
-        model.save(folder / MODEL, card)
-        artefact.sign(folder / MODEL, party.identity, party.site.place.role)
-        if report:
-            (folder / REPORT).write_bytes(report)
-
-    try:
-        write_results(Path(out), write)
-    except OSError as error:
-        raise NotStored(
-            f"the model cannot be kept in {out}: {error.strerror}",
-            party=party.name,
-            fix="make room, then start this party again: it goes on where it was",
-        ) from None
-    party.tell(f"the model is in {out}")

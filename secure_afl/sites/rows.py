@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.layout import Integers
 from secure_afl.analytic.rows import ClientData, check_data
-from secure_afl.data.account import Account
 from secure_afl.data.classes import check_alike, check_numbering
 from secure_afl.errors import DataError
 from secure_afl.features.reduction import Reduction, public_reduction, random_reduction
@@ -18,6 +18,9 @@ from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
 from secure_afl.runs.config import RunConfig
 from secure_afl.sites.prepared import Prepared, prepare
+
+if TYPE_CHECKING:
+    from secure_afl.data.account import Account
 
 
 class Reductions:
@@ -80,7 +83,7 @@ class SiteRows:
         method: AnyMethod,
         store: Path,
         progress: Progress | None = None,
-        tell: Callable[[Account], None] | None = None,
+        tell: "Callable[[Account], None] | None" = None,
     ) -> None:
         self._name = name
         self._path = path

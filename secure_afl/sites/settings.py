@@ -131,7 +131,7 @@ def read_site(file: Path) -> Site:
         if name not in own:
             raise ConfigError(f"{file} has no '{name}'; secure-afl site init writes a whole file")
     place: Place = converted(Place, own)
-    allowed = [*TERMS, *declared_options()]
+    allowed = [*TERMS]
     if place.role == CLIENT:
         allowed += [*ROWS, *GUARDS]
         if place.data is None:
@@ -142,10 +142,10 @@ def read_site(file: Path) -> Site:
     elif place.data is not None:
         raise ConfigError(f"{file}: 'data' has no effect for a {place.role}; leave it out")
     for name in given:
-        if name not in allowed:
+        if name not in allowed and name not in declared_options():
             raise ConfigError(
                 f"{file}: '{name}' has no effect for a {place.role}; allowed: "
-                f"{', '.join([*_names(Place), *allowed])}"
+                f"{', '.join([*_names(Place), *allowed, *declared_options()])}"
             )
     # Files beside the site's file, wherever the command is given.
     for name in ("checkpoint", "public", "mapping", "ledger"):

@@ -1,5 +1,7 @@
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from PIL import Image
 
 from secure_afl.data.classes import MAX_CLASSES, sort_names
 from secure_afl.data.dataset import Dataset, align, check_alike, split_holdout
-from secure_afl.data.files import embedded_digits, has_split, load, load_clients
+from secure_afl.data.files import digits_table, embedded_digits, has_split, load, load_clients
 from secure_afl.data.images import read_image
 from secure_afl.errors import DataError
 
@@ -424,3 +426,18 @@ def test_pneumoniamnist_loads(real: Callable[[str], Path]) -> None:
     sizes = [len(load(path, split)) for split in ("train", "val", "test")]
     assert sizes == [4708, 524, 624]
     assert load(path).classes == ("0", "1")
+
+
+def test_the_digits_are_read_without_scikit_learn_s_modules() -> None:
+    code = (
+        "import sys; from secure_afl.data.files import embedded_digits\n"
+        "print(len(embedded_digits()), sorted({'sklearn', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "1797 []"
+    loaded = digits_table(["nowhere"])
+    digits = embedded_digits()
+    np.testing.assert_array_equal(digits.labels, loaded[:, 64])
+    for index in (0, 1, 1796):
+        grey = np.rint(loaded[index, :64].reshape(8, 8) * (255 / 16))
+        np.testing.assert_array_equal(digits.image(index), grey)

@@ -1,0 +1,120 @@
+"""What a run that is over leaves at a site: the model, its card, and at the convener the report."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from protocols.errors import NotStored
+from secure_afl.errors import RunFailed
+from secure_afl.evaluation.pooled import PooledFigures
+from secure_afl.federation.report import HeadReport, PrivacyReport
+from secure_afl.federation.result import report_head, report_pooled
+from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.methods import artefact
+from secure_afl.methods.model import Model
+from secure_afl.runs.saving import MODEL, REPORT, make_card, write_results
+from secure_afl.sites.convene import ConvenedReport, Convention
+from secure_afl.sites.party import SiteParty
+
+
+class ClientReport(msgspec.Struct, frozen=True):
+    """What a client's card takes from its run, see `make_card`."""
+
+    method: str
+    protocol: str
+    protects: str
+    session: str
+    feature_bits: int
+    ridge: float | None
+    head: HeadReport | None
+    pooled: PooledFigures | None
+    outside: dict[str, int]
+    privacy: PrivacyReport | None
+
+
+def finish(party: SiteParty) -> None:
+    """Keep the model of a run that is over, where the site wants one, and forget the run.
+
+    Raises:
+        RunFailed: there is none.
+    """
+    out = None if party.site.place.out is None else Path(party.site.place.out)
+    if party.attending.failed:
+        party.forget()
+        raise RunFailed(f"{party.name}: the run is over, and there is no model here")
+    model = None if out is None else party.model()
+    if out is not None and model is not None:
+        _save(party, model, _client_card(party))
+    party.forget()
+
+
+def _client_card(party: SiteParty) -> dict[str, Any]:
+    """Make the card of a client's model."""
+    public, method, protocol = party.attending.public, party.terms.method, party.terms.protocol
+    assert public is not None, "of which the model is made"
+    assert party.rows is not None, "a client has rows"
+    promised = None
+    if party.terms.privacy is not None and not method.personalises:
+        # A model of this client's own was made from its exact rows: no promise covers it.
+        promised = PrivacyReport.of([this_noisy_sum(method, method.begin(public.task))])
+    head = report_head(method, public)
+    report = ClientReport(
+        method=method.name,
+        protocol=protocol.name,
+        protects=protocol.protects,
+        session=party.attending.session.hex(),
+        feature_bits=public.task.quantiser.bits,
+        ridge=head.value if head is not None and head.setting == "ridge" else None,
+        head=head,
+        pooled=report_pooled(method, public),
+        outside={},
+        privacy=promised,
+    )
+    about = party.rows.prepared.about
+    card = make_card(report, party.attending.included, about.spec, about.digest, party.site.run)
+    return card | {"client": party.name, "run": public.task.run.hex()}
+
+
+def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
+    """Keep model and report of a run that is over, where the convener's site wants them.
+
+    Raises:
+        RunFailed: there is no model.
+    """
+    out = None if party.site.place.out is None else Path(party.site.place.out)
+    problem = convention.convening.problem
+    if problem:
+        party.forget()
+        raise RunFailed(f"no model: {problem}")
+    model = convention.model()
+    report = convention.report(model)
+    if out is not None:
+        config, cohort = convention.config, len(report.included)
+        backbone = convention.backbone
+        card = make_card(report, cohort, backbone.name, backbone.digest, config)
+        written = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+        _save(party, model, card, written)
+    return report
+
+
+def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = b"") -> None:
+    """Keep a model where the site wants it, and a report beside it."""
+    out = party.site.place.out
+    assert out is not None, "somebody wants it"
+
+    def write(folder: Path) -> None:
+        model.save(folder / MODEL, card)
+        artefact.sign(folder / MODEL, party.identity, party.site.place.role)
+        if report:
+            (folder / REPORT).write_bytes(report)
+
+    try:
+        write_results(Path(out), write)
+    except OSError as error:
+        raise NotStored(
+            f"the model cannot be kept in {out}: {error.strerror}",
+            party=party.name,
+            fix="make room, then start this party again: it goes on where it was",
+        ) from None
+    party.tell(f"the model is in {out}")
