@@ -77,6 +77,7 @@ def parse_backbone(
     checkpoint: Path | None = None,
     image_size: int | None = None,
     seed: int = 0,
+    memory: Path | None = None,
 ) -> Backbone:
     """Make a backbone from its spec; weights are loaded, or downloaded, here.
 
@@ -90,7 +91,8 @@ def parse_backbone(
     - `timm:…+projection:<dim>`: both.
 
     `image_size` resizes images to exactly that many pixels each way, without a crop unless
-    `crop_pct` is given.
+    `crop_pct` is given. With a `memory`, the path of a feature cache, the network of a checkpoint
+    that was built before is built only when a row is wanted that the cache lacks.
 
     Raises:
         ConfigError: a spec or setting that cannot be.
@@ -102,7 +104,7 @@ def parse_backbone(
         raise ConfigError(f"seed {seed} of the backbone is negative; give 0 or more")
     front, projection = _parse_parts(spec, seed)
     if front.startswith("timm:"):
-        network = load_network(front.removeprefix("timm:"), checkpoint, image_size, seed)
+        network = load_network(front.removeprefix("timm:"), checkpoint, image_size, seed, memory)
         return Backbone(spec, network, projection)
     if checkpoint is not None:
         raise ConfigError(

@@ -1,5 +1,9 @@
-"""A cache of what a frozen backbone made of an image, so that it is computed once."""
+"""A cache of what a frozen backbone made of an image, so that it is computed once.
 
+It also holds the digests of networks, see `remembered`.
+"""
+
+import hashlib
 import os
 import sqlite3
 import zlib
@@ -12,6 +16,7 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from secure_afl.errors import DataError
+from secure_afl.features.remembered import Remembered
 
 _VERSION = 1
 _SCHEMA = """
@@ -21,6 +26,15 @@ CREATE TABLE IF NOT EXISTS features (
     row BLOB NOT NULL,
     checksum INTEGER NOT NULL,
     PRIMARY KEY (backbone, image)
+)
+"""
+# A table that files of earlier versions lack, and that these versions do not look at.
+_NETWORKS = """
+CREATE TABLE IF NOT EXISTS networks (
+    key BLOB NOT NULL PRIMARY KEY,
+    digest BLOB NOT NULL,
+    width INTEGER NOT NULL,
+    checksum BLOB NOT NULL
 )
 """
 
@@ -64,6 +78,7 @@ class FeatureCache:
                 connection.execute(f"PRAGMA user_version = {_VERSION}")
             elif version != _VERSION:
                 raise self._corrupt(f"it has version {version}, not {_VERSION}")
+            connection.execute(_NETWORKS)
 
     def get(
         self, backbone_digest: bytes, image_digests: Iterable[bytes]
@@ -99,6 +114,43 @@ class FeatureCache:
                 [(backbone_digest, digest, row, zlib.crc32(row)) for digest, row in encoded],
             )
 
+    def recall(self, key: bytes) -> Remembered | None:
+        """Return what is remembered of a network, by `network_key`; None for an unknown one.
+
+        Raises:
+            DataError: the file is damaged or cannot be used.
+        """
+        query = "SELECT digest, width, checksum FROM networks WHERE key = ?"
+        with self._connect() as connection:
+            hit = connection.execute(query, (key,)).fetchone()
+        if hit is None:
+            return None
+        digest, width, checksum = hit
+        if checksum != _checksum(key, digest, width):
+            raise self._corrupt("the checksum of a network's digest is wrong")
+        return Remembered(digest, width)
+
+    def remember(self, key: bytes, known: Remembered) -> None:
+        """Remember a network's digest and width, whole or not at all.
+
+        Raises:
+            DataError: the file is damaged or cannot be written.
+        """
+        with self._connect() as connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?)",
+                (key, known.digest, known.width, _checksum(key, known.digest, known.width)),
+            )
+
+    def forget(self, key: bytes) -> None:
+        """Forget a network.
+
+        Raises:
+            DataError: the file is damaged or cannot be written.
+        """
+        with self._connect() as connection:
+            connection.execute("DELETE FROM networks WHERE key = ?", (key,))
+
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         """Yield one transaction on a connection of its own."""
@@ -118,3 +170,8 @@ class FeatureCache:
             f"the feature cache {self.path} cannot be read ({reason}); delete it: "
             "its rows are computed again"
         )
+
+
+def _checksum(key: bytes, digest: object, width: object) -> bytes:
+    """Hash a record with its key: one that was moved to another key is damaged, too."""
+    return hashlib.sha256(repr((key, digest, width)).encode()).digest()

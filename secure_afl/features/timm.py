@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.cache import FeatureCache
 from secure_afl.features.checkpoints import create_with_weights
 from secure_afl.features.pixels import batches, digest_of
+from secure_afl.features.remembered import Remembered, network_key
 from secure_afl.features.stages import pop_taps, tapped
 from secure_afl.progress import Progress
 
@@ -32,18 +34,51 @@ _ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class TimmNetwork:
+class Built:
     """A timm model without its classifier in evaluation mode, and how images get into it.
 
     Attributes:
+        known: its digest and its width.
         mode: of the images that `preprocess` takes: RGB, or L for models of one channel.
     """
 
     model: "torch.nn.Module" = field(repr=False)
     preprocess: Callable[["Image.Image"], "torch.Tensor"] = field(repr=False)
-    digest: bytes
-    width: int
-    mode: str = "RGB"
+    known: Remembered
+    mode: str
+
+
+class TimmNetwork:
+    """A frozen network of timm, which is built when its first row is wanted.
+
+    Args:
+        known: its digest and its width.
+        build: builds it.
+
+    Attributes:
+        digest: SHA-256 over weights, architecture and preprocessing, 32 bytes.
+        width: features of a row.
+    """
+
+    def __init__(self, known: Remembered, build: Callable[[], Built]) -> None:
+        self.digest, self.width = known
+        self._build = build
+
+    @cached_property
+    def _built(self) -> Built:
+        built = self._build()
+        assert built.known == (self.digest, self.width), "its maker compares them"
+        return built
+
+    @property
+    def model(self) -> "torch.nn.Module":
+        """The network; raises DataError if it is not the one that was remembered."""
+        return self._built.model
+
+    @property
+    def preprocess(self) -> Callable[["Image.Image"], "torch.Tensor"]:
+        """What makes an input of an image; raises DataError as `model`."""
+        return self._built.preprocess
 
     def extract(
         self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
@@ -51,7 +86,8 @@ class TimmNetwork:
         """Compute rows, float32 (n, d); equal images once, and cached ones not at all.
 
         Raises:
-            DataError: the dataset holds features, or an image cannot be read.
+            DataError: the dataset holds features, an image cannot be read, or the network is not
+                the one that was remembered.
         """
         digests = [dataset.image_digest(index) for index in range(len(dataset))]
         known = cache.get(self.digest, digests) if cache else {}
@@ -79,28 +115,68 @@ class TimmNetwork:
         import torch
         from PIL import Image
 
-        device = next(self.model.parameters()).device
+        built = self._built
+        device = next(built.model.parameters()).device
         with torch.inference_mode():
             inputs = [
-                self.preprocess(Image.fromarray(image).convert(self.mode)) for image in images
+                built.preprocess(Image.fromarray(image).convert(built.mode)) for image in images
             ]
-            rows = self.model(torch.stack(inputs).to(device))
+            rows = built.model(torch.stack(inputs).to(device))
             result: NDArray[np.float32] = rows.float().cpu().numpy()
         return result
 
 
 def load_network(
-    settings: str, checkpoint: Path | None = None, image_size: int | None = None, seed: int = 0
+    settings: str,
+    checkpoint: Path | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    memory: Path | None = None,
 ) -> TimmNetwork:
     """Load a timm model from `<model>[,<key>=<value>…]`, on the GPU where there is one.
 
     Args:
         seed: of the projection that `stages` takes.
+        memory: a feature cache. A network that it remembers is built when it is wanted, and
+            compared then; any other one is built now, and remembered.
 
     Raises:
         ConfigError: torch or timm is missing, or a model or setting that cannot be.
-        DataError: weights that cannot be loaded.
+        DataError: weights that cannot be loaded, or a cache that cannot be used.
     """
+
+    def build() -> Built:
+        return _build(settings, checkpoint, image_size, seed)
+
+    key = None if memory is None else network_key(settings, checkpoint, image_size, seed)
+    if memory is None or key is None:
+        built = build()
+        return TimmNetwork(built.known, lambda: built)
+    cache = FeatureCache(memory)
+    known = cache.recall(key)
+    if known is None:
+        built = build()
+        cache.remember(key, built.known)
+        return TimmNetwork(built.known, lambda: built)
+    return TimmNetwork(known, lambda: _compared(build(), known, cache, key, settings))
+
+
+def _compared(
+    built: Built, known: Remembered, cache: FeatureCache, key: bytes, settings: str
+) -> Built:
+    """Return a network that is the one that was remembered; another one ends the run."""
+    if built.known == known:
+        return built
+    cache.forget(key)
+    raise DataError(
+        f"timm:{settings} has digest {built.known.digest.hex()[:16]}… and rows of "
+        f"{built.known.width} features, but {cache.path} remembered "
+        f"{known.digest.hex()[:16]}… and {known.width}, which is forgotten now; start again, and "
+        "see who changes the checkpoint or that file"
+    )
+
+
+def _build(settings: str, checkpoint: Path | None, image_size: int | None, seed: int) -> Built:
     try:
         import timm  # noqa: F401
         import torch
@@ -125,7 +201,7 @@ def load_network(
         model = tapped(model, taps, settings, torch.zeros(1, *config["input_size"]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     mode = "L" if config["input_size"][0] == 1 else "RGB"
-    return TimmNetwork(model.to(device), preprocess, digest, width, mode)
+    return Built(model.to(device), preprocess, Remembered(digest, width), mode)
 
 
 def _model_name(name: str) -> str:

@@ -114,7 +114,9 @@ def load_model(
         made_by = msgspec.convert(card["backbone"], MadeBy)
     except (KeyError, msgspec.ValidationError):
         raise DataError(f"the card of {path} does not say which backbone made it") from None
-    backbone = parse_backbone(made_by.spec, checkpoint, made_by.image_size, made_by.seed)
+    backbone = parse_backbone(
+        made_by.spec, checkpoint, made_by.image_size, made_by.seed, default_path()
+    )
     if backbone.digest.hex() != made_by.digest:
         raise DataError(
             f"backbone {made_by.spec!r} has digest {backbone.digest.hex()[:16]}…, the card of "

@@ -314,7 +314,7 @@ def choose_backbone(config: RunConfig, method: AnyMethod, example: Dataset) -> B
         images = "projection:512" if config.clients is None else "timm:resnet18"
         spec = images if example.holds_images else "identity"
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
-    return parse_backbone(spec, checkpoint, config.image_size, config.seed)
+    return parse_backbone(spec, checkpoint, config.image_size, config.seed, default_path())
 
 
 def extract(

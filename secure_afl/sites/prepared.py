@@ -75,6 +75,7 @@ def open_backbone(config: RunConfig, method: AnyMethod) -> "Backbone":
         ConfigError: none is named, or one that the method or its checkpoint does not fit.
     """
     from secure_afl.features.backbone import parse_backbone
+    from secure_afl.features.cache import default_path
 
     if method.images and config.backbone not in (None, "identity"):
         raise ConfigError(f"{method.name}, as it is set, learns from pixels; leave backbone out")
@@ -85,7 +86,7 @@ def open_backbone(config: RunConfig, method: AnyMethod) -> "Backbone":
             "as they are"
         )
     checkpoint = Path(config.checkpoint) if config.checkpoint else None
-    return parse_backbone(spec, checkpoint, config.image_size, config.seed)
+    return parse_backbone(spec, checkpoint, config.image_size, config.seed, default_path())
 
 
 def prepare(
