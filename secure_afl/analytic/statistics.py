@@ -5,15 +5,14 @@ from numpy.typing import NDArray
 
 from protocols.codec import Secret
 from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.gram import GramSum, block_rows, cross_term, pack_upper, unpack_upper
 from secure_afl.analytic.patients import rooted
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
 from secure_afl.analytic.rows import check_rows
 from secure_afl.errors import DataError
 
-# Rows are rounded in slices that stay in cache, and multiplied in blocks that keep BLAS busy;
-# memory does not grow with the number of rows.
+# Rows are rounded in slices that stay in cache, and multiplied in blocks that keep BLAS busy.
 _SLICE_ROWS = 128
-_BLOCK_ROWS = 4096
 
 # A sum over this many rows stays below 2^53, where float64 is exact in any order of addition.
 MAX_CLIENT_ROWS = 2**53 // 2 ** (2 * MAX_BITS)
@@ -55,35 +54,8 @@ class Statistics(Secret, frozen=True, eq=False):
             DataError: no rows or more than 2^29, lengths that differ, a label out of range, or
                 features not finite.
         """
-        from scipy.linalg.blas import dgemm, dsyrk
-
-        check_rows(features, labels, classes)
-        rows, dim = features.shape
-        if rows > MAX_CLIENT_ROWS:
-            raise DataError(f"{rows} rows at one client; allowed: ≤ {MAX_CLIENT_ROWS}")
-        marks = None if rows_each is None else rooted(quantiser.label_scale, rows_each)
-        gram = np.zeros((dim, dim), order="F")
-        cross = np.zeros((dim, classes), order="F")
-        buffer = np.empty((min(rows, _BLOCK_ROWS), dim))
-        for start in range(0, rows, _BLOCK_ROWS):
-            block = buffer[: min(_BLOCK_ROWS, rows - start)]
-            for at in range(0, len(block), _SLICE_ROWS):
-                part = features[start + at : start + min(at + _SLICE_ROWS, len(block))]
-                several = None if rows_each is None else rows_each[start + at :][: len(part)]
-                block[at : at + len(part)] = quantiser.integers(part, start + at, several)
-            one_hots = one_hot(labels[start : start + len(block)], classes)
-            if marks is not None:
-                one_hots *= marks[start : start + len(block), None]
-            # Added in place; of the symmetric product the upper triangle only. Both go to SciPy's
-            # BLAS: the idle threads of NumPy's own would keep the cores from it.
-            gram = dsyrk(1.0, block.T, beta=1.0, c=gram, overwrite_c=True)
-            cross = dgemm(
-                1.0, block.T, one_hots.T, beta=1.0, c=cross, trans_b=True, overwrite_c=True
-            )
-        upper = np.triu(gram).astype(np.int64)
-        symmetric = upper + np.triu(upper, 1).T
-        counts = count_labels(labels, classes, marks)
-        return cls(symmetric, cross.astype(np.int64), counts)
+        gram, cross, counts = _add_up(features, labels, classes, quantiser, rows_each)
+        return cls(gram.symmetric(), cross, counts)
 
     def __add__(self, other: "Statistics") -> "Statistics":
         return Statistics(
@@ -111,8 +83,7 @@ class Statistics(Secret, frozen=True, eq=False):
 
         It holds the Gram's diagonal, its strict upper triangle, cross, and counts.
         """
-        upper = np.triu_indices(len(self.gram), 1)
-        parts = [self.gram.diagonal(), self.gram[upper], self.cross.ravel()]
+        parts = [self.gram.diagonal(), pack_upper(self.gram), self.cross.ravel()]
         return np.concatenate([*parts, self.counts] if counts else parts)
 
     @classmethod
@@ -124,12 +95,64 @@ class Statistics(Secret, frozen=True, eq=False):
         blocks = layout.split(vector)
         dim = len(blocks["gram_diagonal"])
         classes = len(blocks["cross"]) // dim
-        gram = np.zeros((dim, dim), dtype=np.int64)
-        gram[np.triu_indices(dim, 1)] = blocks.get("gram_upper", np.empty(0, dtype=np.int64))
-        gram += gram.T
+        gram = unpack_upper(blocks.get("gram_upper", np.empty(0, dtype=np.int64)), dim)
         np.fill_diagonal(gram, blocks["gram_diagonal"])
         counts = blocks.get("counts", np.zeros(classes, dtype=np.int64)).copy()
         return cls(gram, blocks["cross"].reshape(dim, classes), counts)
+
+
+def packed_statistics(
+    features: NDArray[np.floating],
+    labels: Integers,
+    classes: int,
+    quantiser: Quantiser,
+    rows_each: Integers | None = None,
+    *,
+    counts: bool = True,
+) -> Integers:
+    """Sum rows up and pack the sums: `Statistics.of(…).pack(…)` without the whole matrix.
+
+    Arguments and errors are those of `Statistics.of` and `Statistics.pack`.
+    """
+    gram, cross, counted = _add_up(features, labels, classes, quantiser, rows_each)
+    dim = features.shape[1]
+    triangle, length = dim * (dim + 1) // 2, cross.size + (classes if counts else 0)
+    vector = np.empty(triangle + length, dtype=np.int64)
+    gram.pack_into(vector[:triangle])
+    vector[triangle : triangle + cross.size] = cross.ravel()
+    if counts:
+        vector[triangle + cross.size :] = counted
+    return vector
+
+
+def _add_up(
+    features: NDArray[np.floating],
+    labels: Integers,
+    classes: int,
+    quantiser: Quantiser,
+    rows_each: Integers | None,
+) -> tuple[GramSum, Integers, Integers]:
+    """Add up the Gram matrix, the cross term (d, C) and the counts (C,) of rows."""
+    check_rows(features, labels, classes)
+    rows, dim = features.shape
+    if rows > MAX_CLIENT_ROWS:
+        raise DataError(f"{rows} rows at one client; allowed: ≤ {MAX_CLIENT_ROWS}")
+    marks = None if rows_each is None else rooted(quantiser.label_scale, rows_each)
+    gram, cross = GramSum(dim), np.zeros((dim, classes), dtype=np.int64)
+    most = block_rows(quantiser.bits)
+    buffer = np.empty((min(rows, most), dim), dtype=np.float32)
+    for start in range(0, rows, most):
+        block = buffer[: min(most, rows - start)]
+        for at in range(0, len(block), _SLICE_ROWS):
+            part = features[start + at : start + min(at + _SLICE_ROWS, len(block))]
+            several = None if rows_each is None else rows_each[start + at :][: len(part)]
+            block[at : at + len(part)] = quantiser.integers(part, start + at, several)
+        gram.add(block)
+        one_hots = one_hot(labels[start : start + len(block)], classes)
+        if marks is not None:
+            one_hots *= marks[start : start + len(block), None]
+        cross += cross_term(block, one_hots, quantiser.scale)
+    return gram, cross, count_labels(labels, classes, marks)
 
 
 def one_hot(labels: Integers, classes: int) -> Floats:

@@ -13,7 +13,7 @@ from secure_afl.analytic.moments import Moments
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.residuals import MAX_WEIGHT, is_on_grid, on_grid, residuals
 from secure_afl.analytic.rows import ClientData, check_rows
-from secure_afl.analytic.statistics import Statistics, statistics_layout
+from secure_afl.analytic.statistics import Statistics, packed_statistics, statistics_layout
 from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.memory import Memory
@@ -160,7 +160,7 @@ class Softmax(Method[SoftmaxPublic], frozen=True, tag="softmax"):
         task = public.task
         classes = len(task.classes)
         if public.point is None:
-            return Statistics.of(data.features, data.labels, classes, task.quantiser).pack()
+            return packed_statistics(data.features, data.labels, classes, task.quantiser)
         check_rows(data.features, data.labels, classes)
         total = np.zeros((task.feature_dim, classes), dtype=np.int64)
         for start in range(0, len(data), _BLOCK_ROWS):

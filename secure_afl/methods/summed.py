@@ -22,7 +22,7 @@ from secure_afl.analytic.moments import Moments
 from secure_afl.analytic.priors import Prior, check_prior, read_prior, settle_prior
 from secure_afl.analytic.private_ridge import noise_floor
 from secure_afl.analytic.rows import ClientData
-from secure_afl.analytic.statistics import Statistics, statistics_layout
+from secure_afl.analytic.statistics import Statistics, packed_statistics, statistics_layout
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError
 from secure_afl.methods.memory import Memory
@@ -392,7 +392,16 @@ def task_statistics(task: Task, data: ClientData, rows_each: Integers | None = N
 
 def task_vector(task: Task, data: ClientData, rows_each: Integers | None = None) -> Integers:
     """Return the vector of one client's statistics, of `task_layout`."""
-    return task_statistics(task, data, rows_each).pack(counts=releases_counts(task))
+    if rows_each is None:
+        rows_each = task.rows_each(data)
+    return packed_statistics(
+        data.features,
+        data.labels,
+        len(task.classes),
+        task.quantiser,
+        rows_each,
+        counts=releases_counts(task),
+    )
 
 
 def task_floor(task: Task) -> float:
