@@ -35,6 +35,8 @@ Words = NDArray[np.uint64]
 # for 2^40 / 64.
 _STRIPS_PER_SIGMA = 64
 _STRIP_BITS, _ACCEPT_BITS = 63, 30
+# Words by their first bits: nearly all of these cells lie within one strip, which a table knows.
+_CELL_BITS = 14
 _WORD_BYTES = 8
 
 # When the uniform number is at least this far from the probability in floating point, the exact
@@ -141,11 +143,7 @@ class Sampler:
         self._words = 1 if self.step == 1 else 2
         self._stream = _key_stream(entropy, 0)
         self._position = 0
-        low, high = _cumulative(sigma, self.step, _STRIP_BITS)
-        self._low = np.array([max(0, bound - strip_margin) for bound in low], dtype=np.int64)
-        top = (1 << _STRIP_BITS) - 1
-        self._high = np.array([min(top, bound + strip_margin) for bound in high], dtype=np.int64)
-        self._high[0] = -1
+        self._low, self._high, self._guide = _tables(sigma, self.step, strip_margin)
 
     def draw(self, count: int) -> Integers:
         """Draw the next numbers, (count,) int64; what is left of the last chunk is lost."""
@@ -184,10 +182,15 @@ class Sampler:
 
     def _strips(self, position: int, words: Words) -> Integers:
         """Return the strip of each word: how many cumulative probabilities do not exceed it."""
-        uniform = (words >> np.uint64(1)).astype(np.int64)
-        strips = np.searchsorted(self._low, uniform, side="right").astype(np.int64)
-        for index in np.flatnonzero(uniform <= self._high[strips]):
-            number = self._uniform(int(uniform[index]), _STRIP_BITS, 2 * (position + int(index)))
+        cells = (words >> np.uint64(64 - _CELL_BITS)).view(np.int64)
+        strips = self._guide[cells].astype(np.int64)
+        searched = np.flatnonzero(strips < 0)
+        uniform = (words[searched] >> np.uint64(1)).view(np.int64)
+        found = np.searchsorted(self._low, uniform, side="right")
+        strips[searched] = found
+        for place in np.flatnonzero(uniform <= self._high[found]):
+            index = int(searched[place])
+            number = self._uniform(int(uniform[place]), _STRIP_BITS, 2 * (position + index))
             strips[index] = self._exact_strip(number)
         return strips
 
@@ -283,6 +286,29 @@ def _cumulative(sigma: float, step: int, bits: int) -> tuple[list[int], list[int
         if lows[-1] == top:
             break
     return lows, highs
+
+
+@lru_cache(maxsize=32)
+def _tables(sigma: float, step: int, margin: int) -> tuple[Integers, Integers, NDArray[np.int16]]:
+    """Bound the cumulative probabilities at 2^63, wider by a margin, and guide words to strips.
+
+    Returns:
+        low, high: as from `_cumulative`, int64.
+        guide: of each cell of words that have the same first bits, the strip of all of its words,
+            which their 63 bits settle; −1 where there is no such strip.
+    """
+    lows, highs = _cumulative(sigma, step, _STRIP_BITS)
+    top = (1 << _STRIP_BITS) - 1
+    low = np.array([max(0, bound - margin) for bound in lows], dtype=np.int64)
+    high = np.array([-1, *(min(top, bound + margin) for bound in highs[1:])], dtype=np.int64)
+    size = 1 << (_STRIP_BITS - _CELL_BITS)
+    first = np.arange(1 << _CELL_BITS, dtype=np.int64) * size
+    strips, last = (np.searchsorted(low, word, side="right") for word in (first, first + size - 1))
+    settled = (strips == last) & (first > high[strips])
+    guide = np.where(settled, strips, -1).astype(np.int16)
+    for table in (low, high, guide):
+        table.flags.writeable = False
+    return low, high, guide
 
 
 def _exp_bounds(exponent: Fraction, bits: int) -> tuple[int, int]:

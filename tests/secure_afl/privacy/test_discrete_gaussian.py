@@ -3,6 +3,7 @@
 All draws of ours have fixed entropy, so that a test passes always or never.
 """
 
+import hashlib
 import math
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -165,6 +166,57 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = discrete_gaussian(1000.0, 5000, ENTROPY)
     monkeypatch.setattr(module, "_CHUNK", 7)
     assert np.array_equal(discrete_gaussian(1000.0, 5000, ENTROPY), whole)
+
+
+# SHA-256 of 100,000 draws, as a search of every word found them.
+SEARCHED = {
+    0.5: "f1f8252fe7bb7c71d437021bb8ccdd798aec77a25d1dde92b02b63af95e2db19",
+    0.77: "68c249185bd3b9ec38bcd48ab09df25a9f4c9bbcff7cadb8896fbe5ccf27b628",
+    1.0: "17d97bc34ce16d9dd42fde224cfa2f0bb300176bae04aa2ddb0082f9fc9e3389",
+    2.0: "a6d0b88ea6b4b871aec7f26cb4d32927ba7aa65beab71fcc9554980773c29d9b",
+    3.7: "b169306b4875d0837bfa191f1e0e39ad984fb2ca954cf614efd1840efbadb04f",
+    10.0: "b6aacc65e892a641ea7a12fc6e7fbab8a7a959b2aabaffd82ac0527aa85920fe",
+    37.0: "b7f760f0fc66fe5fee19c3beef68546348d0d99d18d64f48dc4e2b7154774d8a",
+    64.5: "9b373a06fec098a7a413f618f9c3c51a012b2b664cea8d15335be0c59247ca7f",
+    127.5: "dac07bde7e5022030143a75b4fddd9e5e15bc2329d43f357233892bd8798d3a3",
+    128.0: "8780f5a8a7c015c9d98e47be94fc7263665507a682fcadafd6c7fb7e03d1979d",
+    129.0: "61a123c562f166dda3f2a0d9fc2133ed201a9b32695791b98a2e08ce1512c8ab",
+    1000.0: "59b1d0618398ca13da1bc381584b5d583fe3ebaa7b582a7b4dac18c32d6b4412",
+    30000.0: "9a1630b683cbfb06e2f21e411740a7e4b876a9b345715d15b14de68c471747ba",
+    123456.789: "952149ea94583907d308b27efcc3ff12ec80dfa8e21d32d20ef7c9d2f8bc178e",
+    1000000.0: "4c79210edb826ef0ee639a3ecc7aa6ad1d74c2d7f61a9e8942321ece54464663",
+    1000000000.0: "c420ccb049b618ca0b02edd7abffb08f1e8d65926b6d925c73d186931bf0ebb8",
+    330000000000.0: "4576dc2a182536249222debaaa7938457c212e61d650ac77da37d45189f4e803",
+    1099511627776.0: "ad4542fbdf46bd78c355b60b4cdf67178a49f3138991ac6bc704788ef6c69193",
+}
+
+
+@pytest.mark.parametrize("sigma", SEARCHED)
+def test_draws_are_those_of_a_search_of_every_word(sigma: float) -> None:
+    draws = discrete_gaussian(sigma, 100_000, ENTROPY).astype("<i8")
+    assert hashlib.sha256(draws.tobytes()).hexdigest() == SEARCHED[sigma]
+
+
+@pytest.mark.parametrize("sigma", [0.5, 3.0, 37.0, 127.5, 128.0, 1000.0, 1e9, MAX_SIGMA])
+def test_the_guide_settles_what_a_search_would_find(sigma: float) -> None:
+    """At both ends of every cell, and inside; where it settles nothing, a boundary is near."""
+    sampler = Sampler(sigma, ENTROPY)
+    low, high = sampler._low, sampler._high
+    cells = np.arange(len(sampler._guide), dtype=np.int64)
+    size = 1 << 49
+    assert len(cells) * size == 2**63
+    settled = sampler._guide >= 0
+    for offset in (0, 1, size // 3, size - 2, size - 1):
+        uniform = cells * size + offset
+        searched = np.searchsorted(low, uniform, side="right")
+        assert np.array_equal(sampler._guide[settled], searched[settled])
+        assert (uniform > high[searched])[settled].all()
+        words = 2 * uniform.astype(np.uint64)
+        assert np.array_equal(sampler._strips(0, words)[settled], searched[settled])
+    near = set((np.concatenate([low, high[1:]]) // size).tolist())
+    assert set(cells[~settled].tolist()) <= near
+    assert (~settled).sum() <= 2 * len(low)
+    assert sigma == 0.5 or not (doubting(sigma)._guide >= 0).any()
 
 
 def test_other_entropy_gives_other_draws() -> None:
