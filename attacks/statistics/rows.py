@@ -1,10 +1,13 @@
 """Rows out of sums: what Gram matrix and cross term say about single examples.
 
 The recoveries are functions of statistics alone; the attacks apply them to every set of clients
-whose statistics a coalition has.
+whose statistics a coalition has. Coalitions and protocols share sums, of which each attack makes a
+recovery once in a process.
 """
 
+import hashlib
 from abc import abstractmethod
+from functools import lru_cache
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -25,6 +28,8 @@ MAX_NON_NEGATIVE_ROWS = 320
 MOST_SUMS = 3
 # Multiplications in one recovery, about ten seconds on one core.
 _BUDGET = 4e10
+# Recoveries that are kept for who asks next, of at most 3 MB each.
+_KEPT = 16
 _STARTS, _ITERATIONS, _CHECK_EVERY = 5, 2000, 50
 # Of the largest eigenvalue: what is below is the rounding of a smaller rank.
 _RANK_TOLERANCE = 1e-10
@@ -169,7 +174,8 @@ class RowAttack(Attack[list[Recovery]]):
         """Recover rows from each of the first `most_sums` sums that the coalition has.
 
         A sum that yields nothing gives a Recovery of no rows, (0, d). Return None where there is no
-        sum.
+        sum. A recovery's draws follow from attack and sum alone, so that it does not matter who
+        asks first; `rng` goes unused.
         """
         found = targets(view)[: self.most_sums]
         if not found:
@@ -179,7 +185,7 @@ class RowAttack(Attack[list[Recovery]]):
         return [
             Recovery(
                 target.clients,
-                self.recover(target.statistics, rng) or empty,
+                _recovered(type(self), _Sum(target.statistics)) or empty,
                 target.quantiser,
             )
             for target in found
@@ -208,6 +214,31 @@ class RowAttack(Attack[list[Recovery]]):
                 cosines, 0.0, confidence=confidence, metric="centred cosine", bounds=(-1.0, 1.0)
             ),
         ]
+
+
+class _Sum:
+    """Statistics by their content: two with equal numbers are one."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self.statistics = statistics
+        parts = (statistics.gram, statistics.cross, statistics.counts)
+        hashed = hashlib.sha256(repr([part.shape for part in parts]).encode())
+        for part in parts:
+            hashed.update(part.astype("<i8").tobytes())
+        self.digest = hashed.digest()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Sum) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
+@lru_cache(maxsize=_KEPT)
+def _recovered(attack: type[RowAttack], sum_: _Sum) -> Recovered | None:
+    """Make an attack's recovery of a sum; its generator is seeded by both."""
+    seed = hashlib.sha256(attack.name.encode() + b"\0" + sum_.digest).digest()
+    return attack().recover(sum_.statistics, np.random.default_rng(list(seed)))
 
 
 @ATTACKS.register

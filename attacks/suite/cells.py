@@ -40,7 +40,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         measures: the first is the headline.
         roc: false and true positive rates of membership, at most one a threshold.
         confidence: with which all intervals of this cell hold together.
-        seconds: of claiming; the run and the judging are not in it.
+        seconds: of claiming; the run and the judging are not in it, nor what an earlier cell made.
         error: why there is no result; null where there is one.
         refused: the attack could not be tried, for want of what `error` says; it did not fail.
         images: what the attack rebuilt.

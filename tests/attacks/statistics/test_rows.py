@@ -1,6 +1,7 @@
 """Rows come out of unprotected statistics; of wrong statistics, nothing does."""
 
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from attacks.statistics.rows import (
     LatticeRows,
     NonNegativeRows,
     Recovered,
+    RowAttack,
     SingleRows,
     compare,
     lattice_rows,
@@ -206,6 +208,42 @@ def test_rows_of_small_sums_fall_blind_or_not(
     assert measures["exact rows"].trials == honest
     assert measures["exact rows"].value == 1.0
     assert measures["centred cosine"].value > 0.999
+
+
+class Counting(RowAttack):
+    """An attack that notes what it was asked to recover, and draws."""
+
+    name = "counting"
+    asked: ClassVar[list[Statistics]] = []
+
+    def recover(self, statistics: Statistics, rng: np.random.Generator) -> Recovered | None:
+        self.asked.append(statistics)
+        rows = rng.standard_normal((1, len(statistics.gram)))
+        return Recovered(rows, np.zeros(1, dtype=np.int64))
+
+
+def test_a_recovery_is_made_once_for_each_attack_and_sum() -> None:
+    """Whoever asks, with whatever generator: one sum has one recovery."""
+
+    class Another(Counting):
+        name = "counting-another"
+        asked: ClassVar[list[Statistics]] = []
+
+    def rows(attack: RowAttack, protocol: Protocol, coalition: list[str], seed: int) -> Floats:
+        view = record(CLIENTS, protocol, classes=4).view(coalition)
+        (recovery,) = attack.claim(view, Known(), np.random.default_rng(seed)) or []
+        return recovery.recovered.rows
+
+    first = rows(Counting(), PAIRWISE, ["server"], 0)
+    for protocol, coalition in ((CKKS, ["key_holder"]), (ADDITIVE, ["collector"])):
+        assert np.array_equal(rows(Counting(), protocol, coalition, 1), first)
+    assert len(Counting.asked) == 1
+    # Without the coalition's own rows it is another sum.
+    assert not np.array_equal(rows(Counting(), PAIRWISE, ["server", "c0"], 0), first)
+    assert len(Counting.asked) == 2
+    other = rows(Another(), PAIRWISE, ["server"], 0)
+    assert not np.array_equal(other, first)
+    assert (len(Another.asked), len(Counting.asked)) == (1, 2)
 
 
 @pytest.mark.parametrize(
