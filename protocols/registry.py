@@ -199,7 +199,8 @@ class Registry(Generic[Thing]):
         """Read what may define a class of this name: the modules that write it out, else all."""
         if name in self._things or self._read:
             return
-        written = f'"{name}"'.encode()
+        # A command line may hold bytes that are no Unicode.
+        written = f'"{name}"'.encode(errors="surrogatepass")
         for module, files in self._modules():
             if any(written in file.read_bytes() for file in files):
                 importlib.import_module(module)

@@ -135,6 +135,7 @@ def test_a_name_that_nobody_writes_out_reads_all(room: Room) -> None:
     room.add("c", "'comp' + 'uted'")
     assert room.shapes["computed"].name == "computed"
     assert room.read() == {"a", "b", "c"}
+    assert "\udcff" not in room.shapes
 
 
 def test_two_modules_that_write_one_name_are_told_apart(room: Room) -> None:
