@@ -23,24 +23,30 @@ def data_folder() -> Path:
     return Path(folder)
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    begin = time.perf_counter()
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time of one call, by default wall time."""
+    begin = clock()
     work()
-    return time.perf_counter() - begin
+    return clock() - begin
 
 
 def paired(
-    ours: Callable[[], object], peer: Callable[[], object], repeats: int
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Run both in turn, after one warm-up each, and compare pair by pair.
+
+    Args:
+        clock: in seconds; `time.process_time` counts those of all threads, and no others.
 
     Returns:
         Median seconds of each, and the median of the ratios ours/peer with their range: a ratio
         holds where the machine's speed drifts.
     """
     ours(), peer()
-    pairs = [(seconds(ours), seconds(peer)) for _ in range(repeats)]
+    pairs = [(seconds(ours, clock), seconds(peer, clock)) for _ in range(repeats)]
     ratios = [a / b for a, b in pairs]
     return {
         "ours_seconds": median(a for a, _ in pairs),

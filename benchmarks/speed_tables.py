@@ -1,0 +1,68 @@
+"""The table of docs/speed.md, from `benchmarks/results/speed.json`."""
+
+import json
+from typing import Any
+
+from benchmarks.record import RESULTS
+
+_PEERS = {
+    "afl_numpy": "AFL in NumPy",
+    "dsyrk": "one `dsyrk`",
+    "aes": "its AES stream",
+}
+_PROCESSES = {
+    "help": "`secure-afl --help`",
+    "run_help": "`secure-afl run --help`",
+    "party": "imports of a site's party",
+    "party_terms": "and its method and protocol",
+    "cached_run": "a run, 1,633 cached features, 16 sites",
+}
+_CALLS = {
+    "statistics_100_8": ("statistics, 100 × 1024, 8 bits", "afl_numpy"),
+    "statistics_100_12": ("statistics, 100 × 1024, 12 bits", "afl_numpy"),
+    "statistics_25000_8": ("statistics, 25,000 × 1024, 8 bits", "dsyrk"),
+    "noise_2": ("noise, 10⁶ draws, σ = 2", "aes"),
+    "noise_1000": ("noise, 10⁶ draws, σ = 1000", "aes"),
+    "noise_1e9": ("noise, 10⁶ draws, σ = 10⁹", "aes"),
+    "federation": ("simulation, 16 × 100 rows, with its scores", "afl_numpy"),
+}
+
+
+def speed_table() -> str:
+    """Every item of `benchmarks.speed` before and after, and beside its limit or peer."""
+    found = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    items: dict[str, Any] = found["items"]
+    floor = items["floor"]["after"]
+    rows = [_row(title, items[name], memory=True) for name, title in _PROCESSES.items()]
+    rows += [
+        _row(title, items[name], memory=False, beside=peer)
+        for name, (title, peer) in _CALLS.items()
+    ]
+    head = ["", "before", "after", "faster", "memory", "beside its limit or peer"]
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines) + (
+        f"\nNumPy, msgspec and HPKE alone take {_milliseconds(floor['cpu_seconds'])} and "
+        f"{floor['peak_megabytes']:.0f} MB to import.\n"
+    )
+
+
+def _row(title: str, item: dict[str, Any], memory: bool, beside: str = "") -> list[str]:
+    before, after = item["before"], item["after"]
+    key = "cpu_seconds" if memory else "ours"
+    megabytes = [f"{v['peak_megabytes']:.0f} MB" if memory else "–" for v in (before, after)]
+    limit = "–"
+    if beside:
+        ratios = (v[key] / v[beside] for v in (before, after))
+        limit = " → ".join(f"{ratio:.2f}" for ratio in ratios) + f" × {_PEERS[beside]}"
+    return [
+        title,
+        _milliseconds(before[key]),
+        _milliseconds(after[key]),
+        f"{before[key] / after[key]:.1f} ×",
+        " → ".join(megabytes) if memory else "–",
+        limit,
+    ]
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
