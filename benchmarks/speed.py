@@ -1,4 +1,4 @@
-"""CPU time and memory of start-up, cached runs, statistics and noise, before and after a change.
+"""CPU time and memory of start-up, cached runs, statistics and noise, before and after.
 
 python -m benchmarks.speed --before FOLDER    # a checkout of the version to compare with
 

@@ -108,7 +108,8 @@ class Registry(Generic[Thing]):
     """Classes of one kind by name: the project's own, and those of other distributions.
 
     The packages are read when something is first asked for, and not when they are imported. Whoever
-    asks for one name of the project's own causes only the modules that write this name to be read.
+    asks for one name of the project's own causes only the modules that write this name to be read;
+    a class of another distribution that has the same name is refused when all are read.
 
     Args:
         kind: in words, for errors: "protocol".
@@ -196,7 +197,7 @@ class Registry(Generic[Thing]):
         return f"<Registry of {self.kind}s>"
 
     def _seek(self, name: str) -> None:
-        """Read what may define a class of this name: the modules that write it out, else all."""
+        """Read the modules that write this name out; all modules where none defines it."""
         if name in self._things or self._read:
             return
         # A command line may hold bytes that are no Unicode.
@@ -208,7 +209,7 @@ class Registry(Generic[Thing]):
             self._read_once()
 
     def _modules(self) -> Iterator[tuple[str, list[Path]]]:
-        """Yield the modules of the packages by name, in order, with their sources on the disk."""
+        """Yield the packages' modules in order, by name, with their source files."""
         for package in self._packages:
             path = importlib.import_module(package).__path__
             for module in sorted(info.name for info in pkgutil.iter_modules(path)):

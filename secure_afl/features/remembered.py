@@ -1,8 +1,9 @@
-"""What is remembered of a network: its digest and its width, so that a cached run builds none.
+"""What is remembered of a network, so that a cached run builds none.
 
-Both follow from what the key hashes: the settings, every byte of the checkpoint, and the versions
-of what builds the network. A network whose weights are downloaded is not remembered, for nobody
-knows what the hub has today, nor is one whose architecture the hub describes.
+That is its digest and its width. Both follow from what the key hashes: the settings, every byte of
+the checkpoint, and the versions of what builds the network. A network whose weights are downloaded
+is not remembered, for nobody knows what the hub has today, nor is one whose architecture the hub
+describes.
 
 The digest is how parties know that all of them have one backbone, and the features' key in the
 cache. A record that lies must not put another network's rows under it. So a network that is built

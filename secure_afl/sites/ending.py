@@ -1,4 +1,4 @@
-"""What a run that is over leaves at a site: the model, its card, and at the convener the report."""
+"""What a finished run leaves at a site: model, card, and at the convener the report."""
 
 from pathlib import Path
 from typing import Any
