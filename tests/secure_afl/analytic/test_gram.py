@@ -193,9 +193,14 @@ def test_packed_statistics_are_the_statistics_packed(bits: int) -> None:
     integers = Quantiser(bits).integers(features)
     assert np.array_equal(whole.gram, oracle(integers))
     assert whole.gram[0, 0] > SINGLE_LIMIT
-    for counts in (True, False):
-        vector = packed_statistics(features, labels, 3, Quantiser(bits), counts=counts)
-        assert np.array_equal(vector, whole.pack(counts=counts))
+    for rows_each in (None, rng.integers(1, 9, rows)):
+        weighed = Statistics.of(features, labels, 3, Quantiser(bits), rows_each)
+        assert (rows_each is None) == np.array_equal(weighed.gram, whole.gram)
+        for counts in (True, False):
+            vector = packed_statistics(
+                features, labels, 3, Quantiser(bits), rows_each, counts=counts
+            )
+            assert np.array_equal(vector, weighed.pack(counts=counts))
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32))
