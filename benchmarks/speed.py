@@ -52,10 +52,14 @@ PROBES: Mapping[str, tuple[str, ...]] = {
 
 def main() -> None:
     """Measure every item with both versions, and write them side by side."""
+    before = None
+    if sys.argv[1:2] == ["--before"]:
+        before = Path(sys.argv[2]).resolve()
+        sys.argv[2] = "FOLDER"  # as the command is written down
     with tempfile.TemporaryDirectory() as bytecode:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = bytecode
-        _measure(Path(sys.argv[2]).resolve() if sys.argv[1:2] == ["--before"] else None)
+        _measure(before)
 
 
 def _measure(before: Path | None) -> None:
