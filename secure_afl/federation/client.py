@@ -6,6 +6,7 @@ process, a transport between many.
 """
 
 import hashlib
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -162,12 +163,16 @@ class FederationClient(Half):
         # Before anything can be said; after all else, for what is refused costs nothing.
         if self.ledger is not None:
             known = self.ledger.knows(session.id)
+            # Those of a session that is recorded are so too; to load rows takes long.
+            rows = () if seat is not None and known else self.row_digests(public.task)
+            if not known and session.header.round == 1:
+                # A run that could not be finished would cost something all the same.
+                self.ledger.check(self.lineage, rows=rows, **self.whole_charge(public))
             self.ledger.authorise(
                 self.lineage,
                 session=session.id,
                 party=self.start_digest(drawn if seat is None else seat.entropy),
-                # Those of a session that is recorded are so too; to load rows takes long.
-                rows=() if seat is not None and known else self.row_digests(public.task),
+                rows=rows,
                 **self.charge(public),
             )
         if seat is not None:
@@ -306,6 +311,14 @@ class FederationClient(Half):
             neighbours=mechanism.privacy.neighbours,
             mechanism=mechanism.describe(),
         )
+
+    def whole_charge(self, public: PublicState) -> Charge:
+        """Return what all sums of a run that begins with `public` cost together, as one release."""
+        charge, mechanism = self.charge(public), public.task.mechanism
+        if mechanism is not None and charge["mu"] is not None:
+            charge["mu"] = math.sqrt(mechanism.rounds) * mechanism.mu
+            charge["distance"] = mechanism.rounds * mechanism.distance
+        return charge
 
     def row_digests(self, task: Task) -> tuple[bytes, ...]:
         """Return digests by which the ledger knows this client's rows again; none without one."""

@@ -164,7 +164,7 @@ class Federation:
         members = self._members(clients, declared)
         server = self._server(task, len(members))
         if kept is None or len(kept.sums) < self.terms.method.run_sums(task):
-            self._ask_ledger(members, server.public)
+            self._ask_ledger(members, server.public, begun=bool(kept and kept.sums))
         plan = plan or FaultPlan()
         vanish = dict(plan.vanish) | dict.fromkeys(drop, self.terms.protocol.upload_step)
         plan = replace(plan, vanish=vanish)
@@ -368,12 +368,15 @@ class Federation:
             same_set=self._same_set(len(members)),
         )
 
-    def _ask_ledger(self, members: Mapping[str, RecordingClient], public: PublicState) -> None:
-        """Ask for all clients first: a sum that one refuses should cost the others nothing."""
+    def _ask_ledger(
+        self, members: Mapping[str, RecordingClient], public: PublicState, *, begun: bool
+    ) -> None:
+        """Ask for all clients first: a run that one refuses should cost the others nothing."""
         if self.ledger is not None:
             for member in members.values():
                 rows = member.row_digests(public.task)
-                self.ledger.check(member.lineage, rows=rows, **member.charge(public))
+                charge = member.charge(public) if begun else member.whole_charge(public)
+                self.ledger.check(member.lineage, rows=rows, **charge)
 
     def _identities(self, names: Iterable[str]) -> tuple[dict[str, Identity], dict[str, Identity]]:
         """Return the identities of clients and of coordinators, for all rounds of a run."""

@@ -140,7 +140,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "N",
         ),
     ] = None
-    method: Annotated[str, _about("What is learned.", "NAME")] = "afl"
+    method: Annotated[
+        str,
+        _about(
+            "What is learned. Default: afl; with --epsilon private-gradient, unless a setting is "
+            "given that it does not have.",
+            "NAME",
+        ),
+    ] = "afl"
     protocol: Annotated[str, _about("Who sees what while the sum is formed.", "NAME")] = "additive"
     keys: Annotated[
         Text | None,

@@ -300,7 +300,8 @@ def given_settings(config: RunConfig) -> dict[str, Any]:
     content: dict[str, Any] = msgspec.to_builtins(config)
     content.pop("options")
     given = {name: value for name, value in content.items() if value != FIELDS[name].default}
-    return given | dict(config.options)
+    # The method always: which one is taken where none is named turns on other settings.
+    return given | dict(config.options) | {"method": config.method}
 
 
 def _folder(place: Path, **opened: Any) -> SealedFolder:

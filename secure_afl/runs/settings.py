@@ -18,8 +18,10 @@ from protocols.protocol import PROTOCOLS, Protocol
 from protocols.registry import Option, Registry, option, options_of, settings_of
 from secure_afl import texts
 from secure_afl.errors import ConfigError
-from secure_afl.methods.method import METHODS, AnyMethod
+from secure_afl.methods.method import METHODS, AnyMethod, Method
 from secure_afl.runs.config import FIELDS, RunConfig
+
+PRIVATE_DEFAULT = "private-gradient"
 
 Declaring = type[AnyMethod] | type[Protocol]
 
@@ -57,6 +59,8 @@ def make_config(
             _chosen(registry, [given[registry.kind]])
     own = {name: value for name, value in given.items() if name in FIELDS}
     config: RunConfig = converted(RunConfig, own)
+    if "method" not in given and not methods and (config.epsilon or "epsilon" in supplied):
+        config = config.replaced(method=_private_default(config.method, given))
     learning = _chosen(METHODS, methods or [config.method])
     running = [*learning, *_chosen(PROTOCOLS, protocols or [config.protocol])]
     options = {}
@@ -181,6 +185,22 @@ def _chosen(registry: Registry[Any], names: Iterable[Any]) -> list[Any]:
                 f"{', '.join(sorted(registry))}"
             )
     return [registry[name] for name in names]
+
+
+def _private_default(otherwise: str, given: Collection[str]) -> str:
+    """Return the method of a run with noise that names none: the best one that has all settings.
+
+    Figures are in docs/privacy.md. The choice looks at no data and at no site's features, for all
+    parties have to make it alike.
+    """
+    declared, method = declared_options(), METHODS[PRIVATE_DEFAULT]
+    of_methods = {
+        name
+        for name in declared
+        if any(issubclass(thing, Method) for thing in declared[name]) and name in given
+    }
+    fits = of_methods <= options_of(method).keys() and not set(method.ignores) & set(given)
+    return PRIVATE_DEFAULT if fits else otherwise
 
 
 def _check_effect(

@@ -375,3 +375,16 @@ def test_from_the_command_line_to_predictions(command: Command, tmp_path: Path) 
     assert model.width == 512
     assert accuracy > 0.7
     assert math.isclose(sum(card["scoring"]["prior"]), 1, abs_tol=1e-9)
+
+
+def test_a_run_that_the_budget_would_stop_midway_is_refused_before_its_first_sum(
+    tmp_path: Path,
+) -> None:
+    """Two of five sums would fit the budget, and make no model."""
+    ledger = Ledger.open(
+        tmp_path / "ledger.json", Budget(0.7, 1e-5, "example", "add-remove"), new=True
+    )
+    federation = Federation(SHORT, Additive(), privacy=Privacy(1.0), ledger=ledger, min_cohort=4)
+    with pytest.raises(LedgerRefusal, match="the release would exceed the budget"):
+        federation.run(CLIENTS, classes=CLASSES, max_rows=16)
+    assert ledger.spent("c0").releases == 0

@@ -9,6 +9,7 @@ import pytest
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import METHODS
 from secure_afl.runs.config import FIELDS, RunConfig
+from secure_afl.runs.recovery import given_settings
 from secure_afl.runs.settings import (
     check_ranges,
     declared_options,
@@ -257,3 +258,26 @@ def test_options_are_for_those_that_declare_them() -> None:
 def test_defaults_are_those_of_an_empty_file(tmp_path: Path) -> None:
     assert make_config({}, write(tmp_path, "")) == RunConfig() == make_config({})
     assert tomllib.loads("") == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "method"),
+    [
+        ({}, "afl"),
+        ({"epsilon": 1.0}, "private-gradient"),
+        ({"epsilon": 1.0, "rounds": 7}, "private-gradient"),
+        ({"epsilon": 1.0, "prior": "uniform"}, "private-gradient"),
+        ({"epsilon": 1.0, "unit": "patient", "id": "{id}_*", "clients": "x"}, "private-gradient"),
+        ({"epsilon": 1.0, "ridge": 0.1}, "afl"),
+        ({"epsilon": 1.0, "cross_weight": 0.5}, "afl"),
+        ({"epsilon": 1.0, "personal": "prior"}, "afl"),
+        ({"epsilon": 1.0, "method": "afl"}, "afl"),
+    ],
+)
+def test_a_run_with_noise_has_noisy_gradients_unless_a_setting_is_not_theirs(
+    settings: dict[str, Any], method: str
+) -> None:
+    made = make_config(settings)
+    assert made.method == method
+    # A run that goes on goes on with its own.
+    assert make_config(given_settings(made)) == made

@@ -391,7 +391,7 @@ def test_a_sum_that_is_out_never_comes_out_again_though_its_file_is_gone(
 def test_a_total_gets_one_noise_however_often_it_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site = Site(tmp_path, epsilon=4.0, max_rows=64, noise="central")
+    site = Site(tmp_path, method="afl", epsilon=4.0, max_rows=64, noise="central")
     place = stop(site, monkeypatch, sums=1)
     shutil.copytree(place, tmp_path / "again")
     first = resume(site.out).model.weights
