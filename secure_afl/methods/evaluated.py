@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from protocols.codec import encode
 from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.patients import divided
+from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.split import keep_out
 from secure_afl.analytic.tally import Tally, bins_for, confusion, hide_small, tally
@@ -249,9 +250,11 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
             return total
         model = self.model(public)
         # One by one, that a row's last bits do not turn on its neighbours.
-        scores = np.concatenate([model.comparable(row[None]) for row in kept.features])
         if task.mechanism is None:
+            scores = np.concatenate([model.comparable(row[None]) for row in kept.features])
             return _packed(tally(scores, kept.labels, self._unit(model)))
+        classes = len(task.classes)
+        scores = np.concatenate([_settled(model, row, classes) for row in kept.features])
         # A patient's rows are kept out all or none, so that these are all of it that there are.
         rows_each = task.rows_each(kept)
         each = np.ones(len(kept), dtype=np.int64) if rows_each is None else rows_each
@@ -348,6 +351,20 @@ def _kind(method: type[AnyMethod]) -> type[Evaluated]:
 
 def _chosen(data: ClientData, which: NDArray[np.bool_]) -> ClientData | None:
     return data.take(np.flatnonzero(which)) if which.any() else None
+
+
+def _settled(model: Model, row: NDArray[np.floating], classes: int) -> Floats:
+    """Return a row's scores, (1, C), none of them NaN; zeros where there are none.
+
+    With noise no row may make its client refuse, which all would see, and no noise would hide:
+    whoever lies about a sum can choose a model whose scores overflow for the rows that it asks for.
+    """
+    try:
+        with np.errstate(all="ignore"):
+            scores = model.comparable(row[None])
+    except (DataError, ArithmeticError):
+        return np.zeros((1, classes))
+    return np.nan_to_num(scores, nan=0.0, posinf=np.inf, neginf=-np.inf)
 
 
 def _packed(found: Tally) -> Integers:

@@ -570,6 +570,40 @@ def test_a_state_without_a_model_of_the_task_is_refused(bend: str) -> None:
     refused(world, everybody, world.opening, "none of this round's")
 
 
+def test_with_noise_no_row_makes_its_client_refuse_whatever_the_model() -> None:
+    """A refusal is seen by all: scores that overflow for some rows alone would ask about these."""
+    method = evaluated(AFL(), 0.5)
+    declared = Declared(6, CLASSES, tuple((name, 128) for name in NAMES), bytes(32), 3)
+    noisy = plan_task(Terms(method, Additive(), Privacy(1.0)), declared)
+    exact = AFL().begin(make_task(CLIENTS, max_rows=128))
+    trained = AFL().absorb(exact, AFL().contribute(exact, CLIENTS[0], {}, b""), ())
+    kept = method.kept(noisy, CLIENTS[0])
+    assert kept is not None
+    rows = kept.features / np.linalg.norm(kept.features, axis=1, keepdims=True)
+    weights = np.zeros((6, 3))
+    weights[:, 0] = np.clip(3e308 * rows[0], -1.7e308, 1.7e308)
+    learned = msgspec.structs.replace(trained, task=noisy)
+    state = msgspec.structs.replace(method.begin(noisy), learned=learned, evaluating=True)
+    state = with_model(state, weights)
+    bent: Any = state.learned
+    fitted = msgspec.structs.replace(
+        bent.fitted, offset=None, prior=None, observed=None, temperature=np.inf
+    )
+    bent = msgspec.structs.replace(bent, fitted=fitted)
+    state = msgspec.structs.replace(state, learned=bent)
+    method.check(state, 2)
+    with np.errstate(all="ignore"):
+        scores = [method.model(state).comparable(row[None]) for row in kept.features]
+    odd = np.isnan(scores).any(axis=(1, 2))
+    assert 0 < odd.sum() < len(kept), "some rows have no scores, others have"
+    bound = this_noisy_sum(method, state).sensitivity.joint
+    counts = method.contribute(state, CLIENTS[0], {}, b"")
+    for place in range(len(CLIENTS[0])):
+        fewer = CLIENTS[0].take(np.delete(np.arange(len(CLIENTS[0])), place))
+        moved = counts - method.contribute(state, fewer, {}, b"")
+        assert np.linalg.norm(moved) <= bound
+
+
 def test_a_first_state_that_asks_for_counts_is_refused() -> None:
     """With no sum before it, the model would be whatever the server likes."""
     task = make_task(CLIENTS, bits=10, max_rows=128)
