@@ -23,6 +23,8 @@ _MIN_DIMENSION = 32
 # ½·N/C bounds the Hessian of balanced classes; beyond some multiple of 1/that, steps diverge.
 _GREATEST_RATE = 30.0
 
+_RATE_BITS = 24
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -77,7 +79,7 @@ def schedule(
 
     The sum of N rows has norm ≤ N and a noise of norm z√k, which k so keeps to a quarter. The first
     bound keeps the noise that steps add up to in proportion; the second guards against overshooting
-    where T is at its cap.
+    where T is at its cap. The first is rounded down to 24 bits, alike on all machines.
 
     Args:
         total_rows, client_rows: as `planned_steps`.
@@ -88,4 +90,14 @@ def schedule(
     noise = math.sqrt(1 + COUNTS_WEIGHT**2) * math.sqrt(steps + 1) / mu
     k = max(_MIN_DIMENSION, math.floor((total_rows / (_ROWS_PER_NOISE * noise)) ** 2))
     balanced = _RATE * classes * mu * math.sqrt(steps / (steps + 1)) / (steps**2 * CLIP)
-    return Schedule(steps, min(k, dim), min(balanced, _GREATEST_RATE * classes / total_rows))
+    guard = _GREATEST_RATE * classes / total_rows
+    return Schedule(steps, min(k, dim), min(_shortened(balanced), guard))
+
+
+def _shortened(number: float) -> float:
+    """Return a number > 0 rounded down to 24 bits.
+
+    Machines differ in the last bits of μ, and clients refuse a state that is another in any bit.
+    """
+    mantissa, exponent = math.frexp(number)
+    return math.ldexp(math.floor(mantissa * (1 << _RATE_BITS)), exponent - _RATE_BITS)

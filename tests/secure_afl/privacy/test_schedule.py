@@ -37,6 +37,15 @@ def test_the_guard_holds_the_rate_where_the_steps_are_at_their_cap() -> None:
     assert plan.rate < balanced / 4
 
 
+@pytest.mark.parametrize("epsilon", [0.1, 0.7, 1.0, 3.0])
+def test_a_rate_has_so_few_bits_that_machines_agree_on_it(epsilon: float) -> None:
+    steps = planned_steps(Privacy(epsilon), 3_000, 300)
+    rate = schedule(Privacy(epsilon), 3_000, 300, 512, 10, steps).rate
+    balanced = 7.0 * mu_of(epsilon, 1e-5) * math.sqrt(steps / (steps + 1)) / (steps**2 * 0.4)
+    assert math.frexp(rate)[0] * 2**24 % 1 == 0
+    assert balanced * (1 - 2**-23) <= rate <= balanced
+
+
 def test_other_units_and_relations_weaken_what_the_schedule_counts_on() -> None:
     one = strength(Privacy(1.0), 64)
     assert strength(Privacy(1.0, neighbours="replace-one"), 64) == one / 2
