@@ -181,7 +181,7 @@ class PrivacyReport(msgspec.Struct, frozen=True):
         noise_std: σ of each block's noise in units of its scale, 0 for public constants; in the
             last sum.
         noise_std_by_round: the same in every sum, in order, where they differ; empty where all are
-            alike.
+            alike. Between sites in every kind of sum, in order.
         placement: who adds the noise.
         dropouts, colluders: how many clients may vanish, and tell what they know, without harm.
         trusts: what the promise rests on.

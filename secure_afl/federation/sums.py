@@ -48,6 +48,11 @@ def this_noisy_sum(method: AnyMethod, public: PublicState) -> NoisySum:
     return noisy
 
 
+def foreseen_sums(method: AnyMethod, task: Task) -> list[NoisySum]:
+    """Describe one blind sum of each kind that the method foresees, the last kind last."""
+    return [this_noisy_sum(method, public) for public in method.foreseen(task)]
+
+
 def check_spending(method: AnyMethod, task: Task) -> None:
     """Check that the sums of a run do not spend more together than the promise has for them.
 
@@ -77,5 +82,5 @@ def calibrated(method: AnyMethod, task: Task) -> Task:
         ConfigError: that noise is too small for the grid.
     """
     check_spending(method, task)
-    first, *others = [this_noisy_sum(method, public) for public in method.foreseen(task)]
+    first, *others = foreseen_sums(method, task)
     return msgspec.structs.replace(task, mechanism=first.calibrated(*others).mechanism)

@@ -23,7 +23,7 @@ from secure_afl.federation.letters import RUN_BYTES
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import report_head, report_pooled
 from secure_afl.federation.server import FederationServer
-from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.sums import foreseen_sums
 from secure_afl.federation.task import Declared, majority, plan_task
 from secure_afl.methods.model import Model
 from secure_afl.runs.config import RunConfig
@@ -156,7 +156,7 @@ class Convention:
             privacy=(
                 None
                 if terms.privacy is None
-                else PrivacyReport.of([this_noisy_sum(method, method.begin(task))])
+                else PrivacyReport.of(foreseen_sums(method, task))
             ),
             settings=self.config.flat(),
         )

@@ -10,7 +10,7 @@ from secure_afl.errors import RunFailed
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import report_head, report_pooled
-from secure_afl.federation.sums import this_noisy_sum
+from secure_afl.federation.sums import foreseen_sums
 from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
 from secure_afl.runs.saving import MODEL, REPORT, make_card, write_results
@@ -57,7 +57,7 @@ def _client_card(party: SiteParty) -> dict[str, Any]:
     promised = None
     if party.terms.privacy is not None and not method.personalises:
         # A model of this client's own was made from its exact rows: no promise covers it.
-        promised = PrivacyReport.of([this_noisy_sum(method, method.begin(public.task))])
+        promised = PrivacyReport.of(foreseen_sums(method, public.task))
     head = report_head(method, public)
     report = ClientReport(
         method=method.name,

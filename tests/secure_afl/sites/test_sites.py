@@ -33,6 +33,9 @@ PROTOCOLS = [
 ]
 
 
+NOISY = "epsilon = 4.0\nrounds = 5\n"
+
+
 def float32(clients: dict[str, ClientData]) -> list[ClientData]:
     """Rows as files and backbones give them."""
     return [ClientData(c.name, c.features.astype(np.float32), c.labels) for c in clients.values()]
@@ -336,6 +339,23 @@ def test_sites_sum_counts_of_the_rows_that_all_keep_out(tmp_path: Path) -> None:
         public = sites.parties[name].attending.public
         assert public is not None
         assert report_pooled(method, public) == report.pooled
+
+
+def test_sites_take_noisy_gradients_and_report_the_noise_of_every_kind_of_sum(
+    tmp_path: Path,
+) -> None:
+    sites = Sites(tmp_path, Additive(), CLIENTS, site=NOISY, method="private-gradient")
+    sites.run()
+    convention = sites.conventions[sites.convener]
+    report = convention.report(convention.model())
+    assert report.rounds == 5
+    for name in CLIENTS:
+        assert charges(sites, name) == [(True, True)] * 5
+    assert report.privacy is not None
+    assert report.privacy.rounds == 5
+    first, gradient = report.privacy.noise_std_by_round
+    assert (first.keys(), gradient.keys()) == ({"rows", "counts"}, {"gradient"})
+    assert report.privacy.noise_std == gradient
 
 
 def test_sites_keep_the_model_where_its_evaluation_comes_to_nothing(tmp_path: Path) -> None:
