@@ -59,7 +59,8 @@ class FederationClient(Half):
         pinned: the roster that this client has; it then joins no session with anybody else. None
             trusts whoever forms the sessions.
         classes: names of the classes that this client's labels stand for, in order; None accepts
-            the task's.
+            the task's. Give them with a promise: a task without a class that a row is of is
+            refused, and that refusal would tell of the row.
         backbone: digest of what made this client's features, 32 bytes; None accepts the task's.
         min_cohort, corrupt: the least that this client accepts in a session's terms: whoever
             forms a session chooses its cohort, and would choose one victim and its own clients.
@@ -357,12 +358,13 @@ class FederationClient(Half):
             raise self._refused(
                 f"the task is for {task.clients} clients, the session has {len(session.clients)}"
             )
+        # Before the rows are looked at: this refusal says nothing of them.
+        if self.classes is not None and self.classes != task.classes:
+            raise self._refused(f"the task's classes are not this client's, {list(self.classes)}")
         try:
             self.data.check(task.feature_dim, task.classes, task.backbone)
         except DataError as error:
             raise self._refused(str(error)) from None
-        if self.classes is not None and self.classes != task.classes:
-            raise self._refused(f"the task's classes are not this client's, {list(self.classes)}")
         if self.backbone is not None and self.backbone != task.backbone:
             raise self._refused("the task's backbone is not the one that made this client's rows")
 

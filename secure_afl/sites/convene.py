@@ -154,9 +154,7 @@ class Convention:
             pooled=report_pooled(method, server.public),
             outside=dict(self.convening.convener.outside),
             privacy=(
-                None
-                if terms.privacy is None
-                else PrivacyReport.of(foreseen_sums(method, task))
+                None if terms.privacy is None else PrivacyReport.of(foreseen_sums(method, task))
             ),
             settings=self.config.flat(),
         )

@@ -60,10 +60,13 @@ def check_bound(rows: SiteRows, site: Site) -> str:
     """Return a client's rows, or patients where these are hidden, and their bound, in words.
 
     Raises:
-        DataError: more than it declares, or rows that do not say whose they are.
+        DataError: more than it declares, rows that do not say whose they are, or an example of
+            another class than the site names.
     """
     assert site.run.max_rows is not None, "a client's settings have a bound"
     terms, prepared = make_terms(site.run), rows.prepared
+    if site.place.classes is not None:
+        rows.check_classes(site.place.classes)
     found = terms.units(rows.name, len(prepared.labels), prepared.patients)
     what = "patients" if terms.by_patient else "rows"
     if found > site.run.max_rows:
@@ -218,6 +221,7 @@ class SiteParty:
             rows,
             run.max_rows,
             self.roster,
+            classes=place.classes,
             min_cohort=run.min_cohort,
             corrupt=run.corrupt,
             same_set=same_set,

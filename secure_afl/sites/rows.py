@@ -123,7 +123,7 @@ class SiteRows:
     def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
         """Raise DataError unless a task's rows can be these.
 
-        Its classes are compared here, at home: no other party learns which ones this site has.
+        Its classes are compared here, at home: no other party is told which ones this site has.
         """
         self._labels(classes)
         if self.reductions.digest(self.prepared.width, dim) != backbone:
@@ -131,6 +131,10 @@ class SiteRows:
                 "the task's features are made by another backbone, projection or public data than "
                 "this site's; compare backbone, checkpoint, image-size, public, whiten and seed"
             )
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise DataError unless all examples are of these classes, named and numbered alike."""
+        self._labels(classes)
 
     def load(self, dim: int, classes: Sequence[str]) -> ClientData:
         """Return the rows with `dim` features, labelled by their places among `classes`.

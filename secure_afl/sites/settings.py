@@ -60,6 +60,9 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         state: folder of seats and memory, on a local disk.
         role: that the roster gives this party; a check against the wrong file.
         data: a client's rows, a folder of images or .npz.
+        classes: a client's, names of those of a run that it takes part in, in order; None takes
+            the run's. With noise they are wanted: whether a site has an example of a class that the
+            convener leaves out must not show in what it takes part in.
         out: folder for the model; none is kept without it.
         deadline: seconds that this party waits for a step of a session; those who are missing are
             then left out, or the session ends.
@@ -71,6 +74,10 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Annotated[Text, Meta(description="The role of this party on the roster.")]
     data: Annotated[
         Text | None, Meta(description="A client's data: a folder of images, or .npz.")
+    ] = None
+    classes: Annotated[
+        Annotated[tuple[str, ...], Meta(min_length=1)] | None,
+        Meta(description="Names of a run's classes, in order; a client needs them with epsilon."),
     ] = None
     out: Annotated[Text | None, Meta(description="Folder for the model.")] = None
     deadline: Annotated[
@@ -139,6 +146,14 @@ def read_site(file: Path) -> Site:
         for name in WANTED:
             if name not in given:
                 raise ConfigError(f"{file} has no '{name}', {WANTED[name]}")
+        if place.classes is None and given.get("epsilon") is not None:
+            raise ConfigError(
+                f"{file} has 'epsilon' and no 'classes'; name those of the run, in its order, for "
+                "a site that finds an example of another class must say so before it enrols: "
+                'classes = ["benign", "malignant"]'
+            )
+    elif place.classes is not None:
+        raise ConfigError(f"{file}: 'classes' has no effect for a {place.role}; leave it out")
     elif place.data is not None:
         raise ConfigError(f"{file}: 'data' has no effect for a {place.role}; leave it out")
     for name in given:
@@ -229,6 +244,7 @@ def template(role: str, name: str) -> str:
             'backbone = "timm:resnet18"',
             '# checkpoint = "weights.safetensors"   # local weights, else they are downloaded',
             '# mapping = "names.toml"   # what this site calls the classes: docs/data.md',
+            '# classes = ["benign", "malignant"]   # of the run, in order; needed with epsilon',
             "# id = '{id}_*'   # whose each image is, by its name: docs/data.md",
             "max-rows = 1000   # the public bound on this site's rows; unit patient: its patients",
             "",

@@ -70,11 +70,13 @@ class Sites:
         for name, role in self.roles.items():
             make_identity(name, role, folder / name)
         lines = [public_path(folder / name, name) for name in self.roles]
+        classes = [str(c) for c in range(1 + max(int(d.labels.max()) for d in clients.values()))]
         for name, role in self.roles.items():
             merge(folder / name / "roster.json", lines)
             text = f"{terms}{site}deadline = {wait[1]}\n{self._places(name, role)}"
+            if role == CLIENT and "epsilon" in site:
+                text += f"classes = {classes}\n"
             (folder / name / "site.toml").write_text(text)
-        classes = [str(c) for c in range(1 + max(int(d.labels.max()) for d in clients.values()))]
         width = next(iter(clients.values())).features.shape[1]
         (folder / self.convener / "run.toml").write_text(
             f"{terms}{site}{run}classes = {classes}\nwidth = {width}\nbackbone = 'identity'\n"

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from protocols import Additive, Bfv, Ckks, Pairwise, Plain, Protocol
 from protocols.errors import Busy
 from secure_afl.analytic.rows import ClientData, pooled
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.result import report_pooled
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL
@@ -18,6 +19,7 @@ from secure_afl.methods.evaluated import Evaluated
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.sites import process
 from secure_afl.sites.mailroom import FolderMailroom, open_mailroom
+from secure_afl.sites.settings import read_site
 from tests.kit.samples import make_clients
 from tests.kit.sites import PATIENT, Sites
 
@@ -276,6 +278,37 @@ def test_other_classes_than_a_sites_own_are_refused_at_home(tmp_path: Path) -> N
     assert any("'c0' declined; its people know why" in told for told in sites.told["collector"])
 
 
+def test_with_noise_classes_are_the_sites_own_and_none_of_its_rows_shows_in_a_refusal(
+    tmp_path: Path,
+) -> None:
+    """A convener that leaves a class out asks who has an example of it."""
+    few = {
+        name: replace(data, labels=data.labels % 2) if name == "c0" else data
+        for name, data in CLIENTS.items()
+    }
+    sites = Sites(tmp_path, Additive(), few, site=NOISY, method="private-gradient")
+    path = sites.folder / "collector" / "run.toml"
+    path.write_text(path.read_text().replace("['0', '1', '2']", "['0', '1']"))
+    for name in sites.roles:
+        sites.start(name)
+    sites.until(lambda: sites.conventions["collector"].convening.finished)
+    # With an example of class 2 or without: the same refusal, by their own settings.
+    for name in few:
+        assert any("the task's classes are not this client's" in t for t in sites.told[name])
+    own = sites.folder / "c1" / "site.toml"
+    own.write_text(own.read_text().replace("['0', '1', '2']", "['0', '1']"))
+    sites.stop("c1")
+    with pytest.raises(DataError, match="has examples of class '2'"):
+        sites.start("c1")
+    own.write_text(own.read_text().replace("classes", "# classes"))
+    with pytest.raises(ConfigError, match="'epsilon' and no 'classes'"):
+        read_site(own)
+    other = sites.folder / "collector" / "site.toml"
+    other.write_text(other.read_text() + "classes = ['0']\n")
+    with pytest.raises(ConfigError, match="'classes' has no effect for a collector"):
+        read_site(other)
+
+
 def test_settings_that_say_nothing_or_two_things_are_refused(tmp_path: Path) -> None:
     sites = Sites(tmp_path, Additive(), CLIENTS)
     client = sites.folder / "c0" / "site.toml"
@@ -354,7 +387,7 @@ def test_sites_take_noisy_gradients_and_report_the_noise_of_every_kind_of_sum(
     assert report.privacy is not None
     assert report.privacy.rounds == 5
     first, gradient = report.privacy.noise_std_by_round
-    assert (first.keys(), gradient.keys()) == ({"rows", "counts"}, {"gradient"})
+    assert ([*first], [*gradient]) == (["rows", "counts"], ["gradient"])
     assert report.privacy.noise_std == gradient
 
 
