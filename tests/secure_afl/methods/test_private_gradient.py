@@ -339,6 +339,39 @@ def test_clients_recompute_the_state_of_a_lying_server(sums: int) -> None:
         members["c0"].join(session, enrolments["c0"], world.opening)
 
 
+def test_a_collector_that_signs_a_false_sum_chooses_the_point_and_no_row_gives_more() -> None:
+    """It receives the sums, so that nobody can know better: the bounds do not turn on the point."""
+    terms = Terms(SHORT, Additive(), Privacy(1.0))
+    bounds = tuple((data.name, 16) for data in CLIENTS)
+    task = plan_task(terms, Declared(40, CLASSES, bounds, bytes(32), min_cohort=4))
+    world = Halves(terms, task, CLIENTS, max_rows=16, min_cohort=4)
+    members = {name: world.client(name, min_cohort=4) for name in world.identities}
+    for seed in (1, 2):
+        session, enrolments = world.form()
+        for name, member in members.items():
+            member.join(session, enrolments[name], world.opening)
+        draw = np.random.default_rng(seed).random(session.layout.length)
+        blocks = session.layout.split(np.arange(session.layout.length))
+        total = np.zeros(session.layout.length, dtype=np.int64)
+        for block in session.layout.blocks:
+            span = block.high - block.low
+            total[blocks[block.name]] = block.low + (span * draw[blocks[block.name]]).astype(int)
+        before = world.server.public
+        assert isinstance(before, PrivateGradientPublic)
+        world.pretend(SHORT.absorb(before, total, session.clients), session, total)
+    chosen = world.server.public
+    assert isinstance(chosen, PrivateGradientPublic)
+    assert chosen.descent is not None
+    assert np.abs(chosen.descent.point).max() > 5
+    session, enrolments = world.form()
+    members["c0"].join(session, enrolments["c0"], world.opening)
+    bound = SHORT.sensitivity(chosen, Privacy(1.0)).joint
+    data = next(data for data in CLIENTS if data.name == "c0")
+    for place in range(len(data)):
+        alone = SHORT.contribute(chosen, data.take(np.array([place])), {}, b"")
+        assert np.linalg.norm(alone) <= bound
+
+
 # Through the whole pipeline
 
 
@@ -353,6 +386,8 @@ def test_every_sum_is_in_the_ledger_and_a_second_run_over_budget_is_refused(tmp_
     assert spent.epsilon == pytest.approx(1.0, abs=1e-3)
     with pytest.raises(LedgerRefusal, match="c0"):
         federation.run(CLIENTS, classes=CLASSES, max_rows=16)
+    # Two of its five sums would fit the budget: nothing is spent on a run that cannot be finished.
+    assert all(ledger.spent(data.name).releases == 5 for data in CLIENTS)
 
 
 def test_counts_of_rows_kept_out_come_after_it() -> None:
