@@ -68,8 +68,17 @@ def render_run(report: Report) -> str:
             statistics=method.releases_statistics,
             updates=method.releases_updates,
             broadcast=report.settings.get("personal") == "joint",
+            shown=_shows_sums(report),
         )
     )
+
+
+def _shows_sums(report: Report) -> bool:
+    """Say whether sites were sent the noisy sums, of which they compute the states themselves."""
+    if report.privacy is None or report.privacy.placement == "central":
+        return False
+    method = METHODS[report.method].configured({}, private=True, seed=0)
+    return method.state_reveals_total
 
 
 def _run_facts(report: Report) -> Mapping[str, str]:

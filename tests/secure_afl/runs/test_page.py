@@ -15,7 +15,7 @@ from secure_afl.evaluation.figures import Figures
 from secure_afl.features.backbone import parse_backbone
 from secure_afl.federation.report import Report
 from secure_afl.federation.simulation import Federation
-from secure_afl.methods import AFL, FedAvg
+from secure_afl.methods import AFL, FedAvg, PrivateGradient
 from secure_afl.methods.evaluated import evaluated
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.config import RunConfig
@@ -103,6 +103,45 @@ def test_every_kind_of_run_has_a_page(method: AFL, privacy: Privacy | None, said
     text = page_of(report)
     assert said in text
     assert "was <b>not</b> hidden" in re.sub(r"\s+", " ", text)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "said", "unsaid"),
+    [
+        (
+            Privacy(8.0, unit="patient"),
+            ["saw anything: whether any one patient of a site took part", "to all sites"],
+            ["exactly the model"],
+        ),
+        (
+            Privacy(8.0, neighbours="replace-one"),
+            ["whether any one example was this one or another", "to all sites"],
+            ["took part changes"],
+        ),
+        (
+            Privacy(8.0, placement="central"),
+            ["Noise was added by the collector, to sums that it saw without"],
+            ["before anybody saw", "to all sites."],
+        ),
+    ],
+    ids=["patient", "replace-one", "central"],
+)
+def test_the_page_says_who_saw_noisy_sums_and_what_they_hide(
+    privacy: Privacy, said: list[str], unsaid: list[str]
+) -> None:
+    clients = [
+        replace(data, patients=[str(row // 2) for row in range(len(data))])
+        for data in make_clients((20, 20, 20))
+    ]
+    method = PrivateGradient(rounds=5)
+    report = (
+        Federation(method, Additive(), privacy=privacy)
+        .run(clients, classes=("0", "1", "2"), max_rows=32)
+        .report
+    )
+    text = re.sub(r"\s+", " ", page_of(report))
+    assert all(words in text for words in said)
+    assert not any(words in text for words in unsaid)
 
 
 def test_the_curve_is_saved_for_the_receiver_alone(tmp_path: Path) -> None:
