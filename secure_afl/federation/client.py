@@ -25,7 +25,7 @@ from protocols.protocol import check_given_back
 from protocols.roster import Line, Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
-from secure_afl.analytic.rows import ClientData, Rows
+from secure_afl.analytic.rows import ClientData, Rows, check_data, check_finite
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.rounds import (
     Half,
@@ -59,8 +59,7 @@ class FederationClient(Half):
         pinned: the roster that this client has; it then joins no session with anybody else. None
             trusts whoever forms the sessions.
         classes: names of the classes that this client's labels stand for, in order; None accepts
-            the task's. Give them with a promise: a task without a class that a row is of is
-            refused, and that refusal would tell of the row.
+            the task's. With a promise give them: later a refusal would tell of a row.
         backbone: digest of what made this client's features, 32 bytes; None accepts the task's.
         min_cohort, corrupt: the least that this client accepts in a session's terms: whoever
             forms a session chooses its cohort, and would choose one victim and its own clients.
@@ -72,7 +71,7 @@ class FederationClient(Half):
 
     Raises:
         DataError: more rows than the bound, or rows that do not say whose they are where patients
-            are the unit.
+            are the unit; with a promise, rows that no sum could take.
     """
 
     def __init__(
@@ -95,9 +94,10 @@ class FederationClient(Half):
         self._terms = terms
         self.data = data
         self.max_rows = max_rows
+        self.classes = None if classes is None else tuple(classes)
         if isinstance(data, ClientData):
             self._check_count(data)
-        self.classes = None if classes is None else tuple(classes)
+            self._check_rows(data)
         self.backbone = backbone
         if min_cohort is None:
             min_cohort = 2 if pinned is None else majority(len(pinned.clients))
@@ -337,6 +337,13 @@ class FederationClient(Half):
                 f"client '{self.name}' has more {what} than {self.max_rows}, the bound that it "
                 "declares; pass a larger --max-rows"
             )
+
+    def _check_rows(self, rows: ClientData) -> None:
+        """With a promise find bad rows now, for later a refusal would tell that there is one."""
+        if self.privacy is not None and self.classes is not None:
+            check_data(f"client '{self.name}'", rows, len(self.classes))
+        elif self.privacy is not None:
+            check_finite(rows.features)
 
     def _check_policy(self, session: Session) -> None:
         if session.min_cohort < self.min_cohort or session.corrupt < self.corrupt:

@@ -16,7 +16,8 @@ from protocols.schemes.encrypted.protocol import Bfv, Ckks
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.analytic.statistics import Statistics
-from secure_afl.errors import ConfigError, LedgerRefusal
+from secure_afl.errors import ConfigError, DataError, LedgerRefusal
+from secure_afl.federation.client import FederationClient
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
@@ -222,6 +223,22 @@ def test_a_client_refuses_noise_that_falls_short(change: dict[str, float], probl
     world = World()
     with pytest.raises(InvalidSession, match=problem):
         world.join(msgspec.structs.replace(world.mechanism, **change))
+
+
+def test_a_bad_row_shows_before_anybody_hears_of_the_client() -> None:
+    """Later a refusal would tell all that there is one, and no noise would hide it."""
+    terms = Terms(AFL(), Additive(), Privacy(1.0))
+    good = make_clients((20,))[0]
+    features, labels = good.features.copy(), good.labels.copy()
+    features[7, 2], labels[3] = np.nan, 9
+    for bad, said in (
+        (ClientData("c0", features, good.labels), "features of row 7 are NaN"),
+        (ClientData("c0", good.features, labels), "label 9 is out of range"),
+    ):
+        with pytest.raises(DataError, match=said):
+            FederationClient(terms, bad, 32, classes=("0", "1", "2"))
+    with pytest.raises(DataError, match="features of row 7 are NaN"):
+        FederationClient(terms, ClientData("c0", features, good.labels), 32)
 
 
 def test_a_client_refuses_smaller_cohorts_and_more_colluders_than_the_noise_is_for() -> None:
