@@ -172,8 +172,8 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         """Pack what the method does of the rows to train on, then counts of those kept out.
 
         Raises:
-            DataError: rows that the task does not take; or all are kept out, and the method does
-                not add up over rows.
+            DataError: rows that the task does not take; or without noise all are kept out, and the
+                method does not add up over rows.
         """
         check_rows(data.features, data.labels, len(public.task.classes))
         if public.evaluating:
@@ -182,6 +182,11 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         if trained is not None:
             return self.method.contribute(public.learned, trained, memory, entropy)
         layout = self.method.layout(public.learned)
+        if not self.row_additive and public.task.mechanism is not None:
+            # Whoever refuses tells that it has few rows; an update of whatever row is in the bound.
+            zeros = np.zeros_like(data.features[:1])
+            blank = ClientData(data.name, zeros, np.zeros(1, np.int64), ("",))
+            return self.method.contribute(public.learned, blank, memory, entropy)
         if not self.row_additive or layout is None:
             raise DataError(
                 f"client '{data.name}' keeps all of its rows out, for it has few; give more rows, "

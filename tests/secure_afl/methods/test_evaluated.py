@@ -570,6 +570,22 @@ def test_a_state_without_a_model_of_the_task_is_refused(bend: str) -> None:
     refused(world, everybody, world.opening, "none of this round's")
 
 
+def test_with_noise_a_client_whose_rows_are_all_kept_out_sends_some_update() -> None:
+    learner = FedAvg(rounds=1, weighted=False)
+    method = evaluated(learner, 0.9)
+    declared = Declared(6, CLASSES, tuple((name, 128) for name in NAMES), bytes(32), 3)
+    task = plan_task(Terms(method, Additive(), Privacy(1.0)), declared)
+    state = method.begin(task)
+    single = (CLIENTS[0].take(np.array([row])) for row in range(len(CLIENTS[0])))
+    out = next(data for data in single if method.trained(task, data) is None)
+    sent = this_noisy_sum(method, state).layout.split(method.contribute(state, out, {}, bytes(32)))
+    assert sent["weight"].tolist() == [1]
+    assert np.linalg.norm(sent["update"]) <= 2 ** learner.quantiser(task).bits
+    exact = msgspec.structs.replace(task, mechanism=None)
+    with pytest.raises(DataError, match="keeps all of its rows out"):
+        method.contribute(method.begin(exact), out, {}, bytes(32))
+
+
 def test_with_noise_no_row_makes_its_client_refuse_whatever_the_model() -> None:
     """A refusal is seen by all: scores that overflow for some rows alone would ask about these."""
     method = evaluated(AFL(), 0.5)
