@@ -103,12 +103,13 @@ def raise_budget(
         raise ConfigError(
             f"{book.path} keeps no budget that could be raised; set one with run --ledger --budget"
         )
-    new = msgspec.structs.replace(old, epsilon=budget, delta=old.delta if delta is None else delta)
-    if not (budget > old.epsilon or new.delta > old.delta):
+    most = old.delta if delta is None else delta
+    if not (budget > old.epsilon or most > old.delta):
         raise ConfigError(
-            f"--budget {budget:g} --delta {new.delta:g} raises nothing; allowed: above the old, "
+            f"--budget {budget:g} --delta {most:g} raises nothing; allowed: above the old, "
             f"{old.epsilon:g} and {old.delta:g}"
         )
+    new = msgspec.structs.replace(old, epsilon=budget, delta=most)
     book.raise_budget(new)
     typer.echo(f"Old budget: {old}\nNew budget: {new}")
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
-from secure_afl.errors import ConfigError
+from secure_afl.checks import number
 
 # Least noise, in grid units, for which the figures on discrete noise below hold.
 MIN_SHARE = 2.0
@@ -37,8 +37,8 @@ def delta_of(epsilon: float, mu: float) -> float:
     """
     from scipy.special import erfcx, ndtr
 
-    _check("epsilon", epsilon, 0, math.inf)
-    _check("mu", mu, 0, math.inf)
+    number("epsilon", epsilon, 0, math.inf)
+    number("mu", mu, 0, math.inf)
     if mu == 0 or epsilon == math.inf:
         return 0.0
     if mu == math.inf:
@@ -64,8 +64,8 @@ def epsilon_of(delta: float, mu: float) -> float:
     Raises:
         ConfigError: a number out of range.
     """
-    _check("delta", delta, 0, 1)
-    _check("mu", mu, 0, math.inf)
+    number("delta", delta, 0, 1)
+    number("mu", mu, 0, math.inf)
     if delta_of(0.0, mu) <= delta:
         return 0.0
     if delta == 0 or mu == math.inf:
@@ -73,7 +73,6 @@ def epsilon_of(delta: float, mu: float) -> float:
     return _least(lambda epsilon: delta_of(epsilon, mu) <= delta)
 
 
-@lru_cache(maxsize=256)
 def mu_of(epsilon: float, delta: float) -> float:
     """Return the greatest μ that is (epsilon, delta)-private, less a billionth for rounding.
 
@@ -84,8 +83,11 @@ def mu_of(epsilon: float, delta: float) -> float:
     Raises:
         ConfigError: a number out of range.
     """
-    _check("epsilon", epsilon, 0, 1e6)
-    _check("delta", delta, 1e-300, 1 - 1e-9)
+    return _mu_of(number("epsilon", epsilon, 0, 1e6), number("delta", delta, 1e-300, 1 - 1e-9))
+
+
+@lru_cache(maxsize=256)
+def _mu_of(epsilon: float, delta: float) -> float:
     return (1 - _MARGIN) / _least(lambda sigma: delta_of(epsilon, 1 / sigma) <= delta)
 
 
@@ -107,7 +109,7 @@ def noise_multiplier(epsilon: float, delta: float, releases: int = 1) -> float:
     Raises:
         ConfigError: a number out of range.
     """
-    _check("releases", releases, 1, 2**53)
+    number("releases", releases, 1, 2**53)
     return math.sqrt(releases) / mu_of(epsilon, delta)
 
 
@@ -117,8 +119,11 @@ def compose(mus: Iterable[float]) -> float:
     Each may be adapted to the results of those before it.
 
     Dong, Roth and Su (JRSS-B 2022), Corollary 3.3: as private as one of this μ, exactly.
+
+    Raises:
+        ConfigError: a μ that is negative or no number.
     """
-    return math.hypot(*mus)
+    return math.hypot(*(number("mu", mu, 0, math.inf) for mu in mus))
 
 
 def continuous(sigma: float) -> float:
@@ -133,7 +138,7 @@ def continuous(sigma: float) -> float:
     Raises:
         ConfigError: sigma below 2 grid units.
     """
-    _check("sigma", sigma, MIN_SHARE, math.inf)
+    number("sigma", sigma, MIN_SHARE, math.inf)
     return math.sqrt(sigma * sigma - 1 / 12)
 
 
@@ -154,8 +159,8 @@ def discretisation_distance(shares: Sequence[tuple[float, int]]) -> float:
     """
     total = 0.0
     for sigma, entries in shares:
-        _check("noise of a share, in grid units,", sigma, MIN_SHARE, math.inf)
-        _check("number of coordinates", entries, 0, math.inf)
+        number("noise of a share, in grid units,", sigma, MIN_SHARE, math.inf)
+        number("number of coordinates", entries, 0, math.inf)
         total += entries * sigma**-8
     return min(_DISTANCE * math.sqrt(total), 1.0)
 
@@ -172,8 +177,8 @@ def distance_delta(epsilon: float, distance: float) -> float:
     Raises:
         ConfigError: a number out of range.
     """
-    _check("epsilon", epsilon, 0, math.inf)
-    _check("distance", distance, 0, math.inf)
+    number("epsilon", epsilon, 0, math.inf)
+    number("distance", distance, 0, math.inf)
     if distance == 0:
         return 0.0
     return (1 + math.exp(epsilon)) * distance if epsilon < 700 else math.inf
@@ -208,10 +213,10 @@ def audited_epsilon(
     from scipy.special import ndtri
 
     for hits, trials in ((false_positives, negatives), (true_positives, positives)):
-        _check("number of trials", trials, 1, math.inf)
-        _check("number of positive answers", hits, 0, trials)
-    _check("delta", delta, 1e-300, 1)
-    _check("confidence", confidence, 0, 1 - 1e-12)
+        number("number of trials", trials, 1, math.inf)
+        number("number of positive answers", hits, 0, trials)
+    number("delta", delta, 1e-300, 1)
+    number("confidence", confidence, 0, 1 - 1e-12)
     miss = (1 - confidence) / 2
     false_rate = _upper(false_positives, negatives, miss)
     missed_rate = _upper(positives - true_positives, positives, miss)
@@ -240,8 +245,3 @@ def _least(holds: Callable[[float], bool]) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}, allowed: {low:g}..{high:g}")

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from secure_afl.checks import check_type, positive, whole
 from secure_afl.privacy.accounting import mu_of
 from secure_afl.privacy.mechanism import Privacy
 
@@ -34,18 +35,31 @@ class Schedule:
         steps: T, 4 to 24.
         dimension: k, features of a row after a public projection; d for none.
         rate: of a step, for the sum of the rows' gradients.
+
+    Raises:
+        ConfigError: a number out of range.
     """
 
     steps: int
     dimension: int
     rate: float
 
+    def __post_init__(self) -> None:
+        whole("steps", self.steps, 1, MAX_STEPS)
+        whole("dimension", self.dimension, 1)
+        positive("rate", self.rate)
+
 
 def strength(privacy: Privacy, client_rows: int) -> float:
     """Return μ of the run, in which a row that comes or goes counts as 1.
 
     A row that becomes another counts as 2, and a client as twice or once as many as it may have.
+
+    Raises:
+        ConfigError: a number out of range.
     """
+    check_type("privacy", privacy, Privacy)
+    whole("client_rows", client_rows, 1)
     units = 2 if privacy.neighbours == "replace-one" else 1
     if privacy.unit == "client":
         units *= client_rows
@@ -61,7 +75,11 @@ def planned_steps(privacy: Privacy, total_rows: int, client_rows: int) -> int:
     Args:
         total_rows: N, the declared bound on all rows.
         client_rows: the greatest bound of one client.
+
+    Raises:
+        ConfigError: a number out of range.
     """
+    whole("total_rows", total_rows, 1)
     wanted = math.sqrt(_STEPS_PER_ROW * total_rows * strength(privacy, client_rows))
     # Less a hair, so that machines whose powers differ in a last bit agree.
     return min(MAX_STEPS, max(MIN_STEPS, math.ceil(wanted - 1e-9)))
@@ -85,7 +103,14 @@ def schedule(
         total_rows, client_rows: as `planned_steps`.
         dim: d.
         classes: C.
+
+    Raises:
+        ConfigError: a number out of range.
     """
+    whole("total_rows", total_rows, 1)
+    whole("dim", dim, 1)
+    whole("classes", classes, 1)
+    whole("steps", steps, 1, MAX_STEPS)
     mu = strength(privacy, client_rows)
     noise = math.sqrt(1 + COUNTS_WEIGHT**2) * math.sqrt(steps + 1) / mu
     k = max(_MIN_DIMENSION, math.floor((total_rows / (_ROWS_PER_NOISE * noise)) ** 2))

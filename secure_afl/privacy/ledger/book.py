@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple, TypedDict, TypeVar
+from typing import Annotated, NamedTuple, TypedDict, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
 
+from secure_afl.checks import check_choice, settle_float
 from secure_afl.errors import ConfigError
 from secure_afl.privacy.sensitivity import Neighbours, Unit
 
@@ -29,12 +30,21 @@ class Budget(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         epsilon: > 0, ≤ 1000.
         delta: 1e-100 to 0.5.
         unit, neighbours: between what the promise holds. Promises of different kinds do not add up.
+
+    Raises:
+        ConfigError: a number out of range, or another word.
     """
 
     epsilon: Annotated[float, Meta(gt=0, le=1000)]
     delta: Annotated[float, Meta(ge=1e-100, le=0.5)]
     unit: Unit
     neighbours: Neighbours
+
+    def __post_init__(self) -> None:
+        settle_float(self, "epsilon", 1e-300, 1000)
+        settle_float(self, "delta", 1e-100, 0.5)
+        check_choice(self, "unit", get_args(Unit))
+        check_choice(self, "neighbours", get_args(Neighbours))
 
     def allows(self, other: "Budget") -> bool:
         """Say whether the other budget is of the same kind and nowhere larger."""
