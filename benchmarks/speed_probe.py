@@ -43,16 +43,18 @@ def statistics(rows: int, bits: int) -> dict[str, float]:
 
     from secure_afl.analytic.quantise import Quantiser
     from secure_afl.analytic.rows import ClientData
+    from secure_afl.methods.afl import AFL
     from secure_afl.methods.method import Task
-    from secure_afl.methods.summed import task_vector
 
     features, labels = rows_of(rows)
     data, quantiser = ClientData("site", features, labels), Quantiser(bits)
     names = tuple(str(number) for number in range(CLASSES))
     task = Task(DIM, names, quantiser, 2 * rows, rows, 2, bytes(32))
+    method = AFL()
+    public = method.begin(task)
     integers = quantiser.integers(features)
     works: dict[str, Callable[[], object]] = {
-        "ours": lambda: task_vector(task, data),
+        "ours": lambda: method.contribute(public, data, {}, b""),
         "dsyrk": lambda: dsyrk(1.0, integers.T),
         "afl_numpy": lambda: afl_client(features, labels),
     }

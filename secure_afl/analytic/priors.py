@@ -13,6 +13,9 @@ from secure_afl.errors import ConfigError
 
 OBSERVED, UNIFORM = "observed", "uniform"
 
+# Of a class's noisy share, in units of an equal one: a class that noise hides is not ruled out.
+_LEAST_SHARE = 0.05
+
 # A word, or shares by class name as sorted pairs.
 Prior: TypeAlias = str | tuple[tuple[str, float], ...]
 
@@ -29,7 +32,12 @@ def settle_prior(prior: Prior | Mapping[str, float]) -> Prior:
                 f"prior is {prior!r}, allowed: {OBSERVED}, {UNIFORM}, or a share for each class"
             )
         return prior
-    pairs = sorted((str(name), float(share)) for name, share in dict(prior).items())
+    try:
+        pairs = sorted((str(name), float(share)) for name, share in dict(prior).items())
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(
+            f"prior is {prior!r}, allowed: {OBSERVED}, {UNIFORM}, or a share for each class"
+        ) from None
     shares = [share for _, share in pairs]
     if not shares or not all(0 <= share < float("inf") for share in shares) or sum(shares) <= 0:
         raise ConfigError("a prior has a finite share ≥ 0 for each class, and one above 0")
@@ -92,3 +100,27 @@ def check_prior(prior: Prior, classes: Sequence[str]) -> None:
         raise ConfigError(
             f"the prior {verb} class {odd[0]!r}; allowed: a share for each of {list(classes)}"
         )
+
+
+def drawn_together(counts: Sequence[float], std: float) -> list[float]:
+    """Return noisy class counts, drawn to equal ones as far as noise explains their spread.
+
+    With m the mean count, s² the spread Σ(n − m)² and σ the noise of a count, the excess over m is
+    multiplied by max(0, 1 − ((C − 1) + 2√(2(C − 1)))·σ²/s²): what is beyond two standard deviations
+    of the spread of noise alone remains (after James and Stein 1961). None falls below m/20.
+
+    Args:
+        counts: C ≥ 1 finite numbers.
+        std: σ ≥ 0.
+
+    Returns:
+        C numbers > 0; ones where the mean is not above 0.
+    """
+    classes = len(counts)
+    mean = math.fsum(counts) / classes
+    if mean <= 0:
+        return [1.0] * classes
+    spread = math.fsum((entry - mean) ** 2 for entry in counts)
+    by_chance = ((classes - 1) + 2 * math.sqrt(2 * (classes - 1))) * std**2
+    kept = max(0.0, 1 - by_chance / spread) if spread else 0.0
+    return [max(mean + kept * (entry - mean), _LEAST_SHARE * mean) for entry in counts]

@@ -78,19 +78,20 @@ class Statistics(Secret, frozen=True, eq=False):
         scale = float(quantiser.scale)
         return self.gram / scale**2, self.cross / (scale * label_scale)
 
-    def pack(self, *, counts: bool = True) -> Integers:
+    def pack(self, *, counts: bool = True, count_scale: int = 1) -> Integers:
         """Pack into one int64 vector.
 
-        It holds the Gram's diagonal, its strict upper triangle, cross, and counts.
+        It holds the Gram's diagonal, its strict upper triangle, cross, and counts times their
+        scale.
         """
         parts = [self.gram.diagonal(), pack_upper(self.gram), self.cross.ravel()]
-        return np.concatenate([*parts, self.counts] if counts else parts)
+        return np.concatenate([*parts, self.counts * count_scale] if counts else parts)
 
     @classmethod
     def unpack(cls, vector: Integers, layout: Layout) -> "Statistics":
         """Unpack a packed vector of a layout made by `statistics_layout`: the inverse of `pack`.
 
-        Counts that were not packed are zero.
+        Counts that were not packed are zero. Those with noise, on a finer grid, are rounded.
         """
         blocks = layout.split(vector)
         dim = len(blocks["gram_diagonal"])
@@ -98,6 +99,8 @@ class Statistics(Secret, frozen=True, eq=False):
         gram = unpack_upper(blocks.get("gram_upper", np.empty(0, dtype=np.int64)), dim)
         np.fill_diagonal(gram, blocks["gram_diagonal"])
         counts = blocks.get("counts", np.zeros(classes, dtype=np.int64)).copy()
+        if (scale := _count_scale(layout)) > 1:
+            counts = np.rint(counts / scale).astype(np.int64)
         return cls(gram, blocks["cross"].reshape(dim, classes), counts)
 
 
@@ -109,6 +112,7 @@ def packed_statistics(
     rows_each: Integers | None = None,
     *,
     counts: bool = True,
+    count_scale: int = 1,
 ) -> Integers:
     """Sum rows up and pack the sums: `Statistics.of(…).pack(…)` without the whole matrix.
 
@@ -121,7 +125,7 @@ def packed_statistics(
     gram.pack_into(vector[:triangle])
     vector[triangle : triangle + cross.size] = cross.ravel()
     if counts:
-        vector[triangle + cross.size :] = counted
+        vector[triangle + cross.size :] = counted * count_scale
     return vector
 
 
@@ -184,6 +188,7 @@ def statistics_layout(
     *,
     counts: bool = True,
     label_scale: int = 1,
+    count_scale: int = 1,
 ) -> Layout:
     """Lay out packed statistics, with or without counts, over at most `max_rows` rows.
 
@@ -194,6 +199,7 @@ def statistics_layout(
 
     Args:
         label_scale: A, 1 where rows have no weights.
+        count_scale: what counts are multiplied by, so that little noise has steps enough.
 
     Raises:
         WouldOverflow: no ring holds that many rows at these bits.
@@ -212,6 +218,15 @@ def statistics_layout(
         blocks.append(signed("gram_upper", dim * (dim - 1) // 2, s**2, gram_unit))
     blocks.append(signed("cross", dim * classes, 2 * s * label_scale, 1.0 / (s * label_scale)))
     if counts:
-        mass = label_scale**2
+        mass = label_scale**2 * count_scale
         blocks.append(Block("counts", classes, 0, max_rows * mass, 1.0 / mass, 0, one * mass))
     return Layout(tuple(blocks))
+
+
+def _count_scale(layout: Layout) -> int:
+    """Return what counts of a layout made by `statistics_layout` are multiplied by."""
+    units = {block.name: block.scale for block in layout.blocks}
+    if "counts" not in units:
+        return 1
+    # Units are 1/s² of the Gram, 1/(s·A) of the cross term, and 1/(A²·scale) of the counts.
+    return round(units["cross"] ** 2 / (units["gram_diagonal"] * units["counts"]))

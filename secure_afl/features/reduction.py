@@ -19,6 +19,9 @@ _LEAST_SHRINKAGE = 1.5
 # Added to the eigenvalues before whitening, in units of their mean: axes of almost no variance
 # would else be blown up.
 _WHITENING_RIDGE = 0.01
+# Of few features a row's own mean says something: without it scikit-learn's breast cancer, of 30,
+# loses five points of AUC at ε = 1.
+_LEAST_CENTRED = 128
 
 
 class Reduction(Wire, frozen=True, eq=False):
@@ -108,7 +111,7 @@ class Reduction(Wire, frozen=True, eq=False):
         return folded, self.mean @ folded
 
 
-def random_reduction(dim: int, k: int, seed: int) -> Reduction:
+def random_reduction(dim: int, k: int, seed: int, centred: bool = False) -> Reduction:
     """Make a random projection from `dim` to `k` dimensions, which looks at no data.
 
     Every entry of the basis is a random sign, which keeps lengths and angles as well as a Gaussian
@@ -119,6 +122,9 @@ def random_reduction(dim: int, k: int, seed: int) -> Reduction:
         dim: d ≥ 1.
         k: 1 to d.
         seed: ≥ 0.
+        centred: each row is taken less the mean of its own entries first, which needs no other
+            row: features of one sign else have most of their length in common. All d dimensions
+            are then kept as they are, without signs.
 
     Raises:
         ConfigError: a value out of range.
@@ -126,8 +132,24 @@ def random_reduction(dim: int, k: int, seed: int) -> Reduction:
     _check_dimension(k, dim)
     if seed < 0:
         raise ConfigError(f"seed {seed} of the reduction is negative; give 0 or more")
-    rng = np.random.default_rng(seed)
-    return Reduction(np.zeros(dim), rng.choice([-1.0, 1.0], (dim, k)))
+    if centred and k == dim:
+        basis = np.eye(dim)
+    else:
+        basis = np.random.default_rng(seed).choice([-1.0, 1.0], (dim, k))
+    if centred:
+        basis -= basis.mean(axis=0)
+    return Reduction(np.zeros(dim), basis)
+
+
+def reduction_at_random(dim: int, k: int, seed: int, *, centred: bool) -> Reduction | None:
+    """Make `random_reduction` where it does anything; None leaves rows as they are.
+
+    Args:
+        dim, k, seed, centred: as there. Fewer than 128 features are not centred, for in a table
+            of a few columns the mean of a row says something.
+    """
+    centred = centred and dim >= _LEAST_CENTRED
+    return random_reduction(dim, k, seed, centred) if centred or k != dim else None
 
 
 def public_reduction(

@@ -54,13 +54,11 @@ from secure_afl.methods.summed import (
     Shrinkage,
     Standardise,
     SummedPublic,
-    task_layout,
-    task_vector,
 )
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, layer_sensitivity
 
-_OF_HEAD = AFL.__struct_fields__
+_OF_HEAD = tuple(name for name in AFL.__struct_fields__ if name != "rows_as_given")
 CANONICAL, RANDOM = "canonical", "random"
 _FILTERS, _FEW_FILTERS = 32, 16
 # Share of a run's μ² that each layer's sum gets, where there is noise.
@@ -230,7 +228,8 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
     @property
     def head_method(self) -> AFL:
         """The method of the last sum, which this one ends with."""
-        return AFL(**{name: getattr(self, name) for name in _OF_HEAD})
+        settings = {name: getattr(self, name) for name in _OF_HEAD}
+        return AFL(**settings, rows_as_given=False)
 
     @property
     def personalises(self) -> bool:
@@ -314,7 +313,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         if public.head is not None:
             return None
         if len(public.banks) == self.layers:
-            return task_layout(self.head_task(public.task))
+            return self.head_method.sum_layout(self.head_task(public.task))
         return self._layer_layout(public)
 
     def sensitivity(self, public: LayeredPublic, privacy: Privacy) -> Sensitivity:
@@ -338,7 +337,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
             privacy.unit,
             privacy.neighbours,
             public.task.client_rows,
-            privacy.cross_weight,
+            privacy.known_cross_weight,
             self._spend(head=False),
             _weight(public.task),
         )
@@ -446,7 +445,7 @@ class FedACnnL(Method[LayeredPublic], frozen=True, tag="fedacnnl"):
         # Of all rows, for a block may hold a part of a patient's.
         rows_each = task.rows_each(data)
         return add_up(
-            task_vector(
+            self.head_method.vector(
                 task,
                 ClientData(data.name, rows, data.labels[part]),
                 None if rows_each is None else rows_each[part],

@@ -1,5 +1,6 @@
 """A method that adds rounds to another's: what it says of itself is what the other says."""
 
+from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
@@ -7,6 +8,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel, Model
+from secure_afl.privacy.mechanism import Privacy
 
 SAID = (
     "name",
@@ -89,6 +91,18 @@ class Further(Method[State], Generic[State], frozen=True):
     def chooses_on_kept(self) -> bool:
         """Whether half of a client's rows held out for it go into the choice of its model."""
         return self.method.chooses_on_kept
+
+    def least_dimension(
+        self,
+        privacy: Privacy,
+        sums: int,
+        bounds: Sequence[int],
+        wanted: int,
+        dim: int,
+        classes: int,
+    ) -> int:
+        """Return how many dimensions the method's rows should keep."""
+        return self.method.least_dimension(privacy, sums, bounds, wanted, dim, classes)
 
     def heads(self, task: Task) -> tuple[Head, ...]:
         """List the method's heads."""

@@ -167,6 +167,24 @@ class Method(Wire, Generic[Public], frozen=True):
         """Return the sums that the model is made of; any others come after it."""
         return self.run_sums(task)
 
+    def least_dimension(
+        self,
+        privacy: Privacy,
+        sums: int,
+        bounds: Sequence[int],
+        wanted: int,
+        dim: int,
+        classes: int,
+    ) -> int:
+        """Return how many dimensions noisy rows should keep, `wanted` of which noise suggests.
+
+        Args:
+            privacy, sums: the promise, and sums of the run.
+            bounds: of the clients, on their rows.
+            dim, classes: d and C.
+        """
+        return wanted
+
     @property
     def learner(self) -> "AnyMethod":
         """The method whose model this is; another one where this adds rounds to it."""

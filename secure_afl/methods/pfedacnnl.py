@@ -34,7 +34,8 @@ from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import METHODS, Own, Task
 from secure_afl.methods.personal.auto import Auto
 from secure_afl.methods.personal.personal import halves
-from secure_afl.methods.summed import PersonalName, SummedPublic, fit_task, task_layout
+from secure_afl.methods.summed import PersonalName, SummedPublic
+from secure_afl.methods.task_sums import fit_task, task_layout
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 

@@ -11,7 +11,14 @@ from msgspec.structs import force_setattr
 from protocols.codec import Wire
 from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.patients import PatientGroups, known_patients, within
-from secure_afl.analytic.priors import OBSERVED, check_prior, prior_shares, read_prior, settle_prior
+from secure_afl.analytic.priors import (
+    OBSERVED,
+    check_prior,
+    drawn_together,
+    prior_shares,
+    read_prior,
+    settle_prior,
+)
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.residuals import WEIGHT_SCALE, is_on_grid, on_grid, residuals
 from secure_afl.analytic.rows import ClientData, check_finite, check_rows
@@ -45,9 +52,6 @@ from secure_afl.privacy.sensitivity import Sensitivity
 ROWS, COUNTS, GRADIENT = "rows", "counts", "gradient"
 
 _BLOCK_ROWS = 4096
-
-# Of a class's share, in units of an equal one: a class that noise hides is not ruled out.
-_LEAST_SHARE = 0.05
 
 _NO_PROMISE = (
     "private-gradient has no form without noise; pass --epsilon, or take --method softmax or afl"
@@ -125,6 +129,7 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
     def __post_init__(self) -> None:
         if self.rounds is not None:
             settle_int(self, "rounds", MIN_STEPS + 1, MAX_STEPS + 1)
+        settle_int(self, "seed", 0, 2**63 - 1)
         if self.prior is not None:
             force_setattr(self, "prior", settle_prior(self.prior))
 
@@ -367,24 +372,12 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
             yield rows, data.labels[block]
 
     def _prior(self, task: Task, counts: Integers) -> Floats:
-        """Return class shares from noisy counts, drawn to equal ones as far as noise explains them.
-
-        With m the mean count, s² the spread Σ(n − m)² and σ the noise of a count, the excess over m
-        is multiplied by max(0, 1 − ((C − 1) + 2√(2(C − 1)))·σ²/s²): what is beyond two standard
-        deviations of the spread of noise alone remains (after James and Stein 1961).
-        """
-        classes, count, mechanism = len(counts), _count(task), _mechanism(task)
-        found = [int(entry) / count for entry in counts]
-        mean = math.fsum(found) / classes
-        if mean <= 0:
-            return np.full(classes, 1.0 / classes)
+        """Return class shares from noisy counts, drawn to equal ones as far as noise explains."""
+        count, mechanism = _count(task), _mechanism(task)
         sensitivity = self.sensitivity(PrivateGradientPublic(task), mechanism.privacy)
         noisy = NoisySum(mechanism, self._first_layout(task), sensitivity)
-        sigma = noisy.stds[COUNTS] / count
-        spread = math.fsum((entry - mean) ** 2 for entry in found)
-        by_chance = ((classes - 1) + 2 * math.sqrt(2 * (classes - 1))) * sigma**2
-        kept = max(0.0, 1 - by_chance / spread) if spread else 0.0
-        shares = [max(mean + kept * (entry - mean), _LEAST_SHARE * mean) for entry in found]
+        found = [int(entry) / count for entry in counts]
+        shares = drawn_together(found, noisy.stds[COUNTS] / count)
         total = math.fsum(shares)
         return np.array([share / total for share in shares])
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from msgspec import Meta
+from msgspec import Meta, structs
 from msgspec.structs import force_setattr
 
 from protocols.layout import Integers, Layout
@@ -16,28 +16,38 @@ from secure_afl.analytic.heads.head import (
     choose_heads,
     fit_first,
 )
-from secure_afl.analytic.heads.lda import MAX_SHRINKAGE
+from secure_afl.analytic.heads.lda import LDA, MAX_SHRINKAGE
 from secure_afl.analytic.heads.ridge import DEFAULT_RIDGE, MAX_RIDGE, Ridge
 from secure_afl.analytic.moments import Moments
-from secure_afl.analytic.priors import Prior, check_prior, read_prior, settle_prior
-from secure_afl.analytic.private_ridge import noise_floor
+from secure_afl.analytic.priors import UNIFORM, Prior, check_prior, read_prior, settle_prior
+from secure_afl.analytic.private_lda import LEAST_DIMENSION
 from secure_afl.analytic.rows import ClientData
-from secure_afl.analytic.statistics import Statistics, packed_statistics, statistics_layout
+from secure_afl.analytic.statistics import Statistics
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import Method, Own, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.methods.personal.personal import MAX_ALPHA, PERSONAL, Global, Personal
-from secure_afl.privacy.mechanism import NoisySum, Privacy
-from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
+from secure_afl.methods.task_sums import (
+    Promised,
+    Weights,
+    fit_task,
+    lda_weights,
+    task_layout,
+    task_sensitivity,
+    task_vector,
+    task_weights,
+)
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.sensitivity import Sensitivity
 
 HeadName: TypeAlias = Annotated[
     str,
     Meta(
         description="how the sum becomes a classifier: lda (linear discriminant analysis, with "
         "probabilities), ridge, or means (nearest class mean). auto: lda, or ridge where --ridge "
-        "is given or the sum has noise.",
+        "is given or the noise is too large for lda, by public numbers.",
         extra={"metavar": "auto|lda|ridge|means"},
     ),
 ]
@@ -46,7 +56,7 @@ PriorSetting: TypeAlias = Annotated[
     Meta(
         description="how often lda expects each class where the model is used: observed (as in "
         "the sum), uniform, or a JSON file {class: share}. predict and evaluate can change it "
-        "later. Default: observed.",
+        "later. Default: observed; uniform with --epsilon.",
         extra={"metavar": "observed|uniform|FILE"},
     ),
 ]
@@ -127,6 +137,8 @@ class Summed(Method[SummedPublic], frozen=True):
             given. One that the head does not have is refused.
         personal: how clients make models of their own; a name of `PERSONAL`.
         alpha: α of personal models that have one; None is 1.
+        rows_as_given: rows are those of `features`, on which `lda` was measured under noise; where
+            they are not, `auto` leaves noisy sums to ridge.
     """
 
     public = SummedPublic
@@ -143,6 +155,7 @@ class Summed(Method[SummedPublic], frozen=True):
     standardise: Standardise = None
     personal: PersonalName = Global.name
     alpha: Alpha = None
+    rows_as_given: bool = True
 
     def __post_init__(self) -> None:
         if self.ridge is not None and self.ridge != AUTO:
@@ -175,7 +188,7 @@ class Summed(Method[SummedPublic], frozen=True):
         prior = settings.get("prior")
         read = {"prior": read_prior(prior)} if isinstance(prior, str) else {}
         method = cls(**{**settings, **read})
-        method._heads(noise=private, counts=not private)
+        method._heads(noise=private)
         return method
 
     @property
@@ -222,7 +235,58 @@ class Summed(Method[SummedPublic], frozen=True):
         Raises:
             ConfigError: a setting without effect on it, or a sum without what it needs.
         """
-        return self._heads(noise=task.mechanism is not None, counts=releases_counts(task))
+        mechanism = task.mechanism
+        if mechanism is None:
+            return self._heads(noise=False)
+        return self._noisy_heads(
+            Promised(mechanism.privacy, mechanism.rounds, task.total_rows, task.client_rows),
+            task.feature_dim,
+            len(task.classes),
+        )
+
+    def least_dimension(
+        self,
+        privacy: Privacy,
+        sums: int,
+        bounds: Sequence[int],
+        wanted: int,
+        dim: int,
+        classes: int,
+    ) -> int:
+        """Return 128 dimensions at least where `lda` is to be the head, else as many as wanted."""
+        promised = Promised(privacy, sums, sum(bounds), max(bounds))
+        enough = min(dim, max(wanted, LEAST_DIMENSION))
+        head = self._noisy_heads(promised, enough, classes)[0]
+        return enough if isinstance(head, LDA) else wanted
+
+    def weights(self, task: Task) -> Weights | None:
+        """Return what cross term and counts of a task get of the budget; None without noise."""
+        mechanism = task.mechanism
+        if mechanism is None:
+            return None
+        return self.promised_weights(
+            Promised(mechanism.privacy, mechanism.rounds, task.total_rows, task.client_rows),
+            task.feature_dim,
+            len(task.classes),
+        )
+
+    def promised_weights(self, promised: Promised, dim: int, classes: int) -> Weights:
+        """Return `weights` for the head that these public numbers choose."""
+        needs_counts = self._noisy_heads(promised, dim, classes)[0].needs_counts
+        return (lda_weights if needs_counts else task_weights)(promised.privacy)
+
+    def _noisy_heads(self, promised: Promised, dim: int, classes: int) -> tuple[Head, ...]:
+        """List the heads of a noisy sum: `auto` takes `lda` where noise leaves enough for it."""
+        quiet = self.rows_as_given and promised.suits_lda(dim, classes)
+        try:
+            return self._heads(noise=True, counts=quiet or self.head != AUTO)
+        except ConfigError as error:
+            if quiet or self.head != AUTO:
+                raise
+            raise ConfigError(
+                f"{error}. By public numbers the noise of this sum is too large for lda: raise "
+                "--epsilon or --max-rows, leave the setting out, or take --head lda all the same"
+            ) from None
 
     def _heads(self, *, noise: bool, counts: bool = True) -> tuple[Head, ...]:
         settings = {
@@ -233,6 +297,12 @@ class Summed(Method[SummedPublic], frozen=True):
             "standardise": self.standardise,
         }
         heads = choose_heads(self.head, settings, counts=counts, noise=noise)
+        if noise and self.prior is None:
+            # Noise shrinks scores, and the logarithm of observed shares would outweigh them.
+            heads = tuple(
+                structs.replace(head, prior=UNIFORM) if isinstance(head, LDA) else head
+                for head in heads
+            )
         if self.head == AUTO and self.way.head is not None:
             heads = tuple(head for head in heads if isinstance(head, self.way.head))
         if self.way.head is not None and (self.intercept or self.standardise):
@@ -265,7 +335,11 @@ class Summed(Method[SummedPublic], frozen=True):
         Raises:
             WouldOverflow: no ring holds that many rows at the quantiser's bits.
         """
-        return task_layout(public.task) if public.fitted is None else None
+        return None if public.fitted is not None else self.sum_layout(public.task)
+
+    def sum_layout(self, task: Task) -> Layout:
+        """Return the layout of the sum, of a task with noise or without."""
+        return task_layout(task, self.weights(task))
 
     def sensitivity(self, public: SummedPublic, privacy: Privacy) -> Sensitivity:
         """Bound how far one example, patient or client moves (G, Q) and any counts.
@@ -278,7 +352,7 @@ class Summed(Method[SummedPublic], frozen=True):
             raise ConfigError(
                 "ridge is 0 with privacy, allowed: > 0; leave it out to go by the noise"
             )
-        return task_sensitivity(public.task, privacy)
+        return task_sensitivity(public.task, privacy, self.weights(public.task))
 
     def contribute(
         self, public: SummedPublic, data: ClientData, memory: Memory, entropy: bytes
@@ -289,7 +363,15 @@ class Summed(Method[SummedPublic], frozen=True):
             DataError: no rows or more than 2^29, a label out of range, features not finite, or rows
                 that do not say whose they are where patients are the unit.
         """
-        return task_vector(public.task, data)
+        return self.vector(public.task, data)
+
+    def vector(self, task: Task, data: ClientData, rows_each: Integers | None = None) -> Integers:
+        """Return the vector of one client's rows, as `contribute` does.
+
+        Args:
+            rows_each: as `Task.rows_each`, for a part of a client's rows.
+        """
+        return task_vector(task, data, self.weights(task), rows_each)
 
     def absorb(
         self, public: SummedPublic, total: Integers, included: tuple[str, ...]
@@ -300,12 +382,14 @@ class Summed(Method[SummedPublic], frozen=True):
             ConfigError: the sum is none that the head can be fitted to.
         """
         task = public.task
-        statistics = Statistics.unpack(total, task_layout(task))
-        fitted = fit_task(task, self.heads(task), statistics)
+        statistics = Statistics.unpack(total, self.sum_layout(task))
+        noise = self.weights(task), len(included)
+        fitted = fit_task(task, self.heads(task), statistics, *noise)
         companion = None
         plain = HEADS[fitted.head] is Ridge and not (self.intercept or self.standardise)
         if self.way.wants_ridge and not plain:
-            companion = fit_task(task, (Ridge(), Ridge(ridge=DEFAULT_RIDGE)), statistics)
+            ridges = Ridge(), Ridge(ridge=DEFAULT_RIDGE)
+            companion = fit_task(task, ridges, statistics, *noise)
         shown = statistics if self.broadcasts_statistics else None
         return SummedPublic(task, fitted, companion, shown)
 
@@ -350,82 +434,3 @@ class Summed(Method[SummedPublic], frozen=True):
             alpha=1.0 if self.alpha is None else self.alpha,
         )
         return way.make(data, kept)
-
-
-def task_layout(task: Task) -> Layout:
-    """Lay out the statistics of all clients of a task, without noise."""
-    return statistics_layout(
-        task.feature_dim,
-        len(task.classes),
-        task.quantiser,
-        task.total_rows,
-        task.client_rows,
-        counts=releases_counts(task),
-        label_scale=task.label_scale,
-    )
-
-
-def task_sensitivity(task: Task, privacy: Privacy) -> Sensitivity:
-    """Return the sensitivity of the statistics of a task's clients."""
-    return statistics_sensitivity(
-        task.quantiser.scale,
-        privacy.unit,
-        privacy.neighbours,
-        task.client_rows,
-        privacy.cross_weight,
-        privacy.counts_weight,
-        label_scale=task.label_scale,
-    )
-
-
-def task_statistics(task: Task, data: ClientData, rows_each: Integers | None = None) -> Statistics:
-    """Return the statistics of one client's rows.
-
-    Args:
-        rows_each: as `Task.rows_each`, for a part of a client's rows.
-    """
-    if rows_each is None:
-        rows_each = task.rows_each(data)
-    classes = len(task.classes)
-    return Statistics.of(data.features, data.labels, classes, task.quantiser, rows_each)
-
-
-def task_vector(task: Task, data: ClientData, rows_each: Integers | None = None) -> Integers:
-    """Return the vector of one client's statistics, of `task_layout`."""
-    if rows_each is None:
-        rows_each = task.rows_each(data)
-    return packed_statistics(
-        data.features,
-        data.labels,
-        len(task.classes),
-        task.quantiser,
-        rows_each,
-        counts=releases_counts(task),
-    )
-
-
-def task_floor(task: Task) -> float:
-    """Return τ of a noisy task, in squared norms of rows; it looks at no data."""
-    mechanism = task.mechanism
-    assert mechanism is not None, "without noise there is no floor"
-    noisy = NoisySum(mechanism, task_layout(task), task_sensitivity(task, mechanism.privacy))
-    gram_std = noisy.stds["gram_diagonal"] / task.quantiser.scale**2
-    return noise_floor(gram_std, task.feature_dim)
-
-
-def fit_task(task: Task, heads: Sequence[Head], statistics: Statistics) -> Fitted:
-    """Fit the first of the heads that can be to summed statistics, noisy or not."""
-    moments = Moments.of(
-        statistics,
-        task.quantiser,
-        counts=releases_counts(task),
-        label_scale=task.label_scale,
-    )
-    if task.mechanism is None:
-        return fit_first(heads, moments, task.classes).fitted
-    return heads[0].fit_noisy(moments, task_floor(task))
-
-
-def releases_counts(task: Task) -> bool:
-    """Say whether the sum holds the class counts."""
-    return task.mechanism is None or task.mechanism.privacy.counts_weight is not None

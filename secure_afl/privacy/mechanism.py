@@ -10,7 +10,7 @@ from msgspec import structs
 from protocols.codec import Wire
 from protocols.layout import Block, Integers, Layout
 from protocols.message import derive
-from secure_afl.checks import check_choice, settle_float
+from secure_afl.checks import check_choice, check_type, settle_float, settle_int
 from secure_afl.errors import ConfigError
 from secure_afl.privacy import accounting
 from secure_afl.privacy.discrete_gaussian import MAX_SIGMA, discrete_gaussian, tail
@@ -22,6 +22,8 @@ Placement: TypeAlias = Literal["distributed", "central"]
 MAX_EPSILON = 20.0
 DEFAULT_DELTA = 1e-5
 DEFAULT_CROSS_WEIGHT = 0.8
+# Sums of a run, or clients of one; far more than there are.
+MAX_PARTIES = 2**31
 
 # What is allowed to a distance beyond that of calibration: machines' powers differ in a last bit.
 # μ needs no such margin, for products, quotients and roots are the same everywhere.
@@ -43,7 +45,9 @@ class Privacy(Wire, frozen=True):
             anything. `central`: whoever decodes the sum sees it exactly and adds the noise; that
             party is trusted with it.
         cross_weight: w = μ_Q/μ_G, the share of the budget that the cross term gets; 0.05 to 20.
-        counts_weight: v, the same for the class counts; by default they are not released.
+            None leaves it to what is learned of the sum: 1.2 for LDA, 0.8 for all else.
+        counts_weight: v, the same for the class counts; None releases them only where what is
+            learned needs them, with 0.3 for LDA.
     """
 
     epsilon: float
@@ -51,18 +55,24 @@ class Privacy(Wire, frozen=True):
     unit: Unit = "example"
     neighbours: Neighbours = "add-remove"
     placement: Placement = "distributed"
-    cross_weight: float = DEFAULT_CROSS_WEIGHT
+    cross_weight: float | None = None
     counts_weight: float | None = None
 
     def __post_init__(self) -> None:
         settle_float(self, "epsilon", 1e-3, MAX_EPSILON)
         settle_float(self, "delta", 1e-15, 0.1)
-        settle_float(self, "cross_weight", 0.05, 20)
+        if self.cross_weight is not None:
+            settle_float(self, "cross_weight", 0.05, 20)
         if self.counts_weight is not None:
             settle_float(self, "counts_weight", 1e-9, 20)
         check_choice(self, "unit", get_args(Unit))
         check_choice(self, "neighbours", get_args(Neighbours))
         check_choice(self, "placement", get_args(Placement))
+
+    @property
+    def known_cross_weight(self) -> float:
+        """The given w, or 0.8."""
+        return DEFAULT_CROSS_WEIGHT if self.cross_weight is None else self.cross_weight
 
     @property
     def rows_are_public(self) -> bool:
@@ -103,7 +113,10 @@ class Mechanism(Wire, frozen=True):
     distance: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.dropouts < 0 or self.colluders < 1 or self.shares < 1 or self.rounds < 1:
+        check_type("privacy", self.privacy, Privacy)
+        for field, least in (("rounds", 1), ("clients", 1), ("dropouts", 0), ("colluders", 1)):
+            settle_int(self, field, least, MAX_PARTIES)
+        if self.shares < 1:
             raise ConfigError(
                 f"noise from {self.clients} clients of which {self.dropouts} may drop out and "
                 f"{self.colluders} work together; somebody has to be left. Enrol more clients, or "
@@ -161,11 +174,25 @@ class NoisySum:
         mechanism: of all sums of the run, whose layouts and sensitivities may be others.
         layout: of the sum, without room for noise.
         sensitivity: of the same sum.
+
+    Raises:
+        ConfigError: other types, or a block without noise of its own.
     """
 
     mechanism: Mechanism
     layout: Layout
     sensitivity: Sensitivity
+
+    def __post_init__(self) -> None:
+        check_type("mechanism", self.mechanism, Mechanism)
+        check_type("layout", self.layout, Layout)
+        check_type("sensitivity", self.sensitivity, Sensitivity)
+        named = dict(self.sensitivity.relative)
+        if lacking := [block.name for block in self.layout.blocks if block.name not in named]:
+            raise ConfigError(
+                f"sensitivity has no relative noise for block '{lacking[0]}'; allowed: one for "
+                "each block of the layout"
+            )
 
     def calibrated(self, *others: "NoisySum") -> "NoisySum":
         """Find the least noise that keeps the promise, and the most that a sum then costs.

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 
 from protocols.codec import Wire
 from secure_afl.analytic.statistics import MAX_CLIENT_ROWS
+from secure_afl.checks import check_type, number, positive, whole
 from secure_afl.errors import ConfigError
 
 Unit: TypeAlias = Literal["example", "patient", "client"]
@@ -40,13 +41,17 @@ class Sensitivity(Wire, frozen=True):
     spend: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.joint < math.inf:
-            raise ConfigError(f"sensitivity is {self.joint!r}, allowed: finite numbers above 0")
-        if not 0 < self.spend < math.inf:
-            raise ConfigError(f"spend is {self.spend!r}, allowed: finite numbers above 0")
-        for name, relative in self.relative:
-            if not 0 <= relative < math.inf:
-                raise ConfigError(f"relative noise of block '{name}' is {relative!r}, allowed: ≥ 0")
+        positive("joint sensitivity", self.joint)
+        positive("spend", self.spend)
+        check_type("relative", self.relative, tuple)
+        for pair in self.relative:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+                raise ConfigError(
+                    f"relative holds {pair!r}, allowed: pairs of a block and a number"
+                )
+            name, relative = pair
+            if relative != 0:
+                positive(f"relative noise of block '{name}'", relative)
         if len(dict(self.relative)) < len(self.relative):
             raise ConfigError("a block has two relative noises; name every block once")
 
@@ -60,6 +65,7 @@ def statistics_sensitivity(
     counts_weight: float | None = None,
     non_negative: bool = False,
     label_scale: int = 1,
+    count_scale: int = 1,
 ) -> Sensitivity:
     """Bound the sensitivity of Gram matrix, cross term and, if asked for, class counts.
 
@@ -92,23 +98,25 @@ def statistics_sensitivity(
         counts_weight: v, the same of the class counts; None releases no counts.
         non_negative: no entry of a row is below zero. Not so after centring or projection.
         label_scale: A ≥ 1, what the label of a row of weight 1 is.
+        count_scale: a ≥ 1, what counts are multiplied by.
 
     Returns:
         Blocks of `statistics_layout`: the diagonal has relative noise 1, the upper triangle 1/√2,
-        `cross` A/(B·w), `counts` A²/(B²·v). Rounding errors, about 1e-15, are within the margin
-        of `accounting`.
+        `cross` A/(B·w), `counts` a·A²/(B²·v). Rounding errors, about 1e-15, are within the
+        margin of `accounting`.
 
     Raises:
         ConfigError: a number out of range; or signed rows, counts and w² > 2 under replace-one.
     """
     _check_choice("unit", unit, get_args(Unit))
     _check_choice("neighbours", neighbours, get_args(Neighbours))
-    _check_int("bound", bound, 1, MAX_BOUND)
-    _check_int("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
-    _check_int("label_scale", label_scale, 1, MAX_BOUND)
-    for name, weight in (("cross_weight", cross_weight), ("counts_weight", counts_weight)):
-        if weight is not None and not 1 / MAX_WEIGHT <= weight <= MAX_WEIGHT:
-            raise ConfigError(f"{name} is {weight!r}, allowed: {1 / MAX_WEIGHT:g}..{MAX_WEIGHT:g}")
+    whole("bound", bound, 1, MAX_BOUND)
+    whole("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
+    whole("label_scale", label_scale, 1, MAX_BOUND)
+    whole("count_scale", count_scale, 1, MAX_BOUND)
+    number("cross_weight", cross_weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
+    if counts_weight is not None:
+        number("counts_weight", counts_weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
     row = bound**2 * _unit_row(cross_weight, counts_weight, neighbours, non_negative)
     relative = [
         ("gram_diagonal", 1.0),
@@ -116,7 +124,7 @@ def statistics_sensitivity(
         ("cross", label_scale / (bound * cross_weight)),
     ]
     if counts_weight is not None:
-        relative.append(("counts", label_scale**2 / (bound**2 * counts_weight)))
+        relative.append(("counts", count_scale * label_scale**2 / (bound**2 * counts_weight)))
     return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
 
 
@@ -161,9 +169,11 @@ def layer_sensitivity(
     """
     _check_choice("unit", unit, get_args(Unit))
     _check_choice("neighbours", neighbours, get_args(Neighbours))
-    _check_int("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
-    w2 = cross_weight**2
-    _check_int("weight", weight, 1, MAX_BOUND)
+    whole("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
+    whole("energy", energy, 1)
+    whole("largest", largest, 1)
+    whole("weight", weight, 1, MAX_BOUND)
+    w2 = number("cross_weight", cross_weight, 1 / MAX_WEIGHT, MAX_WEIGHT) ** 2
     image = weight * energy * math.sqrt(1 + w2 if neighbours == "add-remove" else 2 + 4 * w2)
     regions = math.sqrt(largest / energy) / cross_weight
     relative = (
@@ -199,7 +209,7 @@ def update_sensitivity(
     """
     _check_choice("unit", unit, get_args(Unit))
     _check_choice("neighbours", neighbours, get_args(Neighbours))
-    _check_int("bits", bits, 1, MAX_UPDATE_BITS)
+    whole("bits", bits, 1, MAX_UPDATE_BITS)
     zeroed_out = unit == "client" and neighbours == "add-remove"
     joint = math.sqrt(1 + len(beside)) * (2**bits if zeroed_out else 2 * 2**bits)
     further = tuple((name, 1.0) for name in beside)
@@ -232,8 +242,3 @@ def _unit_row(
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ConfigError(f"{name} is {value!r}, allowed: {', '.join(choices)}")
-
-
-def _check_int(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}, allowed: whole numbers {low}..{high}")

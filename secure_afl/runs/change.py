@@ -23,7 +23,8 @@ from secure_afl.federation.warnings import ROWS_PER_DIMENSION
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
-from secure_afl.methods.summed import Summed, fit_task, task_layout, task_statistics
+from secure_afl.methods.summed import Summed
+from secure_afl.methods.task_sums import fit_task, task_layout, task_statistics
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.presence import check_presence
 from secure_afl.privacy.sensitivity import Sensitivity

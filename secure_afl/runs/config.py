@@ -14,7 +14,6 @@ from protocols.registry import options_of
 from secure_afl.methods.evaluated import MAX_SHARE
 from secure_afl.methods.method import METHODS
 from secure_afl.privacy.mechanism import (
-    DEFAULT_CROSS_WEIGHT,
     DEFAULT_DELTA,
     MAX_EPSILON,
     Placement,
@@ -211,15 +210,14 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = "distributed"
     cross_weight: Annotated[
-        float,
+        Annotated[float, Meta(ge=0.05, le=20)] | None,
         _about(
-            "With --epsilon: the cross term's part of the budget, beside the Gram's 1.",
+            "With --epsilon: the cross term's part of the budget, beside the Gram's 1. Default: "
+            "1.2 where the head is lda, else 0.8.",
             "W",
             needs=("epsilon",),
-            ge=0.05,
-            le=20,
         ),
-    ] = DEFAULT_CROSS_WEIGHT
+    ] = None
     dimension: Annotated[
         Annotated[int, Meta(ge=0, le=2**20)] | None,
         _about(

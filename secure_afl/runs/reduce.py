@@ -8,7 +8,7 @@ from secure_afl.features.reduction import (
     Reduction,
     choose_dimension,
     public_reduction,
-    random_reduction,
+    reduction_at_random,
 )
 from secure_afl.federation.task import Terms
 from secure_afl.methods.model import LinearModel, Model
@@ -30,12 +30,13 @@ def choose_reduction(config: RunConfig, terms: Terms, prepared: Prepared) -> Red
         raise ConfigError(f"--dimension {wanted} of features with {dim}; allowed: ≤ {dim}")
     if wanted is None and terms.method.prefers_fewer_dimensions:
         bounds = terms.declared_rows(prepared.clients, config.max_rows)
-        wanted = suggested_dimension(terms, bounds, dim)
+        wanted = suggested_dimension(terms, bounds, dim, len(prepared.classes))
     if prepared.public is not None:
         # Rows span no more axes than there are of them, less one for their mean.
         kept = min(wanted or dim, len(prepared.public) - 1)
         return public_reduction(prepared.public, kept, whiten=config.whiten)
-    return random_reduction(dim, wanted, config.seed) if wanted not in (None, 0, dim) else None
+    noisy = terms.privacy is not None and terms.method.prefers_fewer_dimensions
+    return reduction_at_random(dim, wanted or dim, config.seed, centred=noisy)
 
 
 def unfold(reduction: Reduction | None, model: Model) -> Model:
@@ -52,17 +53,22 @@ def unfold(reduction: Reduction | None, model: Model) -> Model:
     return LinearModel(weights, model.classes, offset)
 
 
-def suggested_dimension(terms: Terms, bounds: Sequence[int], dim: int) -> int | None:
+def suggested_dimension(
+    terms: Terms, bounds: Sequence[int], dim: int, classes: int | None = None
+) -> int | None:
     """Return the dimension that the clients' public bounds on rows and the noise suggest.
 
-    None without noise.
+    None without noise. The head that a method takes of so many classes may want more.
     """
     privacy = terms.privacy
     if privacy is None:
         return None
     sensitivity = statistics_sensitivity(
-        1, privacy.unit, privacy.neighbours, max(bounds), privacy.cross_weight
+        1, privacy.unit, privacy.neighbours, max(bounds), privacy.known_cross_weight
     )
     sums = terms.method.planned_sums(privacy, sum(bounds), max(bounds))
     z = accounting.noise_multiplier(privacy.epsilon, privacy.delta, sums)
-    return choose_dimension(sum(bounds), z * sensitivity.joint, dim)
+    wanted = choose_dimension(sum(bounds), z * sensitivity.joint, dim)
+    if classes is None:
+        return wanted
+    return terms.method.least_dimension(privacy, sums, bounds, wanted, dim, classes)

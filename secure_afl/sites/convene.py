@@ -97,7 +97,8 @@ class Convention:
         self._convened = convened
         self.config = config
         self._backbone = open_backbone(config, party.terms.method)
-        self._reductions = Reductions(self._backbone.digest, config, self._public)
+        method = party.terms.method
+        self._reductions = Reductions(self._backbone.digest, config, method, self._public)
         self._width = self._features()
         self._test = self._load_test()
         kept = party.state.convener()
@@ -193,7 +194,9 @@ class Convention:
         """Choose the dimensions of rows by settings and declarations."""
         wanted = self.config.dimension
         if wanted is None and self._party.terms.method.prefers_fewer_dimensions:
-            wanted = suggested_dimension(self._party.terms, bounds, self._width)
+            wanted = suggested_dimension(
+                self._party.terms, bounds, self._width, len(self._convened.classes)
+            )
         return self._reductions.limit(wanted or self._width)
 
     def _same_set(self, clients: int) -> bool:

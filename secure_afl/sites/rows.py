@@ -13,7 +13,7 @@ from protocols.layout import Integers
 from secure_afl.analytic.rows import ClientData, check_data
 from secure_afl.data.classes import check_alike, check_numbering
 from secure_afl.errors import DataError
-from secure_afl.features.reduction import Reduction, public_reduction, random_reduction
+from secure_afl.features.reduction import Reduction, public_reduction, reduction_at_random
 from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
 from secure_afl.runs.config import RunConfig
@@ -29,14 +29,20 @@ class Reductions:
     Args:
         digest: of the backbone, 32 bytes.
         config: names public data, whitening, and the seed.
+        method: of the run; with noise some want rows less their own mean.
         public: returns the features of the public data.
     """
 
     def __init__(
-        self, digest: bytes, config: RunConfig, public: Callable[[], NDArray[np.floating]]
+        self,
+        digest: bytes,
+        config: RunConfig,
+        method: AnyMethod,
+        public: Callable[[], NDArray[np.floating]],
     ) -> None:
         self._digest = digest
         self._config = config
+        self._centred = config.epsilon is not None and method.prefers_fewer_dimensions
         self._public = public
 
     def of(self, width: int, dim: int) -> Reduction | None:
@@ -48,7 +54,7 @@ class Reductions:
         config = self._config
         if config.public is not None:
             return public_reduction(self._public(), dim, whiten=config.whiten)
-        return None if dim == width else random_reduction(width, dim, config.seed)
+        return reduction_at_random(width, dim, config.seed, centred=self._centred)
 
     def digest(self, width: int, dim: int) -> bytes:
         """Return the digest, 32 bytes, of what makes rows of `dim` features."""
@@ -118,7 +124,7 @@ class SiteRows:
             assert prepared.public is not None, "made with the rest"
             return prepared.public
 
-        return Reductions(prepared.about.digest, self._config, public)
+        return Reductions(prepared.about.digest, self._config, self._method, public)
 
     def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
         """Raise DataError unless a task's rows can be these.

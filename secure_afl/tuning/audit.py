@@ -28,6 +28,7 @@ from protocols.protocol import Protocol
 from protocols.schemes.additive.protocol import Additive
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
+from secure_afl.checks import whole
 from secure_afl.errors import ConfigError
 from secure_afl.federation.convener import Convener, Planned
 from secure_afl.federation.gathering import gather, open_session
@@ -85,11 +86,19 @@ class Cohort:
 
     Attributes:
         clients, dropouts, colluders: K, D and T ≥ 1.
+
+    Raises:
+        ConfigError: a number out of range.
     """
 
     clients: int = 4
     dropouts: int = 1
     colluders: int = 1
+
+    def __post_init__(self) -> None:
+        whole("clients", self.clients, 2)
+        whole("dropouts", self.dropouts, 0, self.clients)
+        whole("colluders", self.colluders, 1, self.clients)
 
     @property
     def names(self) -> list[str]:
@@ -147,7 +156,7 @@ def audit(
         raise ConfigError(f"method {method.name} has no canaries; audits are of afl and others")
     begin = perf_counter()
     rng = np.random.default_rng(seed)
-    canaries = canaries_for(method, privacy)
+    canaries = canaries_for(method, privacy, cohort.clients)
     trial = _Trial(
         change(_task(privacy, cohort, method, canaries)),
         cohort,

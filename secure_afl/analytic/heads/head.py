@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from protocols.codec import Wire
 from protocols.registry import Registry
 from secure_afl.analytic.moments import Moments, TooFewRows
+from secure_afl.analytic.private_lda import SumNoise
 from secure_afl.analytic.quantise import Floats
 from secure_afl.errors import ConfigError
 
@@ -88,6 +89,7 @@ class Head(Wire, frozen=True):
         needs_gram, needs_counts: blocks of the sum without which there is no such head.
         has_prior: scores hold the logarithm of a prior that may be exchanged.
         under_noise: there is a form of it for noisy sums.
+        exact_only: settings that have no effect on that form.
     """
 
     name: ClassVar[str]
@@ -97,6 +99,7 @@ class Head(Wire, frozen=True):
     needs_counts: ClassVar[bool] = True
     has_prior: ClassVar[bool] = False
     under_noise: ClassVar[bool] = False
+    exact_only: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def fit(self, moments: Moments, classes: tuple[str, ...]) -> Fit:
@@ -115,12 +118,16 @@ class Head(Wire, frozen=True):
         """Return what `auto` takes where rows are too few for this head; None for nothing."""
         return None
 
-    def fit_noisy(self, moments: Moments, floor: float) -> Fitted:
+    def fit_noisy(
+        self, moments: Moments, floor: float, noise: SumNoise, classes: tuple[str, ...]
+    ) -> Fitted:
         """Fit the classifier to statistics with noise; `under_noise` says whether it can.
 
         Args:
             floor: τ ≥ 0, below which the Gram matrix's eigenvalues are noise; it follows from
                 public numbers, and so must all that this head chooses.
+            noise: that is in the sum; counts are 0 where it holds none.
+            classes: names of the C classes.
         """
         raise ConfigError(f"head '{self.name}' has no form for noisy sums; pass --head ridge")
 
@@ -157,6 +164,8 @@ def choose_heads(
             return f"--{unknown[0].replace('_', '-')} has no effect with head '{head.name}'"
         if noise and not head.under_noise:
             return f"head '{head.name}' has no form for sums with noise"
+        if noise and (idle := sorted(given.keys() & set(head.exact_only))):
+            return f"--{idle[0]} has no form for sums with noise, by head '{head.name}'"
         if head.needs_gram and not gram:
             return f"head '{head.name}' needs a Gram matrix, which this sum does not hold"
         if head.needs_counts and not counts:

@@ -19,6 +19,7 @@ from secure_afl.analytic.heads.head import (
 )
 from secure_afl.analytic.moments import Moments, TooFewRows
 from secure_afl.analytic.priors import OBSERVED, Prior, check_prior, prior_shares, settle_prior
+from secure_afl.analytic.private_lda import SumNoise, private_lda
 from secure_afl.analytic.quantise import Floats
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError
@@ -46,6 +47,9 @@ class LDA(Head, frozen=True):
     b_c = −½μ̂_cᵀw_c + κ/(2n_c) + log π_c. The small-class term makes up for the noise in a mean of
     few rows, which −½μ̂_cᵀw_c counts against its class: with T = tr(SΣ_ρ⁻¹), κ = T/(1 − T/(N − C)).
 
+    Noisy sums have a form of their own, see `private_lda`: without probabilities, and with
+    shrinkage by the noise alone.
+
     Attributes:
         prior: π: `observed` shares of the classes in the sum, `uniform`, or shares by class.
         shrinkage: ρ > 0. `auto` estimates recall from the sum: scores of class c are normal with
@@ -60,6 +64,8 @@ class LDA(Head, frozen=True):
     summary = "linear discriminant analysis with a shrunk covariance"
     rank = 0
     has_prior = True
+    under_noise = True
+    exact_only = ("shrinkage", "standardise")
     prior: Prior = OBSERVED
     shrinkage: float | Literal["auto"] = AUTO
     standardise: bool = False
@@ -114,6 +120,32 @@ class LDA(Head, frozen=True):
             conditioning=solution.conditioning,
         )
         return Fit(fitted, curve)
+
+    def fit_noisy(
+        self, moments: Moments, floor: float, noise: SumNoise, classes: tuple[str, ...]
+    ) -> Fitted:
+        """Solve for weights and offsets by `private_lda`; there are no probabilities.
+
+        Raises:
+            ConfigError: a prior of other classes, shrinkage or standardised features.
+        """
+        if self.shrinkage != AUTO or self.standardise:
+            raise ConfigError(
+                "shrinkage and standardise have no form for sums with noise; leave them out"
+            )
+        check_prior(self.prior, classes)
+        found = private_lda(moments.known_gram, moments.cross, moments.known_counts, noise)
+        observed = found.counts / found.counts.sum()
+        return Fitted(
+            found.weights,
+            -found.biases,
+            observed=observed,
+            prior=prior_shares(self.prior, classes, observed),
+            head=self.name,
+            setting="floor",
+            value=found.floor,
+            conditioning=found.conditioning,
+        )
 
 
 def _order(moments: Moments, prior: Floats) -> Integers:

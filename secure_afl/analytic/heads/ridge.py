@@ -6,6 +6,7 @@ import numpy as np
 
 from secure_afl.analytic.heads.head import AUTO, HEADS, Chosen, Fit, Fitted, Head
 from secure_afl.analytic.moments import Moments, TooFewRows
+from secure_afl.analytic.private_lda import SumNoise
 from secure_afl.analytic.private_ridge import private_ridge
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.ridge import conditioned_ridge
@@ -42,6 +43,7 @@ class Ridge(Head, frozen=True):
     rank = 1
     needs_counts = False
     under_noise = True
+    exact_only = ("intercept", "standardise")
     ridge: float | Literal["auto"] = AUTO
     intercept: bool = False
     standardise: bool = False
@@ -83,7 +85,9 @@ class Ridge(Head, frozen=True):
         """Return ridge at λ = 0.1, for sums of too few rows to find λ from."""
         return Ridge(ridge=DEFAULT_RIDGE) if self == Ridge() else None
 
-    def fit_noisy(self, moments: Moments, floor: float) -> Fitted:
+    def fit_noisy(
+        self, moments: Moments, floor: float, noise: SumNoise, classes: tuple[str, ...]
+    ) -> Fitted:
         """Raise eigenvalues to λ, or to the floor where none is set, and solve for W."""
         if self.intercept or self.standardise:
             raise ConfigError(

@@ -65,7 +65,10 @@ def check_sums(result: Result) -> None:
         names = round_.released.included
         rows = pooled([data for data in CLIENTS if data.name in names])
         quantiser = Quantiser(result.report.feature_bits)
-        clear = Statistics.of(rows.features, rows.labels, 3, quantiser).pack(counts=False)
+        counts = "counts" in {block.name for block in round_.session.layout.blocks}
+        clear = Statistics.of(rows.features, rows.labels, 3, quantiser).pack(
+            counts=counts, count_scale=quantiser.scale
+        )
         noise = np.sum([round_.noise[name] for name in names], axis=0)
         assert noise.any()
         assert np.array_equal(round_.released.total, clear + noise)
@@ -73,10 +76,13 @@ def check_sums(result: Result) -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=repr)
 def test_the_sum_is_rows_and_noise_to_the_last_bit(protocol: Protocol) -> None:
-    result = run(protocol)
-    check_sums(result)
-    assert result.report.exact
-    assert result.report.clients.included == 5
+    for method, head in ((AFL(), "lda"), (AFL(head="ridge"), "ridge")):
+        result = run(protocol, method)
+        check_sums(result)
+        assert result.report.exact
+        assert result.report.clients.included == 5
+        assert result.report.head is not None
+        assert result.report.head.name == head
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=repr)

@@ -92,11 +92,11 @@ def test_under_noise_the_head_follows_from_public_numbers() -> None:
         values.add((report.head.name, report.head.value, report.head.chosen))
     assert len(values) == 1
     with pytest.raises(ConfigError, match="no form for sums with noise"):
-        Federation(AFL(head="lda"), Additive(), privacy=Privacy(4.0)).run(
+        Federation(AFL(head="means"), Additive(), privacy=Privacy(4.0)).run(
             clients, classes=("0", "1", "2"), max_rows=64
         )
     with pytest.raises(ConfigError, match="no form for sums with noise"):
-        AFL.configured({"head": "lda"}, private=True, seed=0)
+        AFL.configured({"head": "means"}, private=True, seed=0)
 
 
 def test_a_prior_of_other_classes_is_refused_before_anything_is_sent() -> None:

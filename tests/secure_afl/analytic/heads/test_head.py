@@ -20,12 +20,36 @@ def test_auto_is_lda_and_goes_by_the_settings_given() -> None:
         choose_heads("auto", {"prior": "uniform", "ridge": 1.0}, noise=False)
 
 
-def test_under_noise_auto_is_ridge() -> None:
+def test_under_noise_without_counts_auto_is_ridge() -> None:
     assert choose_heads("auto", {}, noise=True, counts=False)[0] == Ridge()
     with pytest.raises(ConfigError, match="no form for sums with noise"):
+        choose_heads("means", {}, noise=True, counts=True)
+    with pytest.raises(ConfigError, match="head 'lda' needs class counts"):
         choose_heads("lda", {}, noise=True, counts=False)
-    with pytest.raises(ConfigError, match=r"no form for sums with noise"):
+    with pytest.raises(ConfigError, match="no head takes all of prior"):
         choose_heads("auto", {"prior": "uniform"}, noise=True, counts=False)
+
+
+def test_under_noise_with_counts_auto_is_lda() -> None:
+    assert choose_heads("auto", {}, noise=True, counts=True)[0] == LDA()
+    assert choose_heads("auto", {"ridge": 1.0}, noise=True, counts=True)[0] == Ridge(ridge=1.0)
+    assert choose_heads("lda", {"prior": "uniform"}, noise=True) == (LDA(prior="uniform"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("lda", "shrinkage"),
+        ("lda", "standardise"),
+        ("ridge", "intercept"),
+        ("ridge", "standardise"),
+    ],
+)
+def test_what_a_noisy_sum_cannot_give_is_refused_before_it_is_out(name: str, setting: str) -> None:
+    value = 0.5 if setting == "shrinkage" else True
+    assert choose_heads(name, {setting: value}, noise=False)
+    with pytest.raises(ConfigError, match=f"--{setting} has no form for sums with noise"):
+        choose_heads(name, {setting: value}, noise=True)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from sklearn.preprocessing import StandardScaler
 from secure_afl.analytic.heads.lda import LDA
 from secure_afl.analytic.heads.ridge import Ridge, gcv_curve
 from secure_afl.analytic.moments import Moments, TooFewRows
+from secure_afl.analytic.private_lda import SumNoise
 from secure_afl.errors import ConfigError
 from tests.secure_afl.analytic.heads.samples import sample
 
@@ -90,12 +91,13 @@ def test_the_condition_number_is_stated() -> None:
 def test_noisy_sums_have_no_mean_to_centre_by() -> None:
     _, _, moments = sample()
     noisy = Moments(moments.gram, moments.cross, None)
-    assert Ridge().fit_noisy(noisy, 2.0).value == 2.0
-    assert Ridge(ridge=5.0).fit_noisy(noisy, 2.0).value == 5.0
+    rest = SumNoise(1.0, 1.0, 0.0), ("0", "1", "2")
+    assert Ridge().fit_noisy(noisy, 2.0, *rest).value == 2.0
+    assert Ridge(ridge=5.0).fit_noisy(noisy, 2.0, *rest).value == 5.0
     with pytest.raises(ConfigError, match="exact mean"):
-        Ridge(intercept=True).fit_noisy(noisy, 2.0)
+        Ridge(intercept=True).fit_noisy(noisy, 2.0, *rest)
     with pytest.raises(ConfigError, match="ridge is 0 with privacy"):
-        Ridge(ridge=0.0).fit_noisy(noisy, 2.0)
+        Ridge(ridge=0.0).fit_noisy(noisy, 2.0, *rest)
     with pytest.raises(ConfigError, match="no class counts"):
         Ridge().fit(noisy, ("0", "1", "2"))
 
