@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.methods_table import methods_table
+from benchmarks.privacy_tables import one_sum_table, relations_table
 from benchmarks.record import RESULTS
 from benchmarks.speed_tables import speed_table
 from benchmarks.sums_tables import mixtures_table, sums_leakage_table
@@ -744,6 +745,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     "mixtures": mixtures_table,
     "patients": _patients,
+    "one_sum": one_sum_table,
+    "relations": relations_table,
     "privacy": _privacy,
     "rebuild": _rebuild,
     "speed": speed_table,
