@@ -41,6 +41,14 @@ def centred(
     return quantiser.integers(rows if signs is None else rows @ signs)
 
 
+def projected(
+    features: NDArray[np.floating], quantiser: Quantiser, signs: Floats | None, first_row: int = 0
+) -> Floats:
+    """Return rows f/‖f‖, projected, of integer norm ≤ 2^bits; arguments as for `centred`."""
+    rows = quantiser.integers(features, first_row)
+    return rows if signs is None else quantiser.integers(rows @ signs)
+
+
 def without(rows: Floats, direction: Floats, quantiser: Quantiser) -> Floats:
     """Return rows less their part along a direction, of integer norm ≤ 2^bits again.
 
@@ -76,10 +84,11 @@ def projection(dim: int, k: int, seed: int) -> Floats | None:
     return None if k >= dim else random_reduction(dim, k, seed).basis
 
 
-def row_map(dim: int, signs: Floats | None, direction: Floats) -> Reduction:
+def row_map(dim: int, signs: Floats | None, direction: Floats, *, centre: bool) -> Reduction:
     """Return the linear map whose results, brought to norm 1, are `without` of `centred` rows.
 
-    It is B = (I − 11ᵀ/d)·S·(I − uuᵀ), for norms between do not turn a row.
+    It is B = (I − 11ᵀ/d)·S·(I − uuᵀ), for norms between do not turn a row; without the first factor
+    for `projected` rows.
 
     Args:
         dim: d.
@@ -87,7 +96,8 @@ def row_map(dim: int, signs: Floats | None, direction: Floats) -> Reduction:
         direction: (k,) integers.
     """
     basis = np.eye(dim) if signs is None else signs.copy()
-    basis -= basis.mean(axis=0)
+    if centre:
+        basis -= basis.mean(axis=0)
     squared = float((direction**2).sum())
     if squared:
         basis -= np.outer(basis @ direction, direction) / squared

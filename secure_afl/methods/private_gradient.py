@@ -29,6 +29,7 @@ from secure_afl.features.centring import (
     centred,
     direction_of,
     is_direction,
+    projected,
     projection,
     row_map,
     without,
@@ -52,6 +53,9 @@ from secure_afl.privacy.sensitivity import Sensitivity
 ROWS, COUNTS, GRADIENT = "rows", "counts", "gradient"
 
 _BLOCK_ROWS = 4096
+
+# The columns of narrower rows are a table's, and have no mean in common.
+_LEAST_CENTRED = 32
 
 _NO_PROMISE = (
     "private-gradient has no form without noise; pass --epsilon, or take --method softmax or afl"
@@ -89,7 +93,8 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
     """Accelerated gradient descent whose every sum has noise, after one sum of rows and counts.
 
     The first sum gives the direction that all rows share, which is then taken off each row, and the
-    class shares. Every other is g = Σ x·rᵀ with the clipped residual r of softmax regression at a
+    class shares; of narrow rows, whose columns mean different things, class shares alone. Every
+    other is g = Σ x·rᵀ with the clipped residual r of softmax regression at a
     public point X, so k·C numbers:
 
         W' = X − rate·gΠ,    X' = W' + t/(t + 3)·(W' − W)    (Nesterov 1983)
@@ -103,6 +108,8 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
 
     Attributes:
         rounds: blind sums of the run, 5 to 25; None follows from the promise and declared rows.
+        centre: rows are taken less the mean of their entries and less the direction that all share;
+            None from 32 features on.
         prior: class shares of the model, as `Summed` has them; None is `observed`.
         seed: of the projection; public.
     """
@@ -121,6 +128,13 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
             description="blind sums, 5 to 25; five are nearly as good below ε = 2. Default: by ε "
             "and --max-rows.",
             extra={"metavar": "N"},
+        ),
+    ] = None
+    centre: Annotated[
+        bool | None,
+        Meta(
+            description="take rows less the mean of their entries and less the direction that all "
+            "share; not for narrow tables. Default: from 32 features on."
         ),
     ] = None
     prior: PriorSetting = None
@@ -174,14 +188,13 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         """Return the task with nothing learned yet.
 
         Raises:
-            ConfigError: a task without noise, of fewer than three features, with rows that are not
-                brought to norm 1, or a prior of other classes.
+            ConfigError: a task without noise, of fewer than three features that are to be centred,
+                with rows that are not brought to norm 1, or a prior of other classes.
         """
         _mechanism(task)
-        if task.feature_dim < 3:
+        if self._centres(task) and task.feature_dim < 3:
             raise ConfigError(
-                f"{task.feature_dim} features, of which private-gradient takes the mean off; "
-                "allowed: ≥ 3. Take --method afl"
+                f"--centre with {task.feature_dim} features, allowed: ≥ 3; leave it out"
             )
         if task.quantiser.mode != "normalise":
             raise ConfigError(
@@ -238,7 +251,8 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         """Bound a unit's influence on the next sum.
 
         With B = 2^bits and A = B/2 the integer of a count, a row that comes or goes moves the first
-        sum by √(B² + A²) at most, and one that becomes another by √(4B² + 2A²). An outer product
+        sum by √(B² + A²) at most, and one that becomes another by √(4B² + 2A²); without the sum of
+        rows by A and √2·A. An outer product
         x·rᵀ has the norm ‖x‖·‖r‖ ≤ B², so gradients move by B² and 2B². A client has as many rows
         as it declares. Of a patient's part each block is as long as a row's may be, and counts are
         not negative: a patient moves no more than a row.
@@ -246,11 +260,12 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         task = public.task
         scale, count = task.quantiser.scale, _count(task)
         replaced = privacy.neighbours == "replace-one"
+        blocks: tuple[str, ...] = (GRADIENT,)
+        row = (2.0 if replaced else 1.0) * scale**2
         if public.done == 0:
-            row = math.sqrt(4 * scale**2 + 2 * count**2 if replaced else scale**2 + count**2)
-        else:
-            row = (2.0 if replaced else 1.0) * scale**2
-        blocks = (ROWS, COUNTS) if public.done == 0 else (GRADIENT,)
+            centred_rows = scale**2 if self._centres(task) else 0
+            row = math.sqrt((4 if replaced else 1) * centred_rows + (1 + replaced) * count**2)
+            blocks = (ROWS, COUNTS) if centred_rows else (COUNTS,)
         rows = task.client_rows if privacy.unit == "client" else 1
         return Sensitivity(row * rows, tuple((block, 1.0) for block in blocks))
 
@@ -269,9 +284,12 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         if task.by_patient:
             return self._of_patients(task, data, found)
         if found is None:
+            counts = _count(task) * np.bincount(data.labels, minlength=classes).astype(np.int64)
+            if not self._centres(task):
+                check_finite(data.features)
+                return np.asarray(counts, dtype=np.int64)
             total = sum(rows.sum(axis=0) for rows, _ in self._blocks(task, data))
-            counts = _count(task) * np.bincount(data.labels, minlength=classes)
-            return np.concatenate([np.asarray(total, dtype=np.int64), counts.astype(np.int64)])
+            return np.concatenate([np.asarray(total, dtype=np.int64), counts])
         clip = Quantiser(task.quantiser.bits, "clip", CLIP)
         gradient = np.zeros(found.point.shape, dtype=np.int64)
         for whole, labels in self._blocks(task, data):
@@ -293,7 +311,8 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
             parts = self._first_layout(task).split(total)
             start = np.zeros((plan.dimension, classes))
             log_prior = on_grid(np.log(self._prior(task, parts[COUNTS])))
-            found = Descent(direction_of(parts[ROWS]), log_prior, start, start)
+            rows = parts.get(ROWS, np.zeros(plan.dimension, dtype=np.int64))
+            found = Descent(direction_of(rows), log_prior, start, start)
             return PrivateGradientPublic(task, 1, found)
         gradient = total.reshape(found.weights.shape)
         projected = classes * gradient - gradient.sum(axis=1, keepdims=True)
@@ -315,7 +334,9 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
             task.classes,
             observed=observed,
             prior=prior_shares(self.prior or OBSERVED, task.classes, observed),
-            reduction=row_map(task.feature_dim, self._signs(task), found.direction),
+            reduction=row_map(
+                task.feature_dim, self._signs(task), found.direction, centre=self._centres(task)
+            ),
         )
 
     def _schedule(self, task: Task) -> Schedule:
@@ -336,23 +357,27 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         most, own = task.total_rows, task.client_rows
         rows = Block(ROWS, k, -most * scale, most * scale, 1 / scale, -own * scale, own * scale)
         counts = Block(COUNTS, len(task.classes), 0, most * count, 1 / count, 0, own * count)
-        return Layout((rows, counts))
+        return Layout((rows, counts) if self._centres(task) else (counts,))
+
+    def _centres(self, task: Task) -> bool:
+        return task.feature_dim >= _LEAST_CENTRED if self.centre is None else self.centre
 
     def _of_patients(self, task: Task, data: ClientData, found: Descent | None) -> Integers:
         """Sum what patients add, each within the bound of one row."""
         check_finite(data.features)
         scale, count, classes = task.quantiser.scale, _count(task), len(task.classes)
         signs, k = self._signs(task), self._schedule(task).dimension
+        bring = centred if self._centres(task) else projected
         groups = PatientGroups.of(known_patients(data.name, data.patients))
-        total = np.zeros(k + classes if found is None else k * classes)
+        total = np.zeros(self._first_layout(task).length if found is None else k * classes)
         for places in groups.batches(task.feature_dim + k, len(total)):
             shape, labels = places.shape, data.labels[places.ravel()]
-            rows = centred(data.features[places.ravel()], task.quantiser, signs)
+            rows = bring(data.features[places.ravel()], task.quantiser, signs)
             if found is None:
-                marks = count * one_hot(labels, classes)
-                total[:k] += within(rows.reshape(*shape, k).sum(axis=1), scale**2).sum(axis=0)
-                summed = marks.reshape(*shape, classes).sum(axis=1)
-                total[k:] += within(summed, count**2).sum(axis=0)
+                summed = (count * one_hot(labels, classes)).reshape(*shape, classes).sum(axis=1)
+                total[-classes:] += within(summed, count**2).sum(axis=0)
+                if self._centres(task):
+                    total[:k] += within(rows.reshape(*shape, k).sum(axis=1), scale**2).sum(axis=0)
                 continue
             rows = without(rows, found.direction, task.quantiser)
             off = residuals(rows, labels, found.point, scale, found.log_prior)
@@ -365,10 +390,10 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
 
     def _blocks(self, task: Task, data: ClientData) -> Iterator[tuple[Floats, Integers]]:
         """Yield the client's rows, centred and projected, (n, k), with labels, block by block."""
-        signs = self._signs(task)
+        signs, bring = self._signs(task), centred if self._centres(task) else projected
         for start in range(0, len(data), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
-            rows = centred(data.features[block], task.quantiser, signs, start)
+            rows = bring(data.features[block], task.quantiser, signs, start)
             yield rows, data.labels[block]
 
     def _prior(self, task: Task, counts: Integers) -> Floats:

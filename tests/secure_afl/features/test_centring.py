@@ -52,7 +52,7 @@ def test_the_models_row_map_is_the_clients_but_for_rounding(k: int) -> None:
     rows = centred(features, QUANTISER, signs)
     direction = direction_of(rows.sum(axis=0).astype(np.int64))
     ours = without(rows, direction, QUANTISER) / QUANTISER.scale
-    mapped = QUANTISER.scaled(row_map(40, signs, direction).apply(features))
+    mapped = QUANTISER.scaled(row_map(40, signs, direction, centre=True).apply(features))
     assert np.abs(ours - mapped).max() < 2e-3
     assert np.abs(mapped @ direction).max() < 1e-9 * DIRECTION_SCALE
 
@@ -73,7 +73,8 @@ def test_rows_without_a_direction_become_zeros_and_a_sum_of_zeros_takes_nothing_
     assert is_direction(nothing)
     kept = centred(rows_like_features(3, 5, 0), QUANTISER, None)
     assert np.array_equal(without(kept, nothing, QUANTISER), kept)
-    assert np.array_equal(row_map(5, None, nothing).basis, np.eye(5) - 0.2)
+    assert np.array_equal(row_map(5, None, nothing, centre=True).basis, np.eye(5) - 0.2)
+    assert np.array_equal(row_map(5, None, nothing, centre=False).basis, np.eye(5))
 
 
 def test_directions_are_whole_numbers_of_one_norm() -> None:

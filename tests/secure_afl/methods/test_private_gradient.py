@@ -40,7 +40,8 @@ from tests.kit.samples import make_clients, make_task
 
 CLIENTS = make_clients([7, 5, 9, 6, 8], dim=40)
 CLASSES = ("0", "1", "2")
-SHORT = PrivateGradient(rounds=5)
+SHORT = PrivateGradient(rounds=5, centre=True)
+BARE = PrivateGradient(rounds=5, centre=False)
 
 
 def run(
@@ -131,30 +132,33 @@ def tasks(privacy: Privacy, method: PrivateGradient = SHORT) -> Task:
     return msgspec.structs.replace(bare, mechanism=Mechanism(privacy, method.sums, 3, 0, 1))
 
 
+@pytest.mark.parametrize("method", [SHORT, BARE], ids=["centred", "as they are"])
 @pytest.mark.parametrize("neighbours", ["add-remove", "replace-one"])
 def test_no_row_moves_a_sum_by_more_than_the_sensitivity_and_some_reach_it(
-    neighbours: Any,
+    neighbours: Any, method: PrivateGradient
 ) -> None:
     privacy = Privacy(1.0, neighbours=neighbours)
     task = tasks(privacy)
     rng = np.random.default_rng(0)
-    states = [SHORT.begin(task)]
-    state = SHORT.absorb(states[0], rng.integers(-900, 900, 6 + 3), ("c0",))
+    states = [method.begin(task)]
+    state = method.absorb(
+        states[0], rng.integers(-900, 900, method._first_layout(task).length), ("c0",)
+    )
     states.append(state)
     # Weights as large as any, so that residuals are clipped.
-    states.append(SHORT.absorb(state, rng.integers(-(10**7), 10**7, 18), ("c0",)))
+    states.append(method.absorb(state, rng.integers(-(10**7), 10**7, 18), ("c0",)))
     lines = rng.standard_normal((30, 6))
     for state in states:
         moved = []
-        bound = SHORT.sensitivity(state, privacy).joint
+        bound = method.sensitivity(state, privacy).joint
         vectors = {
-            (at, label): SHORT.contribute(
+            (at, label): method.contribute(
                 state, ClientData("c0", sign * lines[at : at + 1], np.array([label])), {}, b""
             )
             for at, sign, label in itertools.product(range(30), (1.0,), range(3))
         }
         opposite = {
-            (at, label): SHORT.contribute(
+            (at, label): method.contribute(
                 state, ClientData("c0", -lines[at : at + 1], np.array([label])), {}, b""
             )
             for at, label in vectors
@@ -282,7 +286,7 @@ def test_a_number_of_sums_out_of_range_is_refused(rounds: Any) -> None:
 def test_rows_of_two_features_or_of_any_length_are_refused() -> None:
     two = make_clients([7, 5, 9], dim=2)
     federation = Federation(SHORT, Additive(), privacy=Privacy(1.0))
-    with pytest.raises(ConfigError, match=r"2 features.*--method afl"):
+    with pytest.raises(ConfigError, match=r"--centre with 2 features.*leave it out"):
         federation.run(two, classes=CLASSES, max_rows=16)
     clipped = Federation(SHORT, Additive(), privacy=Privacy(1.0), row_mode="clip")
     with pytest.raises(ConfigError, match="row mode 'clip'"):
@@ -423,3 +427,22 @@ def test_a_run_that_the_budget_would_stop_midway_is_refused_before_its_first_sum
     with pytest.raises(LedgerRefusal, match="the release would exceed the budget"):
         federation.run(CLIENTS, classes=CLASSES, max_rows=16)
     assert ledger.spent("c0").releases == 0
+
+
+def test_the_columns_of_narrow_tables_keep_their_means() -> None:
+    """Which of two columns is larger is all that tells these classes apart, or its sign."""
+    rng = np.random.default_rng(0)
+    rows = rng.uniform(-1, 1, (2_000, 3))
+    labels = (rows[:, 0] > 0.2).astype(np.int64)
+    clients = [ClientData(f"c{i}", rows[i:1600:4], labels[i:1600:4]) for i in range(4)]
+    test = ClientData("test", rows[1600:], labels[1600:])
+    accuracy = {}
+    for method in (PrivateGradient(), PrivateGradient(centre=True)):
+        federation = Federation(method, Additive(), privacy=Privacy(4.0))
+        result = federation.run(clients, classes=("0", "1"), max_rows=512, test=test)
+        accuracy[method.centre] = result.model.accuracy(test.features, test.labels)
+        names = [block.name for block in result.rounds[0].session.layout.blocks]
+        assert names == (["rows", "counts"] if method.centre else ["counts"])
+        assert result.report.exact
+    assert accuracy[None] > accuracy[True] + 0.05
+    assert accuracy[None] > 0.85

@@ -22,7 +22,7 @@ from secure_afl.privacy.schedule import CLIP
 from tests.kit.samples import make_client, make_task
 
 CLASSES = ("0", "1", "2")
-SHORT = PrivateGradient(rounds=5)
+SHORT = PrivateGradient(centre=True, rounds=5)
 SCALE, DIMENSION = 4096, 32
 
 
