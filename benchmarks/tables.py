@@ -11,6 +11,16 @@ from typing import Any
 
 from benchmarks.methods_table import methods_table
 from benchmarks.privacy_tables import one_sum_table, relations_table
+from benchmarks.private_tables import (
+    audits,
+    private_accuracy,
+    private_auc,
+    private_balanced,
+    private_costs,
+    private_differences,
+    private_guard,
+    private_picking,
+)
 from benchmarks.record import RESULTS
 from benchmarks.speed_tables import speed_table
 from benchmarks.sums_tables import mixtures_table, sums_leakage_table
@@ -20,6 +30,7 @@ DOCUMENTS = (
     _ROOT / "README.md",
     _ROOT / "docs" / "methods.md",
     _ROOT / "docs" / "privacy.md",
+    _ROOT / "docs" / "private-figures.md",
     _ROOT / "docs" / "attacks.md",
     _ROOT / "docs" / "speed.md",
 )
@@ -733,6 +744,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "prototypes": _prototypes,
     "sessions": _sessions,
     "additive": _additive,
+    "audits": audits,
     "ckks": _ckks,
     "fedavg": _fedavg,
     "pairwise": _pairwise,
@@ -748,6 +760,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "one_sum": one_sum_table,
     "relations": relations_table,
     "privacy": _privacy,
+    "private_accuracy": private_accuracy,
+    "private_auc": private_auc,
+    "private_balanced": private_balanced,
+    "private_costs": private_costs,
+    "private_differences": private_differences,
+    "private_guard": private_guard,
+    "private_picking": private_picking,
     "rebuild": _rebuild,
     "speed": speed_table,
     "sums_leakage": sums_leakage_table,
