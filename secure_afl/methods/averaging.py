@@ -208,7 +208,8 @@ class Averaging(Method[AveragingPublic], frozen=True):
         rounding error with error feedback. Stochastic rounding draws from `entropy`.
 
         Raises:
-            ConfigError: training diverged, so that the update is not finite.
+            ConfigError: training diverged, so that the update is not finite; with noise it then
+                counts as zeros.
             DataError: rows of a wrong shape or dtype, a label out of range, or features not finite.
         """
         quantiser = self.quantiser(public.task)
@@ -218,7 +219,7 @@ class Averaging(Method[AveragingPublic], frozen=True):
         residual = memory.get("residual")
         if self.error_feedback and residual is not None:
             update = update + np.asarray(residual, dtype=np.float64)
-        update = clipped(update, self.update_clip)
+        update = clipped(update, self.update_clip, hide=public.task.mechanism is not None)
         integers = quantiser.integers(factor * update, weight, entropy)
         if self.error_feedback:
             lost = update - integers * (quantiser.step / (weight * factor))

@@ -125,8 +125,8 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
     rounds: Annotated[
         Annotated[int, Meta(ge=MIN_STEPS + 1, le=MAX_STEPS + 1)] | None,
         Meta(
-            description="blind sums, 5 to 25; five are nearly as good below ε = 2. Default: by ε "
-            "and --max-rows.",
+            description="blind sums, 5 to 25; fewer cost accuracy the less, the smaller ε is. "
+            "Default: by ε and --max-rows.",
             extra={"metavar": "N"},
         ),
     ] = None

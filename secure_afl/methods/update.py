@@ -125,14 +125,20 @@ class UpdateQuantiser:
         return mean
 
 
-def clipped(update: Floats, most: float) -> Floats:
+def clipped(update: Floats, most: float, *, hide: bool = False) -> Floats:
     """Return the update (p,) float64, shortened to norm `most` if it is longer.
 
+    Args:
+        hide: an update that is not finite counts as zeros; under a promise nobody may see that a
+            client refuses because of its rows.
+
     Raises:
-        ConfigError: NaN or infinity in it, or a norm that overflows.
+        ConfigError: NaN or infinity in it, or a norm that overflows; not with `hide`.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         norm = float(np.linalg.norm(update))
+    if not np.isfinite(norm) and hide:
+        return np.zeros_like(update)
     if not np.isfinite(norm):
         raise ConfigError(
             "a client's update is not finite: its training diverged; pass a smaller --learning-rate"

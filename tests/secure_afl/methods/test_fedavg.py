@@ -28,6 +28,7 @@ from secure_afl.methods.model import LinearModel, Model
 from secure_afl.methods.networks.convnet import ConvNetModel
 from secure_afl.methods.update import MAX_BITS, Rounding, UpdateQuantiser
 from secure_afl.methods.update import clipped as shortened
+from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs import choose as runs_choose
 from secure_afl.runs import run as runs
 from secure_afl.runs.config import RunConfig
@@ -578,6 +579,25 @@ def test_diverging_training_is_refused() -> None:
     wild = FedAvg(learning_rate=1e12, local_epochs=40, architecture=Linear(), proximal=1.0)
     with pytest.raises(ConfigError, match="diverged; pass a smaller --learning-rate"):
         trained(wild, blobs())
+
+
+def test_under_a_promise_nobody_sees_that_training_diverged() -> None:
+    """A client that refused would tell all others something of its rows."""
+    wild = FedAvg(
+        learning_rate=1e12,
+        local_epochs=40,
+        architecture=Linear(),
+        proximal=1.0,
+        weighted=False,
+        rounds=1,
+    )
+    federation = Federation(wild, Additive(), privacy=Privacy(8.0))
+    result = federation.run(blobs(), classes=("0", "1", "2"), max_rows=512, record=True)
+    (round_,) = result.rounds
+    noise = np.sum(list(round_.noise.values()), axis=0)
+    sent = round_.released.total - noise
+    assert not sent[:-1].any()
+    assert sent[-1] == len(blobs())
 
 
 # The ConvNet
