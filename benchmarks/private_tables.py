@@ -1,10 +1,9 @@
 """Tables of accuracy under a promise, beside DP-SGD: docs/private-figures.md."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
-from benchmarks.record import RESULTS
+from benchmarks.rendering import markdown_table, read_results
 
 _OURS = "private-gradient"
 _PRIOR = {"": "", "uniform": ", equal priors"}
@@ -40,7 +39,7 @@ def private_differences() -> str:
                         for at in epsilons
                     ]
                     rows.append([f"{name}, {test}: {peer}, {title}", *cells])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def private_costs() -> str:
@@ -54,19 +53,19 @@ def private_costs() -> str:
             if not cost["rounds"]:
                 sent = ["–", "–"]
             rows.append([f"{name}: {arm}", *sent, f"{cost['seconds']:.1f}"])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def private_picking() -> str:
     """Render the ε that six runs have together."""
-    picking = _results()["picking_epsilon"]
+    picking = read_results("private")["picking_epsilon"]
     head = ["ε of one run", *picking]
-    return _table(head, [["of six together", *(f"{e:.2f}" for e in picking.values())]])
+    return markdown_table(head, [["of six together", *(f"{e:.2f}" for e in picking.values())]])
 
 
 def private_guard() -> str:
     """Render accuracy on many rows, with the guard of the step and without."""
-    found = json.loads((RESULTS / "private_guard.json").read_text(encoding="utf-8"))
+    found = read_results("private_guard")
     head = [
         f"{found['rows']:,} rows, ε = {found['epsilon']:g}, {found['sums']} sums",
         "accuracy, %",
@@ -75,12 +74,12 @@ def private_guard() -> str:
         [name, f"{figure['mean']:.1f} ({min(figure['each']):.1f} to {max(figure['each']):.1f})"]
         for name, figure in found["accuracy"].items()
     ]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def audits() -> str:
     """Render lower bounds on ε of runs as promised, and of broken ones."""
-    found = json.loads((RESULTS / "audits.json").read_text(encoding="utf-8"))
+    found = read_results("audits")
     head = [f"private-gradient, {found['sums']} sums", "shown at least", "tests", "by", "flagged"]
     rows = [
         [
@@ -93,7 +92,7 @@ def audits() -> str:
         for kind in ("promises", "broken")
         for name, each in found[kind].items()
     ]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _by_epsilon(key: str, *, priors: bool) -> str:
@@ -108,11 +107,11 @@ def _by_epsilon(key: str, *, priors: bool) -> str:
                     title = arm + (_PRIOR[prior] if priors else "")
                     cells = [_mean(_found(at["arms"][arm], test, prior)[key]) for at in epsilons]
                     rows.append([f"{name}, {test}: {title}", *cells])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _sets() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for name, found in _results()["sets"].items():
+    for name, found in read_results("private")["sets"].items():
         yield name + (" (kept apart)" if found["kept_apart"] else ""), found["epsilons"]
 
 
@@ -132,13 +131,3 @@ def _mean(figure: dict[str, float]) -> str:
 def _interval(figure: dict[str, float]) -> str:
     text = f"{figure['mean']:+.1f} ({figure['low']:+.1f} to {figure['high']:+.1f})"
     return f"**{text}**" if figure["low"] > 0 or figure["high"] < 0 else text
-
-
-def _results() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((RESULTS / "private.json").read_text(encoding="utf-8"))
-    return found
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,9 +1,8 @@
 """The table of docs/speed.md, from `benchmarks/results/speed.json`."""
 
-import json
 from typing import Any
 
-from benchmarks.record import RESULTS
+from benchmarks.rendering import read_results
 
 _PEERS = {
     "afl_numpy": "AFL in NumPy",
@@ -30,7 +29,7 @@ _CALLS = {
 
 def speed_table() -> str:
     """Every item of `benchmarks.speed` before and after, and beside its limit or peer."""
-    found = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    found = read_results("speed")
     items: dict[str, Any] = found["items"]
     floor = items["floor"]["after"]
     rows = [_row(title, items[name], memory=True) for name, title in _PROCESSES.items()]

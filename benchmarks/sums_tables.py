@@ -1,17 +1,16 @@
 """Tables of what single sums give away: mixtures of rows, sums by class, adapters' updates."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.record import RESULTS
+from benchmarks.rendering import markdown_table, read_results
 
 _MIXTURES = (0.25, 1.0, 4.0)
 
 
 def mixtures_table() -> str:
     """Render accuracy and membership by size and number of mixtures, and beside plain rows."""
-    sets = _results("mixtures")["sets"]
+    sets = read_results("mixtures")["sets"]
     sizes = list(dict.fromkeys(name.split(", ")[0] for name in _ways(sets) if "rows" not in name))
     head = [
         "rows of a mixture",
@@ -34,14 +33,15 @@ def mixtures_table() -> str:
     sums = list(next(iter(sets.values()))["small"])
     of = ["rows" if s == "rows" else "of {}, {} a row".format(*s.split(", ")) for s in sums]
     return (
-        f"{_table(head, mixed)}\n{_table(['plain rows, a share of them', *titles], plain)}\n"
-        f"{_table(['40 rows: mixtures exact, rows exact, cosine', *of], small)}"
+        f"{markdown_table(head, mixed)}\n"
+        f"{markdown_table(['plain rows, a share of them', *titles], plain)}\n"
+        f"{markdown_table(['40 rows: mixtures exact, rows exact, cosine', *of], small)}"
     )
 
 
 def sums_leakage_table() -> str:
     """Render what is told of members, single rows, labels and images, by clients in the sum."""
-    results = _results("sums_leakage")
+    results = read_results("sums_leakage")
     titles = {"1": "1 client", "3": "3, blind", "10": "10, blind"}
     rows = []
     for name, found in results["by_class"].items():
@@ -64,7 +64,7 @@ def sums_leakage_table() -> str:
             cells = [_mean(adapters[f"{each}, {n}"], key) for n in titles]
             if any(cell != "–" for cell in cells):
                 rows.append([f"{of}: {title}", *cells])
-    return _table(["", *titles.values()], rows)
+    return markdown_table(["", *titles.values()], rows)
 
 
 def _ways(sets: Mapping[str, Any]) -> list[str]:
@@ -79,13 +79,3 @@ def _told(own: Mapping[str, float]) -> str:
 
 def _mean(own: Mapping[str, Mapping[str, float]], key: str) -> str:
     return f"{own[key]['mean']:.2f} ± {own[key]['reach']:.2f}" if key in own else "–"
-
-
-def _results(name: str) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return results
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -3,7 +3,6 @@
 python -m benchmarks.tables
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from benchmarks.private_tables import (
     private_guard,
     private_picking,
 )
-from benchmarks.record import RESULTS
+from benchmarks.rendering import markdown_table, read_results
 from benchmarks.speed_tables import speed_table
 from benchmarks.sums_tables import mixtures_table, sums_leakage_table
 
@@ -52,16 +51,6 @@ def render(text: str) -> str:
     )
 
 
-def _results(name: str) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return results
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
 def _federations() -> str:
     names = {
         "signs": "hand signs, 16 sites, MobileNet 128 px",
@@ -69,7 +58,7 @@ def _federations() -> str:
         "digits": "embedded digits, 10 clients, Dirichlet 0.1, projection 512",
     }
     rows = []
-    for name, run in _results("federation")["runs"].items():
+    for name, run in read_results("federation")["runs"].items():
         accuracy, sizes = run["accuracy"], run["bytes"]
         rows.append(
             [
@@ -83,12 +72,12 @@ def _federations() -> str:
             ]
         )
     head = ["", "rows × features", "exact", "federated", "central float", "each alone", "upload"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _personal() -> str:
     rows = []
-    for name, readings in _results("federation")["personal"].items():
+    for name, readings in read_results("federation")["personal"].items():
         for reading, points in readings.items():
             rows.append(
                 [
@@ -97,12 +86,12 @@ def _personal() -> str:
                     _percent(points[0]["alone"]),
                 ]
             )
-    points = _results("federation")["personal"]["digits"]["joint"]
-    return _table(["", *(f"α = {point['alpha']:g}" for point in points), "alone"], rows)
+    points = read_results("federation")["personal"]["digits"]["joint"]
+    return markdown_table(["", *(f"α = {point['alpha']:g}" for point in points), "alone"], rows)
 
 
 def _fedavg() -> str:
-    results = _results("fedavg")
+    results = read_results("fedavg")
     rows = []
     for name in ("signs", "pneumonia"):
         data = results[name]
@@ -125,11 +114,11 @@ def _fedavg() -> str:
                 ]
             )
     head = ["", "accuracy (3 seeds)", "rounds", "upload", "reaches AFL at round", "upload by then"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _heads() -> str:
-    sets = _results("heads")["sets"]
+    sets = read_results("heads")["sets"]
     rows = []
     for name, figures in sets.items():
         means = figures["means"]
@@ -152,9 +141,9 @@ def _heads() -> str:
             for key in ("accuracy", "balanced")
         )
         gains.append([name, *written])
-    table = _table(["data (splits)", *_HEADS.values()], rows)
+    table = markdown_table(["data (splits)", *_HEADS.values()], rows)
     columns = ["default less ridge λ = 0.1, paired, 95 %", "accuracy", "balanced"]
-    return table + "\n" + _table(columns, gains)
+    return table + "\n" + markdown_table(columns, gains)
 
 
 _HEADS = {
@@ -171,7 +160,7 @@ _HEADS = {
 
 
 def _ways() -> str:
-    sets = _results("personal")["sets"]
+    sets = read_results("personal")["sets"]
     ways = ["global", "prior", "auto", "proximal", "joint", "ridge, prior", "each alone"]
     rows = [
         [
@@ -184,11 +173,11 @@ def _ways() -> str:
         ]
         for name, figures in sets.items()
     ]
-    return _table(["mean over clients (clients hurt)", *ways], rows)
+    return markdown_table(["mean over clients (clients hurt)", *ways], rows)
 
 
 def _prototypes() -> str:
-    sets = _results("prototypes")["sets"]
+    sets = read_results("prototypes")["sets"]
     names = list(next(iter(sets.values())))
     rows = [
         [
@@ -197,7 +186,7 @@ def _prototypes() -> str:
         ]
         for name, figures in sets.items()
     ]
-    return _table(["balanced accuracy", *names], rows)
+    return markdown_table(["balanced accuracy", *names], rows)
 
 
 def _heads_leakage() -> str:
@@ -209,14 +198,16 @@ def _heads_leakage() -> str:
                 for own in figures["heads"].values()
             ),
         ]
-        for name, figures in _results("heads_leakage")["sets"].items()
+        for name, figures in read_results("heads_leakage")["sets"].items()
     ]
-    first = next(iter(_results("heads_leakage")["sets"].values()))
-    return _table(["membership AUC from the model; cosine of a single row", *first["heads"]], rows)
+    first = next(iter(read_results("heads_leakage")["sets"].values()))
+    return markdown_table(
+        ["membership AUC from the model; cosine of a single row", *first["heads"]], rows
+    )
 
 
 def _heads_inversion() -> str:
-    sets = _results("heads_inversion")["sets"]
+    sets = read_results("heads_inversion")["sets"]
     rows = [
         [
             f"{name}, {figures['members']:,} members",
@@ -229,11 +220,11 @@ def _heads_inversion() -> str:
         for name, figures in sets.items()
     ]
     first = next(iter(sets.values()))
-    return _table(["inverted single row (strangers of its class)", *first["heads"]], rows)
+    return markdown_table(["inverted single row (strangers of its class)", *first["heads"]], rows)
 
 
 def _evaluation() -> str:
-    results = _results("evaluation")
+    results = read_results("evaluation")
 
     def yes(value: bool) -> str:
         return "yes" if value else "NO"
@@ -249,7 +240,7 @@ def _evaluation() -> str:
         ]
         for name, own in results["exact"].items()
     ]
-    exact = _table(
+    exact = markdown_table(
         ["", "rows", "counts equal", "AUC (pooled rows)", "worst class off by", "upload"], rows
     )
     rows = [
@@ -262,14 +253,14 @@ def _evaluation() -> str:
         ]
         for name, own in results["noisy"].items()
     ]
-    noisy = _table(
+    noisy = markdown_table(
         ["one promise for all sums", "model alone", "with an evaluation", "its counts say"], rows
     )
     return f"{exact}\n{noisy}"
 
 
 def _sessions() -> str:
-    results = _results("sessions")
+    results = read_results("sessions")
     sizes = ["n=100", "n=1000", "n=10000"]
 
     def cells(size: float, cpu: float) -> str:
@@ -290,11 +281,11 @@ def _sessions() -> str:
         )
     thin = [f"+ {_kilobytes(results[n]['thin_list_bytes'])}" for n in sizes]
     rows.append(["the roster, where the client has another", *thin])
-    return _table(["", "100 clients", "1,000", "10,000"], rows)
+    return markdown_table(["", "100 clients", "1,000", "10,000"], rows)
 
 
 def _additive() -> str:
-    results = _results("additive")
+    results = read_results("additive")
     rows = [
         [
             f"client, {point['ring_bits']}-bit ring",
@@ -317,11 +308,11 @@ def _additive() -> str:
                 f"{memory['after 10 uploads']:.0f} → {memory['end']:.0f} MiB",
             ]
         )
-    return _table(["", "time", "upload", "peak memory, 10 → all clients"], rows)
+    return markdown_table(["", "time", "upload", "peak memory, 10 → all clients"], rows)
 
 
 def _pairwise() -> str:
-    results = _results("pairwise")
+    results = read_results("pairwise")
     rows = []
     for threads, run in results["n=100, k=99"].items():
         rows.append(
@@ -342,7 +333,7 @@ def _pairwise() -> str:
         ]
     )
     flower = results["beside Flower"]
-    return _table(["", "client", "server", "sent / packed vector"], rows) + (
+    return markdown_table(["", "client", "server", "sent / packed vector"], rows) + (
         f"\nBeside the SecAgg+ client of Flower {flower['flower']['flwr']} at the same vector and "
         f"neighbours: {flower['client_cpu_ratio']:.0f} × less client CPU; largest error of "
         f"the sum {flower['ours_largest_error']} against {flower['flower_largest_error']:.1e}.\n"
@@ -350,7 +341,7 @@ def _pairwise() -> str:
 
 
 def _tune() -> str:
-    cases = _results("tune")["cases"]
+    cases = read_results("tune")["cases"]
     names = {
         "pneumonia": "PneumoniaMNIST",
         "pneumonia_public": "PneumoniaMNIST, public features",
@@ -380,11 +371,11 @@ def _tune() -> str:
                     f"{seconds:.1f}",
                 ]
             )
-    return _table(["", *(f"ε = {e:g}" for e in epsilons), "no privacy", "seconds"], rows)
+    return markdown_table(["", *(f"ε = {e:g}" for e in epsilons), "no privacy", "seconds"], rows)
 
 
 def _privacy() -> str:
-    results = _results("privacy")
+    results = read_results("privacy")
     variance = results["variance"]
     lines = [
         f"Noise costs a client {results['client_noise']['seconds_per_million']:.2f} s per million "
@@ -418,11 +409,11 @@ def _privacy() -> str:
         for name, audit in results["mutations"].items()
     ]
     head = ["audit, worst promised case", "ε is at least (99.9 %)", "canaries", "flagged"]
-    return "".join(lines) + _table(head, audits + broken)
+    return "".join(lines) + markdown_table(head, audits + broken)
 
 
 def _leakage() -> str:
-    results = _results("leakage")
+    results = read_results("leakage")
     views = {
         "plain: server": ("plain", "server"),
         "additive: collector": ("additive", "collector"),
@@ -460,14 +451,14 @@ def _leakage() -> str:
         noisy = value(results["noisy"], attack, rows, views["additive: collector"])
         table.append([f"{attack}, n = {rows}: {metric}", *exact, noisy])
     minutes = results["seconds"] / 60
-    return _table(["", *views, "collector, ε = 8"], table) + (
+    return markdown_table(["", *views, "collector, ε = 8"], table) + (
         f"\n{len(results['cells'])} cells in {minutes:.0f} minutes on one core; n rows of 16 sites "
         "in the sum, – is nothing to attack.\n"
     )
 
 
 def _rebuild() -> str:
-    results = _results("rebuild")
+    results = read_results("rebuild")
 
     def cell(measures: dict[str, Any], metric: str, percent: bool) -> str:
         measure = measures.get(metric)
@@ -490,11 +481,11 @@ def _rebuild() -> str:
             ]
         )
     head = ["seen by", "found again, first", "among the first five", "dB over the mean image"]
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _inversion() -> str:
-    results, prior = _results("inversion"), _results("gradient_prior")
+    results, prior = read_results("inversion"), read_results("gradient_prior")
     raw, plain = results["raw_gradients"], results["fedsgd_plain"]
     blind, published = results["fedsgd_blind_sum"], results["published"]
 
@@ -542,14 +533,14 @@ def _inversion() -> str:
             published["r_gap"]["psnr_db"],
         ]
     )
-    table = _table(["attack", "PSNR, dB", "over the mean image", "published"], rows)
+    table = markdown_table(["attack", "PSNR, dB", "over the mean image", "published"], rows)
     gains = [
         [f"{title}, noise {noise} × the gradient's", *_gain(prior[network]["gains"], noise)]
         for network, title in (("lenet", "LeNet"), ("convnet", "ConvNet"))
         for noise in ("0", "1")
     ]
     head = ["gain of a generative prior, dB", "over pixels with TV", "of its feature maps"]
-    return table + "\n" + _table(head, gains)
+    return table + "\n" + markdown_table(head, gains)
 
 
 def _gain(gains: dict[str, list[float]], noise: str) -> list[str]:
@@ -559,7 +550,7 @@ def _gain(gains: dict[str, list[float]], noise: str) -> list[str]:
 
 
 def _ckks() -> str:
-    results = _results("ckks")
+    results = read_results("ckks")
     beside = results["beside_tenseal_ckks_vector"]
     sessions = results["sessions"]
     rows = [
@@ -578,7 +569,7 @@ def _ckks() -> str:
             f"{beside['peer_keys_recovered_of_10']} of 10",
         ],
     ]
-    table = _table(["", "upload", "client", "largest error", "key recovered"], rows)
+    table = markdown_table(["", "upload", "client", "largest error", "key recovered"], rows)
     cost = (
         f"\nIn a session of 10 clients the key holder takes "
         f"{sessions['ckks']['coordinator_seconds']['key_holder']:.1f} s verified, "
@@ -590,7 +581,7 @@ def _ckks() -> str:
     return (
         table
         + cost
-        + _table(
+        + markdown_table(
             head,
             [
                 [name, *(str(found[kind]) for kind in ("naive", "unverified", "verified"))]
@@ -601,7 +592,7 @@ def _ckks() -> str:
 
 
 def _layers() -> str:
-    cases = _results("layers")["cases"]
+    cases = read_results("layers")["cases"]
     names = {
         "digits": "digits 8 px, 10 clients, Dirichlet 0.1",
         "signs": "hand signs 32 px, 16 sites",
@@ -629,11 +620,13 @@ def _layers() -> str:
                     f"{figures['cpu_seconds'] / least:.1f} ×",
                 ]
             )
-    return _table(["", "accuracy", "sums", "upload", "CPU, all parties", "of FedACnnL's"], rows)
+    return markdown_table(
+        ["", "accuracy", "sums", "upload", "CPU, all parties", "of FedACnnL's"], rows
+    )
 
 
 def _layers_private() -> str:
-    results = _results("layers_private")
+    results = read_results("layers_private")
     rows = [
         [title, *(f"{_percent(p['accuracy'])} ± {100 * p['deviation']:.1f}" for p in by.values())]
         for title, by in results["pneumonia"].items()
@@ -654,13 +647,13 @@ def _layers_private() -> str:
                     f"{sum(gains) / len(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})",
                 ]
             )
-    private = _table(["PneumoniaMNIST, unit example, δ = 1e-5", "ε = 1", "ε = 8"], rows)
+    private = markdown_table(["PneumoniaMNIST, unit example, δ = 1e-5", "ε = 1", "ε = 8"], rows)
     head = ["", "FedACnnL", "pFedACnnL", "gain (least to greatest)"]
-    return private + "\n" + _table(head, own)
+    return private + "\n" + markdown_table(head, own)
 
 
 def _layers_leakage() -> str:
-    results = _results("layers_leakage")
+    results = read_results("layers_leakage")
     columns = [
         ("1 image", "cells", "plain", 5),
         ("5, blind", "cells", "additive", 5),
@@ -687,7 +680,7 @@ def _layers_leakage() -> str:
             ]
             cells.append(f"{sum(values) / len(values):.2f}" if values else "–")
         rows.append([f"{attack}: {metric}", *cells])
-    return _table(["", *(title for title, *_ in columns)], rows)
+    return markdown_table(["", *(title for title, *_ in columns)], rows)
 
 
 def _kilobytes(size: float) -> str:
@@ -699,7 +692,7 @@ def _megabytes(size: float) -> str:
 
 
 def _gram() -> str:
-    gram = _results("gram")
+    gram = read_results("gram")
     peaks = " and ".join(
         f"{size / 1e6:.0f} MB at {int(rows):,} rows" for rows, size in gram["peak_bytes"].items()
     )
@@ -713,7 +706,7 @@ def _gram() -> str:
 
 def _patients() -> str:
     rows = []
-    for name, case in _results("patients")["cases"].items():
+    for name, case in read_results("patients")["cases"].items():
         exact = case["exact"]
         error = 100 * exact["error_of_test_people"]
         about = f"{name}, without noise: {case['rows']:,} rows of {case['patients']} patients"
@@ -726,7 +719,7 @@ def _patients() -> str:
                     for p in by.values()
                 ]
                 rows.append([f"{name}, {method}, unit {unit}", *cells])
-    return _table(["", "ε = 1", "ε = 8"], rows)
+    return markdown_table(["", "ε = 1", "ε = 8"], rows)
 
 
 def _percent(share: float) -> str:
