@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.headlines import headlines
 from benchmarks.methods_table import methods_table
 from benchmarks.privacy_tables import one_sum_table, relations_table
 from benchmarks.private_tables import (
@@ -27,6 +28,7 @@ from benchmarks.sums_tables import mixtures_table, sums_leakage_table
 _ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
     _ROOT / "README.md",
+    _ROOT / "docs" / "figures.md",
     _ROOT / "docs" / "methods.md",
     _ROOT / "docs" / "privacy.md",
     _ROOT / "docs" / "private-figures.md",
@@ -729,6 +731,7 @@ def _percent(share: float) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "federations": _federations,
     "personal": _personal,
+    "headlines": headlines,
     "heads": _heads,
     "ways": _ways,
     "heads_leakage": _heads_leakage,

@@ -158,12 +158,12 @@ def test_help_lists_what_a_roster_can_do(command: Command) -> None:
         assert re.search(rf"^ +secure-afl roster {name} \S+\.json", said, re.MULTILINE)
 
 
-def test_the_readmes_commands_do_what_it_says(
+def test_the_documents_commands_do_what_it_says(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them on one machine, where mail is a copy."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.split("### Keys for many machines")[1].split("### Between sites")[0]
+    text = (ROOT / "docs" / "running.md").read_text(encoding="utf-8")
+    section = text.split("## Keys for many machines")[1].split("## Between sites")[0]
     blocks = re.findall("```sh\n(.*?)```", section.replace("\\\n", " "), re.DOTALL)
     first, later = (
         [words[1:] for line in block.splitlines() if (words := shlex.split(line, comments=True))]
