@@ -13,7 +13,7 @@ Differences are means over seeds, with 95 % intervals from a bootstrap over test
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean
 from typing import Any
 
@@ -32,7 +32,7 @@ from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
 from secure_afl.analytic.rows import pooled
 from secure_afl.evaluation.bootstrap import weights
 from secure_afl.features.centring import centred
-from secure_afl.features.reduction import random_reduction
+from secure_afl.features.reduction import reduction_at_random
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
 from secure_afl.intervals import student_reach
@@ -135,8 +135,7 @@ def at(case: Callable[[int], Case], epsilon: float) -> dict[str, Any]:
         },
         "differences": {
             peer: list(differences(arms[STEPS], arms[peer], cases))
-            for peer in arms
-            if peer != STEPS
+            for peer in (BEST, UNTUNED, CENTRED)
         },
     }
 
@@ -153,14 +152,12 @@ def federated(method: AnyMethod, case: Case, epsilon: float, seed: int) -> Run:
     reduction = None
     if method.prefers_fewer_dimensions:
         bounds = [case.max_rows] * len(case.clients)
-        wanted = suggested_dimension(Terms(method, Additive(), privacy), bounds, dim)
-        if wanted is not None and wanted < dim:
-            reduction = random_reduction(dim, wanted, seed)
+        terms = Terms(method, Additive(), privacy)
+        wanted = suggested_dimension(terms, bounds, dim, len(case.classes))
+        reduction = reduction_at_random(dim, wanted or dim, seed, centred=True)
     clients = case.clients
     if reduction is not None:
-        clients = [
-            type(data)(data.name, reduction.apply(data.features), data.labels) for data in clients
-        ]
+        clients = [replace(data, features=reduction.apply(data.features)) for data in clients]
     result = Federation(method, Additive(), privacy=privacy).run(
         clients, classes=case.classes, max_rows=case.max_rows
     )
@@ -242,9 +239,12 @@ def scores_of(model: Model, case: Case) -> dict[str, dict[str, Floats]]:
     found = {}
     for name, test in case.tests.items():
         found[name] = {"": model.scores(test.features)}
-        if model.has_prior:
-            equal = model.with_prior(np.ones(len(case.classes)))
-            found[name]["uniform"] = equal.scores(test.features)
+        if model.has_prior and model.observed is not None:
+            equal, observed = np.ones(len(case.classes)), model.observed
+            found[name] = {
+                "": model.with_prior(observed).scores(test.features),
+                "uniform": model.with_prior(equal).scores(test.features),
+            }
     return found
 
 

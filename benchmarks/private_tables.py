@@ -100,12 +100,13 @@ def _by_epsilon(key: str, *, priors: bool) -> str:
     rows = []
     for name, epsilons in _sets():
         for test in dict.fromkeys(arm["test"] for arm in epsilons[0]["arms"][_OURS]):
-            for arm, found in epsilons[0]["arms"].items():
-                for prior in dict.fromkeys(each["prior"] for each in found):
+            for arm in epsilons[0]["arms"]:
+                of_arm = [each for at in epsilons for each in at["arms"][arm]]
+                for prior in dict.fromkeys(each["prior"] for each in of_arm):
                     if prior and not priors:
                         continue
                     title = arm + (_PRIOR[prior] if priors else "")
-                    cells = [_mean(_found(at["arms"][arm], test, prior)[key]) for at in epsilons]
+                    cells = [_cell(at["arms"][arm], test, prior, key) for at in epsilons]
                     rows.append([f"{name}, {test}: {title}", *cells])
     return markdown_table(head, rows)
 
@@ -122,6 +123,12 @@ def _first() -> list[dict[str, Any]]:
 def _found(figures: list[dict[str, Any]], test: str, prior: str) -> dict[str, Any]:
     (found,) = (each for each in figures if (each["test"], each["prior"]) == (test, prior))
     return found
+
+
+def _cell(figures: list[dict[str, Any]], test: str, prior: str, key: str) -> str:
+    """Render one figure; a dash where the head had no prior at this ε."""
+    there = any((each["test"], each["prior"]) == (test, prior) for each in figures)
+    return _mean(_found(figures, test, prior)[key]) if there else "–"
 
 
 def _mean(figure: dict[str, float]) -> str:

@@ -347,6 +347,7 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
             task.feature_dim,
             len(task.classes),
             self.run_sums(task) - 1,
+            centred=self._centres(task),
         )
 
     def _signs(self, task: Task) -> Floats | None:

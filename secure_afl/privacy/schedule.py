@@ -24,6 +24,9 @@ _MIN_DIMENSION = 32
 # ½·N/C bounds the Hessian of balanced classes; beyond some multiple of 1/that, steps diverge.
 _GREATEST_RATE = 30.0
 
+# Rows that are not centred share a direction, along which steps overshoot sooner.
+_GREATEST_BARE_RATE = 12.0
+
 _RATE_BITS = 24
 
 
@@ -86,7 +89,14 @@ def planned_steps(privacy: Privacy, total_rows: int, client_rows: int) -> int:
 
 
 def schedule(
-    privacy: Privacy, total_rows: int, client_rows: int, dim: int, classes: int, steps: int
+    privacy: Privacy,
+    total_rows: int,
+    client_rows: int,
+    dim: int,
+    classes: int,
+    steps: int,
+    *,
+    centred: bool = True,
 ) -> Schedule:
     """Choose dimension and rate for T = `steps` gradient sums after one of rows and counts.
 
@@ -103,6 +113,7 @@ def schedule(
         total_rows, client_rows: as `planned_steps`.
         dim: d.
         classes: C.
+        centred: rows are less what they share; 12·C/N bounds the rate of those that are not.
 
     Raises:
         ConfigError: a number out of range.
@@ -115,7 +126,8 @@ def schedule(
     noise = math.sqrt(1 + COUNTS_WEIGHT**2) * math.sqrt(steps + 1) / mu
     k = max(_MIN_DIMENSION, math.floor((total_rows / (_ROWS_PER_NOISE * noise)) ** 2))
     balanced = _RATE * classes * mu * math.sqrt(steps / (steps + 1)) / (steps**2 * CLIP)
-    guard = _GREATEST_RATE * classes / total_rows
+    greatest = _GREATEST_RATE if centred else _GREATEST_BARE_RATE
+    guard = greatest * classes / total_rows
     return Schedule(steps, min(k, dim), min(_shortened(balanced), guard))
 
 

@@ -53,3 +53,12 @@ def test_other_units_and_relations_weaken_what_the_schedule_counts_on() -> None:
     assert planned_steps(Privacy(8.0, unit="client"), 5_000, 500) < planned_steps(
         Privacy(8.0), 5_000, 500
     )
+
+
+def test_steps_over_rows_that_share_a_direction_are_shorter() -> None:
+    """Five sums of a table of seven classes ended at 34 % where 24 steps had 88 %."""
+    rates = [
+        schedule(Privacy(8.0), 2_560, 256, 18, 7, 4, centred=centred).rate
+        for centred in (True, False)
+    ]
+    assert rates == [30 * 7 / 2_560, 12 * 7 / 2_560]
