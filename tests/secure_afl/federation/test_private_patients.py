@@ -335,8 +335,8 @@ def one_patient(kind: str, several: int) -> float:
         "class-means": ClassMeans(),
         "layers": FedACnnL(filter_count=4, regions=1, kernel=1),
         "counts": evaluated(AFL(), 0.9),
-        "first sum": PrivateGradient(rounds=5),
-        "gradients": PrivateGradient(rounds=5),
+        "first sum": PrivateGradient(rounds=5, centre=True),
+        "gradients": PrivateGradient(rounds=5, centre=True),
     }
     method = methods.get(kind, AFL())
     dim, classes = (64, STRIPES) if kind == "layers" else (6, CLASSES)
