@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import private_sets
-from benchmarks.private import EPSILONS, Run, summaries
+from benchmarks.private import EPSILONS, Run, dimension, summaries
 from benchmarks.private_sets import Case
 from benchmarks.record import POINTS, write
 from benchmarks.splits import CLIENTS
@@ -26,12 +26,11 @@ from protocols import Additive
 from secure_afl.analytic.quantise import Floats
 from secure_afl.features.reduction import Reduction, random_reduction, reduction_at_random
 from secure_afl.federation.simulation import Federation
-from secure_afl.federation.task import Terms
 from secure_afl.methods import AFL
 from secure_afl.methods.model import Model
 from secure_afl.methods.task_sums import Promised
 from secure_afl.privacy.mechanism import Privacy
-from secure_afl.runs.reduce import suggested_dimension, unfold
+from secure_afl.runs.reduce import unfold
 
 SEEDS = 10
 SETS = ("PneumoniaMNIST", "digits", "hand signs", "breast cancer")
@@ -80,12 +79,8 @@ def rule(case: Case, epsilon: float) -> float:
     """Return the relative noise that the public rule compares with 0.45."""
     bounds = [case.max_rows] * len(case.clients)
     promised = Promised(Privacy(epsilon), 1, sum(bounds), max(bounds))
-    lda = AFL(head="lda")
-    dim = suggested_dimension(
-        Terms(lda, Additive(), Privacy(epsilon)), bounds, _width(case), len(case.classes)
-    )
-    assert dim is not None, "there is noise"
-    return promised.relative_noise(dim, len(case.classes))
+    kept = dimension(AFL(head="lda"), case, Privacy(epsilon))
+    return promised.relative_noise(kept, len(case.classes))
 
 
 def federated(arm: str, case: Case, epsilon: float, seed: int) -> tuple[Run, str, int]:
@@ -123,10 +118,7 @@ def scores_of(model: Model, case: Case) -> dict[str, dict[str, Floats]]:
 
 
 def _reduction(arm: str, case: Case, privacy: Privacy, seed: int) -> Reduction | None:
-    terms, width = Terms(ARMS[arm], Additive(), privacy), _width(case)
-    bounds = [case.max_rows] * len(case.clients)
-    wanted = suggested_dimension(terms, bounds, width, len(case.classes))
-    assert wanted is not None, "there is noise"
+    width, wanted = _width(case), dimension(ARMS[arm], case, privacy)
     if arm == BEFORE:
         return random_reduction(width, wanted, seed) if wanted < width else None
     return reduction_at_random(width, wanted, seed, centred=True)

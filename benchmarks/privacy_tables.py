@@ -1,9 +1,8 @@
 """Tables of docs/privacy.md: one noisy sum, and what replace-one costs."""
 
-import json
 from typing import Any
 
-from benchmarks.record import RESULTS
+from benchmarks.rendering import markdown_table, read_results
 
 
 def one_sum_table() -> str:
@@ -15,7 +14,7 @@ def one_sum_table() -> str:
     }
     head = ["set, rows scored", "head", "prior", *(f"ε = {e:g}" for e in (0.1, 0.5, 1, 2, 8))]
     rows = []
-    for name, measured in _results("one_sum")["sets"].items():
+    for name, measured in read_results("one_sum")["sets"].items():
         points = measured["epsilons"]
         tests = list(dict.fromkeys(t["test"] for t in points[-1]["arms"]["as it comes"]["tests"]))
         for test in tests:
@@ -23,12 +22,12 @@ def one_sum_table() -> str:
                 for prior in ("uniform", "observed") if arm == "as it comes" else ("",):
                     cells = [_cell(point["arms"][arm], test, prior) for point in points]
                     rows.append([f"{name}, {test}", words, prior or "–", *cells])
-    return _table(head, rows)
+    return markdown_table(head, rows)
 
 
 def relations_table() -> str:
     """Noise of sums by relation, and the accuracy on digits."""
-    results = _results("relations")
+    results = read_results("relations")
     rows = []
     for epsilon, by in results["noise"].items():
         for relation, found in by.items():
@@ -46,7 +45,7 @@ def relations_table() -> str:
                     accuracy or "–",
                 ]
             )
-    return _table(
+    return markdown_table(
         [
             "ε, relation",
             "z",
@@ -66,13 +65,3 @@ def _cell(arm: dict[str, Any], test: str, prior: str) -> str:
     assert at is not None, "each arm has the test set"
     figures = " / ".join(f"{at[key]['mean']:.1f}" for key in ("accuracy", "balanced", "auc"))
     return f"{figures} (± {at['accuracy']['reach']:.1f})" + ("" if prior in found else " r")
-
-
-def _results(name: str) -> dict[str, Any]:
-    results: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-    return results
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

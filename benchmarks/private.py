@@ -148,13 +148,11 @@ def federated(method: AnyMethod, case: Case, epsilon: float, seed: int) -> Run:
     if isinstance(method, PrivateGradient):
         method = msgspec.structs.replace(method, seed=seed)
     privacy = Privacy(epsilon)
-    dim = case.clients[0].features.shape[1]
     reduction = None
     if method.prefers_fewer_dimensions:
-        bounds = [case.max_rows] * len(case.clients)
-        terms = Terms(method, Additive(), privacy)
-        wanted = suggested_dimension(terms, bounds, dim, len(case.classes))
-        reduction = reduction_at_random(dim, wanted or dim, seed, centred=True)
+        dim = case.clients[0].features.shape[1]
+        kept = dimension(method, case, privacy)
+        reduction = reduction_at_random(dim, kept, seed, centred=True)
     clients = case.clients
     if reduction is not None:
         clients = [replace(data, features=reduction.apply(data.features)) for data in clients]
@@ -169,6 +167,15 @@ def federated(method: AnyMethod, case: Case, epsilon: float, seed: int) -> Run:
         result.report.bytes.upload_per_client,
         spent.statistics + spent.protect + spent.aggregate + spent.solve,
     )
+
+
+def dimension(method: AnyMethod, case: Case, privacy: Privacy) -> int:
+    """Return how many dimensions a run of this promise keeps, by public numbers."""
+    bounds, dim = [case.max_rows] * len(case.clients), case.clients[0].features.shape[1]
+    terms = Terms(method, Additive(), privacy)
+    wanted = suggested_dimension(terms, bounds, dim, len(case.classes))
+    assert wanted is not None, "there is noise"
+    return wanted
 
 
 def trained(settings: DpSgdSettings, case: Case, epsilon: float, seed: int) -> Run:

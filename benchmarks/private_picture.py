@@ -3,13 +3,13 @@
 python -m benchmarks.private_picture
 """
 
-import json
 from typing import Any
 
 import matplotlib as mpl
 
 from benchmarks.private import BEST, CENTRED, FIVE, ONE, STEPS
 from benchmarks.record import RESULTS
+from benchmarks.rendering import read_results
 
 _STYLES = {STEPS: "o-", FIVE: "^-", ONE: "D-", BEST: "s:", CENTRED: "v:"}
 
@@ -19,7 +19,7 @@ def main() -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    content = json.loads((RESULTS / "private.json").read_text(encoding="utf-8"))
+    content = read_results("private")
     figure, axes = plt.subplots(2, 3, figsize=(11, 6.4))
     for panel, (name, found) in zip(axes.flat, content["sets"].items(), strict=True):
         epsilons = found["epsilons"]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 import numpy as np
 from msgspec import Meta, structs
 from msgspec.structs import force_setattr
+from numpy.typing import NDArray
 
 from protocols.codec import Wire
 from protocols.layout import Block, Integers, Layout
@@ -252,10 +253,9 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
 
         With B = 2^bits and A = B/2 the integer of a count, a row that comes or goes moves the first
         sum by √(B² + A²) at most, and one that becomes another by √(4B² + 2A²); without the sum of
-        rows by A and √2·A. An outer product
-        x·rᵀ has the norm ‖x‖·‖r‖ ≤ B², so gradients move by B² and 2B². A client has as many rows
-        as it declares. Of a patient's part each block is as long as a row's may be, and counts are
-        not negative: a patient moves no more than a row.
+        rows by A and √2·A. An outer product x·rᵀ has the norm ‖x‖·‖r‖ ≤ B², so gradients move by B²
+        and 2B². A client has as many rows as it declares. Of a patient's part each block is no
+        longer than a row's may be, and counts are not negative: a patient moves no more than a row.
         """
         task = public.task
         scale, count = task.quantiser.scale, _count(task)
@@ -315,9 +315,9 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
             found = Descent(direction_of(rows), log_prior, start, start)
             return PrivateGradientPublic(task, 1, found)
         gradient = total.reshape(found.weights.shape)
-        projected = classes * gradient - gradient.sum(axis=1, keepdims=True)
+        balanced = classes * gradient - gradient.sum(axis=1, keepdims=True)
         unit = plan.rate * CLIP / (classes * task.quantiser.scale**2)
-        weights = on_grid(found.point - unit * projected)
+        weights = on_grid(found.point - unit * balanced)
         step = public.done
         point = on_grid(weights + (step / (step + 3)) * (weights - found.weights))
         moved = structs.replace(found, weights=weights, point=point)
@@ -367,13 +367,12 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
         """Sum what patients add, each within the bound of one row."""
         check_finite(data.features)
         scale, count, classes = task.quantiser.scale, _count(task), len(task.classes)
-        signs, k = self._signs(task), self._schedule(task).dimension
-        bring = centred if self._centres(task) else projected
+        k = self._schedule(task).dimension
         groups = PatientGroups.of(known_patients(data.name, data.patients))
         total = np.zeros(self._first_layout(task).length if found is None else k * classes)
         for places in groups.batches(task.feature_dim + k, len(total)):
             shape, labels = places.shape, data.labels[places.ravel()]
-            rows = bring(data.features[places.ravel()], task.quantiser, signs)
+            rows = self._brought(task, data.features[places.ravel()])
             if found is None:
                 summed = (count * one_hot(labels, classes)).reshape(*shape, classes).sum(axis=1)
                 total[-classes:] += within(summed, count**2).sum(axis=0)
@@ -391,11 +390,14 @@ class PrivateGradient(Method[PrivateGradientPublic], frozen=True, tag="private-g
 
     def _blocks(self, task: Task, data: ClientData) -> Iterator[tuple[Floats, Integers]]:
         """Yield the client's rows, centred and projected, (n, k), with labels, block by block."""
-        signs, bring = self._signs(task), centred if self._centres(task) else projected
         for start in range(0, len(data), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
-            rows = bring(data.features[block], task.quantiser, signs, start)
-            yield rows, data.labels[block]
+            yield self._brought(task, data.features[block], start), data.labels[block]
+
+    def _brought(self, task: Task, features: NDArray[np.floating], first_row: int = 0) -> Floats:
+        """Return rows (n, k) as all sums see them."""
+        bring = centred if self._centres(task) else projected
+        return bring(features, task.quantiser, self._signs(task), first_row)
 
     def _prior(self, task: Task, counts: Integers) -> Floats:
         """Return class shares from noisy counts, drawn to equal ones as far as noise explains."""

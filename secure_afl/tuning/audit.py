@@ -38,7 +38,7 @@ from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import calibrated, this_noisy_sum
 from secure_afl.federation.task import Terms
 from secure_afl.methods.afl import AFL
-from secure_afl.methods.method import AnyMethod, PublicState, Task
+from secure_afl.methods.method import METHODS, AnyMethod, PublicState, Task
 from secure_afl.privacy import accounting
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from secure_afl.progress import Progress
@@ -153,7 +153,8 @@ def audit(
             "or patient, placement distributed"
         )
     if not method.auditable:
-        raise ConfigError(f"method {method.name} has no canaries; audits are of afl and others")
+        allowed = ", ".join(name for name, kind in METHODS.items() if kind.auditable)
+        raise ConfigError(f"method {method.name} has no canaries; allowed: {allowed}")
     begin = perf_counter()
     rng = np.random.default_rng(seed)
     canaries = canaries_for(method, privacy, cohort.clients)
@@ -229,7 +230,7 @@ class _Released(NamedTuple):
 
     Attributes:
         blocks: names, and where each begins and ends.
-        weights: 1/σ of each entry, 0 where it has no noise by right.
+        weights: 1/σ of each entry.
         moved: what each canary changes, (canaries, entries).
         noise: the sum less all that is known of it, (entries,).
     """
@@ -309,8 +310,7 @@ class _Trial:
             total = released.total
             for name in self._cohort.colluding:
                 total = total - members[name].added_noise
-            known = [name for name in released.included if name != _VICTIM]
-            for name in known:
+            for name in set(released.included) - {_VICTIM}:
                 total = total - self._terms.method.contribute(public, members[name].data, {}, b"")
             found.append(self._known(public, total, there))
             convener.absorb(Outcome(released, network.release, network.release_salt, bytes(32)))
