@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.layout import Integers
-from secure_afl.analytic.quantise import MAX_FEATURE, bad_row
+from secure_afl.analytic.quantise import MAX_FEATURE, Floats, bad_row
 from secure_afl.data.arrays import as_features, as_labels
 from secure_afl.data.classes import sort_names
 from secure_afl.data.mapping import shorten
@@ -43,16 +43,19 @@ class ClientData:
         labels: (n,) int64 in 0..C−1; or words, which `number_labels` replaces by numbers.
         patients: whose each row is, n words or numbers; an empty word is a patient of its own.
             None where rows do not say.
+        targets: the number that is to be predicted of each row, (n,) float64 in [−1, 1]; labels
+            are 0 then. None where rows have classes.
 
     Raises:
-        DataError: what cannot be converted without a loss, as masked arrays, or patients that are
-            not one a row.
+        DataError: what cannot be converted without a loss, as masked arrays, patients that are
+            not one a row, or targets that are no such numbers.
     """
 
     name: str
     features: NDArray[np.floating]
     labels: Integers
     patients: Sequence[str] | None = None
+    targets: Floats | None = None
 
     def __post_init__(self) -> None:
         where = f"client '{self.name}'"
@@ -65,6 +68,8 @@ class ClientData:
                     f"{where}: {len(self.patients)} patients for {len(self.features)} rows; give "
                     "one a row"
                 )
+        if self.targets is not None:
+            object.__setattr__(self, "targets", _as_targets(self.targets, len(self), where))
 
     def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
         """Raise DataError unless rows have `dim` features; no more is known of them here."""
@@ -87,7 +92,11 @@ class ClientData:
         """Return the rows at these places, (k,), in this order."""
         whose = None if self.patients is None else [self.patients[place] for place in places]
         return replace(
-            self, features=self.features[places], labels=self.labels[places], patients=whose
+            self,
+            features=self.features[places],
+            labels=self.labels[places],
+            patients=whose,
+            targets=None if self.targets is None else self.targets[places],
         )
 
     def __len__(self) -> int:
@@ -97,23 +106,37 @@ class ClientData:
         return f"<ClientData {self.name}: {len(self)} rows>"
 
 
+def _as_targets(targets: Floats, rows: int, where: str) -> Floats:
+    found = np.asarray(targets, dtype=np.float64)
+    # The comparison also catches NaN.
+    if found.shape != (rows,) or not (np.abs(found) <= 1).all():
+        raise DataError(
+            f"{where}: targets {list(found.shape)} are no {rows} numbers in [−1, 1]; scale them by "
+            "their public range"
+        )
+    return found
+
+
 def pooled(clients: list[ClientData]) -> ClientData:
     """Pool all rows in one place: what a federation never has, and its oracle needs."""
     named = any(client.patients is not None for client in clients)
     whose = [name for c in clients for name in c.patients or ("",) * len(c)]
+    targets = [c.targets for c in clients if c.targets is not None] or None
     return ClientData(
         "pooled",
         np.concatenate([client.features for client in clients]),
         np.concatenate([client.labels for client in clients]),
         whose if named else None,
+        None if targets is None else np.concatenate(targets),
     )
 
 
 def digest_rows(parts: Iterable[ClientData]) -> bytes:
-    """Hash names, features and labels of rows, 32 bytes; another order is another digest."""
+    """Hash names and contents of rows, 32 bytes; another order is another digest."""
     hashed = hashlib.sha256()
     for part in parts:
-        for array in (part.features, part.labels):
+        arrays = (part.features, part.labels, *(() if part.targets is None else (part.targets,)))
+        for array in arrays:
             # The shape first, so that no rows can pass for other rows.
             hashed.update(msgspec.json.encode((part.name, array.dtype.str, array.shape)))
             hashed.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
 from secure_afl.analytic.quantise import Floats
 from secure_afl.evaluation.figures import Figures
@@ -266,6 +267,7 @@ class Report(msgspec.Struct, frozen=True):
             client lied, and the model is made of a wrong sum all the same.
         privacy: the differential-privacy guarantee, or null.
         warnings: what a reader should know before trusting the protection.
+        fits: coefficients and their errors, for methods that estimate them.
     """
 
     method: str
@@ -295,3 +297,4 @@ class Report(msgspec.Struct, frozen=True):
     privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()
     settings: dict[str, Any] = {}
+    fits: tuple[Fit, ...] = ()

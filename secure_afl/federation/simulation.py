@@ -13,6 +13,7 @@ from protocols.party import ENTROPY_BYTES, Party
 from protocols.protocol import Protocol
 from protocols.roster import Roster
 from protocols.session import Session
+from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, number_labels
 from secure_afl.data.classes import MAX_CLASSES
@@ -65,6 +66,7 @@ class Federation:
         feature_bits: rows become integers of norm ≤ 2^bits; by default the most, from 8 to 12,
             that the narrowest ring holds.
         row_mode, clip: how rows are brought to norm ≤ 1, see `Quantiser`.
+        columns: what the features are, where rows are those of a table.
         min_cohort: least number of contributing clients; by default a majority.
         corrupt: declared number of clients that may work with whoever sees the sum.
         backbone: digest of what made the features, 32 bytes.
@@ -87,6 +89,7 @@ class Federation:
         feature_bits: int | None = None,
         row_mode: RowMode = "normalise",
         clip: float = 1.0,
+        columns: Columns | None = None,
         min_cohort: int | None = None,
         corrupt: int = 0,
         backbone: bytes = bytes(32),
@@ -111,6 +114,7 @@ class Federation:
         self.feature_bits = feature_bits
         self.row_mode: RowMode = row_mode
         self.clip = clip
+        self.columns = columns
         self.min_cohort = min_cohort
         self.corrupt = corrupt
         self.backbone = backbone
@@ -258,6 +262,7 @@ class Federation:
             feature_bits=self.feature_bits,
             row_mode=self.row_mode,
             clip=self.clip,
+            columns=self.columns,
         )
 
     def _members(

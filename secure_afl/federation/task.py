@@ -10,6 +10,7 @@ import msgspec
 from protocols.errors import WouldOverflow
 from protocols.layout import RING_BITS
 from protocols.protocol import Protocol
+from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import MAX_BITS, Quantiser, RowMode
 from secure_afl.analytic.rows import ClientData
@@ -111,6 +112,7 @@ class Declared:
         min_cohort, corrupt: of the sessions.
         feature_bits: rows become integers of norm ≤ 2^bits; None finds them.
         row_mode, clip: how rows are brought to norm ≤ 1, see `Quantiser`.
+        columns: what the features are, where rows are those of a table.
     """
 
     dim: int
@@ -122,6 +124,7 @@ class Declared:
     feature_bits: int | None = None
     row_mode: RowMode = "normalise"
     clip: float = 1.0
+    columns: Columns | None = None
 
 
 def majority(clients: int) -> int:
@@ -154,6 +157,7 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
             clients=len(bounds),
             backbone=declared.backbone,
             run=run,
+            columns=declared.columns,
         )
         return exact if terms.privacy is None else _with_noise(exact, terms.privacy)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
@@ -19,6 +20,7 @@ SAID = (
     "wants_noise",
     "releases_statistics",
     "releases_updates",
+    "numeric",
     "ignores",
     "sums_of",
 )
@@ -111,6 +113,10 @@ class Further(Method[State], Generic[State], frozen=True):
     def fitted(self, public: State) -> Fitted | None:
         """Return the method's fitted head."""
         return self.method.fitted(public.learned)
+
+    def fits(self, public: State) -> tuple[Fit, ...]:
+        """List what a statistician reads of the method's model."""
+        return self.method.fits(public.learned)
 
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
         """Return the curve that the method's head was chosen on."""

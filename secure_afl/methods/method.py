@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
 from protocols.registry import Registry
+from secure_afl.analytic.columns import Columns, Fit
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import Quantiser
@@ -34,6 +35,7 @@ class Task(Wire, frozen=True):
         backbone: digest of the backbone that makes the features.
         run: 16 random bytes that tell this run from all others; a client's ledger goes by them.
         mechanism: the noise in every sum, if any.
+        columns: what the features are, where rows are those of a table.
     """
 
     feature_dim: int
@@ -45,6 +47,7 @@ class Task(Wire, frozen=True):
     backbone: bytes
     run: bytes = b""
     mechanism: Mechanism | None = None
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         most = self.clients * self.client_rows
@@ -52,6 +55,10 @@ class Task(Wire, frozen=True):
             raise ConfigError(
                 f"{self.clients} clients of ≤ {self.client_rows} rows, {self.total_rows} in all: "
                 "the numbers contradict themselves"
+            )
+        if self.columns is not None and len(self.columns.columns) != self.feature_dim:
+            raise ConfigError(
+                f"{len(self.columns.columns)} columns of {self.feature_dim} features; give one each"
             )
 
     @property
@@ -121,6 +128,7 @@ class Method(Wire, Generic[Public], frozen=True):
         wants_noise: there is no form of it without a promise.
         releases_statistics: the sum holds Gram matrix and cross term of the rows.
         releases_updates: the sums hold the clients' steps of training.
+        numeric: a number is learned, `ClientData.targets`, and no class.
         ignores: settings of a run that have no effect with this method.
         sums_of: the method whose sums and model these are, where only what follows differs.
     """
@@ -135,6 +143,7 @@ class Method(Wire, Generic[Public], frozen=True):
     wants_noise: ClassVar[bool] = False
     releases_statistics: ClassVar[bool] = False
     releases_updates: ClassVar[bool] = False
+    numeric: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     sums_of: ClassVar[str] = ""
 
@@ -248,6 +257,10 @@ class Method(Wire, Generic[Public], frozen=True):
     def fitted(self, public: Public) -> Fitted | None:
         """Return the fitted head, with what was chosen for it; None for methods without one."""
         return None
+
+    def fits(self, public: Public) -> tuple[Fit, ...]:
+        """List what a statistician reads of the model; empty for models without inference."""
+        return ()
 
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
         """Return the curve that the head's setting was chosen on; it is the receiver's alone."""
