@@ -51,7 +51,7 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "secure-afl needs Python 3.11 or newer; set PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[vision,tune,lattice,flower,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[vision,tables,tune,lattice,flower,dev]'
 	touch $@
 
 clean:

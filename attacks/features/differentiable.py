@@ -54,6 +54,8 @@ def differentiable(backbone: Backbone, image_shape: ImageShape | None = None) ->
     require_torch()
     if isinstance(backbone.front, TimmNetwork):
         return _of_network(backbone.front, backbone.projection)
+    if not isinstance(backbone.front, Pixels):
+        raise ConfigError(f"{backbone.name} is no backbone of images, which this attack rebuilds")
     return _of_pixels(backbone.front, backbone.projection, image_shape)
 
 

@@ -1,105 +1,14 @@
-"""The columns of a table as features: public scales, by which results return to own units."""
+"""What a statistician reads of a fitted model, in the columns' own units."""
 
 from typing import Literal, TypeAlias
 
 import msgspec
-import numpy as np
 
-from protocols.codec import Wire
-from secure_afl.analytic.quantise import Floats
-from secure_afl.errors import ConfigError
+from secure_afl.data.columns import Column, Columns
+
+__all__ = ["Coefficient", "Column", "Columns", "Family", "Fit"]
 
 Family: TypeAlias = Literal["linear", "logistic"]
-
-
-class Column(Wire, frozen=True):
-    """A number with a public range, and its map to [−1, 1]: (value − centre) / half.
-
-    Attributes:
-        name: of the column, or of what was made of columns: `age`, `sex[female]`, `age:bmi`.
-        centre: middle of the range, in the column's own unit.
-        half: half of the range's width, > 0, in the same unit.
-        unit: for people; may be empty.
-
-    Raises:
-        ConfigError: a range that is empty or not finite.
-    """
-
-    name: str
-    centre: float
-    half: float
-    unit: str = ""
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite([self.centre, self.half]).all() and self.half > 0):
-            raise ConfigError(
-                f"column {self.name!r} ranges over {self.centre} ± {self.half}; allowed: a finite "
-                "range of more than one value"
-            )
-
-    @classmethod
-    def over(cls, name: str, low: float, high: float, unit: str = "") -> "Column":
-        """Make the column of a range."""
-        return cls(name, (low + high) / 2, (high - low) / 2, unit)
-
-    @property
-    def low(self) -> float:
-        """Least value of the range."""
-        return self.centre - self.half
-
-    @property
-    def high(self) -> float:
-        """Greatest value of the range."""
-        return self.centre + self.half
-
-    def scaled(self, values: Floats) -> Floats:
-        """Map values (n,) to [−1, 1]; those out of the range are cut."""
-        return np.clip((values - self.centre) / self.half, -1.0, 1.0)
-
-    def own(self, scaled: Floats) -> Floats:
-        """Map numbers in [−1, 1] back to the column's own unit."""
-        return self.centre + self.half * scaled
-
-
-class Columns(Wire, frozen=True):
-    """What the features of a table's rows are: the same for all parties of a task.
-
-    Feature k of a row is the scaled value of column k over √d, so that a row has norm ≤ 1. Such
-    rows are rounded with the row mode `clip` at 1, which leaves them as they are.
-
-    Attributes:
-        columns: of the d features, in order.
-        target: of the number that is to be predicted, in [−1, 1]; None where rows have classes.
-    """
-
-    columns: tuple[Column, ...]
-    target: Column | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the d features."""
-        return tuple(column.name for column in self.columns)
-
-    @property
-    def centres(self) -> Floats:
-        """Middles of the ranges, (d,)."""
-        return np.array([column.centre for column in self.columns])
-
-    @property
-    def halves(self) -> Floats:
-        """Halves of the ranges' widths, (d,)."""
-        return np.array([column.half for column in self.columns])
-
-    def features(self, values: Floats) -> Floats:
-        """Map values (n, d) in own units to features of norm ≤ 1; those out of range are cut."""
-        scaled = np.clip((values - self.centres) / self.halves, -1.0, 1.0)
-        features: Floats = scaled / np.sqrt(len(self.columns))
-        return features
-
-    def values(self, features: Floats) -> Floats:
-        """Map features (n, d) back to own units."""
-        values: Floats = self.centres + self.halves * np.sqrt(len(self.columns)) * features
-        return values
 
 
 class Coefficient(msgspec.Struct, frozen=True):

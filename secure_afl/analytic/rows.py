@@ -13,6 +13,7 @@ from protocols.layout import Integers
 from secure_afl.analytic.quantise import MAX_FEATURE, Floats, bad_row
 from secure_afl.data.arrays import as_features, as_labels
 from secure_afl.data.classes import sort_names
+from secure_afl.data.columns import Columns
 from secure_afl.data.mapping import shorten
 from secure_afl.errors import DataError
 
@@ -24,7 +25,9 @@ class Rows(Protocol):
     def name(self) -> str:
         """Name of the client."""
 
-    def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
+    def check(
+        self, dim: int, classes: Sequence[str], backbone: bytes, columns: Columns | None = None
+    ) -> None:
         """Raise DataError unless these can be rows of such a task."""
 
     def load(self, dim: int, classes: Sequence[str]) -> "ClientData":
@@ -71,7 +74,9 @@ class ClientData:
         if self.targets is not None:
             object.__setattr__(self, "targets", _as_targets(self.targets, len(self), where))
 
-    def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
+    def check(
+        self, dim: int, classes: Sequence[str], backbone: bytes, columns: Columns | None = None
+    ) -> None:
         """Raise DataError unless rows have `dim` features; no more is known of them here."""
         width = self.features.shape[1]
         if width != dim:

@@ -23,7 +23,9 @@ _SITES, _SHOWN = 20, 8
 def inspect(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="PATH…", help="Folders <class>/<image>, .npz files, or patterns."),
+        typer.Argument(
+            metavar="PATH…", help="Folders <class>/<image>, .npz files, tables, or patterns."
+        ),
     ],
     test: Annotated[
         str | None,
@@ -36,6 +38,25 @@ def inspect(
     ids: Annotated[
         str | None,
         typer.Option("--id", metavar="ARRAY|PATTERN", help="Whose each example is, as for run."),
+    ] = None,
+    dictionary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The data dictionary of CSV or Parquet files."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Of a table: the column that is predicted."),
+    ] = None,
+    formula: Annotated[
+        str | None, typer.Option(metavar="FORMULA", help="Of a table: columns, as for run.")
+    ] = None,
+    propose: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draft a data dictionary from one table into FILE, to be edited; it must not be "
+            "there.",
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "train",
     json_file: Annotated[
@@ -53,6 +74,8 @@ def inspect(
     account at the site.
 
       secure-afl inspect site_0 --test test --json account.json
+      secure-afl inspect site_0.csv --propose dictionary.toml
+      secure-afl inspect site_0.csv --dictionary dictionary.toml
     """
     from secure_afl.data import account as accounting
     from secure_afl.data.compare import compare
@@ -60,16 +83,22 @@ def inspect(
     from secure_afl.data.files import check_classes, client_paths, load
     from secure_afl.data.ids import parse_ids
     from secure_afl.data.mapping import read_mapping
+    from secure_afl.data.tables.design import read_design
     from secure_afl.texts import at_home
 
+    if propose is not None:
+        _propose(paths, target, propose)
+        return
     names = read_mapping(None if mapping is None else Path(at_home(mapping)))
-    whose = parse_ids(ids)
+    design = None if dictionary is None else read_design(dictionary, target, formula, ids)
+    whose = None if design is not None else parse_ids(ids)
     found = [path for pattern in paths for path in client_paths(pattern)]
     together: list[Finding] = []
     with progress() as advance:
 
         def read(path: str | Path, part: str) -> "Read":
-            return accounting.read(load(path, part, names, whose), pixels=True, progress=advance)
+            dataset = load(path, part, names, whose, design)
+            return accounting.read(dataset, pixels=True, progress=advance)
 
         tested = None if test is None else read(test, "test")
         reads = [read(path, split) for path in found]
@@ -90,6 +119,31 @@ def inspect(
     for account in accounts:
         console.print(_table(account))
     show_all(console, [finding for one in accounts for finding in one.findings] + together)
+
+
+def _propose(paths: Sequence[str], target: str | None, file: Path) -> None:
+    """Draft a dictionary from one table."""
+    from protocols.files import create_durably
+    from secure_afl.data.files import client_paths
+    from secure_afl.data.tables.propose import propose
+    from secure_afl.data.tables.raw import is_table, read_table
+
+    found = [path for pattern in paths for path in client_paths(pattern)]
+    if len(found) != 1 or not is_table(found[0]):
+        raise ConfigError("--propose drafts from one table; give one CSV or Parquet file")
+    table = read_table(found[0])
+    if target is not None:
+        table.cells(target)
+    try:
+        create_durably(file, propose(table, target).encode())
+    except FileExistsError:
+        raise ConfigError(f"{file} exists; move it away, or name another") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written ({error.strerror})") from None
+    typer.echo(
+        f"{file} written from {len(table)} rows of {len(table.columns)} columns: edit it, for its "
+        "ranges and words are this site's; then give all sites the same file"
+    )
 
 
 def show_findings(console: Console, findings: Sequence["Finding"]) -> None:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_afl.data import images
-from secure_afl.data.dataset import Dataset
+from secure_afl.data.dataset import Dataset, TableOrigin
 from secure_afl.data.images import Header
+from secure_afl.data.mapping import shorten
 from secure_afl.errors import DataError
 from secure_afl.progress import Progress
 
@@ -26,6 +27,8 @@ _RANKS: tuple[Rank, ...] = ("wrong", "doubtful", "note")
 # From this many classes a row on, labels are rather measurements than classes.
 _CLASSES_PER_ROW = 0.5
 _MANY_CLASSES = 20
+# Features of frozen networks are more, and much alike in length.
+_FEW_FEATURES, _FEW_ROWS, _SPREAD = 64, 10, 0.25
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -52,6 +55,22 @@ class LeftOutFiles(msgspec.Struct, frozen=True):
     example: str
 
 
+class TableAccount(msgspec.Struct, frozen=True):
+    """What was left out of a table or changed, by its dictionary.
+
+    Attributes:
+        unread: columns that are not in the dictionary.
+        dropped: rows with a missing value that are left out.
+        cut: values out of their range and cut to it, by column.
+        filled: missing values for which another stands, by column.
+    """
+
+    unread: tuple[str, ...]
+    dropped: int
+    cut: dict[str, int]
+    filled: dict[str, int]
+
+
 class Account(msgspec.Struct, frozen=True):
     """What was read of one client, or of a test set.
 
@@ -73,6 +92,7 @@ class Account(msgspec.Struct, frozen=True):
         in_test: rows that equal a row of the test set.
         unreadable: images that cannot be decoded, where pixels were looked at.
         findings: what looks wrong, the worst first.
+        table: what was left out of a table or changed; null for other data.
     """
 
     site: str
@@ -92,6 +112,7 @@ class Account(msgspec.Struct, frozen=True):
     in_test: int
     unreadable: tuple[str, ...]
     findings: tuple[Finding, ...]
+    table: TableAccount | None = None
     version: int = VERSION
 
 
@@ -175,6 +196,7 @@ def account(found: Read, test: Read | None = None) -> Account:
         in_test=in_test,
         unreadable=found.unreadable,
         findings=(),
+        table=None if origin is None or origin.table is None else _table(origin.table),
     )
     return msgspec.structs.replace(draft, findings=ranked(_findings(draft, dataset)))
 
@@ -235,8 +257,68 @@ def _print(digest: bytes) -> np.uint64:
     return np.uint64(int.from_bytes(digest[:8], "little"))
 
 
+def _table(origin: TableOrigin) -> TableAccount:
+    return TableAccount(origin.unread, origin.dropped, dict(origin.cut), dict(origin.filled))
+
+
 def _findings(found: Account, dataset: Dataset) -> list[Finding]:
-    return [*_of_files(found, dataset), *_of_rows(found, dataset), *_of_labels(found, dataset)]
+    return [
+        *_of_files(found, dataset),
+        *_of_columns(found),
+        *_of_rows(found, dataset),
+        *_of_lengths(found, dataset),
+        *_of_labels(found, dataset),
+    ]
+
+
+def _of_columns(found: Account) -> list[Finding]:
+    """Say what a dictionary left out of a table, and what it changed."""
+    if found.table is None:
+        return []
+    site = found.site
+    findings: list[Finding] = []
+    if found.table.unread:
+        count = len(found.table.unread)
+        words = f"{site}: columns not in the dictionary are not read: "
+        findings.append(
+            Finding(
+                "doubtful",
+                words + shorten(found.table.unread),
+                count,
+                "declare them, or declare them to be of type ignore",
+            )
+        )
+    for name, count in found.table.cut.items():
+        whole = found.rows + found.table.dropped
+        rank: Rank = "wrong" if 20 * count > whole else "doubtful"
+        words = f"{site}: {count} of {whole} values of {name!r} are out of range and cut to it"
+        findings.append(Finding(rank, words, count, "correct units and values, or the range"))
+    if found.table.dropped:
+        count = found.table.dropped
+        words = f"{site}: {count} rows are left out, for a value is missing"
+        findings.append(Finding("doubtful", words, count, "fill them, or declare what stands"))
+    for name, count in found.table.filled.items():
+        words = f"{site}: {count} missing values of {name!r} have the declared one instead"
+        findings.append(Finding("note", words, count, "nothing to do"))
+    return findings
+
+
+def _of_lengths(found: Account, dataset: Dataset) -> list[Finding]:
+    """Say where rows differ in length, of which rows of norm 1 know nothing."""
+    width, examples = dataset.width, dataset.examples
+    if found.table is not None or width is None or width > _FEW_FEATURES or found.rows < _FEW_ROWS:
+        return []
+    assert not isinstance(examples, tuple)
+    lengths = np.linalg.norm(examples.astype(np.float64), axis=1)
+    spread = float(lengths.std() / lengths.mean()) if lengths.any() else 0.0
+    if spread < _SPREAD:
+        return []
+    words = (
+        f"{found.site}: lengths of the rows of {width} features differ by {spread:.0%}, and "
+        "rows are brought to length 1"
+    )
+    fix = "--rows clip:NORM keeps lengths up to NORM; a table of columns wants --dictionary"
+    return [Finding("doubtful", words, found.rows, fix)]
 
 
 def _of_files(found: Account, dataset: Dataset) -> list[Finding]:
@@ -291,7 +373,7 @@ def _of_files(found: Account, dataset: Dataset) -> list[Finding]:
 
 def _of_rows(found: Account, dataset: Dataset) -> list[Finding]:
     site, findings = found.site, []
-    if found.zero_rows:
+    if found.zero_rows and found.table is None:
         what = "images are of one colour" if dataset.holds_images else "rows are all zero"
         rank: Rank = "wrong" if 2 * found.zero_rows >= found.rows else "doubtful"
         words = f"{site}: {found.zero_rows} of {found.rows} {what}"
@@ -300,7 +382,9 @@ def _of_rows(found: Account, dataset: Dataset) -> list[Finding]:
         )
     if found.contradictions:
         words = f"{site}: {found.contradictions} rows equal another row with another label"
-        findings.append(Finding("wrong", words, found.contradictions, "correct the labels"))
+        # Two patients may well agree in a few columns.
+        certain: Rank = "wrong" if found.table is None else "note"
+        findings.append(Finding(certain, words, found.contradictions, "correct the labels"))
     if found.in_test:
         words = f"{site}: {found.in_test} of {found.rows} rows are in the test set too"
         fix = "take them out of one of the two; accuracy on them tells nothing"
@@ -309,7 +393,8 @@ def _of_rows(found: Account, dataset: Dataset) -> list[Finding]:
     same = found.duplicates - found.contradictions
     if same:
         words = f"{site}: {same} of {found.rows} rows equal an earlier row"
-        findings.append(Finding("doubtful", words, same, "keep one of each"))
+        likely: Rank = "doubtful" if found.table is None else "note"
+        findings.append(Finding(likely, words, same, "keep one of each"))
     return findings
 
 
@@ -332,7 +417,10 @@ def _of_patients(found: Account, dataset: Dataset) -> list[Finding]:
 
 
 def _of_labels(found: Account, dataset: Dataset) -> list[Finding]:
-    site, there, findings = found.site, found.classes, []
+    site, there = found.site, found.classes
+    findings: list[Finding] = []
+    if found.table is not None:
+        return findings  # a dictionary declares what labels are
     if len(there) > max(_MANY_CLASSES, _CLASSES_PER_ROW * found.rows):
         words = f"{site}: {len(there)} classes of {found.rows} rows; are the labels identifiers?"
         findings.append(Finding("wrong", words, found.rows, "give classes as labels"))

@@ -23,6 +23,23 @@ Examples: TypeAlias = ImageFiles | NDArray[np.uint8] | NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
+class TableOrigin:
+    """What a data dictionary left out of a table, and what it changed.
+
+    Attributes:
+        unread: columns that the dictionary does not have.
+        dropped: rows left out, for a value is missing.
+        cut: columns, and how many of their values were out of range and cut to it.
+        filled: columns, and for how many missing values another stands.
+    """
+
+    unread: tuple[str, ...] = ()
+    dropped: int = 0
+    cut: tuple[tuple[str, int], ...] = ()
+    filled: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Origin:
     """Where a dataset was read, and what was not taken from there.
 
@@ -33,6 +50,7 @@ class Origin:
         left_out: files that are not read, by kind.
         empty: class folders without an image that is read.
         named: the classes have names of their own; an .npz may only number them.
+        table: what was not taken from a table as it is; None for other data.
     """
 
     path: Path
@@ -41,6 +59,7 @@ class Origin:
     left_out: tuple[LeftOut, ...] = ()
     empty: tuple[str, ...] = ()
     named: bool = True
+    table: TableOrigin | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +68,8 @@ class Dataset:
 
     `labels` is int64 (n,) with values in 0..len(classes) - 1; a class may have no example. `origin`
     is None for data sets that were not read from disk, and for parts of others. `patients` says
-    whose each example is, (n,) words; None where the data do not say.
+    whose each example is, (n,) words; None where the data do not say. `targets`, (n,) in [−1, 1],
+    are the numbers to be predicted, scaled by their public range; labels are 0 then.
 
     Raises:
         DataError: no examples, lengths that differ, a shape or dtype other than those of
@@ -62,6 +82,7 @@ class Dataset:
     classes: tuple[str, ...]
     origin: Origin | None = field(default=None, repr=False)
     patients: tuple[str, ...] | None = field(default=None, repr=False)
+    targets: NDArray[np.float64] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.examples, tuple):
@@ -82,6 +103,8 @@ class Dataset:
                 f"{self.name}: {len(self)} examples but {len(self.patients)} patients; give one "
                 "patient per example"
             )
+        if self.targets is not None and self.targets.shape != (len(self),):
+            raise DataError(f"{self.name}: {len(self)} examples but {len(self.targets)} targets")
 
     def __len__(self) -> int:
         """Return the number of examples, at least 1."""
@@ -106,13 +129,14 @@ class Dataset:
             DataError: no indices.
         """
         labels, examples, whose = self.labels[indices], self.examples, self.patients
+        targets = None if self.targets is None else self.targets[indices]
         if isinstance(examples, tuple):
             examples = tuple(examples[index] for index in indices)
         else:
             examples = examples[indices]
         if whose is not None:
             whose = tuple(whose[index] for index in indices)
-        return replace(self, examples=examples, labels=labels, patients=whose)
+        return replace(self, examples=examples, labels=labels, patients=whose, targets=targets)
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return one image, uint8.

@@ -21,6 +21,8 @@ from secure_afl.data.scan import (
     scan_client,
     scan_unlabelled,
 )
+from secure_afl.data.tables.design import Design
+from secure_afl.data.tables.raw import SUFFIXES, RawTable, is_table, read_table
 from secure_afl.errors import DataError
 from secure_afl.texts import at_home
 
@@ -30,8 +32,9 @@ def load(
     split: str = "train",
     mapping: Mapping | None = None,
     ids: Ids | None = None,
+    design: Design | None = None,
 ) -> Dataset:
-    """Load one client: an image folder `<class>/<image>`, or an `.npz` file.
+    """Load one client: an image folder `<class>/<image>`, an `.npz` file, or a table.
 
     An `.npz` holds `images`, `features` or `x` with `labels` or `y`, or the MedMNIST keys
     `{train,val,test}_{images,labels}`, of which `split` chooses; `split` has no effect on other
@@ -43,6 +46,7 @@ def load(
     Args:
         mapping: of class names and of the dataset's own.
         ids: where examples say whose they are; by default the array `patients` of an `.npz`.
+        design: of a table's rows, without which no CSV or Parquet file is read.
 
     Raises:
         DataError: anything that cannot be loaded, with the fix.
@@ -50,6 +54,8 @@ def load(
     path = Path(at_home(str(path)))
     mapping = mapping or Mapping()
     refuse_litter(path)
+    if design is not None:
+        return design.dataset(mapping.site_of(name_of(path)), _table(path), path)
     if path.is_dir():
         try:
             return _load_folder(path, mapping, ids)
@@ -57,6 +63,11 @@ def load(
             raise DataError(f"{path} cannot be read ({error}); check its permissions") from error
     if not path.exists():
         raise DataError(f"{path} does not exist; give an image folder or an .npz file")
+    if is_table(path):
+        raise DataError(
+            f"{path} is a table, and nothing says what its columns are; give --dictionary FILE: "
+            f"secure-afl inspect {path} --propose drafts one"
+        )
     if path.suffix.lower() != ".npz":
         raise DataError(
             f"{path} is neither a folder of images nor an .npz file; convert it to one of them, "
@@ -65,17 +76,19 @@ def load(
     return _load_npz(path, split, mapping, ids)
 
 
-def load_unlabelled(path: str | Path, split: str = "test") -> Dataset:
+def load_unlabelled(path: str | Path, split: str = "test", design: Design | None = None) -> Dataset:
     """Load examples whose labels are unknown; all labels are 0, of the one class "?".
 
     An image file, a folder of images at any depth, or an `.npz` as for `load`, where labels need
-    not be there and are not looked at.
+    not be there and are not looked at; with a `design`, a table without its target.
 
     Raises:
         DataError: anything that cannot be loaded, with the fix.
     """
     path = Path(at_home(str(path)))
     refuse_litter(path)
+    if design is not None:
+        return design.unlabelled(name_of(path), _table(path))
     examples: Examples
     origin = Origin(path)
     if path.suffix.lower() == ".npz" and not path.is_dir():
@@ -97,7 +110,10 @@ def load_unlabelled(path: str | Path, split: str = "test") -> Dataset:
 
 
 def load_clients(
-    pattern: str, mapping: Mapping | None = None, ids: Ids | None = None
+    pattern: str,
+    mapping: Mapping | None = None,
+    ids: Ids | None = None,
+    design: Design | None = None,
 ) -> list[Dataset]:
     """Load each match of a glob pattern (`**` allowed) as a client, sorted by path.
 
@@ -107,7 +123,7 @@ def load_clients(
 
     Args:
         mapping: of class names and of clients' names.
-        ids: as `load` takes them.
+        ids, design: as `load` takes them.
 
     Raises:
         DataError: nothing matches, names still repeat, the clients are not alike, or their class
@@ -117,12 +133,26 @@ def load_clients(
     paths = client_paths(pattern)
     names = _client_names(paths, mapping)
     clients = [
-        replace(load(path, mapping=mapping, ids=ids), name=name)
+        replace(load(path, mapping=mapping, ids=ids, design=design), name=name)
         for path, name in zip(paths, names, strict=True)
     ]
+    if design is not None:
+        return clients  # the dictionary declares the classes and their order
     check_alike(clients)
     check_classes(clients, mapping)
     return align(clients, sort_names(name for client in clients for name in client.classes))
+
+
+def _table(path: Path) -> RawTable:
+    if path.is_dir() or not path.exists():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {what}; with a dictionary give one CSV or Parquet file a site")
+    if not is_table(path):
+        raise DataError(
+            f"{path} is no table that is read here; with a dictionary give files that end in "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return read_table(path)
 
 
 def check_classes(datasets: Sequence[Dataset], mapping: Mapping) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from secure_afl.data.dataset import Dataset
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.cache import FeatureCache
 from secure_afl.features.pixels import MAX_PROJECTION, Pixels, Projection
-from secure_afl.features.timm import TimmNetwork, load_network
+from secure_afl.features.timm import load_network
 from secure_afl.progress import Progress
 
 """Called with the number of examples done and that of all."""
@@ -23,6 +24,23 @@ FORMS = (
 MAX_IMAGE_SIZE = 4096
 
 
+class Front(Protocol):
+    """The first part of a backbone, which makes rows of examples."""
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 (32 bytes) over everything that changes the rows."""
+
+    @property
+    def width(self) -> int | None:
+        """Number of a row's features; None where that turns on the examples."""
+
+    def extract(
+        self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
+    ) -> NDArray[np.floating]:
+        """Compute the rows of a dataset in its order, (n, d)."""
+
+
 @dataclass(frozen=True)
 class Backbone:
     """A frozen map from examples to feature rows; made by `parse_backbone`.
@@ -32,7 +50,7 @@ class Backbone:
     """
 
     name: str
-    front: "TimmNetwork | Pixels"
+    front: "Front"
     projection: "Projection | None"
 
     @property
@@ -51,8 +69,8 @@ class Backbone:
         dataset: Dataset,
         cache: FeatureCache | None = None,
         progress: Progress | None = None,
-    ) -> NDArray[np.float32]:
-        """Compute the feature rows of a dataset in its order, float32 (n, d), all finite.
+    ) -> NDArray[np.floating]:
+        """Compute the feature rows of a dataset in its order, float (n, d), all finite.
 
         With a cache, rows of a network are taken from it and stored in it as they are computed.
 

@@ -369,7 +369,7 @@ class FederationClient(Half):
         if self.classes is not None and self.classes != task.classes:
             raise self._refused(f"the task's classes are not this client's, {list(self.classes)}")
         try:
-            self.data.check(task.feature_dim, task.classes, task.backbone)
+            self.data.check(task.feature_dim, task.classes, task.backbone, task.columns)
         except DataError as error:
             raise self._refused(str(error)) from None
         if self.backbone is not None and self.backbone != task.backbone:

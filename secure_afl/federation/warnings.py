@@ -31,11 +31,12 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     width = method.widest(task)
     few = rows < ROWS_PER_DIMENSION * width
     if few:
+        fewer = "fewer dimensions (--dimension)" if task.columns is None else "fewer columns"
         found.append(
             f"{rows} rows in the sum for {width} dimensions: whoever receives the exact "
             "sum can tell whose rows are in it, and with very few rows rebuild them. Safer: "
-            f"≥ {ROWS_PER_DIMENSION * width} rows, fewer dimensions (--dimension), or "
-            "noise (--epsilon)."
+            f"≥ {ROWS_PER_DIMENSION * width} rows, {fewer}, or noise "
+            "(--epsilon)."
         )
     if method.releases_statistics:
         found += _bare_clients(clients)

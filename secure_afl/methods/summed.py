@@ -9,7 +9,6 @@ from msgspec.structs import force_setattr
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.heads.head import (
     AUTO,
-    HEADS,
     Chosen,
     Fitted,
     Head,
@@ -237,7 +236,10 @@ class Summed(Method[SummedPublic], frozen=True):
         """
         mechanism = task.mechanism
         if mechanism is None:
-            return self._heads(noise=False)
+            heads = self._heads(noise=False)
+            # Columns of a table differ in their spread, and proximal models know no scales.
+            scaled = task.columns is not None and self.standardise is None and not self.way.head
+            return tuple(_standardised(head) for head in heads) if scaled else heads
         return self._noisy_heads(
             Promised(mechanism.privacy, mechanism.rounds, task.total_rows, task.client_rows),
             task.feature_dim,
@@ -386,7 +388,7 @@ class Summed(Method[SummedPublic], frozen=True):
         noise = self.weights(task), len(included)
         fitted = fit_task(task, self.heads(task), statistics, *noise)
         companion = None
-        plain = HEADS[fitted.head] is Ridge and not (self.intercept or self.standardise)
+        plain = fitted.head == Ridge.name and not any(map(_scales, self.heads(task)))
         if self.way.wants_ridge and not plain:
             ridges = Ridge(), Ridge(ridge=DEFAULT_RIDGE)
             companion = fit_task(task, ridges, statistics, *noise)
@@ -434,3 +436,13 @@ class Summed(Method[SummedPublic], frozen=True):
             alpha=1.0 if self.alpha is None else self.alpha,
         )
         return way.make(data, kept)
+
+
+def _scales(head: Head) -> bool:
+    """Say whether a head's ridge is one of centred or standardised features."""
+    return isinstance(head, Ridge) and (head.intercept or head.standardise)
+
+
+def _standardised(head: Head) -> Head:
+    """Return a head over standardised features, where it knows of them."""
+    return structs.replace(head, standardise=True) if isinstance(head, LDA | Ridge) else head

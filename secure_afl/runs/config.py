@@ -80,6 +80,41 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "ARRAY|PATTERN",
         ),
     ] = None
+    dictionary: Annotated[
+        Text | None,
+        _about(
+            "The data dictionary of tables, a TOML file that all sites share: what columns are, "
+            "their public ranges and categories. --clients are CSV or Parquet files then.",
+            "FILE",
+        ),
+    ] = None
+    target: Annotated[
+        Text | None,
+        _about(
+            "Column of the tables that is predicted: a category, or a number with --method "
+            "regression. Default: the dictionary's target.",
+            "COLUMN",
+            needs=("dictionary",),
+        ),
+    ] = None
+    formula: Annotated[
+        Text | None,
+        _about(
+            "Columns of the model, as 'age + sex + age:sex + I(bmi**2)'. Default: all columns of "
+            "the dictionary but target and id.",
+            "FORMULA",
+            needs=("dictionary",),
+        ),
+    ] = None
+    rows: Annotated[
+        Text | None,
+        _about(
+            "How rows become short: normalise brings each to length 1, which forgets lengths; "
+            "clip:NORM divides all by NORM, and cuts only longer rows. Default: normalise. Rows of "
+            "tables are short by their columns' ranges.",
+            "normalise|clip:NORM",
+        ),
+    ] = None
     holdout: Annotated[
         float,
         _about(

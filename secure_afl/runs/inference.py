@@ -15,11 +15,13 @@ from secure_afl.data import files as data_files
 from secure_afl.data.classes import check_numbering
 from secure_afl.data.ids import Ids
 from secure_afl.data.mapping import Mapping
+from secure_afl.data.tables.design import Design
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.models import evaluate_model, under_priors
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.features.table import TABLE, TableRows, table_backbone
 from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
@@ -91,6 +93,12 @@ class SavedModel(NamedTuple):
     backbone: Backbone
     about: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def design(self) -> Design | None:
+        """What the model's rows are made by, where they are those of tables."""
+        front = self.backbone.front
+        return front.design if isinstance(front, TableRows) else None
+
 
 def load_model(
     path: Path, checkpoint: Path | None = None, roster: Roster | None = None
@@ -114,9 +122,12 @@ def load_model(
         made_by = msgspec.convert(card["backbone"], MadeBy)
     except (KeyError, msgspec.ValidationError):
         raise DataError(f"the card of {path} does not say which backbone made it") from None
-    backbone = parse_backbone(
-        made_by.spec, checkpoint, made_by.image_size, made_by.seed, default_path()
-    )
+    if made_by.spec == TABLE:
+        backbone = table_backbone(Design.of_card(card.get("table")))
+    else:
+        backbone = parse_backbone(
+            made_by.spec, checkpoint, made_by.image_size, made_by.seed, default_path()
+        )
     if backbone.digest.hex() != made_by.digest:
         raise DataError(
             f"backbone {made_by.spec!r} has digest {backbone.digest.hex()[:16]}…, the card of "
@@ -177,11 +188,11 @@ def evaluate(
     models = under_priors(saved.model, prior)
     if sensitive_to is not None and sensitive_to not in saved.model.classes:
         raise ConfigError(f"no class {sensitive_to!r}; allowed: {', '.join(saved.model.classes)}")
-    found = data_files.load(path, split, mapping, ids)
+    found = data_files.load(path, split, mapping, ids, saved.design)
     check_numbering({"the model": saved.model.classes, path: found.classes})
     (dataset,) = data.align([found], saved.model.classes)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    rows = ClientData("test", features, dataset.labels, dataset.patients)
+    rows = ClientData("test", features, dataset.labels, dataset.patients, dataset.targets)
     results = tuple(
         evaluate_model(model, rows, prior=name, sensitive_to=sensitive_to, sensitivity=sensitivity)
         for name, model in models.items()
@@ -208,7 +219,7 @@ def predict(
         DataError, ConfigError: a prior that the model cannot have.
     """
     model = next(iter(under_priors(saved.model, prior).values()))
-    dataset = data_files.load_unlabelled(path, split)
+    dataset = data_files.load_unlabelled(path, split, saved.design)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
     scores = model.comparable(features)
     shares = model.probabilities(features) if model.has_probabilities else None

@@ -23,14 +23,17 @@ from secure_afl.data.dataset import Dataset
 from secure_afl.data.ids import parse_ids
 from secure_afl.data.mapping import Mapping as Names
 from secure_afl.data.mapping import read_mapping
+from secure_afl.data.tables.design import Design
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
+from secure_afl.features.table import table_backbone
 from secure_afl.federation.task import Terms
 from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
 from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
+from secure_afl.runs.tables import check_outcome, design_of
 
 # Independent streams of one seed.
 _PARTITION, _HOLDOUT, _TEST = 0, 1, 3
@@ -71,11 +74,13 @@ class Sources:
         datasets: one for each client, or one to cut up.
         tests: the test set, if there is one.
         mapping: of their names.
+        design: of tables; None for other data.
     """
 
     datasets: list[Dataset]
     tests: list[Dataset]
     mapping: Names
+    design: Design | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def prepare(
         DataError, ConfigError: with what to change.
     """
     sources = read_sources(config)
+    check_outcome(terms.method, sources.design)
     embed = partial(_embedded, config, terms.method, progress)
     clients, test = cut(config, sources, embed), sources.tests
     check_parties(clients)
@@ -164,7 +170,7 @@ def read_sources(config: RunConfig) -> Sources:
     """Read the data sets that the configuration names, and bring them to one list of classes."""
     mapping = read_mapping(Path(config.mapping) if config.mapping is not None else None)
     if config.clients is None:
-        for name in ("test", "mapping", "id"):
+        for name in ("test", "mapping", "id", "dictionary"):
             if (value := getattr(config, name)) is not None:
                 raise ConfigError(
                     f"--{name} {value} goes with --clients; the embedded digits bring their own"
@@ -173,8 +179,9 @@ def read_sources(config: RunConfig) -> Sources:
         train, held = data.split_holdout(whole, 0.2, np.random.default_rng([config.seed, _TEST]))
         assert held is not None
         return Sources([train], [held], mapping)
-    ids = parse_ids(config.id)
-    clients = data_files.load_clients(config.clients, mapping, ids)
+    design = design_of(config)
+    ids = parse_ids(config.id) if design is None else None
+    clients = data_files.load_clients(config.clients, mapping, ids, design)
     test = config.test
     if config.partition is not None:
         if len(clients) != 1:
@@ -189,7 +196,9 @@ def read_sources(config: RunConfig) -> Sources:
             f"{config.clients!r} is one data set, and a federation needs at least two clients; "
             "quote a glob that matches several, or cut it up: --partition iid:10"
         )
-    tests = [] if test is None else [data_files.load(test, "test", mapping, ids)]
+    tests = [] if test is None else [data_files.load(test, "test", mapping, ids, design)]
+    if design is not None:
+        return Sources(clients, tests, mapping, design)
     origins = [found.origin for found in (*clients, *tests) if found.origin is not None]
     mapping.check_used(
         (source for origin in origins for source in origin.sources),
@@ -246,6 +255,8 @@ def account_for(sources: Sources, progress: Progress | None = None) -> Accounts:
 
 
 def _check_several_classes(clients: Sequence[Dataset]) -> None:
+    if all(client.targets is not None for client in clients):
+        return
     there = {name for client in clients for name in np.unique(client.labels).tolist()}
     if len(there) < 2:
         name = clients[0].classes[there.pop()]
@@ -302,6 +313,9 @@ def hold_out(clients: Sequence[Dataset], config: RunConfig) -> tuple[list[Datase
 
 def choose_backbone(config: RunConfig, method: AnyMethod, example: Dataset) -> Backbone:
     """Return the configured backbone, or the default for this kind of data."""
+    design = design_of(config)
+    if design is not None:
+        return table_backbone(design)
     spec = config.backbone
     if method.images:
         if spec not in (None, "identity"):
@@ -332,7 +346,9 @@ def extract(
                 progress(what, before + rows, total)
 
         features = backbone.extract(dataset, cache, advance)
-        extracted.append(ClientData(dataset.name, features, dataset.labels, dataset.patients))
+        extracted.append(
+            ClientData(dataset.name, features, dataset.labels, dataset.patients, dataset.targets)
+        )
         done += len(dataset)
     return extracted
 

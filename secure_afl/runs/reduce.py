@@ -24,6 +24,8 @@ def choose_reduction(config: RunConfig, terms: Terms, prepared: Prepared) -> Red
     Raises:
         ConfigError: more dimensions than the features have.
     """
+    if config.dictionary is not None:
+        return None  # a table's columns are what people read results by
     dim = prepared.clients[0].features.shape[1]
     wanted = config.dimension
     if wanted is not None and wanted > dim:

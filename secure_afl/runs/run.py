@@ -29,6 +29,7 @@ from secure_afl.runs.prepare import Accounts, Prepared, prepare
 from secure_afl.runs.recovery import Recovery, digest_rows
 from secure_afl.runs.reduce import choose_reduction, unfold
 from secure_afl.runs.saving import check_folder, check_replaceable, save
+from secure_afl.runs.tables import design_of, row_rule
 
 log = logging.getLogger("secure_afl")
 
@@ -252,10 +253,14 @@ def make_federation(
     lineages: Mapping[str, str] | None = None,
 ) -> Federation:
     """Make the configured federation, over features of a backbone with this digest."""
+    design, rule = design_of(config), row_rule(config)
     return Federation(
         terms.method,
         terms.protocol,
         feature_bits=config.feature_bits,
+        row_mode=rule.mode,
+        clip=rule.clip,
+        columns=None if design is None else design.columns,
         min_cohort=config.min_cohort,
         corrupt=config.corrupt,
         backbone=backbone,

@@ -27,6 +27,7 @@ from secure_afl.federation.result import Result
 from secure_afl.methods import artefact
 from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
+from secure_afl.runs.tables import design_of, row_rule
 
 log = logging.getLogger("secure_afl")
 
@@ -96,6 +97,7 @@ def make_card(
         cohort: how many clients are in the last sum.
         spec, digest: of the backbone.
     """
+    design = design_of(config)
     return {
         "method": report.method,
         "backbone": {
@@ -104,7 +106,7 @@ def make_card(
             "image_size": config.image_size,
             "seed": config.seed,
         },
-        "quantiser": {"bits": report.feature_bits, "mode": "normalise"},
+        "quantiser": {"bits": report.feature_bits, "mode": row_rule(config).mode},
         "ridge": report.ridge,
         "head": msgspec.to_builtins(report.head),
         "session": report.session,
@@ -114,7 +116,7 @@ def make_card(
         "privacy": msgspec.to_builtins(report.privacy),
         "pooled": msgspec.to_builtins(report.pooled),
         "outside": report.outside,
-    }
+    } | ({} if design is None else {"table": msgspec.to_builtins(design.portable)})
 
 
 def check_replaceable(out: Path, *, personal: bool) -> None:

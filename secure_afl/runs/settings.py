@@ -20,6 +20,7 @@ from secure_afl import texts
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import METHODS, AnyMethod, Method
 from secure_afl.runs.config import FIELDS, RunConfig
+from secure_afl.runs.tables import WITHOUT, row_rule
 
 PRIVATE_DEFAULT = "private-gradient"
 
@@ -77,6 +78,7 @@ def make_config(
         for thing in takers:
             options[name] = getattr(converted(settings_of(thing), {name: given[name]}), name)
     _check_effect(config, given, supplied, learning)
+    row_rule(config)
     return config.replaced(**options)
 
 
@@ -187,7 +189,7 @@ def _chosen(registry: Registry[Any], names: Iterable[Any]) -> list[Any]:
     return [registry[name] for name in names]
 
 
-def _private_default(otherwise: str, given: Collection[str]) -> str:
+def _private_default(otherwise: str, given: Mapping[str, Any]) -> str:
     """Return the method of a run with noise that names none: the best one that has all settings.
 
     Figures are in docs/privacy.md. The choice looks at no data and at no site's features, for all
@@ -200,7 +202,8 @@ def _private_default(otherwise: str, given: Collection[str]) -> str:
         if any(issubclass(thing, Method) for thing in declared[name]) and name in given
     }
     fits = of_methods <= options_of(method).keys() and not set(method.ignores) & set(given)
-    return PRIVATE_DEFAULT if fits else otherwise
+    # Rows of norm 1 forget what a table's columns say.
+    return PRIVATE_DEFAULT if fits and given.get("dictionary") is None else otherwise
 
 
 def _check_effect(
@@ -218,6 +221,11 @@ def _check_effect(
             wanted = " or ".join(flag(need) for need in needs)
             raise ConfigError(
                 f"{flag(name)} has no effect without {wanted}; leave it out, or add it"
+            )
+        if config.dictionary is not None and name in WITHOUT:
+            raise ConfigError(
+                f"{flag(name)} has no effect with --dictionary, which says what a table's columns "
+                "become; leave it out"
             )
         # A round more, and there are sums to be held to one set.
         more = name == "same_set" and config.evaluate is not None

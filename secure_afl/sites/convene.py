@@ -28,6 +28,7 @@ from secure_afl.federation.task import Declared, majority, plan_task
 from secure_afl.methods.model import Model
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.reduce import suggested_dimension, unfold
+from secure_afl.runs.tables import design_of, row_rule
 from secure_afl.sites.party import SiteParty
 from secure_afl.sites.prepared import open_backbone
 from secure_afl.sites.rows import Reductions
@@ -96,6 +97,7 @@ class Convention:
         self._party = party
         self._convened = convened
         self.config = config
+        self._design = design_of(config)
         self._backbone = open_backbone(config, party.terms.method)
         method = party.terms.method
         self._reductions = Reductions(self._backbone.digest, config, method, self._public)
@@ -168,6 +170,7 @@ class Convention:
     def _plan(self, bounds: Mapping[str, int]) -> Planned:
         """Plan the task from what the clients declare."""
         config, terms = self.config, self._party.terms
+        rule = row_rule(config)
         dim = self._dimension(list(bounds.values()))
         # As many as sites want by default, however few have come.
         least = majority(len(self._party.roster.clients))
@@ -180,6 +183,9 @@ class Convention:
             min_cohort=min_cohort,
             corrupt=config.corrupt,
             feature_bits=config.feature_bits,
+            row_mode=rule.mode,
+            clip=rule.clip,
+            columns=None if self._design is None else self._design.columns,
         )
         server = FederationServer(
             terms,
@@ -193,6 +199,8 @@ class Convention:
     def _dimension(self, bounds: list[int]) -> int:
         """Choose the dimensions of rows by settings and declarations."""
         wanted = self.config.dimension
+        if self._design is not None:
+            return self._width
         if wanted is None and self._party.terms.method.prefers_fewer_dimensions:
             wanted = suggested_dimension(
                 self._party.terms, bounds, self._width, len(self._convened.classes)
@@ -225,7 +233,9 @@ class Convention:
     def _load_test(self) -> ClientData | None:
         if self.config.test is None:
             return None
-        found = files.load(self.config.test, "test", ids=parse_ids(self.config.id))
+        ids = None if self._design is not None else parse_ids(self.config.id)
+        found = files.load(self.config.test, "test", ids=ids, design=self._design)
         (test,) = data.align([found], self._convened.classes)
         features = self._backbone.extract(test, FeatureCache(default_path()))
-        return ClientData(test.name, features, np.asarray(test.labels), test.patients)
+        labels = np.asarray(test.labels)
+        return ClientData(test.name, features, labels, test.patients, test.targets)

@@ -19,6 +19,7 @@ from protocols.errors import Malformed, NotStored
 from protocols.files import write_durably
 from protocols.layout import Integers
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import AnyMethod
 from secure_afl.progress import Progress
@@ -36,12 +37,14 @@ class About(Wire, frozen=True):
         source: hash of the files' names, sizes and times, and of the settings.
         spec, digest: of the backbone.
         classes: names, as the data have them.
+        columns: what the features are, where rows are those of a table.
     """
 
     source: Digest
     spec: str
     digest: Digest
     classes: tuple[str, ...]
+    columns: Columns | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +53,21 @@ class Prepared:
 
     Attributes:
         about: what they are of.
-        features: (n, d) float32, memory-mapped.
+        features: (n, d) float, memory-mapped.
         labels: (n,) int64, places among the data's own classes.
         public: (p, d) float32 features of the public data, if there are any.
         patients: whose each row is, (n,); None where the data do not say. They stay here.
+        targets: the numbers to be predicted, (n,) in [−1, 1]; None where rows have classes.
+        columns: what the features are, where rows are those of a table.
     """
 
     about: About
-    features: NDArray[np.float32]
+    features: NDArray[np.floating]
     labels: Integers
-    public: NDArray[np.float32] | None
+    public: NDArray[np.floating] | None
     patients: tuple[str, ...] | None = None
+    targets: NDArray[np.float64] | None = None
+    columns: Columns | None = None
 
     @property
     def width(self) -> int:
@@ -76,7 +83,11 @@ def open_backbone(config: RunConfig, method: AnyMethod) -> "Backbone":
     """
     from secure_afl.features.backbone import parse_backbone
     from secure_afl.features.cache import default_path
+    from secure_afl.features.table import table_backbone
+    from secure_afl.runs.tables import design_of
 
+    if (design := design_of(config)) is not None:
+        return table_backbone(design)
     if method.images and config.backbone not in (None, "identity"):
         raise ConfigError(f"{method.name}, as it is set, learns from pixels; leave backbone out")
     spec = "identity" if method.images else config.backbone
@@ -121,10 +132,13 @@ def prepare(
     from secure_afl.data.mapping import read_mapping
     from secure_afl.features.cache import FeatureCache, default_path
     from secure_afl.runs.prepare import check_not_all_zero
+    from secure_afl.runs.tables import design_of
 
     # What is wrong with the data shows before a network is loaded.
     names = read_mapping(None if config.mapping is None else Path(config.mapping))
-    dataset = files.load(data, "train", names, parse_ids(config.id))
+    design = design_of(config)
+    ids = parse_ids(config.id) if design is None else None
+    dataset = files.load(data, "train", names, ids, design)
     if tell is not None:
         tell(accounting.account(accounting.read(dataset, progress=progress)))
     backbone = open_backbone(config, method)
@@ -134,7 +148,8 @@ def prepare(
     public = None
     if config.public is not None:
         public = backbone.extract(files.load_unlabelled(config.public, "train"), cache)
-    about = About(source, backbone.name, backbone.digest, dataset.classes)
+    columns = None if design is None else design.columns
+    about = About(source, backbone.name, backbone.digest, dataset.classes, columns)
     try:
         store.mkdir(mode=0o700, parents=True, exist_ok=True)
         (store / "about").unlink(missing_ok=True)
@@ -145,10 +160,15 @@ def prepare(
         (store / "patients.npy").unlink(missing_ok=True)
         if dataset.patients is not None:
             _write(store / "patients.npy", np.array(dataset.patients))
+        (store / "targets.npy").unlink(missing_ok=True)
+        if dataset.targets is not None:
+            _write(store / "targets.npy", dataset.targets)
         write_durably(store / "about", encode(about))
     except OSError as error:
         raise NotStored(f"features cannot be kept in {store}: {error.strerror}") from None
-    return Prepared(about, features, dataset.labels, public, dataset.patients)
+    return Prepared(
+        about, features, dataset.labels, public, dataset.patients, dataset.targets, about.columns
+    )
 
 
 def _kept(store: Path, source: bytes) -> Prepared | None:
@@ -157,12 +177,15 @@ def _kept(store: Path, source: bytes) -> Prepared | None:
         if about.source != source:
             return None
         public, patients = store / "public.npy", store / "patients.npy"
+        targets = store / "targets.npy"
         return Prepared(
             about,
             np.load(store / "features.npy", mmap_mode="r"),
             np.load(store / "labels.npy"),
             np.load(public, mmap_mode="r") if public.exists() else None,
             tuple(np.load(patients).tolist()) if patients.exists() else None,
+            np.load(targets) if targets.exists() else None,
+            about.columns,
         )
     except (OSError, ValueError, Malformed):
         return None
@@ -176,9 +199,16 @@ def _write(path: Path, array: NDArray[np.generic]) -> None:
 
 def _source(data: Path, config: RunConfig) -> bytes:
     """Hash what features are made of, without opening the files."""
-    settings = config.backbone, config.image_size, config.seed, config.id
+    settings = (
+        config.backbone,
+        config.image_size,
+        config.seed,
+        config.id,
+        config.target,
+        config.formula,
+    )
     hashed = hashlib.sha256(encode(settings))
-    for place in (data, config.public, config.checkpoint, config.mapping):
+    for place in (data, config.public, config.checkpoint, config.mapping, config.dictionary):
         for name, size, time in [] if place is None else _stats(Path(place)):
             hashed.update(encode((name, size, time)))
         hashed.update(b"\0")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from protocols.layout import Integers
 from secure_afl.analytic.rows import ClientData, check_data
 from secure_afl.data.classes import check_alike, check_numbering
+from secure_afl.data.columns import Columns
 from secure_afl.errors import DataError
 from secure_afl.features.reduction import Reduction, public_reduction, reduction_at_random
 from secure_afl.methods.method import AnyMethod
@@ -52,6 +53,8 @@ class Reductions:
             ConfigError, DataError: more dimensions than there are, or public data that do not fit.
         """
         config = self._config
+        if config.dictionary is not None:
+            return None  # a table's columns are what people read results by
         if config.public is not None:
             return public_reduction(self._public(), dim, whiten=config.whiten)
         return reduction_at_random(width, dim, config.seed, centred=self._centred)
@@ -126,16 +129,29 @@ class SiteRows:
 
         return Reductions(prepared.about.digest, self._config, self._method, public)
 
-    def check(self, dim: int, classes: Sequence[str], backbone: bytes) -> None:
+    def check(
+        self, dim: int, classes: Sequence[str], backbone: bytes, columns: Columns | None = None
+    ) -> None:
         """Raise DataError unless a task's rows can be these.
 
         Its classes are compared here, at home: no other party is told which ones this site has.
         """
         self._labels(classes)
         if self.reductions.digest(self.prepared.width, dim) != backbone:
+            if self.prepared.columns is not None:
+                raise DataError(
+                    "the task's rows are made by another dictionary, target or formula than this "
+                    "site's; compare the three with the convener's, letter by letter"
+                )
             raise DataError(
                 "the task's features are made by another backbone, projection or public data than "
                 "this site's; compare backbone, checkpoint, image-size, public, whiten and seed"
+            )
+
+        if columns != self.prepared.columns:
+            raise DataError(
+                "the task names other columns or ranges than this site's dictionary, in whose "
+                "units results would be wrong; take no part, and ask the convener"
             )
 
     def check_classes(self, classes: Sequence[str]) -> None:
@@ -152,7 +168,8 @@ class SiteRows:
         reduction = self.reductions.of(prepared.width, dim)
         features = prepared.features
         rows = features if reduction is None else reduction.apply(features)
-        loaded = ClientData(self._name, rows, self._labels(classes), prepared.patients)
+        labels = self._labels(classes)
+        loaded = ClientData(self._name, rows, labels, prepared.patients, prepared.targets)
         check_data(f"client '{self._name}'", loaded, len(classes))
         return loaded
 

@@ -5,7 +5,7 @@ promises less is refused. What a run's convener decides (the classes, the bits) 
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,10 @@ from secure_afl.federation.rounds import MAX_ATTEMPTS
 from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig, Text
 from secure_afl.runs.settings import converted, declared_options, make_config, read_toml
+from secure_afl.runs.tables import check_outcome, design_of
+
+if TYPE_CHECKING:
+    from secure_afl.data.tables.design import Design
 
 YEAR = 31_536_000
 
@@ -34,7 +38,19 @@ TERMS = (
     "evaluate",
 )
 # What makes rows, and what guards them.
-ROWS = ("backbone", "checkpoint", "image_size", "public", "whiten", "seed", "mapping", "id")
+ROWS = (
+    "backbone",
+    "checkpoint",
+    "image_size",
+    "public",
+    "whiten",
+    "seed",
+    "mapping",
+    "id",
+    "dictionary",
+    "target",
+    "formula",
+)
 GUARDS = ("max_rows", "min_cohort", "corrupt", "ledger", "budget")
 # What a client cannot do without, and why.
 WANTED = {
@@ -48,6 +64,7 @@ CONVENES = (
     "dimension",
     "accept_outside",
     "test",
+    "rows",
 )
 
 
@@ -163,12 +180,13 @@ def read_site(file: Path) -> Site:
                 f"{', '.join([*_names(Place), *allowed, *declared_options()])}"
             )
     # Files beside the site's file, wherever the command is given.
-    for name in ("checkpoint", "public", "mapping", "ledger"):
+    for name in ("checkpoint", "public", "mapping", "ledger", "dictionary"):
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
     run = make_config(given)
-    make_terms(run)
-    parse_ids(run.id)
+    check_outcome(make_terms(run).method, _design(run, place.role))
+    if run.dictionary is None:
+        parse_ids(run.id)
     paths = {
         name: str(file.parent / Path(value).expanduser())
         for name in ("identity", "roster", "state", "data", "out")
@@ -202,13 +220,24 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
                 f"{', '.join([*_names(Convened), *allowed])}. What protects a site stands in its "
                 "site.toml"
             )
-    for name in ("checkpoint", "public", "mapping", "test"):
+    for name in ("checkpoint", "public", "mapping", "test", "dictionary"):
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
     run = make_config(given)
-    parse_ids(run.id)
+    if (design := design_of(run)) is None:
+        parse_ids(run.id)
+    elif convened.classes != design.classes:
+        raise ConfigError(
+            f"{file}: 'classes' are {', '.join(convened.classes)}, and the dictionary has "
+            f"{', '.join(design.classes)}; write these, in this order"
+        )
     check_terms(run, site.run, file)
     return convened, run
+
+
+def _design(run: RunConfig, role: str) -> "Design | None":
+    """Read a client's dictionary; other parties have no rows, and none."""
+    return design_of(run) if role == CLIENT else None
 
 
 def check_terms(run: RunConfig, site: RunConfig, file: Path) -> None:
@@ -240,8 +269,11 @@ def template(role: str, name: str) -> str:
     if role == CLIENT:
         lines += [
             "",
-            'data = "data"   # one folder a class, or an .npz',
-            'backbone = "timm:resnet18"',
+            'data = "data"   # one folder a class, an .npz, or a CSV or Parquet file',
+            'backbone = "timm:resnet18"   # not for tables, which have instead:',
+            '# dictionary = "dictionary.toml"   # what columns are, the same at all sites',
+            '# target = "diagnosis"   # the column that is predicted',
+            '# formula = "age + sex + age:sex"   # default: all columns',
             '# checkpoint = "weights.safetensors"   # local weights, else they are downloaded',
             '# mapping = "names.toml"   # what this site calls the classes: docs/data.md',
             '# classes = ["benign", "malignant"]   # of the run, in order; needed with epsilon',

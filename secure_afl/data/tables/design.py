@@ -1,0 +1,428 @@
+"""From a table's rows to features: what a dictionary, a target and a formula make of them."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import encode
+from secure_afl.data.columns import Column, Columns
+from secure_afl.data.dataset import Dataset, Origin, TableOrigin
+from secure_afl.data.mapping import shorten
+from secure_afl.data.tables.cells import Cells, read_cells
+from secure_afl.data.tables.dictionary import (
+    DROP,
+    REFUSE,
+    Category,
+    Dictionary,
+    Id,
+    Ignored,
+    Number,
+    make_dictionary,
+    read_dictionary,
+)
+from secure_afl.data.tables.formula import Factor, Term, main_effects, parse_formula
+from secure_afl.data.tables.raw import RawTable
+from secure_afl.errors import ConfigError, DataError
+
+Floats = NDArray[np.float64]
+_FUNCTIONS: Mapping[str, Callable[[Floats], Floats]] = {"log": np.log, "sqrt": np.sqrt}
+MAX_FEATURES = 4096
+
+
+class _Piece(NamedTuple):
+    """A column of the design, or a factor of one.
+
+    Attributes:
+        name: for people.
+        low, high: ends of its range.
+        unit: for people.
+        of: makes its values (n,) of the columns' cells.
+    """
+
+    name: str
+    low: float
+    high: float
+    unit: str
+    of: Callable[[Mapping[str, Cells]], Floats]
+
+
+class Portable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A design as a model's card holds it.
+
+    Attributes:
+        dictionary: its content, as in TOML.
+        target, formula: as they were given; a formula of None is all columns.
+    """
+
+    dictionary: dict[str, Any]
+    target: str
+    formula: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """What every row of a table becomes, the same at all sites; made by `make_design`.
+
+    Attributes:
+        dictionary: what columns mean.
+        target: name of the column that is predicted.
+        formula: as it was given; None for all columns.
+        id: name of the column that says whose each row is, if any.
+        terms: of the model, without the intercept.
+    """
+
+    dictionary: Dictionary
+    target: str
+    formula: str | None
+    id: str | None
+    terms: tuple[Term, ...] = field(repr=False)
+
+    @property
+    def outcome(self) -> Number | Category:
+        """What the target is."""
+        spec = self.dictionary.columns[self.target]
+        assert isinstance(spec, Number | Category)
+        return spec
+
+    @property
+    def numeric(self) -> bool:
+        """Whether a number is predicted, and no class."""
+        return isinstance(self.outcome, Number)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes; of a number its target's alone."""
+        outcome = self.outcome
+        return outcome.categories if isinstance(outcome, Category) else (self.target,)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the table's columns that features are made of, in the dictionary's order."""
+        used = {factor.column for term in self.terms for factor in term}
+        return tuple(name for name in self.dictionary.columns if name in used)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The design's columns, one a feature, and the target's where it is a number."""
+        outcome = self.outcome
+        target = None
+        if isinstance(outcome, Number):
+            assert outcome.range is not None
+            target = Column.over(self.target, *outcome.range, outcome.unit)
+        found = [Column.over(p.name, p.low, p.high, p.unit) for p in self._pieces]
+        return Columns(tuple(found), target)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """SHA-256, 32 bytes, over all that changes what a row becomes."""
+        text = msgspec.json.encode(self.portable, order="sorted").decode()
+        names = list(self.dictionary.columns)
+        return hashlib.sha256(encode(("secure-afl table", text, names))).digest()
+
+    @property
+    def portable(self) -> Portable:
+        """This design without its id, for a model's card."""
+        return Portable(msgspec.to_builtins(self.dictionary), self.target, self.formula)
+
+    @classmethod
+    def of_card(cls, content: Any) -> "Design":
+        """Make the design that a model's card holds.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            found = msgspec.convert(content, Portable)
+            dictionary = make_dictionary(found.dictionary, "the card's dictionary")
+            return make_design(dictionary, found.target, found.formula)
+        except (msgspec.ValidationError, ConfigError) as error:
+            raise DataError(f"the model's card has no usable dictionary: {error}") from None
+
+    def dataset(self, name: str, table: RawTable, path: Path | None = None) -> Dataset:
+        """Make features, labels or targets, and ids of a table's rows.
+
+        Rows with a missing value are left out where the dictionary says `drop`, and counted.
+
+        Raises:
+            DataError: a column that is missing, a cell that is none of its column's values, or no
+                row that is left.
+        """
+        cells, kept = self._cells(table, (*self.inputs, self.target))
+        outcome = cells.pop(self.target)
+        if not kept.any():
+            raise DataError(
+                f"{table.where}: all {len(table)} rows have a missing value; at least 1 is needed "
+                "without"
+            )
+        features = self._features(cells, kept)
+        column = self.columns.target
+        labels = np.zeros(len(features), dtype=np.int64)
+        targets = None
+        if column is None:
+            labels = outcome.values[kept].astype(np.int64)
+        else:
+            targets = column.scaled(outcome.values[kept])
+        whose = None
+        if self.id is not None:
+            words = table.cells(self.id)
+            whose = tuple(words[row] for row in np.flatnonzero(kept))
+        return Dataset(
+            name,
+            features,
+            labels,
+            self.classes,
+            None
+            if path is None
+            else self._origin(path, table, cells | {self.target: outcome}, kept),
+            whose,
+            targets,
+        )
+
+    def unlabelled(self, name: str, table: RawTable) -> Dataset:
+        """Make features of rows whose target is unknown; every row is one, in order.
+
+        Raises:
+            DataError: as `dataset`, or a missing value for which nothing stands.
+        """
+        cells, kept = self._cells(table, self.inputs)
+        if not kept.all():
+            row = int((~kept).argmax())
+            raise DataError(
+                f"{table.line(row)}: a value is missing, and the dictionary leaves such rows out; "
+                "take the row out of the file, or fill it"
+            )
+        labels = np.zeros(len(table), dtype=np.int64)
+        return Dataset(name, self._features(cells, kept), labels, ("?",))
+
+    @cached_property
+    def _pieces(self) -> tuple[_Piece, ...]:
+        pieces = [piece for term in self.terms for piece in self._term(term)]
+        pieces += [p for name in self.inputs for p in _missing(name, self.dictionary.columns[name])]
+        names = [piece.name for piece in pieces]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ConfigError(f"two columns of the model are called {twice!r}; rename one")
+        if len(pieces) > MAX_FEATURES:
+            raise ConfigError(
+                f"the model has {len(pieces)} columns; allowed: 1..{MAX_FEATURES}. Take categories "
+                "or interactions out"
+            )
+        return tuple(pieces)
+
+    def _term(self, term: Term) -> list[_Piece]:
+        factors = [_base(factor, self.dictionary.columns[factor.column]) for factor in term]
+        return [_product(pieces) for pieces in itertools.product(*factors)]
+
+    def _cells(
+        self, table: RawTable, names: Sequence[str]
+    ) -> tuple[dict[str, Cells], NDArray[np.bool_]]:
+        """Read columns; returns them, and which rows are kept, (n,)."""
+        cells: dict[str, Cells] = {}
+        kept = np.ones(len(table), dtype=bool)
+        for name in names:
+            spec = self.dictionary.columns[name]
+            assert isinstance(spec, Number | Category)
+            cells[name] = read_cells(table, name, spec, self.dictionary.missing)
+            if spec.missing == DROP:
+                kept &= ~cells[name].missing
+        return cells, kept
+
+    def _features(self, cells: Mapping[str, Cells], kept: NDArray[np.bool_]) -> Floats:
+        values = np.stack([piece.of(cells)[kept] for piece in self._pieces], axis=1)
+        return self.columns.features(values)
+
+    def _origin(
+        self,
+        path: Path,
+        table: RawTable,
+        cells: Mapping[str, Cells],
+        kept: NDArray[np.bool_],
+    ) -> Origin:
+        found = TableOrigin(
+            unread=tuple(name for name in table.columns if name not in self.dictionary.columns),
+            dropped=int((~kept).sum()),
+            cut=tuple((name, one.cut) for name, one in cells.items() if one.cut),
+            filled=tuple(
+                (name, count)
+                for name, one in cells.items()
+                if (count := int(one.missing[kept].sum()))
+            ),
+        )
+        return Origin(path, self.classes, self.classes, table=found)
+
+
+def make_design(
+    dictionary: Dictionary,
+    target: str | None = None,
+    formula: str | None = None,
+    id: str | None = None,
+) -> Design:
+    """Make a design; without a formula, all columns but target and id are features.
+
+    Raises:
+        ConfigError: no target, or one that cannot be; a column that is not in the dictionary, has
+            no range, or has another type than the formula needs.
+    """
+    target = target or dictionary.target
+    if not target:
+        raise ConfigError(
+            "no target; name the column that is to be predicted: --target COLUMN, or 'target' in "
+            "the dictionary"
+        )
+    _check_target(dictionary, target)
+    if id is not None and isinstance(dictionary.columns.get(id), Number | Category):
+        raise ConfigError(
+            f"column {id!r} is to say whose rows are, and is a feature in the dictionary; give it "
+            "type id there"
+        )
+    if formula is None:
+        names = [n for n, spec in dictionary.columns.items() if _is_value(spec) and n != target]
+        if not names:
+            raise ConfigError("the dictionary has no column beside the target; declare one")
+        terms = main_effects(names)
+    else:
+        terms = parse_formula(formula, target)
+    for factor in itertools.chain.from_iterable(terms):
+        _check_factor(dictionary, factor)
+    for term in terms:
+        _check_marginal(dictionary, term, terms)
+    design = Design(dictionary, target, formula, id or dictionary.id, terms)
+    _ = design.columns  # what no column can be shows here
+    return design
+
+
+def read_design(
+    file: Path, target: str | None = None, formula: str | None = None, id: str | None = None
+) -> Design:
+    """Read a dictionary and make a design by it; see `make_design`."""
+    return make_design(read_dictionary(file), target, formula, id)
+
+
+def _is_value(spec: object) -> bool:
+    return not isinstance(spec, Id | Ignored)
+
+
+def _check_target(dictionary: Dictionary, target: str) -> None:
+    spec = dictionary.columns.get(target)
+    if spec is None:
+        raise ConfigError(
+            f"target {target!r} is no column of the dictionary; allowed: "
+            f"{shorten(tuple(dictionary.columns))}"
+        )
+    if not isinstance(spec, Number | Category):
+        raise ConfigError(f"target {target!r} is of a type that is no feature; give it another")
+    if spec.missing not in (REFUSE, DROP):
+        raise ConfigError(
+            f"target {target!r} has a value for missing ones, which nobody can know; allowed: "
+            f"{REFUSE}, {DROP}"
+        )
+    _check_range(target, spec)
+
+
+def _check_factor(dictionary: Dictionary, factor: Factor) -> None:
+    spec = dictionary.columns.get(factor.column)
+    if spec is None:
+        raise ConfigError(
+            f"column {factor.column!r} is not in the dictionary; allowed: "
+            f"{shorten(tuple(dictionary.columns))}"
+        )
+    if not isinstance(spec, Number | Category):
+        raise ConfigError(f"column {factor.column!r} is declared to be no feature; take it out")
+    _check_range(factor.column, spec)
+    if isinstance(spec, Category) and (factor.power > 1 or factor.function):
+        raise ConfigError(
+            f"column {factor.column!r} is a category, and has no powers or logarithms"
+        )
+    if isinstance(spec, Number) and factor.function:
+        assert spec.range is not None
+        if spec.range[0] < 0 or (factor.function == "log" and spec.range[0] == 0):
+            raise ConfigError(
+                f"{factor.function}({factor.column}) of the range {list(spec.range)}; allowed: a "
+                "range above 0"
+            )
+
+
+def _check_marginal(dictionary: Dictionary, term: Term, terms: Sequence[Term]) -> None:
+    """Refuse an interaction of a category without what its first category stands for."""
+    for factor in term if len(term) > 1 else ():
+        rest = {other for other in term if other != factor}
+        category = isinstance(dictionary.columns[factor.column], Category)
+        if category and not any(set(other) == rest for other in terms):
+            missing = ":".join(sorted(other.column for other in rest))
+            raise ConfigError(
+                f"the formula has {factor.column!r} in an interaction and lacks {missing!r}, which "
+                "the first category's rows go by; add it, or write a*b for a + b + a:b"
+            )
+
+
+def _check_range(name: str, spec: Number | Category) -> None:
+    if isinstance(spec, Number) and spec.range is None:
+        raise ConfigError(
+            f"column {name!r} has no range in the dictionary; write one that is known without the "
+            "data: range = [0, 120]"
+        )
+
+
+def _base(factor: Factor, spec: object) -> list[_Piece]:
+    """List what one factor makes: a number, or an indicator for each category but the first."""
+    name = factor.column
+    if isinstance(spec, Category):
+        return [
+            _Piece(f"{name}[{category}]", 0.0, 1.0, "", _indicator(name, place))
+            for place, category in enumerate(spec.categories)
+            if place > 0
+        ]
+    assert isinstance(spec, Number)
+    assert spec.range is not None
+    low, high = spec.range
+    if factor.function:
+        function = _FUNCTIONS[factor.function]
+        ends = function(np.array([low, high])).tolist()
+        label = f"{factor.function}({name})"
+        return [_Piece(label, ends[0], ends[1], "", lambda cells: function(cells[name].values))]
+    power = factor.power
+    if power == 1:
+        return [_Piece(name, low, high, spec.unit, lambda cells: cells[name].values)]
+    ends = sorted((low**power, high**power))
+    least = 0.0 if power % 2 == 0 and low < 0 < high else ends[0]
+    return [
+        _Piece(f"{name}^{power}", least, ends[1], "", lambda cells: cells[name].values ** power)
+    ]
+
+
+def _indicator(name: str, place: int) -> Callable[[Mapping[str, Cells]], Floats]:
+    return lambda cells: (cells[name].values == place).astype(np.float64)
+
+
+def _missing(name: str, spec: object) -> list[_Piece]:
+    """Return the indicator of a column's missing values, where a value stands for them."""
+    if not isinstance(spec, Number | Category) or spec.missing in (REFUSE, DROP):
+        return []
+    return [
+        _Piece(
+            f"{name}[missing]", 0.0, 1.0, "", lambda cells: cells[name].missing.astype(np.float64)
+        )
+    ]
+
+
+def _product(pieces: Sequence[_Piece]) -> _Piece:
+    """Multiply factors; the range follows from theirs."""
+    if len(pieces) == 1:
+        return pieces[0]
+    low, high = pieces[0].low, pieces[0].high
+    for piece in pieces[1:]:
+        corners = [a * b for a in (low, high) for b in (piece.low, piece.high)]
+        low, high = min(corners), max(corners)
+
+    def of(cells: Mapping[str, Cells]) -> Floats:
+        return reduce(np.multiply, [piece.of(cells) for piece in pieces])
+
+    return _Piece(":".join(piece.name for piece in pieces), low, high, "", of)

@@ -1,0 +1,57 @@
+"""The features of a table's rows, which its design has made already."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secure_afl.data.dataset import Dataset
+from secure_afl.data.tables.design import Design
+from secure_afl.errors import DataError
+from secure_afl.features.backbone import Backbone
+from secure_afl.features.cache import FeatureCache
+from secure_afl.progress import Progress
+
+TABLE = "table"
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """A front that passes on what a design made.
+
+    Attributes:
+        design: of the rows.
+    """
+
+    design: Design
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256, 32 bytes, over all that changes the rows."""
+        return self.design.digest
+
+    @property
+    def width(self) -> int:
+        """Number of a row's features."""
+        return len(self.design.columns.columns)
+
+    def extract(
+        self, dataset: Dataset, cache: FeatureCache | None, progress: Progress | None
+    ) -> NDArray[np.float64]:
+        """Return the rows of a dataset, (n, d) float64.
+
+        Raises:
+            DataError: a dataset that no design made, or another one.
+        """
+        examples = dataset.examples
+        if isinstance(examples, tuple) or dataset.width != self.width:
+            raise DataError(
+                f"{dataset.name} is no table of this dictionary, whose rows have {self.width} "
+                "features; give a CSV or Parquet file"
+            )
+        return np.asarray(examples, dtype=np.float64)
+
+
+def table_backbone(design: Design) -> Backbone:
+    """Make the backbone of a table's rows; its spec is `table`."""
+    return Backbone(TABLE, TableRows(design), None)
