@@ -115,7 +115,7 @@ def test_heads_of_several_layers_are_cut_off(family: str, tmp_path: Path) -> Non
     state = timm.create_model(family, pretrained=False).state_dict()
     save_file({k: v.contiguous().clone() for k, v in state.items()}, tmp_path / "w.safetensors")
     backbone = parse_backbone(f"timm:{family}", tmp_path / "w.safetensors")
-    kept = backbone.front.model.state_dict()  # type: ignore[union-attr]
+    kept = backbone.front.model.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(kept[key].cpu(), state[key]) for key in kept)
     # A weight of the body that is missing is an error, and no random number.
     first = next(key for key in kept if key.endswith("weight"))
@@ -137,7 +137,7 @@ def test_position_embeddings_are_resampled_as_timm_does(tmp_path: Path) -> None:
         num_classes=0,
         img_size=96,
     )
-    kept = backbone.front.model.state_dict()  # type: ignore[union-attr]
+    kept = backbone.front.model.state_dict()  # type: ignore[attr-defined]
     assert all(torch.equal(kept[k].cpu(), v) for k, v in own.state_dict().items())
 
 
