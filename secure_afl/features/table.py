@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_afl.analytic.rows import ClientData
 from secure_afl.data.dataset import Dataset
 from secure_afl.data.tables.design import Design
 from secure_afl.errors import DataError
@@ -55,3 +56,13 @@ class TableRows:
 def table_backbone(design: Design) -> Backbone:
     """Make the backbone of a table's rows; its spec is `table`."""
     return Backbone(TABLE, TableRows(design), None)
+
+
+def table_rows(dataset: Dataset, design: Design) -> ClientData:
+    """Return the rows of a table, as a federation takes them.
+
+    Raises:
+        DataError: a dataset that no design made, or another one.
+    """
+    features = TableRows(design).extract(dataset, None, None)
+    return ClientData(dataset.name, features, dataset.labels, dataset.patients, dataset.targets)

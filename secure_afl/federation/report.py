@@ -7,7 +7,7 @@ import msgspec
 
 from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
-from secure_afl.analytic.quantise import Floats
+from secure_afl.analytic.quantise import Floats, RowMode
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.privacy.mechanism import NoisySum
@@ -267,6 +267,7 @@ class Report(msgspec.Struct, frozen=True):
             client lied, and the model is made of a wrong sum all the same.
         privacy: the differential-privacy guarantee, or null.
         warnings: what a reader should know before trusting the protection.
+        row_mode: how rows are brought to norm ≤ 1, see `Quantiser`.
         fits: coefficients and their errors, for methods that estimate them.
     """
 
@@ -297,4 +298,5 @@ class Report(msgspec.Struct, frozen=True):
     privacy: PrivacyReport | None = None
     warnings: tuple[str, ...] = ()
     settings: dict[str, Any] = {}
+    row_mode: RowMode = "normalise"
     fits: tuple[Fit, ...] = ()

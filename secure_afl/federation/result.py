@@ -161,6 +161,7 @@ def report_run(
         results=scored.results,
         sites=scored.sites,
         pooled=report_pooled(method, public),
+        row_mode=task.quantiser.mode,
         fits=method.fits(public),
         outside=dict(last.released.outside),
         privacy=(

@@ -18,6 +18,7 @@ import msgspec
 
 from protocols.files import flush_folder
 from protocols.roster import CLIENT
+from secure_afl.analytic.quantise import RowMode
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.features.backbone import Backbone
@@ -27,7 +28,7 @@ from secure_afl.federation.result import Result
 from secure_afl.methods import artefact
 from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
-from secure_afl.runs.tables import design_of, row_rule
+from secure_afl.runs.tables import design_of
 
 log = logging.getLogger("secure_afl")
 
@@ -77,6 +78,8 @@ class Reported(Protocol):
     @property
     def feature_bits(self) -> int: ...
     @property
+    def row_mode(self) -> RowMode: ...
+    @property
     def ridge(self) -> float | None: ...
     @property
     def head(self) -> HeadReport | None: ...
@@ -106,7 +109,7 @@ def make_card(
             "image_size": config.image_size,
             "seed": config.seed,
         },
-        "quantiser": {"bits": report.feature_bits, "mode": row_rule(config).mode},
+        "quantiser": {"bits": report.feature_bits, "mode": report.row_mode},
         "ridge": report.ridge,
         "head": msgspec.to_builtins(report.head),
         "session": report.session,

@@ -9,6 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files
@@ -79,6 +81,8 @@ class ConvenedReport(msgspec.Struct, frozen=True):
     outside: dict[str, int]
     privacy: PrivacyReport | None
     settings: dict[str, Any]
+    row_mode: RowMode
+    fits: tuple[Fit, ...]
 
 
 class Convention:
@@ -150,6 +154,8 @@ class Convention:
             feature_dim=task.feature_dim,
             classes=len(task.classes),
             feature_bits=task.quantiser.bits,
+            row_mode=task.quantiser.mode,
+            fits=method.fits(server.public),
             max_rows=task.total_rows,
             ridge=head.value if head is not None and head.setting == "ridge" else None,
             head=head,

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from protocols.errors import NotStored
+from secure_afl.analytic.quantise import RowMode
 from secure_afl.errors import RunFailed
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.report import HeadReport, PrivacyReport
@@ -26,6 +27,7 @@ class ClientReport(msgspec.Struct, frozen=True):
     protects: str
     session: str
     feature_bits: int
+    row_mode: RowMode
     ridge: float | None
     head: HeadReport | None
     pooled: PooledFigures | None
@@ -65,6 +67,7 @@ def _client_card(party: SiteParty) -> dict[str, Any]:
         protects=protocol.protects,
         session=party.attending.session.hex(),
         feature_bits=public.task.quantiser.bits,
+        row_mode=public.task.quantiser.mode,
         ridge=head.value if head is not None and head.setting == "ridge" else None,
         head=head,
         pooled=report_pooled(method, public),

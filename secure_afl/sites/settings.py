@@ -5,7 +5,7 @@ promises less is refused. What a run's convener decides (the classes, the bits) 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -18,9 +18,6 @@ from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig, Text
 from secure_afl.runs.settings import converted, declared_options, make_config, read_toml
 from secure_afl.runs.tables import check_outcome, design_of
-
-if TYPE_CHECKING:
-    from secure_afl.data.tables.design import Design
 
 YEAR = 31_536_000
 
@@ -163,7 +160,8 @@ def read_site(file: Path) -> Site:
         for name in WANTED:
             if name not in given:
                 raise ConfigError(f"{file} has no '{name}', {WANTED[name]}")
-        if place.classes is None and given.get("epsilon") is not None:
+        needed = given.get("epsilon") is not None and given.get("dictionary") is None
+        if place.classes is None and needed:
             raise ConfigError(
                 f"{file} has 'epsilon' and no 'classes'; name those of the run, in its order, for "
                 "a site that finds an example of another class must say so before it enrols: "
@@ -184,9 +182,14 @@ def read_site(file: Path) -> Site:
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
     run = make_config(given)
-    check_outcome(make_terms(run).method, _design(run, place.role))
-    if run.dictionary is None:
-        parse_ids(run.id)
+    method = make_terms(run).method
+    if place.role == CLIENT:
+        design = design_of(run)
+        check_outcome(method, design)
+        if design is None:
+            parse_ids(run.id)
+        elif place.classes is None:
+            place = msgspec.structs.replace(place, classes=design.classes)
     paths = {
         name: str(file.parent / Path(value).expanduser())
         for name in ("identity", "roster", "state", "data", "out")
@@ -204,14 +207,11 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
     """
     given = read_toml(file)
     own = {name: given.pop(name) for name in _names(Convened) if name in given}
-    if "classes" not in own:
+    if "classes" not in own and "dictionary" not in given:
         raise ConfigError(
             f"{file} has no 'classes'; name them, for no site shows its labels: "
             'classes = ["benign", "malignant"]'
         )
-    convened: Convened = converted(Convened, own)
-    if len(set(convened.classes)) != len(convened.classes):
-        raise ConfigError(f"{file}: 'classes' has a name twice; rename one")
     allowed = [*TERMS, *ROWS, *CONVENES, *declared_options()]
     for name in given:
         if name not in allowed:
@@ -226,18 +226,18 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
     run = make_config(given)
     if (design := design_of(run)) is None:
         parse_ids(run.id)
-    elif convened.classes != design.classes:
+    else:
+        own.setdefault("classes", list(design.classes))
+    convened: Convened = converted(Convened, own)
+    if len(set(convened.classes)) != len(convened.classes):
+        raise ConfigError(f"{file}: 'classes' has a name twice; rename one")
+    if design is not None and convened.classes != design.classes:
         raise ConfigError(
             f"{file}: 'classes' are {', '.join(convened.classes)}, and the dictionary has "
-            f"{', '.join(design.classes)}; write these, in this order"
+            f"{', '.join(design.classes)}; leave 'classes' out"
         )
     check_terms(run, site.run, file)
     return convened, run
-
-
-def _design(run: RunConfig, role: str) -> "Design | None":
-    """Read a client's dictionary; other parties have no rows, and none."""
-    return design_of(run) if role == CLIENT else None
 
 
 def check_terms(run: RunConfig, site: RunConfig, file: Path) -> None:

@@ -1,0 +1,138 @@
+"""Tables between sites: every site has the dictionary, and refuses rows of another."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from protocols import Additive, Plain
+from secure_afl.data.columns import Columns
+from secure_afl.data.files import load
+from secure_afl.data.tables.design import read_design
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.features.table import table_backbone, table_rows
+from secure_afl.federation.simulation import Federation
+from secure_afl.methods import AFL
+from secure_afl.sites.settings import read_run, read_site
+from tests.kit.samples import make_clients
+from tests.kit.sites import Sites
+
+NAMES = ("north", "south", "west")
+DICTIONARY = """
+target = "ill"
+[columns.age]
+type = "number"
+range = [0, 100]
+[columns.sex]
+type = "category"
+categories = ["female", "male"]
+[columns.ill]
+type = "category"
+categories = ["no", "yes", "unknown"]
+"""
+
+
+def tables(folder: Path, rows: int = 20) -> Sites:
+    """Three hospitals with a table each, where other sites have features."""
+    clients = dict(zip(NAMES, make_clients((rows,) * 3), strict=True))
+    sites = Sites(folder, Additive(), clients)
+    rng = np.random.default_rng(0)
+    for name in (*NAMES, "collector"):
+        (folder / name / "dictionary.toml").write_text(DICTIONARY)
+    for name in NAMES:
+        lines = [
+            f"{rng.integers(0, 101)},{('female', 'male')[rng.integers(2)]},"
+            f"{('no', 'yes', 'unknown')[rng.integers(3)]}"
+            for _ in range(rows)
+        ]
+        (folder / name / "data.csv").write_text("age,sex,ill\n" + "\n".join(lines) + "\n")
+        _replace(
+            folder / name / "site.toml",
+            'data = "data.npz"\nbackbone = "identity"',
+            'data = "data.csv"\ndictionary = "dictionary.toml"',
+        )
+    run = folder / "collector" / "run.toml"
+    kept = [
+        line
+        for line in run.read_text().splitlines()
+        if not line.startswith(("classes", "width", "backbone"))
+    ]
+    run.write_text("\n".join([*kept, 'dictionary = "dictionary.toml"', ""]))
+    return sites
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_sites_make_the_model_of_their_tables_in_one_place(tmp_path: Path) -> None:
+    sites = tables(tmp_path)
+    sites.run()
+    convention = sites.conventions["collector"]
+    report = convention.report(convention.model())
+    assert report.row_mode == "clip"
+    design = read_design(tmp_path / "north" / "dictionary.toml")
+    loaded = [
+        replace(load(tmp_path / name / "data.csv", design=design), name=name) for name in NAMES
+    ]
+    alone = Federation(
+        AFL(),
+        Plain(),
+        feature_bits=report.feature_bits,
+        row_mode="clip",
+        columns=design.columns,
+        backbone=table_backbone(design).digest,
+    ).run([table_rows(one, design) for one in loaded], classes=design.classes, max_rows=32)
+    assert np.array_equal(sites.weights(), alone.model.weights)
+    for name in NAMES:
+        model = sites.parties[name].model()
+        assert model is not None
+        assert np.array_equal(model.weights, alone.model.weights)
+
+
+def test_another_dictionary_is_refused_at_home(tmp_path: Path) -> None:
+    sites = tables(tmp_path)
+    _replace(tmp_path / "south" / "dictionary.toml", "[0, 100]", "[0, 99]")
+    for name in sites.roles:
+        sites.start(name)
+    sites.until(lambda: sites.conventions["collector"].convening.finished)
+    assert any("made by another dictionary, target or formula" in t for t in sites.told["south"])
+    assert all("dictionary" not in told for told in sites.told["collector"])
+
+
+def test_a_convener_cannot_give_columns_other_names_or_units(tmp_path: Path) -> None:
+    sites = tables(tmp_path)
+    rows = sites.start("north").rows
+    assert rows is not None
+    design = read_design(tmp_path / "north" / "dictionary.toml")
+    digest = table_backbone(design).digest
+    rows.check(2, design.classes, digest, design.columns)
+    swapped = Columns(design.columns.columns[::-1])
+    for columns in (swapped, None):
+        with pytest.raises(DataError, match="names other columns or ranges"):
+            rows.check(2, design.classes, digest, columns)
+
+
+def test_a_cell_that_is_no_value_shows_before_anybody_enrols(tmp_path: Path) -> None:
+    sites = tables(tmp_path)
+    with (tmp_path / "west" / "data.csv").open("a") as file:
+        file.write("12,diverse,no\n")
+    with pytest.raises(DataError, match=r"data\.csv, line 22: 'diverse' is no category"):
+        sites.start("west")
+
+
+def test_classes_are_the_dictionarys(tmp_path: Path) -> None:
+    tables(tmp_path)
+    site = read_site(tmp_path / "north" / "site.toml")
+    assert site.place.classes == ("no", "yes", "unknown")
+    collector = read_site(tmp_path / "collector" / "site.toml")
+    run = tmp_path / "collector" / "run.toml"
+    assert read_run(run, collector)[0].classes == ("no", "yes", "unknown")
+    shutil.copy(run, tmp_path / "copy.toml")
+    run.write_text(run.read_text() + 'classes = ["yes", "no", "unknown"]\n')
+    with pytest.raises(ConfigError, match="leave 'classes' out"):
+        read_run(run, collector)
