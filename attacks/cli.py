@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 _OF_THE_RUN = (
     "clients",
     "mapping",
+    "id",
+    "dictionary",
+    "target",
+    "formula",
+    "row_mode",
     "partition",
     "backbone",
     "checkpoint",

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from secure_afl.analytic.quantise import Quantiser
     from secure_afl.analytic.rows import ClientData
     from secure_afl.analytic.statistics import Statistics
+    from secure_afl.data.tables.design import Design, read_design
     from secure_afl.errors import ConfigError, DataError, SecureAflError
+    from secure_afl.features.table import frame_rows
     from secure_afl.federation.result import Result
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
+    from secure_afl.runs.frames import table_federation
 
 __all__ = [
     "AFL",
@@ -54,6 +57,7 @@ __all__ = [
     "ConfigError",
     "ConvNet",
     "DataError",
+    "Design",
     "FedACnnL",
     "FedAU",
     "FedAvg",
@@ -82,6 +86,9 @@ __all__ = [
     "Statistics",
     "Training",
     "evaluated",
+    "frame_rows",
+    "read_design",
+    "table_federation",
 ]
 
 __getattr__, __dir__ = lazily(
@@ -97,11 +104,13 @@ __getattr__, __dir__ = lazily(
         "secure_afl.analytic.quantise": ("Quantiser",),
         "secure_afl.analytic.rows": ("ClientData",),
         "secure_afl.analytic.statistics": ("Statistics",),
+        "secure_afl.data.tables.design": ("Design", "read_design"),
         "secure_afl.errors": (
             "ConfigError",
             "DataError",
             "SecureAflError",
         ),
+        "secure_afl.features.table": ("frame_rows",),
         "secure_afl.federation.result": ("Result",),
         "secure_afl.federation.simulation": ("Federation",),
         "secure_afl.methods.afl": ("AFL",),
@@ -136,5 +145,6 @@ __getattr__, __dir__ = lazily(
         ),
         "secure_afl.privacy.mechanism": ("Privacy",),
         "secure_afl.runs.estimator": ("FederatedClassifier",),
+        "secure_afl.runs.frames": ("table_federation",),
     },
 )

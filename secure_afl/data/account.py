@@ -317,7 +317,7 @@ def _of_lengths(found: Account, dataset: Dataset) -> list[Finding]:
         f"{found.site}: lengths of the rows of {width} features differ by {spread:.0%}, and "
         "rows are brought to length 1"
     )
-    fix = "--rows clip:NORM keeps lengths up to NORM; a table of columns wants --dictionary"
+    fix = "--row-mode clip:NORM keeps lengths up to NORM; a table of columns wants --dictionary"
     return [Finding("doubtful", words, found.rows, fix)]
 
 

@@ -1,6 +1,7 @@
 """The features of a table's rows, which its design has made already."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data.dataset import Dataset
 from secure_afl.data.tables.design import Design
+from secure_afl.data.tables.raw import table_of_frame
 from secure_afl.errors import DataError
 from secure_afl.features.backbone import Backbone
 from secure_afl.features.cache import FeatureCache
@@ -66,3 +68,13 @@ def table_rows(dataset: Dataset, design: Design) -> ClientData:
     """
     features = TableRows(design).extract(dataset, None, None)
     return ClientData(dataset.name, features, dataset.labels, dataset.patients, dataset.targets)
+
+
+def frame_rows(name: str, frame: Any, design: Design) -> ClientData:
+    """Return the rows of a pandas frame, or of a mapping of names to cells, as a client's.
+
+    Raises:
+        DataError: a column that is missing, or a cell that is none of its column's values; rows
+            are counted from 1.
+    """
+    return table_rows(design.dataset(name, table_of_frame(frame, f"client '{name}'")), design)

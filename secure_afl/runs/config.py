@@ -106,7 +106,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             needs=("dictionary",),
         ),
     ] = None
-    rows: Annotated[
+    row_mode: Annotated[
         Text | None,
         _about(
             "How rows become short: normalise brings each to length 1, which forgets lengths; "

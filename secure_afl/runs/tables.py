@@ -20,7 +20,7 @@ WITHOUT = (
     "mapping",
     "dimension",
     "public",
-    "rows",
+    "row_mode",
 )
 
 
@@ -53,7 +53,7 @@ def row_rule(config: RunConfig) -> RowRule:
     """
     if config.dictionary is not None:
         return RowRule("clip")
-    text = config.rows or "normalise"
+    text = config.row_mode or "normalise"
     word, _, norm = text.partition(":")
     try:
         clip = float(norm) if word == "clip" else 1.0
@@ -64,7 +64,8 @@ def row_rule(config: RunConfig) -> RowRule:
     if text == "normalise":
         return RowRule()
     raise ConfigError(
-        f"--rows {text}; allowed: normalise, or clip:NORM with a public bound on lengths, as clip:8"
+        f"--row-mode {text}; allowed: normalise, or clip:NORM with a public bound on lengths, as "
+        "clip:8"
     )
 
 

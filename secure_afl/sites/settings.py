@@ -61,7 +61,7 @@ CONVENES = (
     "dimension",
     "accept_outside",
     "test",
-    "rows",
+    "row_mode",
 )
 
 

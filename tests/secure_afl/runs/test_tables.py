@@ -87,7 +87,7 @@ def test_columns_of_other_scales_are_standardised_from_the_sum(folder: Path) -> 
         ({"backbone": "identity"}, "--backbone has no effect with --dictionary"),
         ({"public": "x.npz"}, "--public has no effect with --dictionary"),
         ({"dimension": 3}, "--dimension has no effect with --dictionary"),
-        ({"rows": "clip:2"}, "--rows has no effect with --dictionary"),
+        ({"row_mode": "clip:2"}, "--row-mode has no effect with --dictionary"),
         ({"target": "sepal_length"}, "is a number, which --method afl cannot predict"),
         ({"target": "nobody"}, "target 'nobody' is no column"),
         ({"formula": "petal_length + nobody"}, "column 'nobody' is not in the dictionary"),
@@ -124,13 +124,13 @@ def test_a_cell_that_is_no_value_ends_a_run_before_any_sum(folder: Path) -> None
     [(None, RowRule()), ("normalise", RowRule()), ("clip:2.5", RowRule("clip", 2.5))],
 )
 def test_rows_become_short_by_a_rule(text: str | None, rule: RowRule) -> None:
-    assert row_rule(RunConfig(rows=text)) == rule
+    assert row_rule(RunConfig(row_mode=text)) == rule
 
 
 @pytest.mark.parametrize("text", ["clip", "clip:", "clip:x", "clip:0", "clip:-1", "clip:inf", "l2"])
 def test_what_is_no_rule_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="allowed: normalise, or clip:NORM"):
-        make_config({"rows": text})
+        make_config({"row_mode": text})
 
 
 def test_clipped_rows_keep_their_lengths(tmp_path: Path) -> None:
@@ -145,8 +145,24 @@ def test_clipped_rows_keep_their_lengths(tmp_path: Path) -> None:
         "head": "ridge",
         "intercept": True,
     }
-    kept = run(make_config(settings | {"rows": "clip:10"})).report.accuracy.federated
+    kept = run(make_config(settings | {"row_mode": "clip:10"})).report.accuracy.federated
     forgotten = run(make_config(settings)).report.accuracy.federated
     assert kept is not None
     assert forgotten is not None
     assert forgotten < 0.7 < 0.9 < kept
+
+
+def test_frames_in_python_are_the_files(folder: Path) -> None:
+    from secure_afl import AFL, Additive, frame_rows, read_design, table_federation
+
+    design = read_design(folder / "dictionary.toml")
+    clients = [
+        frame_rows(path.stem, pd.read_csv(path), design)
+        for path in sorted(folder.glob("site_*.csv"))
+    ]
+    ours = table_federation(design, AFL(), Additive()).run(clients, classes=design.classes)
+    theirs = run(config(folder))
+    assert np.array_equal(ours.model.weights, theirs.model.weights)
+    assert ours.public.task.backbone == theirs.public.task.backbone
+    with pytest.raises(DataError, match="client 'x' has no column 'sepal_length'"):
+        frame_rows("x", pd.DataFrame({"kind": ["setosa"]}), design)
