@@ -1,0 +1,419 @@
+"""Table 1: means, counts, deviations and correlations in own units, from summed statistics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from secure_afl.analytic.columns import Columns
+from secure_afl.analytic.moments import Bools
+from secure_afl.analytic.quantise import Floats, Integers, Quantiser
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.analytic.withheld import (
+    LEAST_COUNT,
+    table_groups,
+    withheld_classes,
+    withheld_pairs,
+    withheld_rows,
+)
+from secure_afl.errors import ConfigError
+
+
+class StepNoise(NamedTuple):
+    """Standard deviations of the noise in a sum, in integer steps of `Statistics`.
+
+    Attributes:
+        diagonal, upper: of entries of the Gram matrix.
+        cross, counts: of the cross term, and of counts in rows times A².
+        squares: of sums of squares by class; 0 where there are none.
+    """
+
+    diagonal: float
+    upper: float
+    cross: float
+    counts: float
+    squares: float = 0.0
+
+
+_QUIET = StepNoise(0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Figures:
+    """Figures of Table 1; NaN for what is withheld, or lost in noise.
+
+    Attributes:
+        rows: of each class, (C,).
+        total: rows of all classes.
+        mean, deviation: over all rows, (d,), in own units; deviations over N − 1.
+        within: deviation pooled within the classes shown, those withheld being one, (d,).
+        means: by class, (d, C).
+        deviations: by class, (d, C); None where no squares by class were summed.
+        ones: rows at the upper end of an indicator's range, (d,).
+        ones_each: the same by class, (d, C).
+    """
+
+    rows: Floats
+    total: float
+    mean: Floats
+    deviation: Floats
+    within: Floats
+    means: Floats
+    deviations: Floats | None
+    ones: Floats
+    ones_each: Floats
+
+    def masked(self, hidden: "Hidden") -> "Figures":
+        """Return the figures without those that are not printed."""
+        numbers = hidden.indicators | hidden.products | hidden.everything
+        each = hidden.classes | numbers[:, None]
+        ones_each = hidden.classes | (hidden.ones_each | ~hidden.indicators)[:, None]
+        return Figures(
+            _without(self.rows, hidden.classes),
+            np.nan if hidden.everything else self.total,
+            _without(self.mean, numbers),
+            _without(self.deviation, numbers),
+            _without(self.within, numbers),
+            _without(self.means, each),
+            None if self.deviations is None else _without(self.deviations, each),
+            _without(self.ones, hidden.ones | ~hidden.indicators),
+            _without(self.ones_each, ones_each),
+        )
+
+
+class Hidden(NamedTuple):
+    """What of a table is not printed.
+
+    Attributes:
+        everything: there are fewer rows than the least count.
+        classes: of which nothing is printed, (C,).
+        indicators: columns that are counted and have no mean, (d,).
+        products: columns that are left out, (d,).
+        ones, ones_each: counts over all rows and by class that are withheld, (d,).
+    """
+
+    everything: bool
+    classes: Bools
+    indicators: Bools
+    products: Bools
+    ones: Bools
+    ones_each: Bools
+
+
+def _without(values: Floats, hidden: Bools) -> Floats:
+    return np.where(hidden, np.nan, values)
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """The sums of a table's rows, and what follows from them; functions of these sums alone.
+
+    Attributes:
+        statistics: (G, Q, n) in integer steps.
+        columns: what the features are.
+        classes: names of the C classes.
+        reach: 2^bits − 1, what a feature of 1 becomes.
+        squares: ΣF² by class, (d, C) int64; None where they were not summed.
+        label_scale: A; 1 where rows have no weights. With weights, rows are patients.
+        least: counts below are not printed.
+        noise: in the sums; None for exact ones.
+
+    Raises:
+        ConfigError: a least count below 1, or sums of no row.
+    """
+
+    statistics: Statistics
+    columns: Columns
+    classes: tuple[str, ...]
+    reach: int
+    squares: Integers | None = None
+    label_scale: int = 1
+    least: int = LEAST_COUNT
+    noise: StepNoise | None = None
+
+    def __post_init__(self) -> None:
+        if self.least < 1:
+            raise ConfigError(f"least count is {self.least}, allowed: ≥ 1")
+        if not self.total >= 2:
+            raise ConfigError(
+                f"a table of {max(self.total, 0):.0f} rows in the sum; allowed: ≥ 2. Give more "
+                "rows, or a larger ε"
+            )
+
+    def __repr__(self) -> str:
+        return f"<Summary of {len(self.columns.columns)} columns, {len(self.classes)} classes>"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.columns.names
+
+    @cached_property
+    def rows(self) -> Floats:
+        """Rows of each class, (C,); patients where these have weights."""
+        rows: Floats = self.statistics.counts / self.label_scale**2
+        return rows
+
+    @cached_property
+    def total(self) -> float:
+        """Rows of all classes."""
+        return float(self.rows.sum())
+
+    @cached_property
+    def unit(self) -> Floats:
+        """Own units of one integer step, (d,)."""
+        unit: Floats = self.columns.halves * np.sqrt(len(self.names)) / self.reach
+        return unit
+
+    @cached_property
+    def resolution(self) -> Floats:
+        """How far rounding may have moved a value, (d,), in own units."""
+        return self.unit / 2
+
+    @cached_property
+    def shift(self) -> Integers:
+        """Integers near the means, about which sums are taken: floats then lose nothing."""
+        if self.label_scale != 1:
+            return np.zeros(len(self.names), dtype=np.int64)
+        shift: Integers = np.rint(self.statistics.cross.sum(axis=1) / self.total).astype(np.int64)
+        return shift
+
+    @cached_property
+    def cross(self) -> Floats:
+        """Class sums about the shift, (d, C); int64 wraps around, and the difference is right."""
+        moved = self.statistics.cross - np.outer(self.shift, self.statistics.counts)
+        cross: Floats = moved / self.label_scale
+        return cross
+
+    @cached_property
+    def _gram(self) -> Floats:
+        """Gram matrix about the shift, (d, d)."""
+        c, total = self.shift, self.statistics.cross.sum(axis=1)
+        across = np.outer(c, total)
+        gram = self.statistics.gram - across - across.T
+        moved: Floats = (gram + np.outer(c, c) * self.statistics.counts.sum()).astype(np.float64)
+        return moved
+
+    @cached_property
+    def _middle(self) -> Floats:
+        """Means about the shift, (d,)."""
+        middle: Floats = self.cross.sum(axis=1) / self.total
+        return middle
+
+    @cached_property
+    def covariance(self) -> Floats:
+        """Covariance over N in squared integer steps, (d, d)."""
+        return self._gram / self.total - np.outer(self._middle, self._middle)
+
+    @cached_property
+    def level(self) -> Floats:
+        """Means in integer steps, (d,)."""
+        return self.shift + self._middle
+
+    @cached_property
+    def level_each(self) -> Floats:
+        """Class means in integer steps, (d, C); NaN for a class without rows."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return self.shift[:, None] + self.cross / self.known_rows
+
+    @cached_property
+    def known_rows(self) -> Floats:
+        """Rows of each class, (C,); NaN for one without."""
+        return np.where(self.rows >= 1, self.rows, np.nan)
+
+    @cached_property
+    def step(self) -> Floats:
+        """What ends of the columns' ranges become, (d,) whole numbers: b, or b − 1 where cut."""
+        step = np.full(len(self.names), np.rint(self.reach / np.sqrt(len(self.names))))
+        if self.is_exact:
+            # A row whose entries are all at ends may be too long by rounding, and is truncated.
+            cut = self.statistics.gram.diagonal() == (step - 1) ** 2 * self.total
+            step -= cut
+        return step
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the sums are whole numbers of rows, without noise or weights."""
+        return self.noise is None and self.label_scale == 1
+
+    @cached_property
+    def _ones(self) -> Floats:
+        """Rows at the upper end of a column whose entries are all at ends, (d, C)."""
+        step = self.step[:, None]
+        ones = (self.statistics.cross / self.label_scale + step * self.rows) / (2 * step)
+        return np.rint(ones) if self.noise is None else ones
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """What is not printed, and why no subtraction finds it: `withheld` has the rules."""
+        products = np.array([":" in name for name in self.names])
+        ones = self._ones
+        classes = withheld_classes(self.rows, self.least)
+        everything = self.total < self.least
+        shown, merged = ones[:, ~classes], ones[:, classes].sum(axis=1, keepdims=True)
+        rows, rest = self.rows[~classes], self.rows[classes].sum(keepdims=True)
+        if classes.any():
+            shown, rows = np.hstack([shown, merged]), np.hstack([rows, rest])
+        all_ones = ones.sum(axis=1)
+        total_hidden = np.zeros(len(self.names), dtype=bool)
+        each_hidden = np.zeros(len(self.names), dtype=bool)
+        indicators = self._indicators & ~products
+        for group in table_groups(self.names, indicators):
+            table = all_ones[group][:, None]
+            table = np.vstack([self.total - table.sum(axis=0), table])
+            in_all = withheld_rows(np.rint(table), self.least)
+            cells = np.vstack([rows - shown[group].sum(axis=0), shown[group]])
+            by_class = withheld_rows(np.rint(cells), self.least, in_all)
+            total_hidden[group] |= in_all[1:]
+            each_hidden[group] |= by_class[1:]
+        return Hidden(
+            everything, classes, indicators, products, total_hidden, each_hidden | total_hidden
+        )
+
+    @cached_property
+    def _indicators(self) -> Bools:
+        """Columns of words, and, as the exact sum tells, numbers that only take their ends."""
+        named = [
+            name.endswith("]") and column.low == 0 and column.high == 1
+            for name, column in zip(self.names, self.columns.columns, strict=True)
+        ]
+        found = np.array(named)
+        if self.is_exact:
+            found |= self.statistics.gram.diagonal() == self.step**2 * self.total
+        return found
+
+    @cached_property
+    def figures(self) -> Figures:
+        """What is printed of Table 1."""
+        return self.raw.masked(self.hidden)
+
+    @cached_property
+    def raw(self) -> Figures:
+        """Figures before anything is withheld."""
+        n, own = self.total, self.unit
+        return Figures(
+            self.rows,
+            n,
+            self.columns.centres + own * self.level,
+            own * root(self.covariance.diagonal() * (n / (n - 1))),
+            own * root(self.within),
+            self.columns.centres[:, None] + own[:, None] * self.level_each,
+            None if self.squares is None else own[:, None] * root(self.variances),
+            self._ones.sum(axis=1),
+            self._ones,
+        )
+
+    @cached_property
+    def groups(self) -> tuple[Floats, Floats]:
+        """Class sums (d, K) and rows (K,) of classes shown, and of those withheld together."""
+        hidden = self.hidden.classes
+        sums, rows = self.cross[:, ~hidden], self.rows[~hidden]
+        if hidden.any():
+            sums = np.hstack([sums, self.cross[:, hidden].sum(axis=1, keepdims=True)])
+            rows = np.hstack([rows, self.rows[hidden].sum(keepdims=True)])
+        return sums[:, rows >= 1], rows[rows >= 1]
+
+    @cached_property
+    def within(self) -> Floats:
+        """Variances pooled within `groups`, (d,), in squared integer steps."""
+        sums, rows = self.groups
+        left = self.total - len(rows)
+        if left <= 0:
+            return np.full(len(self.names), np.nan)
+        within: Floats = (self._gram.diagonal() - (sums**2 / rows).sum(axis=1)) / left
+        return within
+
+    @cached_property
+    def variances(self) -> Floats:
+        """Variances by class over n − 1, (d, C), in squared integer steps."""
+        assert self.squares is not None, "asked for where they are"
+        c = self.shift[:, None]
+        moved = self.squares - 2 * c * self.statistics.cross
+        if self.label_scale == 1:
+            moved = moved + c**2 * self.statistics.counts
+        n = np.where(self.rows >= 2, self.rows, np.nan)
+        variances: Floats = (moved - self.cross**2 / n) / (n - 1)
+        return variances
+
+    @cached_property
+    def correlated(self) -> Integers:
+        """Places of the columns that correlations and components are of, (k,)."""
+        hidden, variances = self.hidden, self.covariance.diagonal()
+        out = hidden.products | hidden.ones | hidden.everything
+        # What does not vary correlates with nothing; noise may take more than all variance.
+        return np.flatnonzero(~out & (variances > 1e-9))
+
+    @cached_property
+    def correlations(self) -> Floats:
+        """Pearson correlations of the columns at `correlated`, (k, k), before withholding."""
+        place = self.correlated
+        part = self.covariance[np.ix_(place, place)]
+        deviations = np.sqrt(part.diagonal())
+        found: Floats = part / np.outer(deviations, deviations)
+        np.fill_diagonal(found, 1.0)
+        return found
+
+    @cached_property
+    def shown_correlations(self) -> Floats:
+        """Correlations without those of indicator pairs that show a small count, (k, k)."""
+        place = self.correlated
+        found = self.correlations.copy()
+        counted = np.flatnonzero(self.hidden.indicators[place])
+        if not len(counted):
+            return found
+        at = place[counted]
+        ones = self.raw.ones[at]
+        # Σxy = b²(N − 2n_x − 2n_y + 4n_xy) of entries ±b.
+        sums = self.statistics.gram[np.ix_(at, at)] / np.outer(self.step[at], self.step[at])
+        both = (sums - self.total + 2 * np.add.outer(ones, ones)) / 4
+        shows = withheld_pairs(both, ones, self.total, self.least)
+        base = np.array([self.names[p].partition("[")[0] for p in at])
+        missing = np.array([self.names[p].endswith("[missing]") for p in at])
+        # No row has two categories of one variable, as everybody knows.
+        shows &= (base[:, None] != base) | missing[:, None] | missing
+        part = found[np.ix_(counted, counted)]
+        found[np.ix_(counted, counted)] = np.where(shows, np.nan, part)
+        return found
+
+
+def root(squares: Floats) -> Floats:
+    """Take square roots; NaN for what noise has made negative, zero for what rounding has."""
+    clean = np.where((squares < 0) & (squares > -1e-6), 0.0, squares)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        roots: Floats = np.sqrt(np.where(clean < 0, np.nan, clean))
+    return roots
+
+
+def summarise(
+    statistics: Statistics,
+    columns: Columns,
+    classes: Sequence[str],
+    quantiser: Quantiser,
+    *,
+    squares: Integers | None = None,
+    label_scale: int = 1,
+    least: int = LEAST_COUNT,
+    noise: StepNoise | None = None,
+) -> Summary:
+    """Describe the rows of a table from their summed statistics; arguments are `Summary`'s.
+
+    Raises:
+        ConfigError: as `Summary`, or rows that were not summed by their columns' ranges.
+    """
+    if quantiser.mode != "clip" or quantiser.clip != 1.0:
+        raise ConfigError(
+            f"rows of mode {quantiser.mode!r} at {quantiser.clip:g}; allowed for columns: 'clip' "
+            "at 1, which keeps lengths"
+        )
+    return Summary(
+        statistics,
+        columns,
+        tuple(classes),
+        quantiser.scale - 1,
+        squares,
+        label_scale,
+        least,
+        noise,
+    )

@@ -1,0 +1,232 @@
+"""Table 1 against pandas on the pooled rows, as they were rounded."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from secure_afl.analytic.columns import Column, Columns
+from secure_afl.analytic.components import principal
+from secure_afl.analytic.describe import StepNoise, Summary, summarise
+from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.statistics import Statistics
+from secure_afl.analytic.table_noise import correlation_errors, figure_errors
+from secure_afl.errors import ConfigError
+
+CLASSES = ("well", "ill", "dead")
+COLUMNS = Columns(
+    (
+        Column.over("age", 0, 120, "years"),
+        Column.over("bmi", 10, 60, "kg/m²"),
+        Column.over("sex[male]", 0, 1),
+        Column.over("stage[2]", 0, 1),
+        Column.over("stage[3]", 0, 1),
+        Column.over("age:sex[male]", 0, 120),
+        Column.over("creatinine", 0, 1e6, "µmol/l"),
+    )
+)
+RULE = Quantiser(12, "clip")
+
+
+def make_rows(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(3, rows, p=[0.6, 0.3, 0.1])
+    age = rng.normal(50 + 8 * labels, 12)
+    male, stage = rng.random(rows) < 0.4, rng.choice(3, rows, p=[0.5, 0.3, 0.2])
+    bmi = rng.normal(25 + 0.05 * age, 3)
+    values = np.column_stack(
+        [age, bmi, male, stage == 1, stage == 2, age * male, rng.normal(9e5, 4e3, rows)]
+    ).astype(float)
+    return values, labels.astype(np.int64)
+
+
+def rounded(values: np.ndarray) -> np.ndarray:
+    integers = RULE.integers(COLUMNS.features(values))
+    return np.asarray(COLUMNS.values(integers / (RULE.scale - 1)))
+
+
+def summary_of(values: np.ndarray, labels: np.ndarray, **settings: object) -> Summary:
+    features = COLUMNS.features(values)
+    integers = RULE.integers(features).astype(np.int64)
+    squares = np.stack([(integers[labels == c] ** 2).sum(axis=0) for c in range(3)], axis=1)
+    statistics = Statistics.of(features, labels, 3, RULE)
+    return summarise(statistics, COLUMNS, CLASSES, RULE, squares=squares, **settings)  # type: ignore[arg-type]
+
+
+def test_figures_are_those_of_pandas_on_the_rounded_rows() -> None:
+    values, labels = make_rows(700)
+    found = summary_of(values, labels)
+    frame = pd.DataFrame(rounded(values), columns=COLUMNS.names)
+    by_class = frame.groupby(labels)
+    figures = found.figures
+    numbers = [0, 1, 6]
+    np.testing.assert_allclose(figures.mean[numbers], frame.mean().iloc[numbers], rtol=1e-9)
+    np.testing.assert_allclose(figures.deviation[numbers], frame.std().iloc[numbers], rtol=1e-9)
+    np.testing.assert_allclose(
+        figures.means[numbers].T, by_class.mean().iloc[:, numbers], rtol=1e-9
+    )
+    assert figures.deviations is not None
+    np.testing.assert_allclose(
+        figures.deviations[numbers].T, by_class.std().iloc[:, numbers], rtol=1e-9
+    )
+    pooled = np.sqrt(by_class.var().mul(by_class.size() - 1, axis=0).sum() / (len(frame) - 3))
+    np.testing.assert_allclose(figures.within[numbers], pooled.iloc[numbers], rtol=1e-9)
+    assert figures.rows.tolist() == by_class.size().tolist()
+    counted = [2, 3, 4]
+    assert figures.ones[counted].tolist() == values[:, counted].sum(axis=0).tolist()
+    ones = pd.DataFrame(values).groupby(labels).sum().iloc[:, counted]
+    np.testing.assert_array_equal(figures.ones_each[counted].T, ones)
+    # An interaction's mean and the count of its indicator would give a subgroup's mean away.
+    assert np.isnan(figures.mean[5])
+    place = found.correlated
+    assert place.tolist() == [0, 1, 2, 3, 4, 6]
+    expected = frame.iloc[:, place].corr()
+    np.testing.assert_allclose(found.correlations, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(found.shown_correlations, found.correlations)
+
+
+def test_components_are_those_of_the_correlations() -> None:
+    values, labels = make_rows(300)
+    summary = summary_of(values, labels)
+    found = principal(summary, shown=3)
+    frame = pd.DataFrame(rounded(values)).iloc[:, summary.correlated]
+    standard = ((frame - frame.mean()) / frame.std(ddof=0)).to_numpy()
+    spread = np.linalg.svd(standard, compute_uv=False) ** 2 / len(frame)
+    np.testing.assert_allclose(found.values, spread, rtol=1e-9)
+    assert found.shares.sum() == pytest.approx(1)
+    assert found.loadings.shape == (6, 3)
+    scores = standard @ found.loadings
+    np.testing.assert_allclose(scores.var(axis=0), found.values[:3], rtol=1e-9)
+    plain = principal(summary, standardise=False)
+    expected = np.linalg.eigvalsh(frame.cov())[::-1]
+    np.testing.assert_allclose(plain.values, expected, rtol=1e-7)
+
+
+def test_nothing_is_printed_that_gives_a_small_class_away() -> None:
+    values, labels = make_rows(120)
+    labels[labels == 2] = 1
+    labels[:3] = 2
+    figures = summary_of(values, labels).figures
+    # Two are withheld, and whoever subtracts has both together.
+    assert np.isnan(figures.rows).tolist() == [False, True, True]
+    assert np.isnan(figures.means[:2]).tolist() == [[False, True, True]] * 2
+    # What is pooled takes those two for one class: its mean is known anyway.
+    frame, merged = pd.DataFrame(rounded(values)), np.minimum(labels, 1)
+    by_class = frame.groupby(merged)
+    pooled = np.sqrt(by_class.var().mul(by_class.size() - 1, axis=0).sum() / (len(frame) - 2))
+    np.testing.assert_allclose(figures.within[:2], pooled.iloc[:2], rtol=1e-9)
+
+
+def test_a_rare_indicator_is_in_no_file() -> None:
+    values, labels = make_rows(200)
+    values[:, 2] = np.arange(200) < 4
+    found = summary_of(values, labels)
+    assert np.isnan(found.figures.ones[2])
+    assert 2 not in found.correlated
+    values[:, 2] = np.arange(200) >= 4
+    assert np.isnan(summary_of(values, labels).figures.ones[2])
+    values[:, 2] = np.arange(200) < 40
+    values[:, 3], values[:, 4] = np.arange(200) >= 37, 0
+    found = summary_of(values, labels)
+    place = found.correlated.tolist()
+    assert np.isnan(found.shown_correlations[place.index(2), place.index(3)])
+
+
+def test_a_number_with_two_values_counts_as_an_indicator() -> None:
+    values, labels = make_rows(200)
+    values[:, 1] = np.where(np.arange(200) < 2, 60.0, 10.0)
+    figures = summary_of(values, labels).figures
+    assert np.isnan(figures.mean[1])
+    assert np.isnan(figures.ones[1])
+
+
+def test_few_rows_are_not_printed_at_all() -> None:
+    values, labels = make_rows(4)
+    figures = summary_of(values, labels).figures
+    assert np.isnan(figures.total)
+    for array in (figures.mean, figures.means, figures.within, figures.ones, figures.rows):
+        assert np.isnan(array).all()
+    with pytest.raises(ConfigError, match="least count is 0"):
+        summary_of(values, labels, least=0)
+    with pytest.raises(ConfigError, match="a table of 1 rows"):
+        summary_of(values[:1], labels[:1])
+    with pytest.raises(ConfigError, match="rows of mode 'normalise'"):
+        summarise(Statistics.of(values, labels, 3, RULE), COLUMNS, CLASSES, Quantiser(12))
+
+
+def test_errors_are_those_of_noise_drawn_many_times() -> None:
+    values, labels = make_rows(4000)
+    exact = summary_of(values, labels)
+    noise = StepNoise(3e6, 2e6, 2e3, 2.0, 8e5)
+    rng = np.random.default_rng(4)
+    drawn: dict[str, list[np.ndarray]] = {}
+    for _ in range(400):
+        noisy = with_noise(exact, noise, rng)
+        figures = noisy.figures
+        parts = {
+            "mean": figures.mean[:2],
+            "deviation": figures.deviation[:2],
+            "within": figures.within[:2],
+            "means": figures.means[:2],
+            "deviations": np.asarray(figures.deviations)[:2],
+            "ones": figures.ones[2:5],
+            "rows": figures.rows,
+            "correlations": noisy.correlations[:3, :3],
+            "values": principal(noisy).values,
+        }
+        for name, part in parts.items():
+            drawn.setdefault(name, []).append(part)
+    centre = replace(exact, noise=noise)
+    errors, components = figure_errors(centre), principal(centre)
+    assert errors is not None
+    assert components.errors is not None
+    correlated = correlation_errors(centre)
+    assert correlated is not None
+    said = {
+        "mean": errors.mean[:2],
+        "deviation": errors.deviation[:2],
+        "within": errors.within[:2],
+        "means": errors.means[:2],
+        "deviations": np.asarray(errors.deviations)[:2],
+        "ones": errors.ones[2:5],
+        "rows": errors.rows,
+        "correlations": correlated[:3, :3],
+    }
+    for name, expected in said.items():
+        np.testing.assert_allclose(
+            np.std(drawn[name], axis=0), expected, rtol=0.2, atol=1e-9, err_msg=name
+        )
+    largest = np.std(drawn["values"], axis=0)[0]
+    assert largest == pytest.approx(components.errors[0], rel=0.2)
+
+
+def with_noise(exact: Summary, noise: StepNoise, rng: np.random.Generator) -> Summary:
+    statistics, dim = exact.statistics, len(exact.names)
+    upper = np.triu(rng.normal(0, noise.upper, (dim, dim)), 1)
+    gram = upper + upper.T + np.diag(rng.normal(0, noise.diagonal, dim))
+    cross = rng.normal(0, noise.cross, statistics.cross.shape)
+    counts = rng.normal(0, noise.counts, statistics.counts.shape)
+    assert exact.squares is not None
+    squares = exact.squares + np.rint(rng.normal(0, noise.squares, exact.squares.shape))
+    noisy = Statistics(
+        statistics.gram + np.rint(gram).astype(np.int64),
+        statistics.cross + np.rint(cross).astype(np.int64),
+        statistics.counts + np.rint(counts).astype(np.int64),
+    )
+    return replace(exact, statistics=noisy, squares=squares.astype(np.int64), noise=noise)
+
+
+def test_what_is_printed_is_a_function_of_the_sums_alone() -> None:
+    """Other rows of the same sums give the same table: no row is looked at."""
+    values, labels = make_rows(60)
+    features = COLUMNS.features(values)
+    order = np.random.default_rng(1).permutation(60)
+    one = Statistics.of(features, labels, 3, RULE)
+    parts = [Statistics.of(features[o], labels[o], 3, RULE) for o in np.array_split(order, 3)]
+    two = parts[0] + parts[1] + parts[2]
+    first, second = (summarise(s, COLUMNS, CLASSES, RULE) for s in (one, two))
+    for name in ("mean", "deviation", "within", "means", "ones_each"):
+        np.testing.assert_array_equal(getattr(first.figures, name), getattr(second.figures, name))
+    np.testing.assert_array_equal(first.correlations, second.correlations)
+    assert first.figures.deviations is None
