@@ -14,6 +14,9 @@ from secure_afl.errors import DataError
 # Rows are rounded in slices that stay in cache, and multiplied in blocks that keep BLAS busy.
 _SLICE_ROWS = 128
 
+SQUARES = "squares"
+"""Block of sums of squares by class, beside the statistics where a method asks for it."""
+
 # A sum over this many rows stays below 2^53, where float64 is exact in any order of addition.
 MAX_CLIENT_ROWS = 2**53 // 2 ** (2 * MAX_BITS)
 
@@ -129,6 +132,31 @@ def packed_statistics(
     return vector
 
 
+def class_squares(
+    features: NDArray[np.floating],
+    labels: Integers,
+    classes: int,
+    quantiser: Quantiser,
+    rows_each: Integers | None = None,
+) -> Integers:
+    """Sum the squares of integer rows by class, ΣF² as (d, C) int64.
+
+    Arguments are those of `Statistics.of`.
+
+    Raises:
+        DataError: as `Statistics.of`.
+    """
+    check_rows(features, labels, classes)
+    squares = np.zeros((features.shape[1], classes), dtype=np.int64)
+    for start in range(0, len(features), _SLICE_ROWS):
+        several = None if rows_each is None else rows_each[start : start + _SLICE_ROWS]
+        rows = quantiser.integers(features[start : start + _SLICE_ROWS], start, several)
+        one_hots = one_hot(labels[start : start + len(rows)], classes)
+        # Whole numbers below 2^53 are added exactly in any order.
+        squares += np.rint(np.square(rows).T @ one_hots).astype(np.int64)
+    return squares
+
+
 def _add_up(
     features: NDArray[np.floating],
     labels: Integers,
@@ -187,6 +215,7 @@ def statistics_layout(
     client_rows: int | None = None,
     *,
     counts: bool = True,
+    squares: bool = False,
     label_scale: int = 1,
     count_scale: int = 1,
 ) -> Layout:
@@ -194,10 +223,12 @@ def statistics_layout(
 
     Of these at most `client_rows`, by default all, are one client's. A row of integer norm ≤ s and
     label A adds 0..s² to a diagonal entry, at most s²/2 in size to any other entry of the Gram, at
-    most s·A to an entry of the cross term, and A² to a count. Where rows have weights, `max_rows`
-    and `client_rows` are patients: all rows of a patient add no more than one row of weight 1 may.
+    most s·A to an entry of the cross term, A² to a count, and 0..s² to a sum of squares by class.
+    Where rows have weights, `max_rows` and `client_rows` are patients: all rows of a patient add no
+    more than one row of weight 1 may.
 
     Args:
+        squares: with sums of squares by class, as `class_squares` makes them.
         label_scale: A, 1 where rows have no weights.
         count_scale: what counts are multiplied by, so that little noise has steps enough.
 
@@ -220,6 +251,9 @@ def statistics_layout(
     if counts:
         mass = label_scale**2 * count_scale
         blocks.append(Block("counts", classes, 0, max_rows * mass, 1.0 / mass, 0, one * mass))
+    if squares:
+        most, own = max_rows * s**2, one * s**2
+        blocks.append(Block(SQUARES, dim * classes, 0, most, gram_unit, 0, own))
     return Layout(tuple(blocks))
 
 

@@ -8,12 +8,14 @@ from protocols.layout import Integers, Layout
 from protocols.network import Transcript
 from protocols.party import Sum
 from protocols.session import Session
+from secure_afl.analytic.describe import Summary
 from secure_afl.analytic.heads.head import Chosen
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures, figures_of
 from secure_afl.federation.client import FederationClient
+from secure_afl.federation.describing import summary_of
 from secure_afl.federation.report import (
     Bytes,
     Clients,
@@ -101,6 +103,21 @@ class Result:
         if not self.method.releases_statistics or self._last_statistics is None:
             return ()
         return self.method.curve(self.public.task, self.statistics)
+
+    @property
+    def summary(self) -> Summary | None:
+        """What Table 1 is made of, where rows have columns; it is the sum receiver's alone.
+
+        Raises:
+            ConfigError: there can be no table of this sum, with the reason.
+        """
+        last, task = self._last_statistics, self.public.task
+        if last is None:
+            return None
+        released = last.released
+        return summary_of(
+            self.method, task, released.total, last.session.layout, len(released.included)
+        )
 
     @property
     def _last_statistics(self) -> Round | None:

@@ -266,6 +266,13 @@ class Method(Wire, Generic[Public], frozen=True):
         """Return the curve that the head's setting was chosen on; it is the receiver's alone."""
         return ()
 
+    def least_printed(self, task: Task) -> int | None:
+        """Return the least count of Table 1, which the sum tells its receiver.
+
+        None where there is no such table: rows have no columns, or no statistics are summed.
+        """
+        return None
+
     def widest(self, task: Task) -> int:
         """Return the greatest number of features whose Gram matrix is summed, d for one round."""
         return task.feature_dim

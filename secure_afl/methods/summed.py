@@ -22,6 +22,7 @@ from secure_afl.analytic.priors import UNIFORM, Prior, check_prior, read_prior, 
 from secure_afl.analytic.private_lda import LEAST_DIMENSION
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.analytic.withheld import LEAST_COUNT
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError
 from secure_afl.methods.memory import Memory
@@ -87,6 +88,14 @@ Standardise: TypeAlias = Annotated[
         "tells; for features of different scales."
     ),
 ]
+LeastCount: TypeAlias = Annotated[
+    Annotated[int, Meta(ge=1, le=1000)] | None,
+    Meta(
+        description="tables: counts of fewer rows are not printed in Table 1, nor what they would "
+        f"follow from. Default: {LEAST_COUNT}.",
+        extra={"metavar": "N"},
+    ),
+]
 PersonalName: TypeAlias = Annotated[
     str,
     Meta(
@@ -136,6 +145,7 @@ class Summed(Method[SummedPublic], frozen=True):
             given. One that the head does not have is refused.
         personal: how clients make models of their own; a name of `PERSONAL`.
         alpha: α of personal models that have one; None is 1.
+        least_count: counts below are not printed in Table 1; None is 5.
         rows_as_given: rows are those of `features`, on which `lda` was measured under noise; where
             they are not, `auto` leaves noisy sums to ridge.
     """
@@ -154,6 +164,7 @@ class Summed(Method[SummedPublic], frozen=True):
     standardise: Standardise = None
     personal: PersonalName = Global.name
     alpha: Alpha = None
+    least_count: LeastCount = None
     rows_as_given: bool = True
 
     def __post_init__(self) -> None:
@@ -209,6 +220,11 @@ class Summed(Method[SummedPublic], frozen=True):
     def chooses_on_kept(self) -> bool:
         """Whether half of a client's kept-out rows go into the choice of its model."""
         return self.way.chooses
+
+    @property
+    def sums_squares(self) -> bool:
+        """Whether squares by class are summed beside, for deviations by class."""
+        return False
 
     def advice(self, clients: int, *, few_rows: bool) -> tuple[str, ...]:
         """Warn of what a broadcast of the summed statistics gives away."""
@@ -324,11 +340,17 @@ class Summed(Method[SummedPublic], frozen=True):
         """Return the task with no classifier yet.
 
         Raises:
-            ConfigError: a head that this task's sum cannot give, or a prior of other classes.
+            ConfigError: a head that this task's sum cannot give, a prior of other classes, or a
+                setting without effect.
         """
         self.heads(task)
         if self.prior is not None:
             check_prior(self.prior, task.classes)
+        if self.least_count is not None and task.columns is None:
+            raise ConfigError(
+                "--least-count has no effect without columns, for Table 1 is of these; leave it "
+                "out, or give --dictionary"
+            )
         return SummedPublic(task)
 
     def layout(self, public: SummedPublic) -> Layout | None:
@@ -341,7 +363,7 @@ class Summed(Method[SummedPublic], frozen=True):
 
     def sum_layout(self, task: Task) -> Layout:
         """Return the layout of the sum, of a task with noise or without."""
-        return task_layout(task, self.weights(task))
+        return task_layout(task, self.weights(task), squares=self.sums_squares)
 
     def sensitivity(self, public: SummedPublic, privacy: Privacy) -> Sensitivity:
         """Bound how far one example, patient or client moves (G, Q) and any counts.
@@ -354,7 +376,8 @@ class Summed(Method[SummedPublic], frozen=True):
             raise ConfigError(
                 "ridge is 0 with privacy, allowed: > 0; leave it out to go by the noise"
             )
-        return task_sensitivity(public.task, privacy, self.weights(public.task))
+        weights = self.weights(public.task)
+        return task_sensitivity(public.task, privacy, weights, squares=self.sums_squares)
 
     def contribute(
         self, public: SummedPublic, data: ClientData, memory: Memory, entropy: bytes
@@ -373,7 +396,7 @@ class Summed(Method[SummedPublic], frozen=True):
         Args:
             rows_each: as `Task.rows_each`, for a part of a client's rows.
         """
-        return task_vector(task, data, self.weights(task), rows_each)
+        return task_vector(task, data, self.weights(task), rows_each, squares=self.sums_squares)
 
     def absorb(
         self, public: SummedPublic, total: Integers, included: tuple[str, ...]
@@ -386,12 +409,13 @@ class Summed(Method[SummedPublic], frozen=True):
         task = public.task
         statistics = Statistics.unpack(total, self.sum_layout(task))
         noise = self.weights(task), len(included)
-        fitted = fit_task(task, self.heads(task), statistics, *noise)
+        squares = self.sums_squares
+        fitted = fit_task(task, self.heads(task), statistics, *noise, squares=squares)
         companion = None
         plain = fitted.head == Ridge.name and not any(map(_scales, self.heads(task)))
         if self.way.wants_ridge and not plain:
             ridges = Ridge(), Ridge(ridge=DEFAULT_RIDGE)
-            companion = fit_task(task, ridges, statistics, *noise)
+            companion = fit_task(task, ridges, statistics, *noise, squares=squares)
         shown = statistics if self.broadcasts_statistics else None
         return SummedPublic(task, fitted, companion, shown)
 
@@ -408,6 +432,12 @@ class Summed(Method[SummedPublic], frozen=True):
             return ()
         moments = Moments.of(statistics, task.quantiser)
         return fit_first(self.heads(task), moments, task.classes).curve
+
+    def least_printed(self, task: Task) -> int | None:
+        """Return the least count of Table 1; None for rows without columns."""
+        if task.columns is None or self.numeric:
+            return None
+        return LEAST_COUNT if self.least_count is None else self.least_count
 
     def model(self, public: SummedPublic) -> LinearModel:
         """Return the linear model; call it after the sum."""

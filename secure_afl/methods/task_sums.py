@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.heads.head import Fitted, Head, fit_first
 from secure_afl.analytic.moments import Moments
@@ -16,12 +18,20 @@ from secure_afl.analytic.private_lda import (
 )
 from secure_afl.analytic.private_ridge import noise_floor
 from secure_afl.analytic.rows import ClientData
-from secure_afl.analytic.statistics import Statistics, packed_statistics, statistics_layout
+from secure_afl.analytic.statistics import (
+    Statistics,
+    class_squares,
+    packed_statistics,
+    statistics_layout,
+)
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import Task
 from secure_afl.privacy import accounting
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, statistics_sensitivity
+
+# μ of squares by class in units of the Gram matrix's: a model needs the others more.
+SQUARES_WEIGHT = 0.5
 
 
 class Weights(NamedTuple):
@@ -79,11 +89,12 @@ def _count_scale(task: Task) -> int:
     return 1 if task.mechanism is None or task.by_patient else task.quantiser.scale
 
 
-def task_layout(task: Task, weights: Weights | None = None) -> Layout:
+def task_layout(task: Task, weights: Weights | None = None, *, squares: bool = False) -> Layout:
     """Lay out the statistics of all clients of a task, without noise.
 
     Args:
         weights: of a noisy task; those given by default.
+        squares: with squares by class.
     """
     return statistics_layout(
         task.feature_dim,
@@ -91,13 +102,16 @@ def task_layout(task: Task, weights: Weights | None = None) -> Layout:
         task.quantiser,
         task.total_rows,
         task.client_rows,
-        counts=_releases_counts(task, weights),
+        counts=releases_counts(task, weights),
+        squares=squares,
         label_scale=task.label_scale,
         count_scale=_count_scale(task),
     )
 
 
-def task_sensitivity(task: Task, privacy: Privacy, weights: Weights | None = None) -> Sensitivity:
+def task_sensitivity(
+    task: Task, privacy: Privacy, weights: Weights | None = None, *, squares: bool = False
+) -> Sensitivity:
     """Return the sensitivity of the statistics of a task's clients."""
     cross, counts = task_weights(privacy) if weights is None else weights
     return statistics_sensitivity(
@@ -109,6 +123,7 @@ def task_sensitivity(task: Task, privacy: Privacy, weights: Weights | None = Non
         counts,
         label_scale=task.label_scale,
         count_scale=_count_scale(task),
+        squares_weight=SQUARES_WEIGHT if squares else None,
     )
 
 
@@ -129,30 +144,31 @@ def task_vector(
     data: ClientData,
     weights: Weights | None = None,
     rows_each: Integers | None = None,
+    *,
+    squares: bool = False,
 ) -> Integers:
     """Return the vector of one client's statistics, of `task_layout`."""
     if rows_each is None:
         rows_each = task.rows_each(data)
-    return packed_statistics(
-        data.features,
-        data.labels,
-        len(task.classes),
-        task.quantiser,
-        rows_each,
-        counts=_releases_counts(task, weights),
-        count_scale=_count_scale(task),
+    rows = data.features, data.labels, len(task.classes), task.quantiser, rows_each
+    packed = packed_statistics(
+        *rows, counts=releases_counts(task, weights), count_scale=_count_scale(task)
     )
+    return np.concatenate([packed, class_squares(*rows).ravel()]) if squares else packed
 
 
-def task_noise(task: Task, weights: Weights | None, included: int) -> tuple[float, SumNoise]:
+def task_noise(
+    task: Task, weights: Weights | None, included: int, *, squares: bool = False
+) -> tuple[float, SumNoise]:
     """Return τ of a noisy task, in squared norms of rows, and the noise of so many shares.
 
     It looks at no data.
     """
     mechanism = task.mechanism
     assert mechanism is not None, "without noise there is no floor"
-    layout = task_layout(task, weights)
-    noisy = NoisySum(mechanism, layout, task_sensitivity(task, mechanism.privacy, weights))
+    layout = task_layout(task, weights, squares=squares)
+    sensitivity = task_sensitivity(task, mechanism.privacy, weights, squares=squares)
+    noisy = NoisySum(mechanism, layout, sensitivity)
     unit = {block.name: block.scale for block in layout.blocks}
     promised = {name: std * unit[name] for name, std in noisy.stds.items()}
     # Everybody who is there adds a share, and the promise counts on fewer.
@@ -172,26 +188,29 @@ def fit_task(
     statistics: Statistics,
     weights: Weights | None = None,
     included: int = 0,
+    *,
+    squares: bool = False,
 ) -> Fitted:
     """Fit the first of the heads that can be to summed statistics, noisy or not.
 
     Args:
         weights: of a noisy sum; those given by default.
         included: clients in a noisy sum, each with its share of the noise.
+        squares: squares by class were summed beside, and share the noise.
     """
     moments = Moments.of(
         statistics,
         task.quantiser,
-        counts=_releases_counts(task, weights),
+        counts=releases_counts(task, weights),
         label_scale=task.label_scale,
     )
     if task.mechanism is None:
         return fit_first(heads, moments, task.classes).fitted
-    floor, noise = task_noise(task, weights, included)
+    floor, noise = task_noise(task, weights, included, squares=squares)
     return heads[0].fit_noisy(moments, floor, noise, task.classes)
 
 
-def _releases_counts(task: Task, weights: Weights | None) -> bool:
+def releases_counts(task: Task, weights: Weights | None) -> bool:
     """Say whether the sum holds the class counts."""
     if task.mechanism is None:
         return True

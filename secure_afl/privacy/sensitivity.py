@@ -8,7 +8,7 @@ import math
 from typing import Literal, TypeAlias, get_args
 
 from protocols.codec import Wire
-from secure_afl.analytic.statistics import MAX_CLIENT_ROWS
+from secure_afl.analytic.statistics import MAX_CLIENT_ROWS, SQUARES
 from secure_afl.checks import check_type, number, positive, whole
 from secure_afl.errors import ConfigError
 
@@ -66,18 +66,22 @@ def statistics_sensitivity(
     non_negative: bool = False,
     label_scale: int = 1,
     count_scale: int = 1,
+    squares_weight: float | None = None,
 ) -> Sensitivity:
-    """Bound the sensitivity of Gram matrix, cross term and, if asked for, class counts.
+    """Bound the sensitivity of Gram matrix, cross term and, if asked for, counts and squares.
 
-    With B = `bound`, w = `cross_weight` and v = `counts_weight` (0 for none), one example has
-    add-remove:               B²·√(1 + w² + v²)
-    replace-one, w² ≤ 2:      B²·max((2 + w²)/√2, √(2 + 2w² + 2v²))
-    replace-one, w² > 2:      B²·2w, without counts
-    replace-one, rows ≥ 0:    B²·√(2 + 2w² + 2v²)
+    With B = `bound`, w = `cross_weight`, v = `counts_weight` (0 for none), u = `squares_weight` (0
+    for none) and k = 1 + u², one example has
+    add-remove:               B²·√(k + w² + v²)
+    replace-one, w² ≤ 2k:     B²·max((2k + w²)/√(2k), √(2k + 2w² + 2v²))
+    replace-one, w² > 2k:     B²·2w, without counts
+    replace-one, rows ≥ 0:    B²·√(2k + 2w² + 2v²)
     each of which some pair of rows reaches: a row of norm B and nothing; two of the same label at
-    an inner product of −w²B²/2, or at orthogonal directions with different labels; a row and its
+    an inner product of −w²B²/2k, or at orthogonal directions with different labels; a row and its
     opposite; two orthogonal ones. An off-diagonal entry of the Gram matrix is sent once but stands
-    for two, and so has half the variance of a diagonal one.
+    for two, and so has half the variance of a diagonal one. Squares by class differ by no more than
+    the Gram matrix where labels are alike, for then they are its diagonal; rows along axes, or
+    (a, b) and (b, a), have all of their difference there: k stands for 1 in both.
 
     One patient of m rows has no more than one example: each row has norm ≤ B/√m and a label
     a ≤ A/√m, so that the patient's part is a mean of parts of single rows, of norm √m·‖f‖ ≤ B and
@@ -99,11 +103,12 @@ def statistics_sensitivity(
         non_negative: no entry of a row is below zero. Not so after centring or projection.
         label_scale: A ≥ 1, what the label of a row of weight 1 is.
         count_scale: a ≥ 1, what counts are multiplied by.
+        squares_weight: u, the μ of squares by class; None releases none.
 
     Returns:
         Blocks of `statistics_layout`: the diagonal has relative noise 1, the upper triangle 1/√2,
-        `cross` A/(B·w), `counts` a·A²/(B²·v). Rounding errors, about 1e-15, are within the
-        margin of `accounting`.
+        `cross` A/(B·w), `counts` a·A²/(B²·v), `squares` 1/u. Rounding errors, about
+        1e-15, are within the margin of `accounting`.
 
     Raises:
         ConfigError: a number out of range; or signed rows, counts and w² > 2 under replace-one.
@@ -117,7 +122,10 @@ def statistics_sensitivity(
     number("cross_weight", cross_weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
     if counts_weight is not None:
         number("counts_weight", counts_weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
-    row = bound**2 * _unit_row(cross_weight, counts_weight, neighbours, non_negative)
+    if squares_weight is not None:
+        number("squares_weight", squares_weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
+    weights = cross_weight, counts_weight, squares_weight
+    row = bound**2 * _unit_row(*weights, neighbours, non_negative)
     relative = [
         ("gram_diagonal", 1.0),
         ("gram_upper", math.sqrt(0.5)),
@@ -125,6 +133,8 @@ def statistics_sensitivity(
     ]
     if counts_weight is not None:
         relative.append(("counts", count_scale * label_scale**2 / (bound**2 * counts_weight)))
+    if squares_weight is not None:
+        relative.append((SQUARES, 1 / squares_weight))
     return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
 
 
@@ -219,22 +229,24 @@ def update_sensitivity(
 def _unit_row(
     cross_weight: float,
     counts_weight: float | None,
+    squares_weight: float | None,
     neighbours: Neighbours,
     non_negative: bool,
 ) -> float:
     """Return one example's sensitivity, in units of B²."""
     w2, v2 = cross_weight**2, (counts_weight or 0.0) ** 2
+    k = 1 + (squares_weight or 0.0) ** 2
     if neighbours == "add-remove":
-        return math.sqrt(1 + w2 + v2)
-    orthogonal = math.sqrt(2 + 2 * w2 + 2 * v2)
+        return math.sqrt(k + w2 + v2)
+    orthogonal = math.sqrt(2 * k + 2 * w2 + 2 * v2)
     if non_negative:
         return orthogonal
-    if w2 <= 2:
-        return max((2 + w2) / math.sqrt(2), orthogonal)
+    if w2 <= 2 * k:
+        return max((2 * k + w2) / math.sqrt(2 * k), orthogonal)
     if counts_weight is not None:
         raise ConfigError(
-            f"cross_weight is {cross_weight!r}, allowed: ≤ √2 with counts, signed rows and "
-            "replace-one; take 0.8, or release no counts"
+            f"cross_weight is {cross_weight!r}, allowed: ≤ {math.sqrt(2 * k):.4g} with counts, "
+            "signed rows and replace-one; take 0.8, or release no counts"
         )
     return 2 * cross_weight
 

@@ -157,6 +157,7 @@ def test_few_rows_are_not_printed_at_all() -> None:
 
 def test_errors_are_those_of_noise_drawn_many_times() -> None:
     values, labels = make_rows(4000)
+    values[:, 6] = np.random.default_rng(2).normal(5e5, 1e5, 4000)
     exact = summary_of(values, labels)
     noise = StepNoise(3e6, 2e6, 2e3, 2.0, 8e5)
     rng = np.random.default_rng(4)

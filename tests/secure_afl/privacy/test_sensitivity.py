@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from secure_afl.analytic.quantise import Quantiser
-from secure_afl.analytic.statistics import Statistics, statistics_layout
+from secure_afl.analytic.statistics import Statistics, class_squares, statistics_layout
 from secure_afl.errors import ConfigError
 from secure_afl.privacy.sensitivity import (
     Neighbours,
@@ -182,6 +182,76 @@ def test_a_client_counts_as_its_rows(
     assert row.joint >= removed.joint
 
 
+SQUARES = [
+    # neighbours, w, v, u, non-negative
+    ("add-remove", 1.2, 0.3, 0.5, False),
+    ("replace-one", 0.8, None, 0.5, False),
+    ("replace-one", 0.8, 0.2, 1.5, False),
+    ("replace-one", 1.2, 0.3, 0.5, False),
+    ("replace-one", 1.7, None, 0.8, False),
+    ("replace-one", 2.4, None, 0.5, False),
+    ("replace-one", 0.8, 0.2, 0.5, True),
+]
+
+
+@pytest.mark.parametrize(("neighbours", "w", "v", "u", "non_negative"), SQUARES)
+def test_squares_by_class_move_no_further_and_some_pair_reaches_it(
+    neighbours: Neighbours, w: float, v: float | None, u: float, non_negative: bool
+) -> None:
+    sensitivity = statistics_sensitivity(
+        BOUND, "example", neighbours, 1, w, v, non_negative, squares_weight=u
+    )
+    assert dict(sensitivity.relative)["squares"] == 1 / u
+
+    def blocks(raw: Floats, label: int) -> dict[str, Floats]:
+        row = within(raw, non_negative)
+        squares = np.zeros((len(row), 2))
+        squares[:, label] = row**2
+        return vector(row, label, v is not None) | {"squares": squares.ravel()}
+
+    def apart(first: Floats, second: Floats, label: int) -> float:
+        other = None if neighbours == "add-remove" else blocks(second, label)
+        return distance(sensitivity, blocks(first, 0), other)
+
+    rng = np.random.default_rng(3)
+    tried = []
+    for label in [0, 1] * 750:
+        first, second = rng.standard_normal((2, 3)) * rng.uniform(1, 3 * BOUND)
+        tried.append(apart(first, second, label))
+    # Two of one label at an angle, on either side of the axes' middle; two along axes; opposites.
+    turn = math.asin(max(-1.0, -(w**2) / (2 * (1 + u**2)))) / 2
+    a, b = BOUND * math.cos(turn), BOUND * math.sin(turn)
+    one, two = np.array([a, b, 0.0]), np.array([b, a, 0.0])
+    axes = BOUND * np.eye(3)
+    worst = [apart(one, two, 0), apart(axes[0], axes[1], 1), apart(axes[0], -axes[0], 0)]
+    assert max(tried) <= sensitivity.joint * (1 + 1e-12)
+    assert max(worst) == pytest.approx(sensitivity.joint, rel=1e-9)
+
+
+def test_squares_of_real_quantised_rows_do_not_exceed_it() -> None:
+    """Every pair of rows of a small grid, in whole numbers."""
+    quantiser = Quantiser(2, "clip")
+    sensitivity = statistics_sensitivity(
+        quantiser.scale, "example", "replace-one", 1, 0.8, 0.5, squares_weight=0.5
+    )
+    layout = statistics_layout(2, 2, quantiser, 100, squares=True)
+    assert [name for name, _ in sensitivity.relative] == [block.name for block in layout.blocks]
+    steps = np.linspace(-1, 1, 7)
+    rows = np.array([[x, y] for x in steps for y in steps])
+    vectors = []
+    for label in (0, 1):
+        for row in rows:
+            one = row[None], np.array([label])
+            packed = Statistics.of(*one, 2, quantiser).pack()
+            vectors.append(np.concatenate([packed, class_squares(*one, 2, quantiser).ravel()]))
+    scale = np.concatenate(
+        [np.full(block.length, dict(sensitivity.relative)[block.name]) for block in layout.blocks]
+    )
+    spread = np.array(vectors) / scale
+    far = np.linalg.norm(spread[:, None] - spread, axis=2).max()
+    assert 0.5 * sensitivity.joint < far <= sensitivity.joint
+
+
 def test_counts_are_free_up_to_half_of_w_squared() -> None:
     free = statistics_sensitivity(BOUND, "example", "replace-one", 1, 0.8, 0.32)
     assert free.joint == statistics_sensitivity(BOUND, "example", "replace-one", 1, 0.8).joint
@@ -204,6 +274,8 @@ def test_updates() -> None:
 def test_what_has_no_formula_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"cross_weight is 1\.5"):
         statistics_sensitivity(BOUND, "example", "replace-one", 1, 1.5, 0.1)
+    with pytest.raises(ConfigError, match="squares_weight is 0"):
+        statistics_sensitivity(BOUND, "example", "add-remove", 1, 0.8, squares_weight=0.0)
     with pytest.raises(ConfigError, match="counts_weight is 0"):
         statistics_sensitivity(BOUND, "example", "add-remove", 1, 0.8, 0.0)
     with pytest.raises(ConfigError, match="cross_weight is nan"):
