@@ -60,6 +60,7 @@ def run(
       secure-afl run --resume results
     """
     from secure_afl.cli.accounts import show_accounts, show_findings
+    from secure_afl.cli.description import show_description
     from secure_afl.cli.tables import check_writable, show_report, write_json
     from secure_afl.errors import ConfigError
     from secure_afl.federation.result import Result
@@ -80,6 +81,7 @@ def run(
         for accounts in read:
             show_accounts(people(json_file), accounts)
         show_report(result.report, json_file)
+        show_description(people(json_file), result)
         if needs_ledger(result.report.settings):
             people(json_file).print(NO_LEDGER, style="dim")
         write_json(json_file, result.report)

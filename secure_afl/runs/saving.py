@@ -28,6 +28,7 @@ from secure_afl.federation.result import Result
 from secure_afl.methods import artefact
 from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.config import RunConfig
+from secure_afl.runs.description import FILES, write_description
 from secure_afl.runs.tables import design_of
 
 log = logging.getLogger("secure_afl")
@@ -132,7 +133,7 @@ def check_replaceable(out: Path, *, personal: bool) -> None:
         ConfigError: naming the first file that no run made, or that was changed since.
     """
     made = _read_made(out)
-    _check_made(out, (MODEL, CARD, REPORT, PAGE, RECEIVER), made)
+    _check_made(out, (MODEL, CARD, REPORT, PAGE, RECEIVER, *FILES), made)
     folder = out / PERSONAL
     if not personal or not folder.exists():
         return
@@ -217,6 +218,18 @@ def _write(result: Result, backbone: Backbone, config: RunConfig, folder: Path) 
         curve = {"session": report.session, "setting": report.head.setting, "curve": result.curve}
         (folder / RECEIVER).touch(mode=0o600)
         (folder / RECEIVER).write_bytes(msgspec.json.format(msgspec.json.encode(curve)) + b"\n")
+    _describe(result, folder)
+
+
+def _describe(result: Result, folder: Path) -> None:
+    """Write Table 1 and what goes with it, where rows have columns; else say why there is none."""
+    try:
+        summary = result.summary
+    except ConfigError as error:
+        log.warning("%s", error)
+        return
+    if summary is not None:
+        write_description(folder, summary)
 
 
 def _replace(aside: Path, out: Path) -> None:

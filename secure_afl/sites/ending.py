@@ -6,14 +6,17 @@ from typing import Any
 import msgspec
 
 from protocols.errors import NotStored
+from secure_afl.analytic.describe import Summary
 from secure_afl.analytic.quantise import RowMode
-from secure_afl.errors import RunFailed
+from secure_afl.errors import ConfigError, RunFailed
 from secure_afl.evaluation.pooled import PooledFigures
+from secure_afl.federation.describing import summary_of
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import report_head, report_pooled
 from secure_afl.federation.sums import foreseen_sums
 from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
+from secure_afl.runs.description import write_description
 from secure_afl.runs.saving import MODEL, REPORT, make_card, write_results
 from secure_afl.sites.convene import ConvenedReport, Convention
 from secure_afl.sites.party import SiteParty
@@ -97,12 +100,34 @@ def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
         backbone = convention.backbone
         card = make_card(report, cohort, backbone.name, backbone.digest, config)
         written = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-        _save(party, model, card, written)
+        _save(party, model, card, written, _summary(party, convention))
     return report
 
 
-def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = b"") -> None:
-    """Keep a model where the site wants it, and a report beside it."""
+def _summary(party: SiteParty, convention: Convention) -> Summary | None:
+    """Describe the sum that this site received; None where its rows have no columns."""
+    convener = convention.convening.convener
+    session, public = convener.session, convener.server.public
+    outcome = None if session is None else party.participant.outcome(session.nonce)
+    if session is None or outcome is None or convener.server.history.links[1:]:
+        return None
+    released = outcome.released
+    method, included = party.terms.method, len(released.included)
+    try:
+        return summary_of(method, public.task, released.total, session.layout, included)
+    except ConfigError as error:
+        party.tell(str(error))
+        return None
+
+
+def _save(
+    party: SiteParty,
+    model: Model,
+    card: dict[str, Any],
+    report: bytes = b"",
+    summary: Summary | None = None,
+) -> None:
+    """Keep a model where the site wants it, and beside it a report and Table 1."""
     out = party.site.place.out
     assert out is not None, "somebody wants it"
 
@@ -111,6 +136,8 @@ def _save(party: SiteParty, model: Model, card: dict[str, Any], report: bytes = 
         artefact.sign(folder / MODEL, party.identity, party.site.place.role)
         if report:
             (folder / REPORT).write_bytes(report)
+        if summary is not None:
+            write_description(folder, summary)
 
     try:
         write_results(Path(out), write)

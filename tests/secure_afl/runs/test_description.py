@@ -1,0 +1,138 @@
+"""Table 1 in a run's folder: a function of the released sum alone, and for whom it is."""
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from secure_afl.analytic.describe import summarise
+from secure_afl.errors import ConfigError
+from secure_afl.federation.result import Result
+from secure_afl.runs.description import COMPONENTS, CORRELATIONS, FILES, TABLE, write_description
+from secure_afl.runs.run import run
+from secure_afl.runs.saving import REPORT
+from secure_afl.runs.settings import make_config
+from tests.kit.commands import Command
+
+DICTIONARY = """target = "ill"
+[columns.age]
+type = "number"
+unit = "years"
+range = [0, 120]
+[columns.bmi]
+type = "number"
+range = [10, 60]
+[columns.sex]
+type = "category"
+categories = ["female", "male"]
+[columns.rare]
+type = "category"
+categories = ["no", "yes"]
+[columns.ill]
+type = "category"
+categories = ["no", "yes"]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(5)
+    (tmp_path / "dictionary.toml").write_text(DICTIONARY)
+    for site in range(3):
+        ill = rng.integers(0, 2, 80)
+        frame = pd.DataFrame(
+            {
+                "age": rng.normal(50 + 9 * ill, 10).round(1),
+                "bmi": rng.normal(27, 4, 80).round(1),
+                "sex": np.where(rng.random(80) < 0.4, "male", "female"),
+                "rare": ["yes"] + 79 * ["no"],
+                "ill": np.where(ill == 1, "yes", "no"),
+            }
+        )
+        frame.to_csv(tmp_path / f"site_{site}.csv", index=False)
+    return tmp_path
+
+
+def run_tables(folder: Path, **settings: Any) -> Result:
+    given = {
+        "clients": str(folder / "site_*.csv"),
+        "dictionary": str(folder / "dictionary.toml"),
+        "out": str(folder / "out"),
+    }
+    return run(make_config(given | settings))
+
+
+def test_the_table_is_that_of_the_files(folder: Path) -> None:
+    run_tables(folder, squares=True)
+    table = pd.read_csv(folder / "out" / TABLE, index_col=["column", "figure"])
+    rows = pd.concat(pd.read_csv(folder / f"site_{site}.csv") for site in range(3))
+    by_class = rows.groupby("ill")
+    for name in ("age", "bmi"):
+        mean, deviation = table.loc[name, "mean"], table.loc[name, "deviation"]
+        assert float(mean["all"]) == pytest.approx(rows[name].mean(), abs=0.01)
+        for kind in ("no", "yes"):
+            group = by_class.get_group(kind)[name]
+            assert float(mean[kind]) == pytest.approx(group.mean(), abs=0.01)
+            assert float(deviation[kind]) == pytest.approx(group.std(), abs=0.01)
+    men = table.loc["sex[male]", "count"]
+    assert int(men["all"]) == (rows.sex == "male").sum()
+    assert int(men["yes"]) == ((rows.sex == "male") & (rows.ill == "yes")).sum()
+    assert table.loc["rare[yes]", "count"][["all", "no", "yes"]].tolist() == ["withheld"] * 3
+    assert "rare[yes]" not in (folder / "out" / CORRELATIONS).read_text()
+    for name in (CORRELATIONS, COMPONENTS):
+        assert stat.S_IMODE((folder / "out" / name).stat().st_mode) == 0o600
+
+
+def test_what_is_written_is_a_function_of_the_released_sum_alone(folder: Path) -> None:
+    """Made again of the total and public terms, and no row, all files are the same bytes."""
+    result = run_tables(folder)
+    again, task = folder / "again", result.public.task
+    again.mkdir()
+    total = result.rounds[0].released.total
+    assert task.columns is not None
+    copy = summarise(result.statistics, task.columns, task.classes, task.quantiser)
+    write_description(again, copy)
+    for name in FILES:
+        assert (again / name).read_bytes() == (folder / "out" / name).read_bytes()
+    assert total.dtype == np.int64
+    # And what everybody may read of the run has none of it.
+    report = json.loads((folder / "out" / REPORT).read_text())
+    assert not any("correlation" in key or "table" in key for key in report)
+
+
+def test_a_later_run_takes_the_files_with_it(folder: Path) -> None:
+    run_tables(folder)
+    run_tables(folder, least_count=2)
+    table = pd.read_csv(folder / "out" / TABLE, index_col=["column", "figure"])
+    assert int(table.loc["rare[yes]", "count"]["all"]) == 3
+    run_tables(folder, method="class-means")
+    assert not any((folder / "out" / name).exists() for name in FILES)
+
+
+def test_noise_stands_beside_every_figure(folder: Path) -> None:
+    settings = {"method": "afl", "head": "lda", "epsilon": 8, "max_rows": 128, "squares": True}
+    run_tables(folder, **settings)
+    table = pd.read_csv(folder / "out" / TABLE, index_col=["column", "figure"])
+    noise = table.loc["age", "noise in mean"][["all", "no", "yes"]].astype(float)
+    assert (noise > 0).all()
+    assert noise["yes"] > noise["all"]
+    assert "noise" in (folder / "out" / CORRELATIONS).read_text().splitlines()[0]
+    # Noisy sums without counts make no table, and the run stands.
+    run_tables(folder, **{**settings, "head": "ridge", "squares": False})
+    assert not (folder / "out" / TABLE).exists()
+    with pytest.raises(ConfigError, match="no effect on a sum without class counts"):
+        run_tables(folder, **{**settings, "head": "ridge"})
+
+
+def test_the_command_prints_it(folder: Path, command: Command) -> None:
+    said = command(
+        "run",
+        "--clients", str(folder / "site_*.csv"),
+        "--dictionary", str(folder / "dictionary.toml"),
+    ).out  # fmt: skip
+    for words in ("Table 1", "age, years: mean", "per cent", "Withheld are counts below 5"):
+        assert words in said
