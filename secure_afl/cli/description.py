@@ -1,4 +1,4 @@
-"""Table 1 on a terminal."""
+"""Table 1 and plans of runs over tables, on a terminal."""
 
 import math
 
@@ -9,6 +9,7 @@ from secure_afl.analytic.describe import Summary
 from secure_afl.errors import ConfigError
 from secure_afl.federation.result import Result
 from secure_afl.runs.description import TABLE, Line, gram_notes, notes, table_lines
+from secure_afl.runs.planner import Plan
 
 _MOST_CLASSES, _MOST_LINES = 4, 60
 
@@ -43,6 +44,43 @@ def show_summary(console: Console, summary: Summary) -> None:
         said.append(f"All of it is in {TABLE}, in --out.")
     for note in [*said, *gram_notes(summary)]:
         console.print(note, style="dim", soft_wrap=True)
+
+
+def show_plan(console: Console, plan: Plan) -> None:
+    """Print what a run over tables would be, by its declarations."""
+    table = Table("plan", f"{plan.method} / {plan.protocol}", box=None)
+    for name, value in _plan_lines(plan).items():
+        table.add_row(name, value)
+    console.print(table)
+    sights = Table("who", "opens", "by the protocol", title="Who could see what", box=None)
+    for sight in plan.sights:
+        sights.add_row(sight.who, sight.opens, sight.meaning)
+    console.print(sights)
+    for warning in plan.warnings:
+        console.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
+    console.print(f"Assumed: {plan.assumed}.", style="dim", soft_wrap=True)
+
+
+def _plan_lines(plan: Plan) -> dict[str, str]:
+    upload = "not tried" if plan.upload_bytes is None else f"{plan.upload_bytes:,} bytes"
+    error = "–" if plan.sampling_error is None else f"{plan.sampling_error:.3g}"
+    noise = "none" if plan.rows_for_noise is None else f"{plan.noise:.3g}"
+    lines = {
+        "sites × rows": f"{plan.sites} × {plan.rows // plan.sites} = {plan.rows:,}",
+        "columns × classes": f"{plan.columns} × {plan.classes}",
+        "bound on a site's rows": f"{plan.bound:,}",
+        "the sum is received by": plan.receiver,
+        "integers / ring bits": f"{plan.entries:,} / {plan.ring_bits}",
+        "a site's vector, packed": f"{plan.vector_bytes:,} bytes",
+        "a site's upload, measured": upload,
+        "sampling error of a coefficient": error,
+        "noise in a coefficient": f"{noise}, lost in it" if plan.lost else noise,
+    }
+    if plan.rows_for_noise is not None:
+        lines["rows for noise ≤ sampling error"] = f"{plan.rows_for_noise:,}"
+    if plan.rows_for_membership is not None:
+        lines["rows without a membership warning"] = f"{plan.rows_for_membership:,}"
+    return lines
 
 
 def _cells(line: Line) -> list[str]:

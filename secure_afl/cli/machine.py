@@ -8,19 +8,96 @@ import typer
 from rich.table import Table
 
 from secure_afl.cli.console import people, printer
-from secure_afl.cli.options import run_settings, with_flags
+from secure_afl.cli.options import JsonFile, run_settings, with_flags
 from secure_afl.errors import ConfigError
 
-
-@with_flags(
-    lambda: run_settings("corrupt_fraction", "dropout_fraction", "server_trust", "min_cohort")
+_PAIRWISE = ("corrupt_fraction", "dropout_fraction", "server_trust", "min_cohort")
+_PLANNED = (
+    "method",
+    "protocol",
+    "aggregators",
+    "head",
+    "squares",
+    "epsilon",
+    "delta",
+    "unit",
+    "neighbours",
+    "noise",
+    "max_rows",
+    "corrupt",
+    "feature_bits",
 )
+
+
+@with_flags(lambda: run_settings(*_PAIRWISE, *_PLANNED))
 def params(
     clients: Annotated[
         int, typer.Argument(metavar="N", help="Number of clients.", min=2, max=100_000)
     ],
+    columns: Annotated[
+        int | None,
+        typer.Option(
+            metavar="D",
+            help="Plan a run over tables of so many columns, an indicator being one.",
+            min=1,
+            max=4096,
+        ),
+    ] = None,
+    site_rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --columns: rows of each site.", min=1, max=2**29),
+    ] = None,
+    classes: Annotated[
+        int | None,
+        typer.Option(metavar="C", help="With --columns: classes. Default: 2.", min=2, max=1024),
+    ] = None,
+    json_file: JsonFile = None,
     **settings: Any,
 ) -> None:
+    """Print the pairwise protocol's parameters for a cohort, or plan a run over tables.
+
+    How many rows do I need? No data are read, declarations alone:
+
+      secure-afl params 5 --columns 12 --site-rows 400 --epsilon 2 --max-rows 512
+    """
+    if columns is not None:
+        _show_plan(clients, columns, site_rows, classes, json_file, settings)
+        return
+    planned = {"site_rows": site_rows, "classes": classes, "json": json_file}
+    given = [name for name, value in planned.items() if value is not None]
+    given += [name for name in settings if name in _PLANNED]
+    if given:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')} has no effect without --columns, which plans a run "
+            "over tables; give that, or leave it out"
+        )
+    _show_pairwise(clients, settings)
+
+
+def _show_plan(
+    sites: int,
+    columns: int,
+    site_rows: int | None,
+    classes: int | None,
+    json_file: str | None,
+    settings: dict[str, Any],
+) -> None:
+    """Plan a run over tables, and print what it would be."""
+    from secure_afl.cli.description import show_plan
+    from secure_afl.cli.tables import check_writable, write_json
+    from secure_afl.runs.planner import plan_run
+    from secure_afl.runs.settings import make_config
+
+    if site_rows is None:
+        raise ConfigError("--columns without --site-rows; say how many rows each site has")
+    check_writable(json_file)
+    config = make_config({"method": "afl", **settings})
+    plan = plan_run(config, sites, site_rows, columns, classes or 2)
+    show_plan(people(json_file), plan)
+    write_json(json_file, plan)
+
+
+def _show_pairwise(clients: int, settings: dict[str, Any]) -> None:
     """Print neighbours, threshold and guarantees of the pairwise protocol for a cohort."""
     from protocols.schemes.pairwise import Pairwise
     from protocols.schemes.pairwise.parameters import describe, find_parameters

@@ -29,19 +29,12 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
         return tuple(found)
     rows = sum(len(data) for data in clients)
     width = method.widest(task)
-    few = rows < ROWS_PER_DIMENSION * width
-    if few:
-        fewer = "fewer dimensions (--dimension)" if task.columns is None else "fewer columns"
-        found.append(
-            f"{rows} rows in the sum for {width} dimensions: whoever receives the exact "
-            "sum can tell whose rows are in it, and with very few rows rebuild them. Safer: "
-            f"≥ {ROWS_PER_DIMENSION * width} rows, {fewer}, or noise "
-            "(--epsilon)."
-        )
+    few = few_rows(rows, width, columns=task.columns is not None)
+    found += few
     if method.releases_statistics:
         found += _bare_clients(clients)
         found += _several_rows_a_patient(clients)
-    found += method.advice(len(clients), few_rows=few)
+    found += method.advice(len(clients), few_rows=bool(few))
     told = not protocol.hides_vectors or method.broadcasts_statistics
     if few and method.releases_statistics and not told:
         # Not capitalize(), which would make small letters of all others.
@@ -52,6 +45,25 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
             "clients trust with it, and give the others W."
         )
     return tuple(found)
+
+
+def few_rows(rows: int, width: int, *, columns: bool) -> list[str]:
+    """Warn of an exact sum over fewer rows than hide whose they are; empty for enough.
+
+    Args:
+        rows: in the sum.
+        width: dimensions of its Gram matrix.
+        columns: dimensions are a table's columns.
+    """
+    enough = ROWS_PER_DIMENSION * width
+    if rows >= enough:
+        return []
+    fewer = "fewer columns" if columns else "fewer dimensions (--dimension)"
+    return [
+        f"{rows} rows in the sum for {width} dimensions: whoever receives the exact sum can tell "
+        f"whose rows are in it, and with very few rows rebuild them. Safer: ≥ {enough} rows, "
+        f"{fewer}, or noise (--epsilon)."
+    ]
 
 
 def _several_rows_a_patient(clients: Sequence[ClientData]) -> list[str]:

@@ -1,9 +1,11 @@
 """Tables between sites: every site has the dictionary, and refuses rows of another."""
 
+import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -15,6 +17,8 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.table import table_backbone, table_rows
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL
+from secure_afl.runs.description import TABLE
+from secure_afl.sites.ending import convened
 from secure_afl.sites.settings import read_run, read_site
 from tests.kit.samples import make_clients
 from tests.kit.sites import Sites
@@ -92,6 +96,22 @@ def test_sites_make_the_model_of_their_tables_in_one_place(tmp_path: Path) -> No
         model = sites.parties[name].model()
         assert model is not None
         assert np.array_equal(model.weights, alone.model.weights)
+
+
+def test_the_receiver_of_the_sum_keeps_table_1(tmp_path: Path) -> None:
+    sites = tables(tmp_path)
+    sites.run()
+    party, out = sites.parties["collector"], tmp_path / "collector" / "out"
+    place = msgspec.structs.replace(party.site.place, out=str(out))
+    party.site = msgspec.structs.replace(party.site, place=place)
+    convened(party, sites.conventions["collector"])
+    with (out / TABLE).open() as file:
+        found = {(line["column"], line["figure"]): line for line in csv.DictReader(file)}
+    read = [(tmp_path / name / "data.csv").read_text() for name in NAMES]
+    assert int(found["", "rows"]["all"]) == 60
+    assert int(found["sex[male]", "count"]["all"]) == sum(text.count(",male") for text in read)
+    # Nobody else has it.
+    assert [path.parent for path in tmp_path.rglob(TABLE)] == [out]
 
 
 def test_another_dictionary_is_refused_at_home(tmp_path: Path) -> None:

@@ -1,0 +1,271 @@
+"""How many rows a run over tables needs, from declarations alone: no data are read."""
+
+import math
+
+import msgspec
+import numpy as np
+
+from protocols.identity import Identity
+from protocols.layout import Layout
+from protocols.network import Network
+from protocols.protocol import Protocol, enrol, form_session, new_nonce
+from secure_afl.analytic.columns import Column, Columns
+from secure_afl.errors import ConfigError
+from secure_afl.federation.sums import sum_layout, this_noisy_sum
+from secure_afl.federation.task import Declared, Terms, plan_task
+from secure_afl.federation.warnings import ROWS_PER_DIMENSION, few_rows
+from secure_afl.methods.method import Task
+from secure_afl.runs.advice import warn_of_terms
+from secure_afl.runs.choose import make_terms
+from secure_afl.runs.config import RunConfig
+
+# What is assumed of data that nobody has looked at: columns are spread evenly over their ranges,
+# correlate with nothing, and explain a quarter of an outcome whose classes are equally frequent.
+SPREAD = 1 / 3
+EXPLAINED = 0.25
+ASSUMED = (
+    "columns spread evenly over their ranges and uncorrelated; classes equally frequent; a "
+    f"quarter of the outcome explained (R² = {EXPLAINED:g})"
+)
+# Larger vectors are not sent around to see what their upload is.
+_MEASURED_BYTES = 1 << 19
+_MEASURED_CLIENTS = 8
+
+
+class Sight(msgspec.Struct, frozen=True):
+    """What a set of coordinators could see, by the protocol's own declaration.
+
+    Attributes:
+        who: in words.
+        meaning: one sentence.
+        opens: `nothing`, the `sum`, or single sites' `vectors`.
+        clients: sites that work with them, beside.
+    """
+
+    who: str
+    meaning: str
+    opens: str
+    clients: int
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What a run over tables would be, by its declarations.
+
+    Attributes:
+        method, protocol: names.
+        sites, rows, columns, classes: declared; rows of all sites together.
+        bound: on each site's rows, or patients.
+        receiver: who receives the sum, in words.
+        sights: what coordinators could see, weakest first.
+        warnings: those of a run like this.
+        rows_for_membership: from so many rows on, an exact sum gives no warning of membership.
+        ring_bits: of the sum.
+        entries: integers in a site's vector.
+        vector_bytes: of a site's vector, packed.
+        upload_bytes: all that a site sends, measured with zeros among ≤ 8 sites; null for vectors
+            too large to try.
+        sampling_error: standard error of a standardised coefficient; null for too few rows.
+        noise: standard deviation of the noise in one; 0 for exact sums.
+        lost: noise is so large beside the columns' variance that no coefficient is left.
+        rows_for_noise: from so many rows on, noise is no more than the sampling error.
+        assumed: of the data, in words.
+    """
+
+    method: str
+    protocol: str
+    sites: int
+    rows: int
+    columns: int
+    classes: int
+    bound: int
+    receiver: str
+    sights: tuple[Sight, ...]
+    warnings: tuple[str, ...]
+    rows_for_membership: int | None
+    ring_bits: int
+    entries: int
+    vector_bytes: int
+    upload_bytes: int | None
+    sampling_error: float | None
+    noise: float
+    lost: bool
+    rows_for_noise: int | None
+    assumed: str = ASSUMED
+
+
+class CoefficientNoise(msgspec.Struct, frozen=True):
+    """Noise in a standardised coefficient, as a function of rows.
+
+    Attributes:
+        size: a, in rows: the standard deviation is a/N.
+        floor: √(2d)·σ_G over a feature's variance, in rows: below twice as many rows, noise
+            outweighs the columns.
+    """
+
+    size: float
+    floor: float
+
+    def at(self, rows: int) -> float:
+        """Return the standard deviation at so many rows."""
+        return self.size / rows
+
+    def rows_needed(self, columns: int) -> int:
+        """Return the rows at which noise is no more than the sampling error, and from there on.
+
+        a/N ≤ √((1 − R²)/(N − d − 1)); and enough that the noise does not outweigh the columns.
+        """
+        left, a2 = 1 - EXPLAINED, self.size**2
+        inner = a2**2 - 4 * left * a2 * (columns + 1)
+        crossing = 0.0 if inner < 0 else (a2 + math.sqrt(inner)) / (2 * left)
+        return math.ceil(max(crossing, 2 * self.floor, columns + 2) - 1e-9)
+
+
+def coefficient_noise(columns: int, classes: int, gram: float, cross: float) -> CoefficientNoise:
+    """Return the noise in a standardised coefficient of one class against the others.
+
+    With v = s²/d the variance of a feature, b the coefficients and e the noise of G and Q in units
+    of rows of norm ≤ 1, N·δb_k = e_Q/(√v·s_y) − Σ_l e_kl b_l/v to first order. With one column that
+    explains all of R² its variance is C·σ_Q²/v + R²·σ_G²/v², the most that there is.
+
+    Args:
+        columns, classes: d and C.
+        gram: σ_G, of the Gram matrix's diagonal.
+        cross: σ_Q.
+    """
+    v = SPREAD / columns
+    size = math.sqrt(classes * cross**2 / v + EXPLAINED * (gram / v) ** 2)
+    return CoefficientNoise(size, math.sqrt(2 * columns) * gram / v)
+
+
+def sampling_error(rows: int, columns: int) -> float | None:
+    """Return the standard error of a standardised coefficient; None for too few rows."""
+    left = rows - columns - 1
+    return math.sqrt((1 - EXPLAINED) / left) if left > 0 else None
+
+
+def plan_run(config: RunConfig, sites: int, rows_each: int, columns: int, classes: int) -> Plan:
+    """Plan a run over tables.
+
+    Args:
+        config: of method, protocol and promise.
+        sites: how many.
+        rows_each: of each site.
+        columns, classes: d and C; an indicator is a column.
+
+    Raises:
+        ConfigError: a method without a sum of statistics, a bound below the rows, or what a run
+            of these settings refuses.
+    """
+    terms = make_terms(config)
+    method, protocol = terms.method, terms.protocol
+    if not method.releases_statistics or method.images:
+        raise ConfigError(
+            f"a plan of --method {method.name}, whose sum has no coefficients; take afl"
+        )
+    bound = _bound(config, rows_each)
+    task = _task(terms, config, sites, bound, columns, classes)
+    public = method.begin(task)
+    layout = sum_layout(method, public)
+    assert layout is not None, "a first sum"
+    rows, width = sites * rows_each, method.widest(task)
+    noise = _noise(terms, task, sites)
+    exact = terms.privacy is None
+    warned = [] if protocol.hides_vectors else [f"Protocol '{protocol.name}' hides no vector."]
+    warned += [*protocol.advice(sites), *warn_of_terms(terms, [bound] * sites)]
+    warned += few_rows(rows, width, columns=True) if exact else []
+    return Plan(
+        method=method.name,
+        protocol=protocol.name,
+        sites=sites,
+        rows=rows,
+        columns=columns,
+        classes=classes,
+        bound=bound,
+        receiver=protocol.receiver_title,
+        sights=tuple(
+            Sight(one.title, one.meaning, one.opens, one.clients) for one in protocol.coalitions()
+        ),
+        warnings=tuple(warned),
+        rows_for_membership=ROWS_PER_DIMENSION * width if exact else None,
+        ring_bits=layout.ring_bits,
+        entries=layout.length,
+        vector_bytes=layout.packed_bytes,
+        upload_bytes=upload_bytes(protocol, layout, sites),
+        sampling_error=sampling_error(rows, columns),
+        noise=0.0 if noise is None else noise.at(rows),
+        lost=noise is not None and rows < 2 * noise.floor,
+        rows_for_noise=None if noise is None else noise.rows_needed(columns),
+    )
+
+
+def upload_bytes(protocol: Protocol, layout: Layout, sites: int) -> int | None:
+    """Return all that one site sends, from a session of zeros among a few sites.
+
+    None for vectors too large to try.
+    """
+    if layout.packed_bytes > _MEASURED_BYTES:
+        return None
+    names = [f"site_{at}" for at in range(min(sites, _MEASURED_CLIENTS))]
+    nonce = new_nonce()
+    enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
+    members = [enrolment.member for enrolment in enrolments.values()]
+    least = max(2, protocol.colluders(len(names)) + 2)
+    session = form_session(protocol, members, nonce, layout, min_cohort=least)
+    zeros = np.zeros(layout.length, dtype=np.int64)
+    parties = [
+        protocol.client(session, enrolment, lambda _: zeros)
+        if name in names
+        else protocol.coordinator(session, enrolment)
+        for name, enrolment in enrolments.items()
+    ]
+    network = Network(parties)
+    network.run()
+    return max(network.sent_bytes[name] for name in names)
+
+
+def _bound(config: RunConfig, rows_each: int) -> int:
+    """Return the bound on each site's rows that a run would have."""
+    if config.max_rows is None:
+        return 1 << (rows_each - 1).bit_length()
+    if config.max_rows < rows_each and config.unit != "patient":
+        raise ConfigError(
+            f"--max-rows {config.max_rows} with {rows_each} rows a site; allowed: ≥ {rows_each}"
+        )
+    return config.max_rows
+
+
+def _task(
+    terms: Terms, config: RunConfig, sites: int, bound: int, columns: int, classes: int
+) -> Task:
+    """Plan the task as a run does."""
+    least = config.min_cohort or terms.default_cohort(sites)
+    if not config.corrupt + 2 <= least <= sites:
+        raise ConfigError(
+            f"minimum cohort {least} of {sites} sites; allowed: {config.corrupt + 2} to {sites}"
+        )
+    declared = Declared(
+        dim=columns,
+        classes=tuple(f"class {at}" for at in range(classes)),
+        max_rows=tuple((f"site {at}", bound) for at in range(sites)),
+        backbone=bytes(32),
+        min_cohort=least,
+        corrupt=config.corrupt,
+        feature_bits=config.feature_bits,
+        row_mode="clip",
+        columns=Columns(tuple(Column.over(f"x{at}", -1, 1) for at in range(columns))),
+    )
+    return plan_task(terms, declared, bytes(16))
+
+
+def _noise(terms: Terms, task: Task, sites: int) -> CoefficientNoise | None:
+    """Return the noise in a coefficient when all sites add their shares; None without noise."""
+    mechanism = task.mechanism
+    if mechanism is None:
+        return None
+    noisy = this_noisy_sum(terms.method, terms.method.begin(task))
+    units = {block.name: block.scale for block in noisy.layout.blocks}
+    central = mechanism.privacy.placement == "central"
+    more = 1.0 if central else math.sqrt(sites / mechanism.shares)
+    stds = {name: std * units[name] * more for name, std in noisy.stds.items()}
+    columns, classes = task.feature_dim, len(task.classes)
+    return coefficient_noise(columns, classes, stds["gram_diagonal"], stds["cross"])
