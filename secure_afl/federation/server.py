@@ -85,6 +85,11 @@ class FederationServer:
         return sum_layout(self.method, self.public) is None
 
     @property
+    def last_total(self) -> Integers | None:
+        """The last sum, for its receiver alone; None before it, and where none was kept."""
+        return self._totals[-1] if self._totals else None
+
+    @property
     def complete(self) -> bool:
         """Whether the model is there, whatever becomes of further sums."""
         return self.method.complete(self.public)
@@ -171,7 +176,9 @@ class FederationServer:
     def save(self) -> bytes:
         """Return the run as it stands, for a restart; secret where it has totals."""
         ended = None if self._ended is None else EndedRound.of(self._ended)
-        totals = tuple(self._totals) if self.method.needs_totals else ()
+        method = self.method
+        keeps = method.needs_totals or method.least_printed(self.public.task) is not None
+        totals = tuple(self._totals) if keeps else ()
         return encode(_Saved(encode(self.public), self.history, ended, self._voids, totals))
 
     def restore(self, saved: bytes) -> Self:

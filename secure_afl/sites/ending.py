@@ -13,7 +13,7 @@ from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.describing import summary_of
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import report_head, report_pooled
-from secure_afl.federation.sums import foreseen_sums
+from secure_afl.federation.sums import foreseen_sums, sum_layout
 from secure_afl.methods import artefact
 from secure_afl.methods.model import Model
 from secure_afl.runs.description import write_description
@@ -106,15 +106,17 @@ def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
 
 def _summary(party: SiteParty, convention: Convention) -> Summary | None:
     """Describe the sum that this site received; None where its rows have no columns."""
-    convener = convention.convening.convener
-    session, public = convener.session, convener.server.public
-    outcome = None if session is None else party.participant.outcome(session.nonce)
-    if session is None or outcome is None or convener.server.history.links[1:]:
+    server, method = convention.convening.convener.server, party.terms.method
+    task, total, links = server.public.task, server.last_total, server.history.links
+    if method.least_printed(task) is None or total is None:
         return None
-    released = outcome.released
-    method, included = party.terms.method, len(released.included)
+    layout = sum_layout(method, method.begin(task))
+    assert layout is not None, "of the first sum"
     try:
-        return summary_of(method, public.task, released.total, session.layout, included)
+        if len(links) > 1:
+            raise ConfigError("no Table 1: further sums came after that of the rows")
+        included = len(party.roster.names(links[0].release.included))
+        return summary_of(method, task, total, layout, included)
     except ConfigError as error:
         party.tell(str(error))
         return None
