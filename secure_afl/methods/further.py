@@ -122,6 +122,10 @@ class Further(Method[State], Generic[State], frozen=True):
         """Return the curve that the method's head was chosen on."""
         return self.method.curve(task, statistics)
 
+    def least_printed(self, task: Task) -> int | None:
+        """Return the least count of the method's Table 1."""
+        return self.method.least_printed(task)
+
     def widest(self, task: Task) -> int:
         """Return the greatest number of features whose Gram matrix the method sums."""
         return self.method.widest(task)
