@@ -58,7 +58,9 @@ from secure_afl.methods.summed import (
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, layer_sensitivity
 
-_OF_HEAD = tuple(name for name in AFL.__struct_fields__ if name != "rows_as_given")
+# Settings of the head; patches of images are no table's columns.
+_NOT_OF_HEAD = ("rows_as_given", "least_count", "squares")
+_OF_HEAD = tuple(name for name in AFL.__struct_fields__ if name not in _NOT_OF_HEAD)
 CANONICAL, RANDOM = "canonical", "random"
 _FILTERS, _FEW_FILTERS = 32, 16
 # Share of a run's μ² that each layer's sum gets, where there is noise.

@@ -244,9 +244,10 @@ def _unit_row(
     if w2 <= 2 * k:
         return max((2 * k + w2) / math.sqrt(2 * k), orthogonal)
     if counts_weight is not None:
+        most = "√2" if squares_weight is None else f"{math.sqrt(2 * k):.4g}"
         raise ConfigError(
-            f"cross_weight is {cross_weight!r}, allowed: ≤ {math.sqrt(2 * k):.4g} with counts, "
-            "signed rows and replace-one; take 0.8, or release no counts"
+            f"cross_weight is {cross_weight!r}, allowed: ≤ {most} with counts, signed rows and "
+            "replace-one; take 0.8, or release no counts"
         )
     return 2 * cross_weight
 
