@@ -58,7 +58,7 @@ def _column(cells: Sequence[str], absent: set[str]) -> list[str]:
         if len(counts) == 2 and whole:
             return ['type = "category"', f"categories = [{_words(sorted(counts))}]", *note]
         codes = len(counts) <= _CODES and whole
-        low, high = _outwards(min(found), max(found))
+        low, high = outwards(min(found), max(found))
         hint = (
             [f'# or: type = "category", categories = [{_words(sorted(counts))}]'] if codes else []
         )
@@ -78,7 +78,7 @@ def _column(cells: Sequence[str], absent: set[str]) -> list[str]:
     return [f'type = "ignore"   # {len(counts)} different words: free text?']
 
 
-def _outwards(low: float, high: float) -> tuple[float, float]:
+def outwards(low: float, high: float) -> tuple[float, float]:
     """Round both ends outwards to one digit of the width; equal ends are spread."""
     width = high - low or abs(high) or 1.0
     step = 10.0 ** math.floor(math.log10(width))
