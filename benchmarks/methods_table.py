@@ -32,6 +32,8 @@ def _number(method: AnyMethod) -> str:
 def _sums(method: AnyMethod) -> str:
     """Write out the blocks of each kind of sum, on the embedded digits."""
     task = replace(_DIGITS, mechanism=_NOISE) if method.wants_noise else _DIGITS
+    if method.numeric:
+        task = replace(task, classes=("y",))
     layouts = [method.layout(state) for state in method.foreseen(task)]
     return "; then ".join(_blocks(layout) for layout in layouts if layout is not None)
 

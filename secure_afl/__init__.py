@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.own import Training
     from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.methods.private_gradient import PrivateGradient
+    from secure_afl.methods.regression import Regression
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
     from secure_afl.runs.estimator import FederatedClassifier
@@ -80,6 +81,7 @@ __all__ = [
     "Privacy",
     "PrivateGradient",
     "Quantiser",
+    "Regression",
     "Result",
     "Scaffold",
     "SecureAflError",
@@ -130,6 +132,7 @@ __getattr__, __dir__ = lazily(
         "secure_afl.methods.fedproto": ("FedProto",),
         "secure_afl.methods.frl": ("Frl",),
         "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
+        "secure_afl.methods.regression": ("Regression",),
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
         "secure_afl.methods.networks.mlp": ("Mlp",),

@@ -14,7 +14,7 @@ SECURE_AFL = (
     "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError Design FedACnnL FedAU "
     "FedAvg FedHPro FedHiP FedProto FedSGD FedStale FederatedClassifier Federation Frl Ledger "
     "Linear LinearModel Mlp Model PFedACnnL Pairwise Plain Privacy PrivateGradient Quantiser "
-    "Result Scaffold SecureAflError Statistics Training evaluated frame_rows "
+    "Regression Result Scaffold SecureAflError Statistics Training evaluated frame_rows "
     "read_design table_federation"
 )
 

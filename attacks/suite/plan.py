@@ -70,6 +70,14 @@ def make_plan(config: AttackConfig, registry: Attacks, datasets: Sequence[Datase
         chosen = tuple(name for name in chosen if not registry[name].costly)
     attacks = tuple(registry[name] for name in chosen)
     methods = _chosen("methods", config.methods, sorted(METHODS))
+    if not config.methods:
+        # Images have no number to predict.
+        methods = tuple(name for name in methods if not METHODS[name].numeric)
+    elif numeric := [name for name in methods if METHODS[name].numeric]:
+        raise ConfigError(
+            f"--methods {numeric[0]} predicts a number, and these data have classes; take afl, "
+            "whose sum holds the same Gram matrix and cross term"
+        )
     protocols = _chosen("protocols", config.protocols, sorted(PROTOCOLS))
     everybody = known_adversaries()
     names = _chosen("adversaries", config.adversaries, everybody)

@@ -12,24 +12,27 @@ Family: TypeAlias = Literal["linear", "logistic"]
 
 
 class Coefficient(msgspec.Struct, frozen=True):
-    """A coefficient of a fitted model, in its column's own unit.
+    """A coefficient of a fitted model, in its column's own unit; null where there is none.
 
     Attributes:
         name: of the column; `(intercept)` for the constant.
-        estimate: change of the outcome, or of its log-odds, with one unit of the column.
+        estimate: change of the outcome, or of its log-odds, with one unit of the column; null for a
+            column that was left out.
         error: standard error.
         statistic: t of a linear fit, z of a logistic one.
         p: two-sided p value of the hypothesis that the coefficient is 0.
         low, high: ends of the confidence interval.
+        rounding: the most by which the rounding of rows can have moved the estimate.
     """
 
     name: str
-    estimate: float
-    error: float
-    statistic: float
-    p: float
-    low: float
-    high: float
+    estimate: float | None
+    error: float | None
+    statistic: float | None
+    p: float | None
+    low: float | None
+    high: float | None
+    rounding: float | None = None
 
 
 class Fit(msgspec.Struct, frozen=True):

@@ -224,6 +224,24 @@ def check_data(what: str, data: ClientData, classes: int) -> None:
         raise DataError(f"{what}: {error}") from None
 
 
+def check_targets(what: str, data: ClientData, *, numeric: bool) -> None:
+    """Raise DataError, beginning with `what`, unless rows have targets where these are learned.
+
+    Args:
+        numeric: a number is learned, and no class.
+    """
+    if numeric and data.targets is None:
+        raise DataError(
+            f"{what} has no targets, and this method predicts a number; give ClientData(…, "
+            "targets=…) in [−1, 1], or take a method for classes, as afl"
+        )
+    if not numeric and data.targets is not None:
+        raise DataError(
+            f"{what} has targets, and this method tells classes apart; take --method regression, "
+            "or give labels and no targets"
+        )
+
+
 def check_finite(features: NDArray[np.floating]) -> None:
     """Raise DataError, naming the row, for a NaN, an infinity or too large a number."""
     for start in range(0, len(features), 1024):

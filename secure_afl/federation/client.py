@@ -25,7 +25,7 @@ from protocols.protocol import check_given_back
 from protocols.roster import Line, Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session
-from secure_afl.analytic.rows import ClientData, Rows, check_data, check_finite
+from secure_afl.analytic.rows import ClientData, Rows, check_data, check_finite, check_targets
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.rounds import (
     Half,
@@ -98,6 +98,7 @@ class FederationClient(Half):
         if isinstance(data, ClientData):
             self._check_count(data)
             self._check_rows(data)
+            check_targets(f"client '{self.name}'", data, numeric=terms.method.numeric)
         self.backbone = backbone
         if min_cohort is None:
             min_cohort = 2 if pinned is None else majority(len(pinned.clients))
@@ -283,6 +284,7 @@ class FederationClient(Half):
         """
         rows = self.data.load(task.feature_dim, task.classes)
         self._check_count(rows)
+        check_targets(f"client '{self.name}'", rows, numeric=self.method.numeric)
         return rows
 
     def charge(self, public: PublicState) -> Charge:

@@ -9,6 +9,7 @@ from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
 from secure_afl.analytic.quantise import Floats, RowMode
 from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.numeric import NumericFigures
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.privacy.mechanism import NoisySum
 
@@ -71,6 +72,42 @@ class SiteFigures(msgspec.Struct, frozen=True):
 
     name: str
     figures: Figures
+
+
+class SiteFit(msgspec.Struct, frozen=True):
+    """What one client's rows give alone, beside the global model; null where they are too few.
+
+    Attributes:
+        name: of the client.
+        rows: that were fitted.
+        fit: of its rows alone.
+        test: figures of that fit on the test set.
+        kept_out, federated: figures on the client's kept-out rows, of that fit and of the global
+            model.
+    """
+
+    name: str
+    rows: int
+    fit: Fit | None
+    test: NumericFigures | None
+    kept_out: NumericFigures | None
+    federated: NumericFigures | None
+
+
+class NumericReport(msgspec.Struct, frozen=True):
+    """How well a number is predicted; null where nothing was there to score on.
+
+    Attributes:
+        federated: the global model, on the test set.
+        centralised_float: least squares on all rows in one place in float64, on the test set.
+        largest_difference: between the predictions of these two on test rows, in the target's unit.
+        sites: what each client's rows give alone; never with noise.
+    """
+
+    federated: NumericFigures | None = None
+    centralised_float: NumericFigures | None = None
+    largest_difference: float | None = None
+    sites: tuple[SiteFit, ...] = ()
 
 
 class PersonalReport(msgspec.Struct, frozen=True):
@@ -269,6 +306,7 @@ class Report(msgspec.Struct, frozen=True):
         warnings: what a reader should know before trusting the protection.
         row_mode: how rows are brought to norm ≤ 1, see `Quantiser`.
         fits: coefficients and their errors, for methods that estimate them.
+        numeric: how well a number is predicted; null for methods that predict classes.
     """
 
     method: str
@@ -300,3 +338,4 @@ class Report(msgspec.Struct, frozen=True):
     settings: dict[str, Any] = {}
     row_mode: RowMode = "normalise"
     fits: tuple[Fit, ...] = ()
+    numeric: NumericReport | None = None

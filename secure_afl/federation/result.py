@@ -180,6 +180,7 @@ def report_run(
         pooled=report_pooled(method, public),
         row_mode=task.quantiser.mode,
         fits=method.fits(public),
+        numeric=scored.numeric,
         outside=dict(last.released.outside),
         privacy=(
             None

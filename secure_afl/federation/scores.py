@@ -15,7 +15,14 @@ from secure_afl.analytic.rows import ClientData, check_data
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.models import evaluate_model, under_priors
-from secure_afl.federation.report import Accuracy, PersonalReport, Site, SiteFigures
+from secure_afl.federation.numeric_scores import score_numbers, score_private_numbers
+from secure_afl.federation.report import (
+    Accuracy,
+    NumericReport,
+    PersonalReport,
+    Site,
+    SiteFigures,
+)
 from secure_afl.methods.method import AnyMethod, Own, PublicState
 from secure_afl.methods.model import LinearModel, Model
 from secure_afl.methods.personal.personal import halves
@@ -29,6 +36,7 @@ class Scored:
     personal: PersonalReport | None = None
     results: tuple[Figures, ...] = ()
     sites: tuple[SiteFigures, ...] = ()
+    numeric: NumericReport | None = None
 
 
 def check_scored(sets: Sequence[ClientData], like: ClientData, classes: int) -> None:
@@ -53,7 +61,8 @@ def score(
 ) -> Scored:
     """Score a run's models by accuracy, beside models of float features.
 
-    These are the run's own head on all rows in one place, and a ridge on each client's.
+    These are the run's own head on all rows in one place, and a ridge on each client's. Models of
+    numbers are scored as `score_numbers` says.
 
     Args:
         method, public: of the run, when all rounds are done.
@@ -62,6 +71,9 @@ def score(
         test, holdout: rows that no model was made from; those of clients not in the sum are left
             out. Where a client's model was chosen on half of its rows, the other half counts.
     """
+    if model.numeric:
+        numeric = score_numbers(method, public, model, clients, test, holdout)
+        return Scored(Accuracy(), numeric=numeric)
     moments = {
         client.name: _float_moments(method, client, len(model.classes), public)
         for client in clients
@@ -93,12 +105,14 @@ def score(
     return Scored(accuracy, personal, tested(model, test), each)
 
 
-def score_private(model: Model, test: ClientData | None) -> Scored:
+def score_private(public: PublicState, model: Model, test: ClientData | None) -> Scored:
     """Score a private model on test rows, which are not the clients'.
 
     Baselines on the clients' rows, and scores on rows that they held out, would be releases of
     their own.
     """
+    if model.numeric:
+        return Scored(Accuracy(), numeric=score_private_numbers(public, model, test))
     if test is None:
         return Scored(Accuracy())
     accuracy = Accuracy(federated=model.accuracy(test.features, test.labels))

@@ -15,7 +15,7 @@ from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.quantise import RowMode
-from secure_afl.analytic.rows import ClientData, check_clients, number_labels
+from secure_afl.analytic.rows import ClientData, check_clients, check_targets, number_labels
 from secure_afl.data.classes import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.federation.accounts import dropped, given_back, note_released
@@ -241,6 +241,8 @@ class Federation:
         names = self._class_names(clients, classes)
         check_clients(clients, len(names))
         check_scored(scored, clients[0], len(names))
+        for data in (*clients, *scored):
+            check_targets(f"'{data.name}'", data, numeric=self.terms.method.numeric)
         if unknown := sorted(set(drop) - {data.name for data in clients}):
             raise ConfigError(f"drop names '{unknown[0]}', which is no client")
         return names
@@ -439,7 +441,7 @@ class Federation:
         holdout: Sequence[ClientData],
     ) -> Scored:
         if self.terms.privacy is not None:
-            return score_private(model, test)
+            return score_private(public, model, test)
         learner = self.terms.method.learner
         return score(learner, public, model, own, included, test, holdout)
 

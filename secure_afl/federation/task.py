@@ -174,8 +174,9 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
 
     if declared.feature_bits is not None:
         return task(declared.feature_bits)
-    if terms.privacy is not None:
-        # The noise needs a wider ring anyway, and rounding should not add to it.
+    if terms.privacy is not None or terms.method.numeric:
+        # The noise needs a wider ring anyway, and rounding should not add to it; nor to the error
+        # of a coefficient.
         return task(MAX_BITS)
     for ring in RING_BITS:
         for bits in range(MAX_BITS, LEAST_DEFAULT_BITS - 1, -1):

@@ -32,8 +32,8 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     few = few_rows(rows, width, columns=task.columns is not None)
     found += few
     if method.releases_statistics:
-        found += _bare_clients(clients)
-        found += _several_rows_a_patient(clients)
+        found += [] if method.numeric else _bare_clients(clients)
+        found += _several_rows_a_patient(clients, numeric=method.numeric)
     found += method.advice(len(clients), few_rows=bool(few))
     told = not protocol.hides_vectors or method.broadcasts_statistics
     if few and method.releases_statistics and not told:
@@ -66,12 +66,17 @@ def few_rows(rows: int, width: int, *, columns: bool) -> list[str]:
     ]
 
 
-def _several_rows_a_patient(clients: Sequence[ClientData]) -> list[str]:
+def _several_rows_a_patient(clients: Sequence[ClientData], *, numeric: bool) -> list[str]:
     """Warn of rows in groups, which what is chosen from the sum takes for independent ones."""
     known = [names for data in clients if (names := data.people) is not None]
     rows, patients = sum(map(len, known)), sum(len(set(names)) for names in known)
     if rows <= patients:
         return []
+    if numeric:
+        return [
+            f"{rows} rows are of {patients} patients: errors of coefficients take rows for "
+            "independent, and are too small. Give one row a patient."
+        ]
     return [
         f"{rows} rows are of {patients} patients: a shrinkage or λ that the sum chooses takes rows "
         "for independent, and is too small. Set --shrinkage or --ridge, or give one row a patient."

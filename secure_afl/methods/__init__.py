@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.own import Training
     from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.methods.private_gradient import PrivateGradient
+    from secure_afl.methods.regression import Regression
     from secure_afl.methods.softmax import Softmax
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "PFedACnnL",
     "PrivateGradient",
     "PublicState",
+    "Regression",
     "Scaffold",
     "Softmax",
     "Task",
@@ -87,6 +89,7 @@ __getattr__, __dir__ = lazily(
         "secure_afl.methods.own": ("Training",),
         "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
         "secure_afl.methods.private_gradient": ("PrivateGradient",),
+        "secure_afl.methods.regression": ("Regression",),
         "secure_afl.methods.softmax": ("Softmax",),
     },
 )

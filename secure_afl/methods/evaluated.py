@@ -325,8 +325,13 @@ def evaluated(method: AnyMethod, share: float) -> Evaluated:
     """Give a method one further round, of counts of a share of each client's rows.
 
     Raises:
-        ConfigError: a share out of range.
+        ConfigError: a share out of range, or a method that predicts a number.
     """
+    if method.numeric:
+        raise ConfigError(
+            f"--evaluate counts predicted classes, and {method.name} predicts a number; leave it "
+            "out, and keep rows out for --test"
+        )
     return _kind(type(method))(method, share)
 
 

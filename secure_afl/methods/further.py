@@ -118,6 +118,10 @@ class Further(Method[State], Generic[State], frozen=True):
         """List what a statistician reads of the method's model."""
         return self.method.fits(public.learned)
 
+    def unrounded(self, task: Task, clients: Sequence[ClientData]) -> Model | None:
+        """Return the method's model of these rows in one place, not rounded."""
+        return self.method.unrounded(task, clients)
+
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
         """Return the curve that the method's head was chosen on."""
         return self.method.curve(task, statistics)

@@ -364,6 +364,10 @@ class Method(Wire, Generic[Public], frozen=True):
     def model(self, public: Public) -> Model:
         """Return the global model, when all rounds are done."""
 
+    def unrounded(self, task: Task, clients: Sequence[ClientData]) -> Model | None:
+        """Return the model of these rows in one place, not rounded; None where there is none."""
+        return None
+
     def trained(self, task: Task, data: ClientData) -> ClientData | None:
         """Return a client's rows that go into the model; None for none of them."""
         return data

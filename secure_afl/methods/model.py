@@ -25,9 +25,11 @@ UNIT_ROWS = Quantiser(MAX_BITS)
 class Model(ABC):
     """A classifier of feature rows; the prediction is the class of the highest score.
 
+    Or, where it is `numeric`, a predictor of one number: its score, which no class is made of.
+
     Attributes:
         weights: all that was learned, float64.
-        classes: names of the C classes.
+        classes: names of the C classes; of the number alone for a numeric model.
         observed, prior: class shares (C,) as `LinearModel` has them; None where scores hold none.
     """
 
@@ -53,9 +55,18 @@ class Model(ABC):
         """
 
     def predict(self, features: NDArray[np.floating]) -> Integers:
-        """Map (n, d) features to (n,) class indices."""
+        """Map (n, d) features to (n,) class indices.
+
+        Raises:
+            DataError: the model is numeric.
+        """
         predicted: Integers = self.scores(features).argmax(axis=1).astype(np.int64)
         return predicted
+
+    @property
+    def numeric(self) -> bool:
+        """Whether scores (n, 1) are the prediction itself, in the target's own unit."""
+        return False
 
     @property
     def has_prior(self) -> bool:

@@ -27,13 +27,16 @@ from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
 from secure_afl.methods.networks.layered import LayeredModel
 from secure_afl.methods.networks.mlp import MlpModel
+from secure_afl.methods.regression_model import KEY, RegressionModel
 from secure_afl.progress import Progress
 
 # Models that are not linear, by what their cards have.
-_KINDS: dict[str, type[ConvNetModel] | type[LayeredModel] | type[MlpModel]] = {
+_Kinds = type[ConvNetModel] | type[LayeredModel] | type[MlpModel] | type[RegressionModel]
+_KINDS: dict[str, _Kinds] = {
     "architecture": ConvNetModel,
     "layers": LayeredModel,
     "mlp": MlpModel,
+    KEY: RegressionModel,
 }
 # The global model's name in the folder of a run.
 MODEL = "model.safetensors"

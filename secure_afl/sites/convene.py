@@ -60,6 +60,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         outside: entries of the sum that break their bounds, by block.
         privacy: the promise, or null.
         settings: of the run.
+        fits: coefficients and their errors, for methods that estimate them.
     """
 
     method: str
@@ -140,7 +141,7 @@ class Convention:
         last = links[: method.model_sums(task)][-1].release
         head = report_head(method, server.public)
         accuracy = None
-        if self._test is not None:
+        if self._test is not None and not model.numeric:
             accuracy = model.accuracy(self._test.features, self._test.labels)
         return ConvenedReport(
             method=method.name,

@@ -89,7 +89,7 @@ def every_method() -> list[Any]:
     made: list[Any] = [FedAvg(rounds=2, weighted=False)]
     quick = ("class-means", "softmax", "fedavg")
     for name, kind in METHODS.items():
-        if kind.wants_noise:
+        if kind.wants_noise or kind.numeric:
             continue
         settings = {"rounds": 2} if "rounds" in kind.__struct_fields__ else {}
         marks = [] if name in quick else [pytest.mark.slow]

@@ -192,8 +192,15 @@ KINDS: dict[type[AnyMethod], None] = dict.fromkeys(
 def tiny_states(method: AnyMethod, privacy: Privacy | None) -> list[PublicState]:
     """The states before the first and after every round of a tiny run."""
     federation = Federation(method, Plain(), feature_bits=8, privacy=privacy)
-    clients = make_clients((7, 5), dim=16 if method.images else 6)
-    result = federation.run(clients, classes=("0", "1", "2"), max_rows=8)
+    clients = make_clients((9, 7), dim=16 if method.images else 6)
+    classes: tuple[str, ...] = ("0", "1", "2")
+    if method.numeric:
+        classes = ("y",)
+        clients = [
+            ClientData(c.name, c.features[:, :3], 0 * c.labels, targets=c.labels / 2 - 0.5)
+            for c in clients
+        ]
+    result = federation.run(clients, classes=classes, max_rows=16)
     return [*(round_.public for round_ in result.rounds), result.public]
 
 

@@ -1,0 +1,72 @@
+"""How far the rounding of rows and targets can have moved the weights of least squares."""
+
+import math
+
+import numpy as np
+
+from secure_afl.analytic.least_squares import LeastSquares
+from secure_afl.analytic.quantise import Floats, Quantiser
+
+
+def rounding_bound(fit: LeastSquares, quantiser: Quantiser) -> Floats:
+    """Bound how far each weight is from that of rows which were not rounded, (d,) in its units.
+
+    Let X, y be the rounded rows and targets less their means, U = X − E and v = y − g the exact
+    ones, w the weights of X, y with residuals r, and w* those of U, v. Then
+
+        w* − w = U⁺(Ew − g) − (UᵀU)⁻¹Eᵀr.
+
+    *Proof.* w* − w = (UᵀU)⁻¹Uᵀ(v − Uw), v − Uw = r + Ew − g, and Uᵀr = −Eᵀr, for Xᵀr = 0. ∎
+
+    Columns are divided by their lengths ‖x_j‖. Then σ is the least singular value of X, η² ≥ ‖E‖²
+    the sum over columns of ‖e_j‖²/‖x_j‖², and q_j = √(XᵀX)⁻¹_jj the inverse of the distance of
+    column j to the span of the others. That distance is min ‖Xa‖ over a_j = 1, so that E makes it
+    shorter by the factor 1 − η/σ at most. With ω ≥ ‖Ew − g‖,
+
+        |w*_j − w_j| ≤ q_j/(1 − η/σ) · (ω + η‖r‖/(σ − η)) / ‖x_j‖.
+
+    Entries are off by half a step at most, or by less than one where a rounded row was too long and
+    was truncated instead. Truncated rows have norm ≥ s − 3√d/2; the sum of all squared norms bounds
+    their number. Up to four features there are none.
+
+    Args:
+        fit: without ridge.
+        quantiser: of the rows.
+
+    Returns:
+        (d,) float64: infinite where rounding may have made columns of combinations; NaN for a
+        column that was left out.
+    """
+    bound = np.full(len(fit.weights), np.nan)
+    kept = fit.kept
+    if not len(kept):
+        return bound
+    truncated = _truncated(fit, quantiser)
+    size = float(np.abs(fit.weights[kept]).sum())
+    moved = _root(fit.rows, truncated, (size + 1) / 2, size + 0.5)
+    lengths = np.sqrt(fit.squares[kept])
+    eta = float(np.sqrt(np.sum((_root(fit.rows, truncated, 0.5, 1.0) / lengths) ** 2)))
+    # The least singular value is the inverse's greatest; the last digits are its own rounding.
+    least = (1 - 1e-9) / math.sqrt(float(np.linalg.eigvalsh(fit.factor)[-1]))
+    if eta >= least:
+        bound[kept] = np.inf
+        return bound
+    residual = math.sqrt(max(fit.residual, 0.0))
+    distances = np.sqrt(fit.factor.diagonal()) / (1 - eta / least)
+    bound[kept] = distances * (moved + eta * residual / (least - eta)) / lengths
+    return bound
+
+
+def _truncated(fit: LeastSquares, quantiser: Quantiser) -> float:
+    """Bound the rows whose entries may be off by a whole step."""
+    dim = len(fit.weights)
+    if dim <= 4:
+        return 0.0
+    energy = float(np.sum(fit.squares + fit.rows * fit.means**2))
+    shortest = quantiser.scale - 1.5 * math.sqrt(dim)
+    return float(fit.rows) if shortest <= 0 else min(fit.rows, energy / shortest**2)
+
+
+def _root(rows: int, truncated: float, most: float, most_truncated: float) -> float:
+    """Return the norm of entries of size `most`, those of some rows being larger."""
+    return math.sqrt(rows * most**2 + truncated * (most_truncated**2 - most**2))

@@ -1,0 +1,202 @@
+"""Linear regression over one blind sum, as of all rows in one place."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import numpy as np
+from msgspec import Meta
+
+from protocols.layout import Integers, Layout
+from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.least_squares import least_squares
+from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
+from secure_afl.analytic.regression_sums import RegressionSums, regression_layout
+from secure_afl.analytic.rows import ClientData, check_rows
+from secure_afl.checks import settle_float
+from secure_afl.errors import ConfigError, DataError
+from secure_afl.methods.memory import Memory
+from secure_afl.methods.method import METHODS, Method, PublicState, Task
+from secure_afl.methods.regression_fit import RegressionFit, Units, name_fit, report_fit
+from secure_afl.methods.regression_model import RegressionModel
+from secure_afl.privacy.mechanism import Privacy
+from secure_afl.privacy.sensitivity import Sensitivity
+
+MAX_PENALTY = 1e9
+
+
+class RegressionPublic(PublicState, frozen=True, eq=False):
+    """The task, and after the sum the fit; nothing else of the sum."""
+
+    fit: RegressionFit | None = None
+
+
+@METHODS.register
+class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
+    """Least squares with an intercept from all second moments of (X | 1 | t), one sum.
+
+    Attributes:
+        ridge: λ, 0 to 1e9; 0 is least squares.
+        level: of the intervals, 0.5 to 0.9999.
+    """
+
+    name = "regression"
+    summary = "linear regression of a number, with standard errors, from one sum"
+    public = RegressionPublic
+    row_additive = True
+    releases_statistics = True
+    numeric = True
+    ignores = ("same_set", "cross_weight")
+    ridge: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=MAX_PENALTY,
+            description="λ, in squared norms of the rows, which are ≤ 1; 0 is least squares.",
+            extra={"metavar": "λ"},
+        ),
+    ] = 0.0
+    level: Annotated[
+        float,
+        Meta(
+            ge=0.5,
+            le=0.9999,
+            description="of the coefficients' intervals.",
+            extra={"metavar": "SHARE"},
+        ),
+    ] = 0.95
+
+    def __post_init__(self) -> None:
+        settle_float(self, "ridge", 0, MAX_PENALTY)
+        settle_float(self, "level", 0.5, 0.9999)
+
+    def begin(self, task: Task) -> RegressionPublic:
+        """Return the task with no fit yet.
+
+        Raises:
+            ConfigError: columns whose rows are normalised or cut, columns without a target, or
+                several classes.
+        """
+        columns, quantiser = task.columns, task.quantiser
+        if columns is not None and (quantiser.mode != "clip" or quantiser.clip != 1):
+            raise ConfigError(
+                f"row mode {quantiser.mode!r} at {quantiser.clip:g} with columns, whose scales it "
+                "would undo; allowed: 'clip' at 1 (--row-mode clip)"
+            )
+        if columns is not None and columns.target is None:
+            raise ConfigError(
+                "the columns have no target, the number that is to be predicted; name one with "
+                "--target"
+            )
+        if len(task.classes) != 1:
+            raise ConfigError(
+                f"{len(task.classes)} classes with regression, which predicts a number; allowed: "
+                "the target's name alone. Name a column of numbers, or take --method afl"
+            )
+        return RegressionPublic(task)
+
+    def layout(self, public: RegressionPublic) -> Layout | None:
+        """Return the layout of the sums over all rows; None once the fit is there.
+
+        Raises:
+            WouldOverflow: no ring holds that many rows at the quantiser's bits.
+        """
+        task = public.task
+        if public.fit is not None:
+            return None
+        return regression_layout(
+            task.feature_dim, task.quantiser, task.total_rows, task.client_rows
+        )
+
+    def sensitivity(self, public: RegressionPublic, privacy: Privacy) -> Sensitivity:
+        """Refuse: there is no noisy form yet.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("regression has no form for sums with noise yet; leave --epsilon out")
+
+    def contribute(
+        self, public: RegressionPublic, data: ClientData, memory: Memory, entropy: bytes
+    ) -> Integers:
+        """Pack the client's integer sums as int64; memory and entropy go unused.
+
+        Raises:
+            DataError: rows without targets, no rows or more than 2^29, or features not finite.
+        """
+        check_rows(data.features, data.labels, 1)
+        targets = known_targets(data)
+        return RegressionSums.of(data.features, targets, public.task.quantiser).pack()
+
+    def absorb(
+        self, public: RegressionPublic, total: Integers, included: tuple[str, ...]
+    ) -> RegressionPublic:
+        """Fit least squares to the sum.
+
+        Raises:
+            ConfigError: it has no more rows than columns and an intercept.
+        """
+        task = public.task
+        layout = self.layout(public)
+        assert layout is not None, "the fit comes after the sum"
+        sums = RegressionSums.unpack(total, layout)
+        steps = (task.quantiser.scale - 1) ** 2
+        fit = least_squares(sums, self.ridge * steps)
+        units = Units.of(task.columns, task.feature_dim, task.quantiser)
+        return RegressionPublic(task, report_fit(fit, units, task.quantiser, self.level))
+
+    def fits(self, public: RegressionPublic) -> tuple[Fit, ...]:
+        """Return the one fit, with what its reader should know."""
+        fit, task = public.fit, public.task
+        if fit is None:
+            return ()
+        notes = []
+        if self.ridge > 0:
+            notes.append(
+                "Ridge draws coefficients to 0: errors are of their spread alone, without that "
+                "bias, and there are no tests or intervals."
+            )
+        if task.columns is None and task.quantiser.mode == "normalise":
+            notes.append("Every row was brought to norm 1 first: coefficients are of such rows.")
+        return (name_fit(fit, task.columns, task.classes[0], self.level, tuple(notes)),)
+
+    def model(self, public: RegressionPublic) -> RegressionModel:
+        """Return the model; call it after the sum."""
+        fit, task = public.fit, public.task
+        assert fit is not None, "the model exists after the sum"
+        return _model(task, fit.weights, fit.offset)
+
+    def unrounded(self, task: Task, clients: Sequence[ClientData]) -> RegressionModel:
+        """Fit the same to these rows in one place, in float64 and not rounded."""
+        from scipy.linalg import lstsq
+
+        rows = np.concatenate([task.quantiser.scaled(data.features) for data in clients])
+        targets = np.concatenate([known_targets(data) for data in clients])
+        means, mean = rows.mean(axis=0), targets.mean()
+        left, right = rows - means, targets - mean
+        if self.ridge > 0:
+            root = np.sqrt(self.ridge) * np.eye(task.feature_dim)
+            left, right = np.vstack([left, root]), np.append(right, np.zeros(task.feature_dim))
+        weights = np.asarray(lstsq(left, right)[0])
+        target = None if task.columns is None else task.columns.target
+        centre, half = (0.0, 1.0) if target is None else (target.centre, target.half)
+        offset = centre + half * float(mean - means @ weights)
+        return _model(task, half * weights, offset)
+
+
+def _model(task: Task, weights: Floats, offset: float) -> RegressionModel:
+    rows = Quantiser(MAX_BITS, task.quantiser.mode, task.quantiser.clip)
+    return RegressionModel(weights[:, None], task.classes, offset, rows, task.columns)
+
+
+def known_targets(data: ClientData) -> Floats:
+    """Return the number that is to be predicted of each row.
+
+    Raises:
+        DataError: rows have none.
+    """
+    if data.targets is None:
+        raise DataError(
+            f"client '{data.name}' has no targets, and a regression predicts a number; give "
+            "ClientData(…, targets=…) in [−1, 1], or take a method for classes"
+        )
+    return np.asarray(data.targets)

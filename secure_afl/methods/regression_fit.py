@@ -1,0 +1,232 @@
+"""A fit of least squares in the own units of columns and target, with what is inferred of it."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from protocols.codec import Wire
+from secure_afl.analytic.columns import Coefficient, Columns, Fit
+from secure_afl.analytic.least_squares import LeastSquares
+from secure_afl.analytic.quantise import Floats, Quantiser
+from secure_afl.analytic.rounding import rounding_bound
+
+INTERCEPT = "(intercept)"
+
+
+class Units(NamedTuple):
+    """What integers stand for: value = centre + step · integer.
+
+    Attributes:
+        centres, steps: of the columns, (d,).
+        target_centre, target_step: of the target.
+    """
+
+    centres: Floats
+    steps: Floats
+    target_centre: float
+    target_step: float
+
+    @classmethod
+    def of(cls, columns: Columns | None, dim: int, quantiser: Quantiser) -> "Units":
+        """Return the units of rows that this quantiser rounds; without columns those of features.
+
+        A feature of 1 is 2^bits − 1 steps, and a target of 1 `label_scale` of them.
+        """
+        feature = quantiser.clip / (quantiser.scale - 1)
+        if columns is None:
+            own = np.zeros(dim), np.full(dim, feature)
+        else:
+            own = columns.centres, columns.halves * math.sqrt(dim) * feature
+        target = None if columns is None else columns.target
+        centre, half = (0.0, 1.0) if target is None else (target.centre, target.half)
+        return cls(*own, centre, half / quantiser.label_scale)
+
+
+class RegressionFit(Wire, frozen=True, eq=False):
+    """A fitted regression, as everybody is given it.
+
+    Attributes:
+        weights: of the features, (d,), in the target's own unit.
+        offset: of the prediction, likewise.
+        estimates, errors, statistics, p, low, high: of the intercept and each column, (d + 1,), in
+            own units; NaN for what there is not.
+        rounding: the most by which rounding of rows moved each estimate, likewise.
+        figures: names and values.
+        left_out: places of columns that are in no fit, each with those that it is a combination of.
+    """
+
+    weights: Floats
+    offset: float
+    estimates: Floats
+    errors: Floats
+    statistics: Floats
+    p: Floats
+    low: Floats
+    high: Floats
+    rounding: Floats
+    figures: tuple[tuple[str, float], ...]
+    left_out: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<RegressionFit of {len(self.weights)} columns>"
+
+    def coefficients(self, names: tuple[str, ...]) -> tuple[Coefficient, ...]:
+        """List the coefficients, the intercept first; names are those of the d columns."""
+        parts = (self.estimates, self.errors, self.statistics, self.p, self.low, self.high)
+        found = []
+        for place, name in enumerate((INTERCEPT, *names)):
+            values = (_number(part[place]) for part in (*parts, self.rounding))
+            found.append(Coefficient(name, *values))
+        return tuple(found)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def report_fit(
+    fit: LeastSquares, units: Units, quantiser: Quantiser, level: float
+) -> RegressionFit:
+    """Bring a fit of exact sums to own units, with errors, t, p and intervals.
+
+    A ridge's errors are those of its spread about a mean that is not the true value, so that it has
+    neither t nor p nor interval.
+    """
+    penalised = fit.effective < len(fit.kept)
+    estimates, spread = _own(fit, units)
+    variance = max(fit.residual, 0.0) / fit.freedom * units.target_step**2
+    errors = np.sqrt(variance * spread)
+    nothing = np.full(len(errors), np.nan)
+    statistics, p, low, high = nothing, nothing, nothing, nothing
+    if not penalised:
+        statistics, p, low, high = t_tests(estimates, errors, fit.freedom, level)
+    scale = (quantiser.scale - 1) / quantiser.clip
+    weights = fit.weights * units.target_step * scale
+    mean = units.target_centre + units.target_step * fit.target_mean
+    offset = math.fsum([mean, *(-weights * fit.means / scale)])
+    return RegressionFit(
+        weights=weights,
+        offset=offset,
+        estimates=estimates,
+        errors=errors,
+        statistics=statistics,
+        p=p,
+        low=low,
+        high=high,
+        rounding=nothing if penalised else _rounding(fit, units, quantiser, estimates),
+        figures=tuple(_figures(fit, units, penalised=penalised).items()),
+        left_out=tuple((column.place, column.of) for column in fit.left_out),
+    )
+
+
+def t_tests(
+    estimates: Floats, errors: Floats, freedom: float, level: float
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return t, its two-sided p value, and the ends of the interval, each (k,).
+
+    Args:
+        freedom: degrees of it; infinite for a normal distribution.
+        level: of the interval, above 0 and below 1.
+    """
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistics = estimates / errors
+    if math.isinf(freedom):
+        p, reach = 2 * ndtr(-np.abs(statistics)), float(ndtri((1 + level) / 2))
+    else:
+        p = 2 * stdtr(freedom, -np.abs(statistics))
+        reach = float(stdtrit(freedom, (1 + level) / 2))
+    return statistics, np.asarray(p), estimates - reach * errors, estimates + reach * errors
+
+
+def _own(fit: LeastSquares, units: Units) -> tuple[Floats, Floats]:
+    """Return estimates in own units, and their variances over σ² of the target in its own unit."""
+    dim = len(fit.weights)
+    slopes = np.full(dim, np.nan)
+    slopes[fit.kept] = fit.weights[fit.kept] * units.target_step / units.steps[fit.kept]
+    means = units.centres + units.steps * fit.means
+    mean = units.target_centre + units.target_step * fit.target_mean
+    kept = fit.kept
+    intercept = math.fsum([mean, *(-slopes[kept] * means[kept])])
+    covariance = fit.covariance[np.ix_(kept, kept)] / np.outer(units.steps[kept], units.steps[kept])
+    spread = np.full(dim + 1, np.nan)
+    spread[0] = 1 / fit.rows + float(means[kept] @ covariance @ means[kept])
+    spread[1 + kept] = covariance.diagonal()
+    return np.concatenate([[intercept], slopes]), spread
+
+
+def _rounding(fit: LeastSquares, units: Units, quantiser: Quantiser, estimates: Floats) -> Floats:
+    """Bound what rounding moved, (d + 1,), in own units.
+
+    The intercept is ȳ − Σb·x̄; its parts are off by what means and slopes are.
+    """
+    found = np.empty(len(estimates))
+    slopes = rounding_bound(fit, quantiser) * units.target_step / units.steps
+    kept, most = fit.kept, 0.5 if len(slopes) <= 4 else 1.0
+    means = np.abs(units.centres + units.steps * fit.means)[kept] + most * units.steps[kept]
+    moved = slopes[kept] * means + np.abs(estimates[1:][kept]) * most * units.steps[kept]
+    found[0] = units.target_step / 2 + float(moved.sum())
+    found[1:] = slopes
+    return found
+
+
+def _figures(fit: LeastSquares, units: Units, *, penalised: bool) -> dict[str, float]:
+    from scipy.special import fdtrc
+
+    residual, total = (value * units.target_step**2 for value in (fit.residual, fit.total))
+    found = {
+        "rows": float(fit.rows),
+        "df": fit.freedom,
+        "residual_standard_error": math.sqrt(max(residual, 0.0) / fit.freedom),
+        "residual_deviance": residual,
+        "null_deviance": total,
+    }
+    if total <= 0:
+        return found
+    unexplained = residual / total
+    found["r_squared"] = 1 - unexplained
+    found["adjusted_r_squared"] = 1 - unexplained * (fit.rows - 1) / fit.freedom
+    columns = len(fit.kept)
+    if not penalised and residual > 0:
+        # Independent roundings, each of variance 1/12, add this to the errors.
+        rounded = math.sqrt((1 + float(fit.weights @ fit.weights)) / 12)
+        found["rounding_spread"] = rounded / math.sqrt(max(fit.residual, 0.0) / fit.freedom)
+    if not penalised and columns and residual > 0:
+        ratio = (total - residual) / columns / (residual / fit.freedom)
+        found["f_statistic"] = ratio
+        found["f_df"] = float(columns)
+        found["f_p"] = float(fdtrc(columns, fit.freedom, ratio))
+    return found
+
+
+def name_fit(
+    fit: RegressionFit, columns: Columns | None, target: str, level: float, notes: tuple[str, ...]
+) -> Fit:
+    """Make what a statistician reads of a fit."""
+    dim = len(fit.weights)
+    names = tuple(f"x{place}" for place in range(dim)) if columns is None else columns.names
+    known = None if columns is None else columns.target
+    unit = "" if known is None or not known.unit else f" [{known.unit}]"
+    return Fit(
+        family="linear",
+        outcome=(target if known is None else known.name) + unit,
+        coefficients=fit.coefficients(names),
+        figures=dict(fit.figures),
+        level=level,
+        notes=(*(_left_out(place, of, names) for place, of in fit.left_out), *notes),
+    )
+
+
+def _left_out(place: int, of: tuple[int, ...], names: tuple[str, ...]) -> str:
+    if not of:
+        return (
+            f"'{names[place]}' does not vary in the sum, as far as rounding lets tell, and has no "
+            "coefficient. Leave it out, or declare a narrower range."
+        )
+    partners = ", ".join(f"'{names[other]}'" for other in of)
+    return (
+        f"'{names[place]}' is a combination of {partners}, as far as rounding lets tell, and has "
+        "no coefficient: theirs hold its part. Leave one of them out, or set --ridge."
+    )
