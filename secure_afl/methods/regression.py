@@ -1,5 +1,6 @@
 """Linear regression over one blind sum, as of all rows in one place."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -9,17 +10,37 @@ from msgspec import Meta
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.least_squares import least_squares
+from secure_afl.analytic.noisy_least_squares import (
+    NoisyMoments,
+    RegressionNoise,
+    noisy_least_squares,
+)
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
-from secure_afl.analytic.regression_sums import RegressionSums, regression_layout
+from secure_afl.analytic.regression_sums import (
+    CROSS,
+    GRAM,
+    ROWS,
+    SUMS,
+    TARGET_SQUARES,
+    TARGET_SUM,
+    RegressionSums,
+    regression_layout,
+)
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
-from secure_afl.methods.regression_fit import RegressionFit, Units, name_fit, report_fit
+from secure_afl.methods.regression_fit import (
+    RegressionFit,
+    Units,
+    name_fit,
+    report_fit,
+    report_noisy,
+)
 from secure_afl.methods.regression_model import RegressionModel
-from secure_afl.privacy.mechanism import Privacy
-from secure_afl.privacy.sensitivity import Sensitivity
+from secure_afl.privacy.mechanism import NoisySum, Privacy
+from secure_afl.privacy.sensitivity import Sensitivity, regression_sensitivity
 
 MAX_PENALTY = 1e9
 
@@ -43,6 +64,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
     summary = "linear regression of a number, with standard errors, from one sum"
     public = RegressionPublic
     row_additive = True
+    hides_patients = True
     releases_statistics = True
     numeric = True
     ignores = ("same_set", "cross_weight")
@@ -100,20 +122,19 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         Raises:
             WouldOverflow: no ring holds that many rows at the quantiser's bits.
         """
-        task = public.task
-        if public.fit is not None:
-            return None
-        return regression_layout(
-            task.feature_dim, task.quantiser, task.total_rows, task.client_rows
-        )
+        return None if public.fit is not None else _layout(public.task)
 
     def sensitivity(self, public: RegressionPublic, privacy: Privacy) -> Sensitivity:
-        """Refuse: there is no noisy form yet.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("regression has no form for sums with noise yet; leave --epsilon out")
+        """Bound how far one example, patient or client moves the sums."""
+        task = public.task
+        return regression_sensitivity(
+            task.quantiser.scale,
+            task.quantiser.label_scale,
+            _mark(task),
+            privacy.unit,
+            privacy.neighbours,
+            task.client_rows,
+        )
 
     def contribute(
         self, public: RegressionPublic, data: ClientData, memory: Memory, entropy: bytes
@@ -121,27 +142,31 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         """Pack the client's integer sums as int64; memory and entropy go unused.
 
         Raises:
-            DataError: rows without targets, no rows or more than 2^29, or features not finite.
+            DataError: rows without targets, no rows or more than 2^29, features not finite, or rows
+                that do not say whose they are where patients are the unit.
         """
         check_rows(data.features, data.labels, 1)
         targets = known_targets(data)
-        return RegressionSums.of(data.features, targets, public.task.quantiser).pack()
+        task = public.task
+        each = task.rows_each(data)
+        return RegressionSums.of(data.features, targets, task.quantiser, _mark(task), each).pack()
 
     def absorb(
         self, public: RegressionPublic, total: Integers, included: tuple[str, ...]
     ) -> RegressionPublic:
-        """Fit least squares to the sum.
+        """Fit least squares to the sum; with noise, by public numbers.
 
         Raises:
-            ConfigError: it has no more rows than columns and an intercept.
+            ConfigError: it has no more rows than columns and an intercept, where it is exact.
         """
         task = public.task
-        layout = self.layout(public)
-        assert layout is not None, "the fit comes after the sum"
-        sums = RegressionSums.unpack(total, layout)
-        steps = (task.quantiser.scale - 1) ** 2
-        fit = least_squares(sums, self.ridge * steps)
+        sums = RegressionSums.unpack(total, _layout(task))
         units = Units.of(task.columns, task.feature_dim, task.quantiser)
+        if task.mechanism is not None:
+            moments = _noisy(task, self.sensitivity(public, task.mechanism.privacy), sums, included)
+            noisy = noisy_least_squares(moments, self.ridge)
+            return RegressionPublic(task, report_noisy(noisy, units, task.quantiser, self.level))
+        fit = least_squares(sums, self.ridge * (task.quantiser.scale - 1) ** 2)
         return RegressionPublic(task, report_fit(fit, units, task.quantiser, self.level))
 
     def fits(self, public: RegressionPublic) -> tuple[Fit, ...]:
@@ -150,7 +175,9 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         if fit is None:
             return ()
         notes = []
-        if self.ridge > 0:
+        if task.mechanism is not None:
+            notes.append(_about_noise(fit, ridge=self.ridge > 0))
+        elif self.ridge > 0:
             notes.append(
                 "Ridge draws coefficients to 0: errors are of their spread alone, without that "
                 "bias, and there are no tests or intervals."
@@ -181,6 +208,56 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         centre, half = (0.0, 1.0) if target is None else (target.centre, target.half)
         offset = centre + half * float(mean - means @ weights)
         return _model(task, half * weights, offset)
+
+
+def _mark(task: Task) -> int:
+    """Return A: with noise the constant is as long as a target, that N has steps enough."""
+    return 1 if task.mechanism is None else task.quantiser.label_scale
+
+
+def _layout(task: Task) -> Layout:
+    return regression_layout(
+        task.feature_dim, task.quantiser, task.total_rows, task.client_rows, _mark(task)
+    )
+
+
+def _noisy(
+    task: Task, sensitivity: Sensitivity, sums: RegressionSums, included: tuple[str, ...]
+) -> NoisyMoments:
+    """Bring noisy sums to units of rows of norm ≤ 1, with the noise that so many shares make."""
+    mechanism, layout = task.mechanism, _layout(task)
+    assert mechanism is not None, "the task has noise"
+    shares = 1 if mechanism.privacy.placement == "central" else len(included)
+    more = math.sqrt(shares / mechanism.shares)
+    stds = NoisySum(mechanism, layout, sensitivity).stds
+    unit = {block.name: block.scale for block in layout.blocks}
+    noise = {name: std * unit[name] * more for name, std in stds.items()}
+    kinds = (GRAM, CROSS, SUMS, ROWS, TARGET_SUM, TARGET_SQUARES)
+    return NoisyMoments(
+        np.asarray(sums.gram * unit[GRAM], dtype=np.float64),
+        np.asarray(sums.cross * unit[CROSS], dtype=np.float64),
+        np.asarray(sums.sums * unit[SUMS], dtype=np.float64),
+        sums.rows * unit[ROWS],
+        sums.target_sum * unit[TARGET_SUM],
+        sums.target_squares * unit[TARGET_SQUARES],
+        RegressionNoise(*(noise[kind] for kind in kinds)),
+    )
+
+
+def _about_noise(fit: RegressionFit, *, ridge: bool) -> str:
+    """Say what noise does to a fit's errors."""
+    if np.isfinite(fit.errors).any():
+        return (
+            "Errors, tests and intervals count the noise in; the number of rows and the figures "
+            "carry it."
+        )
+    if ridge:
+        return "Ridge on a noisy sum: its errors are not known, and there are none."
+    return (
+        "The noise of this sum is too large beside what the columns vary: coefficients are drawn "
+        "to 0 by public numbers, and no interval would mean anything. More rows, fewer columns, "
+        "narrower ranges or a larger --epsilon would help."
+    )
 
 
 def _model(task: Task, weights: Floats, offset: float) -> RegressionModel:

@@ -8,6 +8,7 @@ import numpy as np
 from protocols.codec import Wire
 from secure_afl.analytic.columns import Coefficient, Columns, Fit
 from secure_afl.analytic.least_squares import LeastSquares
+from secure_afl.analytic.noisy_least_squares import NoisyFit
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rounding import rounding_bound
 
@@ -117,6 +118,47 @@ def report_fit(
         rounding=nothing if penalised else _rounding(fit, units, quantiser, estimates),
         figures=tuple(_figures(fit, units, penalised=penalised).items()),
         left_out=tuple((column.place, column.of) for column in fit.left_out),
+    )
+
+
+def report_noisy(fit: NoisyFit, units: Units, quantiser: Quantiser, level: float) -> RegressionFit:
+    """Bring a fit of noisy sums to own units, with errors, tests and intervals where there are any.
+
+    A row of norm 1 is 2^bits steps there, and a target of 1 `label_scale` of them.
+    """
+    half = units.target_step * quantiser.label_scale
+    widths = units.steps * quantiser.scale
+    slopes = half * fit.weights / widths
+    # The constant of own units is at a row of −centre/width.
+    zero = np.append(1.0, -units.centres / widths)
+    beta = np.append(fit.intercept, fit.weights)
+    estimates = np.append(units.target_centre + half * float(zero @ beta), slopes)
+    errors = np.full(len(estimates), np.nan)
+    if fit.covariance is not None:
+        slope_variances = np.maximum(fit.covariance.diagonal()[1:], 0.0)
+        errors[0] = half * math.sqrt(max(float(zero @ fit.covariance @ zero), 0.0))
+        errors[1:] = half * np.sqrt(slope_variances) / widths
+    freedom = max(fit.rows - len(slopes) - 1, 1.0)
+    statistics, p, low, high = t_tests(estimates, errors, freedom, level)
+    figures = {
+        "rows": fit.rows,
+        "df": freedom,
+        "residual_standard_error": half * math.sqrt(fit.variance),
+    }
+    if fit.total is not None and fit.covariance is not None:
+        share = fit.variance * freedom / (fit.total * fit.rows)
+        figures["r_squared"] = min(max(1 - share, 0.0), 1.0)
+    return RegressionFit(
+        weights=half * fit.weights * (quantiser.scale - 1) / quantiser.scale / quantiser.clip,
+        offset=units.target_centre + half * fit.intercept,
+        estimates=estimates,
+        errors=errors,
+        statistics=statistics,
+        p=p,
+        low=low,
+        high=high,
+        rounding=np.full(len(estimates), np.nan),
+        figures=tuple(figures.items()),
     )
 
 

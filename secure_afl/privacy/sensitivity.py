@@ -5,7 +5,7 @@ noise relative to σ, so that one σ and one Δ tell the privacy of the whole ve
 """
 
 import math
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 from protocols.codec import Wire
 from secure_afl.analytic.statistics import MAX_CLIENT_ROWS, SQUARES
@@ -136,6 +136,96 @@ def statistics_sensitivity(
     if squares_weight is not None:
         relative.append((SQUARES, 1 / squares_weight))
     return Sensitivity(row * (max_rows if unit == "client" else 1), tuple(relative))
+
+
+class RegressionWeights(NamedTuple):
+    """μ of each block of regression's sums in units of the Gram matrix's, each > 0.
+
+    The defaults satisfy what `regression_sensitivity` asks of them.
+    """
+
+    cross: float = 0.8
+    sums: float = 0.4
+    rows: float = 0.2
+    target_sum: float = 0.25
+    target_squares: float = 0.3
+
+
+REGRESSION_WEIGHTS = RegressionWeights()
+
+
+def regression_sensitivity(
+    bound: int,
+    reach: int,
+    mark: int,
+    unit: Unit,
+    neighbours: Neighbours,
+    max_rows: int,
+    weights: RegressionWeights = REGRESSION_WEIGHTS,
+) -> Sensitivity:
+    """Bound the sensitivity of all second moments of (x | A | t), blocks of `regression_layout`.
+
+    With b, a, n, e and q the squared weights of Xᵀt, Σx, N, Σt and Σt², in units of B², one
+    example has
+
+        add-remove:    √(1 + a + b + n + e + q)
+        replace-one:   √max(2 + 2a + 2b + (a + b)²/2, 2 + 2a + 2b + (a − b)²/2 + 4e)
+
+    where a + b ≤ 2 and 2q ≤ b + b²/2. *Proof.* Of rows (x, t) and (y, u) in units of B and T, with
+    c = xᵀy, the squared distance is ‖x‖⁴ + ‖y‖⁴ − 2c² + a‖x − y‖² + b‖xt − yu‖² + e(t − u)² +
+    q(t² − u²)². It grows with ‖x‖ and ‖y‖ at fixed c, so both are 1; and with (t, u) at a fixed
+    ratio, so that by symmetry t = 1. In c it is concave, with its top at −(a + bu)/2 ≥ −1. There,
+    as a function of u, its second derivative is ≥ 2(b + b²/2 + e − 2q) ≥ 0, so that u is 1 or −1. ∎
+    Both are reached: by rows of one target, or of opposite ones, with that inner product.
+
+    Rows of a patient have constants of size α ≤ 1 too, by the same argument 0 or 1 where 2n ≤
+    a + a²/2; at 0 the squared distance is 2 + a + 2b + b²/2 + e + n. A patient's part is a mean of
+    parts of single rows, so it moves the sum no further than these. A client has `max_rows` times
+    as much as one row that comes, goes or changes.
+
+    Args:
+        bound: B, the greatest norm of a row, 1 to 2^24.
+        reach, mark: T and A, the greatest size of a target and the constant, likewise.
+        unit, neighbours, max_rows: as `statistics_sensitivity`.
+        weights: of the blocks.
+
+    Raises:
+        ConfigError: a number out of range, or weights that the proof does not cover.
+    """
+    _check_choice("unit", unit, get_args(Unit))
+    _check_choice("neighbours", neighbours, get_args(Neighbours))
+    for name, size in (("bound", bound), ("reach", reach), ("mark", mark)):
+        whole(name, size, 1, MAX_BOUND)
+    whole("max_rows", max_rows, 1, MAX_CLIENT_ROWS)
+    for name, weight in weights._asdict().items():
+        number(name, weight, 1 / MAX_WEIGHT, MAX_WEIGHT)
+    b, a, n, e, q = (weight**2 for weight in weights)
+    if neighbours == "replace-one" and not (
+        a + b <= 2 and 2 * q <= b + b**2 / 2 and 2 * n <= a + a**2 / 2
+    ):
+        raise ConfigError(
+            f"{weights} under replace-one; allowed: a + b ≤ 2, 2q ≤ b + b²/2 and 2n ≤ a + a²/2 of "
+            "the squared weights a of sums, b of cross, n of rows and q of target_squares"
+        )
+    one = 1 + a + b + n + e + q
+    if neighbours == "replace-one":
+        other = 2 + 2 * a + 2 * b + max((a + b) ** 2 / 2, (a - b) ** 2 / 2 + 4 * e)
+        if unit == "patient":
+            other = max(other, 2 + a + 2 * b + b**2 / 2 + e + n)
+        # Of a client's rows some may come or go where it is another client's.
+        one = max(one, other) if unit == "client" else other
+    square = bound**2
+    relative = (
+        ("gram_diagonal", 1.0),
+        ("gram_upper", math.sqrt(0.5)),
+        ("cross", bound * reach / (square * weights.cross)),
+        ("sums", bound * mark / (square * weights.sums)),
+        ("rows", mark**2 / (square * weights.rows)),
+        ("target_sum", reach * mark / (square * weights.target_sum)),
+        ("target_squares", reach**2 / (square * weights.target_squares)),
+    )
+    rows = max_rows if unit == "client" else 1
+    return Sensitivity(square * math.sqrt(one) * rows, relative)
 
 
 def layer_sensitivity(
