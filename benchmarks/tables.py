@@ -34,6 +34,7 @@ DOCUMENTS = (
     _ROOT / "docs" / "private-figures.md",
     _ROOT / "docs" / "attacks.md",
     _ROOT / "docs" / "speed.md",
+    _ROOT / "docs" / "tables.md",
 )
 
 
@@ -706,6 +707,24 @@ def _gram() -> str:
     )
 
 
+def _regression() -> str:
+    rows = []
+    for case in read_results("regression")["cases"]:
+        epsilon = "none" if case["epsilon"] is None else f"ε = {case['epsilon']:g}"
+        known = "covered" in case
+        rows.append(
+            [
+                f"{case['columns']} × {case['rows']:,}, {epsilon}",
+                str(case["with_intervals"]),
+                f"{100 * case['covered']:.1f} %" if known else "–",
+                f"{100 * case['least_covered']:.1f} %" if known else "–",
+                f"{case['width']:.3f}" if known else "–",
+            ]
+        )
+    head = ["columns × rows, noise", "with intervals", "covered", "least of a coefficient", "width"]
+    return markdown_table(head, rows)
+
+
 def _patients() -> str:
     rows = []
     for name, case in read_results("patients")["cases"].items():
@@ -753,6 +772,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": methods_table,
     "mixtures": mixtures_table,
     "patients": _patients,
+    "regression": _regression,
     "one_sum": one_sum_table,
     "relations": relations_table,
     "privacy": _privacy,

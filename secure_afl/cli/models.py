@@ -63,6 +63,7 @@ def evaluate(
     **settings: Any,
 ) -> None:
     """Score a saved model on labelled data, with the backbone that its card names."""
+    from secure_afl.cli.fits import show_numeric
     from secure_afl.cli.tables import check_writable, show_figures, write_json
     from secure_afl.data.ids import parse_ids
     from secure_afl.data.mapping import read_mapping
@@ -79,6 +80,8 @@ def evaluate(
     ids = parse_ids(settings.pop("id", None))
     with progress() as advance:
         saved = _load(model, keys, **settings)
+        if html is not None and saved.model.numeric:
+            raise ConfigError("--html has no page for a number's figures; leave it out")
         result = inference.evaluate(
             saved,
             path,
@@ -90,7 +93,10 @@ def evaluate(
             sensitive_to=sensitive_to,
             sensitivity=0.95 if sensitivity is None else sensitivity,
         )
-    show_figures(result.results, people(json_file), f"{model} on {path}")
+    if result.numeric is not None:
+        show_numeric(people(json_file), result.numeric, f"{model} on {path}")
+    else:
+        show_figures(result.results, people(json_file), f"{model} on {path}")
     write_json(json_file, result)
     if html is not None:
         write_evaluation(html, result.results, model, path, dict(saved.about))
@@ -107,7 +113,7 @@ def predict(
     prior: PriorFlag = None,
     **settings: Any,
 ) -> None:
-    """Print each example's class and the scores of all classes, as CSV.
+    """Print each example's class and the scores of all classes, or its number, as CSV.
 
     `score` is the probability of the class, for models that have calibrated probabilities; columns
     p:CLASS are those of all classes, and columns s:CLASS scores that do not grow with an example's
@@ -119,8 +125,13 @@ def predict(
         saved = _load(model, keys, **settings)
         predictions = list(inference.predict(saved, path, split, advance, _prior(prior)))
     classes = saved.model.classes
-    shares = [f"p:{name}" for name in classes] if saved.model.has_probabilities else []
     writer = csv.writer(sys.stdout, lineterminator="\n")
+    if saved.model.numeric:
+        writer.writerow(["example", classes[0]])
+        # All digits: a target's own unit may be of any size.
+        writer.writerows([found.example, repr(found.score)] for found in predictions)
+        return
+    shares = [f"p:{name}" for name in classes] if saved.model.has_probabilities else []
     writer.writerow(["example", "class", "score", *shares, *(f"s:{name}" for name in classes)])
     for prediction in predictions:
         numbers = [prediction.score, *(prediction.probabilities or ()), *prediction.scores]

@@ -46,7 +46,8 @@ def party(
 
       secure-afl party --site site.toml --post folder:/mnt/federation --config run.toml
     """
-    from secure_afl.cli.console import errors, progress
+    from secure_afl.cli.console import errors, people, progress
+    from secure_afl.cli.fits import show_fits
     from secure_afl.errors import ConfigError
     from secure_afl.sites import process
 
@@ -79,6 +80,7 @@ def party(
                 "that all sites kept out"
             )
         )
+        show_fits(people(None), report.fits)
 
 
 site = typer.Typer(

@@ -14,10 +14,12 @@ from rich.table import Table
 
 from protocols.protocol import PROTOCOLS
 from secure_afl.cli.console import few_lines, people
+from secure_afl.cli.fits import show_fits
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
-from secure_afl.federation.report import HeadReport, PersonalReport, Report
+from secure_afl.federation.report import HeadReport, NumericReport, PersonalReport, Report
+from secure_afl.runs.fits import numeric_lines
 
 
 def show_report(report: Report, json_file: str | None) -> None:
@@ -28,6 +30,7 @@ def show_report(report: Report, json_file: str | None) -> None:
     for name, value in _lines(report).items():
         table.add_row(name, value)
     console.print(table)
+    show_fits(console, report.fits)
     _show_trust(console, [report])
 
 
@@ -80,15 +83,37 @@ def _show_trust(console: Console, reports: Sequence[Report]) -> None:
 
 
 def _lines(report: Report) -> dict[str, str]:
-    accuracy, seconds = report.accuracy, report.seconds
+    seconds = report.seconds
     upload, plain = report.bytes.upload_per_client, report.bytes.plain_float64_per_client
     return {
         "clients in the sum": f"{report.clients.included} of {report.clients.total}",
         "rounds": f"{report.rounds}",
         "rows": "private" if report.examples is None else f"{report.examples:,}",
-        "features × classes": f"{report.feature_dim} × {report.classes}",
+        **_width_line(report),
         "feature bits / ring bits": f"{report.feature_bits} / {report.ring_bits}",
         "exact": "yes" if report.exact else "NO",
+        **(_class_lines(report) if report.numeric is None else _numeric_lines(report.numeric)),
+        **_privacy_lines(report),
+        "upload per client": f"{upload / 1e6:.3f} MB",
+        "  of AFL in float64": f"{upload / plain:.1%}",
+        "seconds: features": f"{seconds.features:.2f}",
+        "seconds: statistics": f"{seconds.statistics:.2f}",
+        "seconds: protect": f"{seconds.protect:.2f}",
+        "seconds: aggregate": f"{seconds.aggregate:.2f}",
+        "seconds: solve": f"{seconds.solve:.2f}",
+    }
+
+
+def _width_line(report: Report) -> dict[str, str]:
+    if report.numeric is not None:
+        return {"features": f"{report.feature_dim}"}
+    return {"features × classes": f"{report.feature_dim} × {report.classes}"}
+
+
+def _class_lines(report: Report) -> dict[str, str]:
+    """Write how well classes are told apart."""
+    accuracy = report.accuracy
+    return {
         **_head_lines(report.head),
         "accuracy": percent(accuracy.federated),
         **_prior_lines(report.results),
@@ -99,15 +124,18 @@ def _lines(report: Report) -> dict[str, str]:
         "  federated model": percent(accuracy.holdout_federated_mean),
         "  own data alone": percent(accuracy.holdout_local_mean),
         **_personal_lines(report.personal),
-        **_privacy_lines(report),
-        "upload per client": f"{upload / 1e6:.3f} MB",
-        "  of AFL in float64": f"{upload / plain:.1%}",
-        "seconds: features": f"{seconds.features:.2f}",
-        "seconds: statistics": f"{seconds.statistics:.2f}",
-        "seconds: protect": f"{seconds.protect:.2f}",
-        "seconds: aggregate": f"{seconds.aggregate:.2f}",
-        "seconds: solve": f"{seconds.solve:.2f}",
     }
+
+
+def _numeric_lines(numeric: NumericReport) -> dict[str, str]:
+    """Write how well a number is predicted."""
+    found = {} if numeric.federated is None else numeric_lines(numeric.federated)
+    if numeric.centralised_float is not None:
+        found["  RMSE centralised, float"] = numeric_lines(numeric.centralised_float)["RMSE"]
+    alone = [site.test.rmse.value for site in numeric.sites if site.test is not None]
+    if alone:
+        found["  RMSE each client alone"] = f"{min(alone):.4g} to {max(alone):.4g}"
+    return found
 
 
 def _head_lines(head: HeadReport | None) -> dict[str, str]:

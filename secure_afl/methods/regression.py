@@ -9,6 +9,8 @@ from msgspec import Meta
 
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.heads.head import AUTO
+from secure_afl.analytic.heads.ridge import MAX_RIDGE
 from secure_afl.analytic.least_squares import least_squares
 from secure_afl.analytic.noisy_least_squares import (
     NoisyMoments,
@@ -39,10 +41,9 @@ from secure_afl.methods.regression_fit import (
     report_noisy,
 )
 from secure_afl.methods.regression_model import RegressionModel
+from secure_afl.methods.summed import RidgeSetting
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, regression_sensitivity
-
-MAX_PENALTY = 1e9
 
 
 class RegressionPublic(PublicState, frozen=True, eq=False):
@@ -56,7 +57,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
     """Least squares with an intercept from all second moments of (X | 1 | t), one sum.
 
     Attributes:
-        ridge: λ, 0 to 1e9; 0 is least squares.
+        ridge: λ, 0 to 1e9, in squared norms of rows; None is 0, which is least squares.
         level: of the intervals, 0.5 to 0.9999.
     """
 
@@ -68,15 +69,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
     releases_statistics = True
     numeric = True
     ignores = ("same_set", "cross_weight")
-    ridge: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=MAX_PENALTY,
-            description="λ, in squared norms of the rows, which are ≤ 1; 0 is least squares.",
-            extra={"metavar": "λ"},
-        ),
-    ] = 0.0
+    ridge: RidgeSetting = None
     level: Annotated[
         float,
         Meta(
@@ -88,8 +81,19 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
     ] = 0.95
 
     def __post_init__(self) -> None:
-        settle_float(self, "ridge", 0, MAX_PENALTY)
+        if self.ridge == AUTO:
+            raise ConfigError(
+                "--ridge auto with regression, whose λ no sum chooses; allowed: 0..1e9, 0 being "
+                "least squares"
+            )
+        if self.ridge is not None:
+            settle_float(self, "ridge", 0, MAX_RIDGE)
         settle_float(self, "level", 0.5, 0.9999)
+
+    @property
+    def penalty(self) -> float:
+        """λ, in squared norms of the rows, which are ≤ 1."""
+        return 0.0 if self.ridge is None or self.ridge == AUTO else self.ridge
 
     def begin(self, task: Task) -> RegressionPublic:
         """Return the task with no fit yet.
@@ -164,9 +168,9 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         units = Units.of(task.columns, task.feature_dim, task.quantiser)
         if task.mechanism is not None:
             moments = _noisy(task, self.sensitivity(public, task.mechanism.privacy), sums, included)
-            noisy = noisy_least_squares(moments, self.ridge)
+            noisy = noisy_least_squares(moments, self.penalty)
             return RegressionPublic(task, report_noisy(noisy, units, task.quantiser, self.level))
-        fit = least_squares(sums, self.ridge * (task.quantiser.scale - 1) ** 2)
+        fit = least_squares(sums, self.penalty * (task.quantiser.scale - 1) ** 2)
         return RegressionPublic(task, report_fit(fit, units, task.quantiser, self.level))
 
     def fits(self, public: RegressionPublic) -> tuple[Fit, ...]:
@@ -176,8 +180,8 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
             return ()
         notes = []
         if task.mechanism is not None:
-            notes.append(_about_noise(fit, ridge=self.ridge > 0))
-        elif self.ridge > 0:
+            notes.append(_about_noise(fit, ridge=self.penalty > 0))
+        elif self.penalty > 0:
             notes.append(
                 "Ridge draws coefficients to 0: errors are of their spread alone, without that "
                 "bias, and there are no tests or intervals."
@@ -200,8 +204,8 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         targets = np.concatenate([known_targets(data) for data in clients])
         means, mean = rows.mean(axis=0), targets.mean()
         left, right = rows - means, targets - mean
-        if self.ridge > 0:
-            root = np.sqrt(self.ridge) * np.eye(task.feature_dim)
+        if self.penalty > 0:
+            root = np.sqrt(self.penalty) * np.eye(task.feature_dim)
             left, right = np.vstack([left, root]), np.append(right, np.zeros(task.feature_dim))
         weights = np.asarray(lstsq(left, right)[0])
         target = None if task.columns is None else task.columns.target

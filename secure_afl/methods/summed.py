@@ -73,7 +73,7 @@ RidgeSetting: TypeAlias = Annotated[
     Meta(
         description="ridge: λ (β of a personal model), in squared norms of the rows, which are 1; "
         "in units of tr(G)/d with --standardise. Default: auto, generalised cross-validation from "
-        "the sum, or by the noise alone with --epsilon.",
+        "the sum, or by the noise alone with --epsilon; regression: 0, which is least squares.",
         extra={"metavar": "auto|λ"},
     ),
 ]

@@ -19,9 +19,11 @@ from secure_afl.data.tables.design import Design
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.models import evaluate_model, under_priors
+from secure_afl.evaluation.numeric import NumericFigures
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.features.table import TABLE, TableRows, table_backbone
+from secure_afl.federation.numeric_scores import measure_model
 from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
 from secure_afl.methods.networks.convnet import ConvNetModel
@@ -51,12 +53,14 @@ class Evaluation(msgspec.Struct, frozen=True):
         per_class: class to share of its own examples that are predicted right; classes without
             examples are left out.
         results: figures with intervals, under the prior in use first and then under others.
+        numeric: figures of a model that predicts a number, which has none of the others.
     """
 
     examples: int
-    accuracy: float
+    accuracy: float | None
     per_class: dict[str, float]
     results: tuple[Figures, ...]
+    numeric: NumericFigures | None = None
 
 
 class MadeBy(msgspec.Struct, frozen=True):
@@ -188,6 +192,8 @@ def evaluate(
         DataError, ConfigError: examples of a class that the model does not know, a prior that the
             model cannot have, or no such class.
     """
+    if saved.model.numeric:
+        return _evaluate_number(saved, path, split, progress, mapping, ids, sensitive_to)
     models = under_priors(saved.model, prior)
     if sensitive_to is not None and sensitive_to not in saved.model.classes:
         raise ConfigError(f"no class {sensitive_to!r}; allowed: {', '.join(saved.model.classes)}")
@@ -209,6 +215,29 @@ def evaluate(
     return Evaluation(first.examples, first.accuracy.value, per_class, results)
 
 
+def _evaluate_number(
+    saved: SavedModel,
+    path: str,
+    split: str,
+    progress: Progress | None,
+    mapping: Mapping | None,
+    ids: Ids | None,
+    sensitive_to: str | None,
+) -> Evaluation:
+    """Score a model that predicts a number, in the target's own unit."""
+    if sensitive_to is not None:
+        raise ConfigError(
+            f"--sensitive-to {sensitive_to} with a model that predicts a number; leave it out"
+        )
+    dataset = data_files.load(path, split, mapping, ids, saved.design)
+    if dataset.targets is None:
+        raise DataError(f"{path} has no column of numbers {saved.model.classes[0]!r} to compare")
+    features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
+    rows = ClientData("test", features, dataset.labels, dataset.patients, dataset.targets)
+    columns = saved.model.columns if isinstance(saved.model, RegressionModel) else None
+    return Evaluation(len(rows), None, {}, (), measure_model(saved.model, columns, rows))
+
+
 def predict(
     saved: SavedModel,
     path: str,
@@ -216,7 +245,9 @@ def predict(
     progress: Progress | None,
     prior: Prior | None = None,
 ) -> Iterator[Prediction]:
-    """Yield predictions for an image, a folder of images, or an .npz, in order.
+    """Yield predictions for an image, a folder of images, a table or an .npz, in order.
+
+    Of a model that predicts a number, `score` is the number and `predicted` the target's name.
 
     Raises:
         DataError, ConfigError: a prior that the model cannot have.

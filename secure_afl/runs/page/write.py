@@ -11,8 +11,9 @@ from protocols.protocol import PROTOCOLS
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.pooled import PooledClass, PooledFigures
-from secure_afl.federation.report import Report
+from secure_afl.federation.report import NumericReport, Report
 from secure_afl.methods.method import METHODS
+from secure_afl.runs.fits import fit_table, numeric_lines
 from secure_afl.runs.page.reliability import draw_reliability
 
 _HERE = Path(__file__).parent
@@ -58,6 +59,9 @@ def render_run(report: Report) -> str:
             report=report,
             facts=_run_facts(report),
             results=report.results,
+            numeric=report.numeric,
+            numeric_rows=_numeric_rows(report.numeric),
+            fits=[fit_table(fit) for fit in report.fits],
             unlike=_unlike(report.results),
             pooled=report.pooled,
             kept_out=report.settings.get("evaluate") or 0.0,
@@ -71,6 +75,18 @@ def render_run(report: Report) -> str:
             shown=_shows_sums(report),
         )
     )
+
+
+def _numeric_rows(numeric: NumericReport | None) -> Sequence[tuple[str, Mapping[str, str]]]:
+    """List who predicted a number and how well, the global model first."""
+    if numeric is None:
+        return []
+    scored = [
+        ("this model", numeric.federated),
+        ("all rows in one place", numeric.centralised_float),
+        *((f"{site.name} alone", site.test) for site in numeric.sites),
+    ]
+    return [(name, numeric_lines(figures)) for name, figures in scored if figures is not None]
 
 
 def _shows_sums(report: Report) -> bool:
@@ -88,7 +104,9 @@ def _run_facts(report: Report) -> Mapping[str, str]:
         "protocol": report.protocol,
         "clients in the sum": f"{report.clients.included} of {report.clients.total}",
         "rows in the sum": "private" if report.examples is None else f"{report.examples:,}",
-        "features × classes": f"{report.feature_dim:,} × {report.classes}",
+        "features × classes" if report.numeric is None else "features": (
+            f"{report.feature_dim:,}" + (f" × {report.classes}" if report.numeric is None else "")
+        ),
         "sum checked bit for bit": "yes" if report.exact else "NO",
     }
     if head is not None:

@@ -1,0 +1,108 @@
+"""Fits of models as people read them: a table of coefficients, and a line of figures."""
+
+import math
+from typing import NamedTuple
+
+from secure_afl.analytic.columns import Coefficient, Fit
+from secure_afl.evaluation.bootstrap import Interval
+from secure_afl.evaluation.numeric import NumericFigures
+
+NOTHING = "–"
+
+
+class FitTable(NamedTuple):
+    """A table of coefficients.
+
+    Attributes:
+        title: what was fitted.
+        head: names of its columns.
+        rows: cells, the intercept first.
+        figures: one line of what else a reader wants.
+        notes: sentences.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    figures: str
+    notes: tuple[str, ...]
+
+
+def fit_table(fit: Fit) -> FitTable:
+    """Lay out a fit; a logistic one shows odds ratios, which are exp(estimate)."""
+    logistic = fit.family == "logistic"
+    last = "odds ratio" if logistic else "interval"
+    head = ("", "estimate", "error", "z" if logistic else "t", "p", f"{last}, {fit.level:.4g}")
+    rows = tuple(_cells(coefficient, logistic=logistic) for coefficient in fit.coefficients)
+    return FitTable(f"{fit.family} model of {fit.outcome}", head, rows, _figures(fit), fit.notes)
+
+
+def _cells(coefficient: Coefficient, *, logistic: bool) -> tuple[str, ...]:
+    return (
+        coefficient.name,
+        number(coefficient.estimate),
+        number(coefficient.error),
+        number(coefficient.statistic, 3),
+        probability(coefficient.p),
+        _odds(coefficient) if logistic else _between(coefficient.low, coefficient.high),
+    )
+
+
+def _odds(coefficient: Coefficient) -> str:
+    """Write exp(estimate) with its interval; an exponential that overflows is infinite."""
+    if coefficient.estimate is None:
+        return NOTHING
+    ends = tuple(None if e is None else _exp(e) for e in (coefficient.low, coefficient.high))
+    between = _between(*ends)
+    ratio = number(_exp(coefficient.estimate), 3)
+    return ratio if between == NOTHING else f"{ratio} ({between})"
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return NOTHING if low is None or high is None else f"{number(low, 3)} to {number(high, 3)}"
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Write a number with so many digits; a dash where there is none."""
+    return NOTHING if value is None else f"{value:.{digits}g}".replace("-", "−")
+
+
+def probability(value: float | None) -> str:
+    """Write a p value; those below 0.001 are not told apart."""
+    if value is None:
+        return NOTHING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _figures(fit: Fit) -> str:
+    known, parts = dict(fit.figures), []
+    if "rows" in known:
+        parts.append(f"{known.pop('rows'):,.0f} rows")
+    if "f_statistic" in known:
+        columns, p = known.pop("f_df"), probability(known.pop("f_p"))
+        sign = "" if p.startswith("<") else "= "
+        ratio = known.pop("f_statistic")
+        parts.append(f"F({columns:.0f}, {known['df']:.0f}) = {ratio:.4g}, p {sign}{p}")
+    parts += [f"{name.replace('_', ' ')} {number(value)}" for name, value in known.items()]
+    return "; ".join(parts)
+
+
+def numeric_lines(figures: NumericFigures) -> dict[str, str]:
+    """Write how far predictions of numbers are off, by name."""
+    return {
+        "RMSE": _ranged(figures.rmse),
+        "mean absolute error": _ranged(figures.mae),
+        "R²": _ranged(figures.r_squared),
+    }
+
+
+def _ranged(figure: Interval | None) -> str:
+    if figure is None:
+        return NOTHING
+    between = _between(figure.low, figure.high)
+    text = number(figure.value)
+    return text if between == NOTHING else f"{text} ({between})"
