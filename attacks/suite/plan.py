@@ -71,12 +71,12 @@ def make_plan(config: AttackConfig, registry: Attacks, datasets: Sequence[Datase
     attacks = tuple(registry[name] for name in chosen)
     methods = _chosen("methods", config.methods, sorted(METHODS))
     if not config.methods:
-        # Images have no number to predict.
+        # What attacks know of rows is their classes.
         methods = tuple(name for name in methods if not METHODS[name].numeric)
     elif numeric := [name for name in methods if METHODS[name].numeric]:
         raise ConfigError(
-            f"--methods {numeric[0]} predicts a number, and these data have classes; take afl, "
-            "whose sum holds the same Gram matrix and cross term"
+            f"--methods {numeric[0]} predicts a number, and attacks know methods of classes; take "
+            "afl, whose sum holds the same Gram matrix and a cross term"
         )
     protocols = _chosen("protocols", config.protocols, sorted(PROTOCOLS))
     everybody = known_adversaries()

@@ -287,6 +287,7 @@ def test_fedhip_is_attacked_where_it_differs_from_afl(tmp_path: Path) -> None:
             {"methods": ("fedprox",)},
             "--methods 'fedprox'; allowed: afl, class-means, fedacnnl, fedau, fedavg",
         ),
+        ({"methods": ("regression",)}, "--methods regression predicts a number"),
         ({"protocols": ("none",)}, "--protocols 'none'; allowed: additive, bfv"),
         ({"adversaries": ("nobody",)}, "--adversaries 'nobody'; allowed: outsider"),
         ({"rows": (3,)}, "--rows 3: allowed for this data: 4 "),

@@ -16,7 +16,7 @@ from secure_afl.data.tables.design import read_design
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.table import table_backbone, table_rows
 from secure_afl.federation.simulation import Federation
-from secure_afl.methods import AFL
+from secure_afl.methods import AFL, Regression
 from secure_afl.runs.description import TABLE
 from secure_afl.sites.ending import convened
 from secure_afl.sites.settings import read_run, read_site
@@ -156,3 +156,29 @@ def test_classes_are_the_dictionarys(tmp_path: Path) -> None:
     run.write_text(run.read_text() + 'classes = ["yes", "no", "unknown"]\n')
     with pytest.raises(ConfigError, match="leave 'classes' out"):
         read_run(run, collector)
+
+
+def test_sites_have_the_coefficients_of_their_tables_in_one_place(tmp_path: Path) -> None:
+    sites = tables(tmp_path)
+    for name in (*NAMES, "collector"):
+        _replace(tmp_path / name / "dictionary.toml", 'target = "ill"', 'target = "age"')
+    for path in tmp_path.glob("*/*.toml"):
+        path.write_text(path.read_text().replace('method = "afl"', 'method = "regression"'))
+    sites.run()
+    convention = sites.conventions["collector"]
+    report = convention.report(convention.model())
+    assert report.method == "regression"
+    design = read_design(tmp_path / "north" / "dictionary.toml")
+    loaded = [
+        replace(load(tmp_path / name / "data.csv", design=design), name=name) for name in NAMES
+    ]
+    alone = Federation(
+        Regression(),
+        Plain(),
+        row_mode="clip",
+        columns=design.columns,
+        backbone=table_backbone(design).digest,
+    ).run([table_rows(one, design) for one in loaded], classes=design.classes, max_rows=32)
+    assert report.fits == alone.report.fits
+    assert [c.name for c in report.fits[0].coefficients][1:] == list(design.columns.names)
+    assert np.array_equal(sites.weights(), alone.model.weights)
