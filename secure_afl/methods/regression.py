@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import numpy as np
 from msgspec import Meta
@@ -45,6 +45,16 @@ from secure_afl.methods.summed import RidgeSetting
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity, regression_sensitivity
 
+Level: TypeAlias = Annotated[
+    float,
+    Meta(
+        ge=0.5,
+        le=0.9999,
+        description="of the coefficients' intervals.",
+        extra={"metavar": "SHARE"},
+    ),
+]
+
 
 class RegressionPublic(PublicState, frozen=True, eq=False):
     """The task, and after the sum the fit; nothing else of the sum."""
@@ -70,15 +80,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
     numeric = True
     ignores = ("same_set", "cross_weight")
     ridge: RidgeSetting = None
-    level: Annotated[
-        float,
-        Meta(
-            ge=0.5,
-            le=0.9999,
-            description="of the coefficients' intervals.",
-            extra={"metavar": "SHARE"},
-        ),
-    ] = 0.95
+    level: Level = 0.95
 
     def __post_init__(self) -> None:
         if self.ridge == AUTO:
