@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.fedhpro import FedHPro
     from secure_afl.methods.fedproto import FedProto
     from secure_afl.methods.frl import Frl
+    from secure_afl.methods.logistic import Logistic
     from secure_afl.methods.model import LinearModel, Model
     from secure_afl.methods.networks.architecture import Linear
     from secure_afl.methods.networks.convnet import ConvNet
@@ -73,6 +74,7 @@ __all__ = [
     "Ledger",
     "Linear",
     "LinearModel",
+    "Logistic",
     "Mlp",
     "Model",
     "PFedACnnL",
@@ -136,6 +138,7 @@ __getattr__, __dir__ = lazily(
         "secure_afl.methods.networks.architecture": ("Linear",),
         "secure_afl.methods.networks.convnet": ("ConvNet",),
         "secure_afl.methods.networks.mlp": ("Mlp",),
+        "secure_afl.methods.logistic": ("Logistic",),
         "secure_afl.methods.model": (
             "LinearModel",
             "Model",

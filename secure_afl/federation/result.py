@@ -147,7 +147,7 @@ def report_run(
     task = public.task
     head = report_head(method, public)
     # What comes after the model's own sums says nothing of how many are in it.
-    last = rounds[: method.model_sums(task)][-1]
+    last = rounds[: method.model_sums(public, len(rounds))][-1]
     clients = len(last.released.included)
     enrolled = task.clients
     hides_rows = privacy is not None and not privacy.rows_are_public
@@ -191,6 +191,7 @@ def report_run(
             *warnings(terms, task, included),
             *_set_warnings(terms, rounds),
             *_head_warnings(head),
+            *method.remarks(public),
             *_pooled_warnings(method, public),
         ),
     )

@@ -190,7 +190,7 @@ class Federation:
         }
         solve_seconds += time.perf_counter() - begin
 
-        included = self._included(task, rounds, members)
+        included = self._included(server.public, rounds, members)
         learned = method.learned(server.public)
         kept_out = list(holdout)
         if not kept_out:
@@ -446,12 +446,13 @@ class Federation:
         return score(learner, public, model, own, included, test, holdout)
 
     def _included(
-        self, task: Task, rounds: Sequence[Round], members: Mapping[str, RecordingClient]
+        self, public: PublicState, rounds: Sequence[Round], members: Mapping[str, RecordingClient]
     ) -> list[ClientData]:
         """Return the rows that the model is made of, of each client that has some in its sum."""
         method = self.terms.method
-        names = rounds[: method.model_sums(task)][-1].released.included
-        found = [method.trained(task, members[name].data) for name in names]
+        sums = method.model_sums(public, len(rounds))
+        names = rounds[:sums][-1].released.included
+        found = [method.trained(public.task, members[name].data) for name in names]
         return [data for data in found if data is not None]
 
     def _class_names(

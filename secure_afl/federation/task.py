@@ -174,7 +174,7 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
 
     if declared.feature_bits is not None:
         return task(declared.feature_bits)
-    if terms.privacy is not None or terms.method.numeric:
+    if terms.privacy is not None or terms.method.fine_rows:
         # The noise needs a wider ring anyway, and rounding should not add to it; nor to the error
         # of a coefficient.
         return task(MAX_BITS)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.fedhpro import FedHPro
     from secure_afl.methods.fedproto import FedProto
     from secure_afl.methods.frl import Frl
+    from secure_afl.methods.logistic import Logistic
     from secure_afl.methods.memory import Memory
     from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
     from secure_afl.methods.networks.architecture import Linear
@@ -44,6 +45,7 @@ __all__ = [
     "FedStale",
     "Frl",
     "Linear",
+    "Logistic",
     "Memory",
     "Method",
     "Mlp",
@@ -76,6 +78,7 @@ __getattr__, __dir__ = lazily(
         "secure_afl.methods.fedhpro": ("FedHPro",),
         "secure_afl.methods.fedproto": ("FedProto",),
         "secure_afl.methods.frl": ("Frl",),
+        "secure_afl.methods.logistic": ("Logistic",),
         "secure_afl.methods.memory": ("Memory",),
         "secure_afl.methods.method": (
             "AnyMethod",

@@ -83,9 +83,10 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         """Return one more than the method's."""
         return self.method.planned_sums(privacy, total_rows, client_rows) + 1
 
-    def model_sums(self, task: Task) -> int:
-        """Return the sums that the model is made of."""
-        return self.method.run_sums(task)
+    def model_sums(self, public: EvaluatedPublic, sums: int) -> int:
+        """Return the sums that the model is made of: all but that of counts."""
+        own = sums if public.counts is None else sums - 1
+        return self.method.model_sums(public.learned, own)
 
     def reveals(self, round: int, task: Task) -> bool:
         """Say so of the method's own rounds alone: counts of small classes are hidden."""
@@ -115,8 +116,9 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
             DataError: it is not.
         """
         sums = self.run_sums(public.task)
-        last = round == sums
-        if public.evaluating != last or public.counts is not None:
+        # A method may end before its last sum, and then is evaluated at once.
+        last = public.evaluating
+        if round > sums or (round == sums and not last) or public.counts is not None:
             raise DataError(f"a state of another round than {round} of {sums}")
         if encode(public.task) != encode(public.learned.task):
             raise DataError("two tasks in one state")

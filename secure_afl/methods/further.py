@@ -21,6 +21,7 @@ SAID = (
     "releases_statistics",
     "releases_updates",
     "numeric",
+    "fine_rows",
     "ignores",
     "sums_of",
 )
@@ -121,6 +122,10 @@ class Further(Method[State], Generic[State], frozen=True):
     def unrounded(self, task: Task, clients: Sequence[ClientData]) -> Model | None:
         """Return the method's model of these rows in one place, not rounded."""
         return self.method.unrounded(task, clients)
+
+    def remarks(self, public: State) -> tuple[str, ...]:
+        """List what is doubtful of the method's model."""
+        return self.method.remarks(public.learned)
 
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
         """Return the curve that the method's head was chosen on."""

@@ -129,6 +129,7 @@ class Method(Wire, Generic[Public], frozen=True):
         releases_statistics: the sum holds Gram matrix and cross term of the rows.
         releases_updates: the sums hold the clients' steps of training.
         numeric: a number is learned, `ClientData.targets`, and no class.
+        fine_rows: rows keep all bits in exact sums, for errors of coefficients go by them.
         ignores: settings of a run that have no effect with this method.
         sums_of: the method whose sums and model these are, where only what follows differs.
     """
@@ -144,6 +145,7 @@ class Method(Wire, Generic[Public], frozen=True):
     releases_statistics: ClassVar[bool] = False
     releases_updates: ClassVar[bool] = False
     numeric: ClassVar[bool] = False
+    fine_rows: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     sums_of: ClassVar[str] = ""
 
@@ -172,9 +174,14 @@ class Method(Wire, Generic[Public], frozen=True):
         privacy = None if task.mechanism is None else task.mechanism.privacy
         return self.planned_sums(privacy, task.total_rows, task.client_rows)
 
-    def model_sums(self, task: Task) -> int:
-        """Return the sums that the model is made of; any others come after it."""
-        return self.run_sums(task)
+    def model_sums(self, public: Public, sums: int) -> int:
+        """Return the sums that the model is made of; any others came after it.
+
+        Args:
+            public: the last state of a run.
+            sums: that the run had, which may be fewer than planned.
+        """
+        return sums
 
     def least_dimension(
         self,
@@ -260,6 +267,10 @@ class Method(Wire, Generic[Public], frozen=True):
 
     def fits(self, public: Public) -> tuple[Fit, ...]:
         """List what a statistician reads of the model; empty for models without inference."""
+        return ()
+
+    def remarks(self, public: Public) -> tuple[str, ...]:
+        """List what is doubtful of a finished model, for the warnings of a report."""
         return ()
 
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:

@@ -78,6 +78,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
     hides_patients = True
     releases_statistics = True
     numeric = True
+    fine_rows = True
     ignores = ("same_set", "cross_weight")
     ridge: RidgeSetting = None
     level: Level = 0.95

@@ -138,7 +138,7 @@ class Convention:
         terms, server = self._party.terms, self.convening.convener.server
         method, protocol = terms.method, terms.protocol
         task, links = server.public.task, server.history.links
-        last = links[: method.model_sums(task)][-1].release
+        last = links[: method.model_sums(server.public, len(links))][-1].release
         head = report_head(method, server.public)
         accuracy = None
         if self._test is not None and not model.numeric:

@@ -1,0 +1,105 @@
+"""A fitted logistic regression in its columns' own units: odds, errors, and notes."""
+
+import math
+
+import numpy as np
+
+from protocols.codec import Wire
+from secure_afl.analytic.columns import Coefficient, Columns, Fit
+from secure_afl.analytic.quantise import Floats, Quantiser
+
+LEVEL = 0.95
+
+
+class LogisticFit(Wire, frozen=True, eq=False):
+    """What the sums gave, as everybody is given it.
+
+    Attributes:
+        weights: (p, K) float64: log-odds against the reference, the intercept first, for rows of
+            norm ≤ 1.
+        estimates, errors: the same in the columns' own units; zeros where there is no estimate.
+        likelihood, null: log-likelihood at `weights`' last sum, and of the class shares alone.
+        rows: N.
+        gain: what one more step could add to the log-likelihood, at most about.
+        rounding: the most by which rounding of residuals moved an estimate, in standard errors.
+        ended: why there was no further sum: `converged`, `rounds`, `separable`,
+            `separable in part` or `one class`.
+    """
+
+    weights: Floats
+    estimates: Floats
+    errors: Floats
+    likelihood: float
+    null: float
+    rows: int
+    gain: float
+    rounding: float
+    ended: str
+
+    def __repr__(self) -> str:
+        return f"<LogisticFit {self.ended}>"
+
+
+def in_own_units(
+    weights: Floats, covariance: Floats, columns: Columns | None, quantiser: Quantiser
+) -> tuple[Floats, Floats]:
+    """Return estimates and standard errors, (p, K) each.
+
+    A feature is X/(2^bits − 1) of its integer X, and a column's value is centre + half·√d times
+    that. Without columns units are those of features.
+
+    Args:
+        weights: (p, K), of X/2^bits.
+        covariance: of them, (K·p, K·p).
+    """
+    p, outcomes = weights.shape
+    turn = np.eye(p)
+    per = (quantiser.scale - 1) / quantiser.scale / quantiser.clip
+    units, centres = np.full(p - 1, per), np.zeros(p - 1)
+    if columns is not None:
+        units, centres = per / (columns.halves * math.sqrt(p - 1)), columns.centres
+    turn[1:, 1:] = np.diag(units)
+    turn[0, 1:] = -units * centres
+    blocks = covariance.reshape(outcomes, p, outcomes, p)
+    errors = [
+        np.sqrt(np.maximum((turn @ blocks[k, :, k] @ turn.T).diagonal(), 0))
+        for k in range(outcomes)
+    ]
+    return turn @ weights, np.array(errors).reshape(outcomes, p).T
+
+
+def fits_of(
+    found: LogisticFit,
+    classes: tuple[str, ...],
+    present: tuple[int, ...],
+    kept: tuple[int, ...],
+    columns: Columns,
+    notes: tuple[str, ...],
+) -> tuple[Fit, ...]:
+    """Make a table of coefficients for each class that has rows, but for the first of these."""
+    from scipy.stats import norm
+
+    names = ("(intercept)", *columns.names)
+    reach = float(norm.ppf(0.5 + LEVEL / 2))
+    deviance, null = -2 * found.likelihood, -2 * found.null
+    figures = {
+        "rows": float(found.rows),
+        "log_likelihood": found.likelihood,
+        "deviance": deviance,
+        "null_deviance": null,
+        "pseudo_r_squared": 1 - deviance / null if null > 0 else 0.0,
+        "rounding_in_errors": found.rounding,
+    }
+    tables = []
+    for k, index in enumerate(present[1:]):
+        rows = []
+        for place in kept:
+            estimate, error = float(found.estimates[place, k]), float(found.errors[place, k])
+            z = estimate / error if error > 0 else 0.0
+            low, high = estimate - reach * error, estimate + reach * error
+            p = float(2 * norm.sf(abs(z)))
+            rows.append(Coefficient(names[place], estimate, error, z, p, low, high))
+        tables.append(
+            Fit("logistic", classes[index], tuple(rows), figures, level=LEVEL, notes=notes)
+        )
+    return tuple(tables)
