@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.headlines import headlines
+from benchmarks.logistic import logistic_table
 from benchmarks.methods_table import methods_table
 from benchmarks.privacy_tables import one_sum_table, relations_table
 from benchmarks.private_tables import (
@@ -752,6 +753,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "personal": _personal,
     "headlines": headlines,
     "heads": _heads,
+    "logistic": logistic_table,
     "ways": _ways,
     "heads_leakage": _heads_leakage,
     "heads_inversion": _heads_inversion,

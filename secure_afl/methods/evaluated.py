@@ -116,9 +116,9 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
             DataError: it is not.
         """
         sums = self.run_sums(public.task)
-        # A method may end before its last sum, and then is evaluated at once.
-        last = public.evaluating
-        if round > sums or (round == sums and not last) or public.counts is not None:
+        early = self.ends_early and 1 < round < sums and public.evaluating
+        last = early or round == sums
+        if public.evaluating != last or public.counts is not None:
             raise DataError(f"a state of another round than {round} of {sums}")
         if encode(public.task) != encode(public.learned.task):
             raise DataError("two tasks in one state")

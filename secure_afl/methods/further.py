@@ -21,6 +21,7 @@ SAID = (
     "releases_statistics",
     "releases_updates",
     "numeric",
+    "ends_early",
     "fine_rows",
     "ignores",
     "sums_of",

@@ -91,6 +91,7 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
     public = LogisticPublic
     row_additive = True
     releases_statistics = True
+    ends_early = True
     fine_rows = True
     rounds: Annotated[
         int,

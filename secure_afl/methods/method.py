@@ -129,6 +129,7 @@ class Method(Wire, Generic[Public], frozen=True):
         releases_statistics: the sum holds Gram matrix and cross term of the rows.
         releases_updates: the sums hold the clients' steps of training.
         numeric: a number is learned, `ClientData.targets`, and no class.
+        ends_early: there may be fewer sums than planned, as when a model has converged.
         fine_rows: rows keep all bits in exact sums, for errors of coefficients go by them.
         ignores: settings of a run that have no effect with this method.
         sums_of: the method whose sums and model these are, where only what follows differs.
@@ -145,6 +146,7 @@ class Method(Wire, Generic[Public], frozen=True):
     releases_statistics: ClassVar[bool] = False
     releases_updates: ClassVar[bool] = False
     numeric: ClassVar[bool] = False
+    ends_early: ClassVar[bool] = False
     fine_rows: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ()
     sums_of: ClassVar[str] = ""
