@@ -2,10 +2,11 @@
 
 python -m benchmarks.pairwise
 
-The floor is what cannot be avoided: expanding and adding the masks, timed in the same run on the
-same vector by one thread. `FLOWER_PYTHON` names the interpreter of an environment with flwr (a venv
-and `pip install flwr`), in which `benchmarks/flower_secagg.py` is run; without it that part is left
-out.
+Seconds are CPU time, of all threads of a party together. The floor is what cannot be avoided:
+expanding and adding the masks, timed in the same run on the same vector by one thread.
+`FLOWER_PYTHON` names the interpreter of an environment with flwr (a venv and `pip install flwr`),
+in which `benchmarks/flower_secagg.py` is run; without it the figures on record stay. `--hundred`
+measures the first part alone.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import seconds, write
+from benchmarks.record import RESULTS, seconds, write
 from protocols import Block, FaultPlan, Identity, Layout, Network, Pairwise, Party, new_nonce
 from protocols.layout import Integers, RingVector
 from protocols.primitives.masks import Mask, add_masks, add_masks_in_threads
@@ -41,18 +42,31 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--thousand", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--hundred", action="store_true", help="no thousand clients, no Flower")
     arguments = parser.parse_args()
     if arguments.thousand:
         print(json.dumps(thousand()))
         return
     figures: dict[str, Any] = {"entries": ENTRIES, "load_average": os.getloadavg()[0]}
+    figures["beside Flower"] = _recorded().get("beside Flower")
     figures["n=100, k=99"] = hundred(arguments.repeats)
+    if arguments.hundred:
+        write("pairwise", _recorded() | figures)
+        return
     if "FLOWER_PYTHON" in os.environ:
         figures["beside Flower"] = beside_flower(os.environ["FLOWER_PYTHON"])
     child = [sys.executable, "-m", "benchmarks.pairwise", "--thousand"]
     done = subprocess.run(child, check=True, capture_output=True, text=True)
     figures["n=1000"] = json.loads(done.stdout)
     write("pairwise", figures)
+
+
+def _recorded() -> dict[str, Any]:
+    """Return the figures on record that stay, each with the machine that it was taken on."""
+    path = RESULTS / "pairwise.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = {name: found[name] for name in ("n=1000", "beside Flower") if name in found}
+    return {name: {"machine": found["machine"]} | part for name, part in kept.items()}
 
 
 def hundred(repeats: int) -> dict[str, Any]:
@@ -75,24 +89,25 @@ def one_of_hundred(threads: int) -> dict[str, float]:
     assert (found.neighbours, found.threshold) == (99, 56)
     gone = random.sample(session.clients, 10)
     floor_before = mask_seconds()
+    cpu = meter(parties)
     network, included = run(session, parties, gone)
     per_mask = (floor_before + mask_seconds()) / 2
-    client = median(network.seconds[name] for name in included)
+    client = median(cpu[name] for name in included)
     client_masks, server_masks = 100, 90 + 10 * 90
     upload = session.layout.packed_bytes
     masks = [Mask(os.urandom(16), negative=True) for _ in range(server_masks)]
     total: RingVector = np.zeros(ENTRIES, dtype=np.uint32)
-    unmasking = seconds(lambda: add_masks_in_threads(total, masks, threads))
+    unmasking = seconds(lambda: add_masks_in_threads(total, masks, threads), time.process_time)
     return {
         "mask_seconds": per_mask,
         "client_masks": client_masks,
         "client_seconds": client,
         "client_ratio": client / (client_masks * per_mask),
         "server_masks": server_masks,
-        "server_seconds": network.seconds["server"],
-        "server_ratio": network.seconds["server"] / (server_masks * per_mask / threads),
+        "server_seconds": cpu["server"],
+        "server_ratio": cpu["server"] / (server_masks * per_mask),
         "unmasking_seconds": unmasking,
-        "unmasking_ratio": unmasking / (server_masks * per_mask / threads),
+        "unmasking_ratio": unmasking / (server_masks * per_mask),
         "packed_vector_bytes": upload,
         "client_sent_bytes": median(network.sent_bytes[name] for name in included),
         "sent_over_packed": median(network.sent_bytes[name] for name in included) / upload,
@@ -106,9 +121,10 @@ def thousand() -> dict[str, Any]:
     found = parameters_of(session)
     gone = random.sample(session.clients, 50)
     begin = time.perf_counter()
+    cpu = meter(parties)
     network, included = run(session, parties, gone)
     wall = time.perf_counter() - begin
-    clients = [network.seconds[name] for name in included]
+    clients = [cpu[name] for name in included]
     return {
         "neighbours": found.neighbours,
         "threshold": found.threshold,
@@ -116,7 +132,7 @@ def thousand() -> dict[str, Any]:
         "wall_seconds": wall,
         "client_seconds_median": median(clients),
         "client_seconds_max": max(clients),
-        "server_seconds": network.seconds["server"],
+        "server_seconds": cpu["server"],
         "server_threads": PairwiseServer.threads,
         "mask_seconds": mask_seconds(),
         "client_sent_bytes": median(network.sent_bytes[name] for name in included),
@@ -133,10 +149,9 @@ def beside_flower(python: str) -> dict[str, Any]:
     flower = json.loads(done.stdout)
     protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.1, server_trust="lying")
     session, parties = cohort(100, protocol, min_cohort=90)
-    cpu: dict[str, float] = dict.fromkeys(session.clients, 0.0)
-    meter(parties, cpu)
+    cpu = meter(parties)
     run(session, parties, [])
-    ours = median(cpu.values())
+    ours = median(cpu[name] for name in session.clients)
     return {
         "flower": flower,
         "ours_client_cpu_seconds": ours,
@@ -189,23 +204,25 @@ def run(session: Session, parties: list[Party], gone: list[str]) -> tuple[Networ
     return network, included
 
 
-def meter(parties: list[Party], cpu: dict[str, float]) -> None:
-    """Add up each client's own CPU seconds."""
+def meter(parties: list[Party]) -> dict[str, float]:
+    """Add up each party's own CPU seconds, of all its threads, while it runs."""
+    cpu = {party.name: 0.0 for party in parties}
     for party in parties:
-        if party.name in cpu:
-            for method in ("start", "receive"):
-                setattr(party, method, _metered(party, method, cpu))
+        # Each begins by `start`; `take`, by which messages come, ends in `receive`.
+        for method in ("start", "take", "deadline"):
+            setattr(party, method, _metered(party, method, cpu))
+    return cpu
 
 
 def _metered(party: Party, method: str, cpu: dict[str, float]) -> Any:
     inner = getattr(party, method)
 
     def call(*arguments: Any) -> Any:
-        begin = time.thread_time()
+        begin = time.process_time()
         try:
             return inner(*arguments)
         finally:
-            cpu[party.name] += time.thread_time() - begin
+            cpu[party.name] += time.process_time() - begin
 
     return call
 
@@ -215,7 +232,8 @@ def mask_seconds() -> float:
     target: RingVector = np.zeros(ENTRIES, dtype=np.uint32)
     masks = [Mask(os.urandom(16), negative=False) for _ in range(50)]
     add_masks(target, masks[:5])
-    return median(seconds(lambda: add_masks(target, masks)) for _ in range(5)) / len(masks)
+    taken = (seconds(lambda: add_masks(target, masks), time.process_time) for _ in range(5))
+    return median(taken) / len(masks)
 
 
 if __name__ == "__main__":

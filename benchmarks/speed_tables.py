@@ -65,3 +65,30 @@ def _row(title: str, item: dict[str, Any], memory: bool, beside: str = "") -> li
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 0.1 else f"{1000 * seconds:.1f} ms"
+
+
+def wire_table() -> str:
+    """Every case of `benchmarks.speed_wire`: uploads in units of one AES-CTR pass and one sum."""
+    head = ["", "before", "after", "less CPU", "without SHA-256 and keys", "memory, first call"]
+    lines = [head, ["---"] + ["--:"] * (len(head) - 1)]
+    for case in read_results("speed_wire")["cases"]:
+        both = case["before"], case["after"]
+        before, after = (
+            (v["upload"] / v["bound"], (v["upload"] - v["fixed"]) / v["bound"]) for v in both
+        )
+        # The version before hashed the body twice.
+        hashed = [times * v["sha"] / v["bound"] for times, v in zip((2, 1), both, strict=True)]
+        settled = case["when"] == "settled"
+        when = "heap settled" if settled else "first call of a process"
+        peaks = (f"{v['peak_megabytes']:.0f} MB" for v in both)
+        lines.append(
+            [
+                f"{case['entries']:,} entries, {case['ring_bits']} bits, {when}",
+                f"{before[0]:.1f} ×",
+                f"{after[0]:.1f} ×",
+                f"{both[0]['upload'] / both[1]['upload']:.2f} ×",
+                f"{before[1] - hashed[0]:.2f} → {after[1] - hashed[1]:.2f} ×",
+                "–" if settled else " → ".join(peaks),
+            ]
+        )
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

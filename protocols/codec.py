@@ -67,6 +67,20 @@ def encode(value: object) -> bytes:
     return _encoder.encode(value)
 
 
+def encode_around(value: Wire, length: int) -> tuple[bytes, bytes]:
+    """Return what stands before and after so many bytes in the encoding of a struct.
+
+    Args:
+        value: a struct whose first field is empty bytes; they are what is left out.
+        length: of the bytes, less than 2^32.
+    """
+    encoded = encode(value)
+    assert encoded[1:3] == _EMPTY_BYTES, "its first field is empty bytes"
+    # MessagePack takes the shortest of three forms.
+    kind, width = next(form for form in _BYTES_FORMS if length < 256 ** form[1])
+    return encoded[:1] + kind + length.to_bytes(width, "big"), encoded[3:]
+
+
 def decode(data: bytes, kind: type[T], *, party: str = "", step: str = "") -> T:
     """Return the value of type `kind` whose canonical encoding is `data`.
 
@@ -109,4 +123,6 @@ def _decode_custom(kind: type, value: Any) -> object:
     raise TypeError("unknown type")
 
 
+_BYTES_FORMS = ((b"\xc4", 1), (b"\xc5", 2), (b"\xc6", 4))
+_EMPTY_BYTES = b"\xc4\x00"
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_custom)

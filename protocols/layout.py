@@ -7,6 +7,7 @@ the range of one *addend*, too, which every client checks and a proof of range w
 
 import math
 import re
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +23,9 @@ _Entry = TypeVar("_Entry", bound=np.generic)
 RING_BITS = (32, 40, 48, 64)
 # One message carries a vector, and AES-GCM here takes less than 2^31 bytes at once.
 MAX_PACKED_BYTES = 2**31 - 2**16
+
+# Entries that stay in a core's cache while several things are done with them.
+_PIECE = 1 << 15
 
 _NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)
 
@@ -164,7 +168,9 @@ class Layout(Wire, frozen=True, dict=True):
             )
         for block, part in zip(self.blocks, self._parts(vector), strict=True):
             low, high = block.addend
-            if part.min() < low or part.max() > high:
+            # Least and greatest of one piece, while it is in cache: the vector is read once.
+            pieces = (part[start : start + _PIECE] for start in range(0, len(part), _PIECE))
+            if any(piece.min() < low or piece.max() > high for piece in pieces):
                 raise WouldOverflow(
                     f"an entry of block '{block.name}' is outside {low}..{high}",
                     party=party,
@@ -197,12 +203,43 @@ class Layout(Wire, frozen=True, dict=True):
 
     def pack(self, vector: RingVector) -> bytes:
         """Pack a vector into b/8 little-endian bytes an entry."""
-        if self.ring_bits in (32, 64):
-            return vector.astype(f"<u{self.ring_bits // 8}", copy=False).tobytes()
-        words = np.ascontiguousarray(vector, dtype="<u8").view(np.uint8).reshape(-1, 8)
-        return words[:, : self.ring_bits // 8].tobytes()
+        return self._packed(vector).tobytes()
 
-    def unpack(self, data: bytes) -> RingVector:
+    def packed(self, vector: RingVector) -> memoryview:
+        """Return the bytes of `pack`: without a copy, where the ring is a machine word."""
+        return self._packed(vector).data
+
+    def packed_pieces(
+        self, vector: Integers, change: Callable[[RingVector], None] | None = None
+    ) -> Iterator[memoryview]:
+        """Embed and pack a vector piece by piece, with no copy of the whole.
+
+        Args:
+            vector: as `embed` takes it.
+            change: what is done, in place, with the words of each piece in turn before it is
+                packed.
+
+        Yields:
+            The bytes of `pack` in order; each piece is good until the next is asked for.
+        """
+        words = self.embed(vector[:_PIECE])
+        for start in range(0, len(vector), _PIECE):
+            part = vector[start : start + _PIECE]
+            piece = words[: len(part)]
+            np.copyto(piece, part, casting="unsafe")
+            if change is not None:
+                change(piece)
+            yield self.packed(piece)
+
+    def _packed(self, vector: RingVector) -> NDArray[np.uint8]:
+        """Return the packed bytes: a view of the vector, where the ring is a machine word."""
+        width = self.ring_bits // 8
+        if self.ring_bits in (32, 64):
+            return np.ascontiguousarray(vector, dtype=f"<u{width}").view(np.uint8)
+        words = np.ascontiguousarray(vector, dtype="<u8").view(np.uint8).reshape(-1, 8)
+        return np.ascontiguousarray(words[:, :width]).reshape(-1)
+
+    def unpack(self, data: bytes | memoryview) -> RingVector:
         """Unpack a vector that `pack` packed.
 
         The vector is a read-only view where the ring is a machine word.

@@ -9,12 +9,14 @@ hash commits to both, so that one signature says one thing.
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Annotated
+import io
+from collections.abc import Iterable, Sequence
+from typing import Annotated, NamedTuple
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from msgspec import Meta
@@ -141,6 +143,18 @@ def without_body(data: bytes, *, party: str = "") -> Message:
     return Message(envelope.header_bytes, envelope.signature, b"")
 
 
+class Streamed(NamedTuple):
+    """A content that is made while it is sealed, and never lies anywhere as a whole.
+
+    Attributes:
+        length: of all pieces together, in bytes.
+        pieces: in order; each is used before the next is asked for.
+    """
+
+    length: int
+    pieces: Iterable[bytes | memoryview]
+
+
 class Channel(Secret, frozen=True):
     """The sender's end of one direction between two parties in one session."""
 
@@ -163,30 +177,28 @@ def open_channel(session: Session, enrolment: Enrolment, recipient: str, secret:
 
 
 def seal(
-    session: Session, enrolment: Enrolment, channel: Channel, step: str, content: bytes
+    session: Session, enrolment: Enrolment, channel: Channel, step: str, content: bytes | Streamed
 ) -> Message:
     """Make the one message of this step on this channel; the same bytes each time."""
-    body = _encrypt(session, enrolment, channel, step, content)
-    return _sign(session, enrolment, channel, step, body, ())
+    sealed = _encrypt(session, enrolment, channel, step, content)
+    return _sign(session, enrolment, channel, step, sealed, ())
 
 
 def seal_together(
     session: Session,
     enrolment: Enrolment,
     step: str,
-    contents: Sequence[tuple[Channel, bytes]],
+    contents: Sequence[tuple[Channel, bytes | Streamed]],
 ) -> list[Message]:
     """Make one message of this step on each channel.
 
     Each message is signed over the digests of all.
     """
-    bodies = [_encrypt(session, enrolment, channel, step, data) for channel, data in contents]
-    batch = tuple(
-        _digest(channel.capsule, body) for (channel, _), body in zip(contents, bodies, strict=True)
-    )
+    together = [_encrypt(session, enrolment, channel, step, data) for channel, data in contents]
+    batch = tuple(sealed.digest for sealed in together)
     return [
-        _sign(session, enrolment, channel, step, body, batch)
-        for (channel, _), body in zip(contents, bodies, strict=True)
+        _sign(session, enrolment, channel, step, sealed, batch)
+        for (channel, _), sealed in zip(contents, together, strict=True)
     ]
 
 
@@ -265,12 +277,38 @@ def open_content(session: Session, channel_key: bytes, header: Header, body: byt
         raise BadSeal("the content does not open") from None
 
 
+class _Sealed(NamedTuple):
+    body: bytes
+    digest: bytes
+
+
 def _encrypt(
-    session: Session, enrolment: Enrolment, channel: Channel, step: str, content: bytes
-) -> bytes:
+    session: Session, enrolment: Enrolment, channel: Channel, step: str, content: bytes | Streamed
+) -> _Sealed:
+    """Encrypt a content into the buffer of the body, and hash each piece while it is in cache."""
+    if isinstance(content, bytes):
+        content = Streamed(len(content), (content,))
     sender = enrolment.member.name
     key = _content_key(session, channel.key, sender, channel.recipient, step)
-    return AESGCM(key).encrypt(_ZERO_NONCE, content, None)
+    encryptor = Cipher(algorithms.AES256(key), modes.GCM(_ZERO_NONCE)).encryptor()
+    digest = _begin_digest(channel.capsule)
+    # A file in memory gives its buffer away as bytes, where a bytearray would be copied.
+    body = io.BytesIO()
+    body.seek(content.length + TAG_BYTES - 1)
+    body.write(bytes(1))
+    at = 0
+    with body.getbuffer() as buffer:
+        for piece in content.pieces:
+            # `update_into` asks for 15 bytes more than it writes: the tag's place.
+            with buffer[at:] as free:
+                written = encryptor.update_into(piece, free)
+                digest.update(free[:written])
+            at += written
+        encryptor.finalize()
+        assert at == content.length, "the pieces have the length that was said"
+        buffer[at:] = encryptor.tag
+    digest.update(encryptor.tag)
+    return _Sealed(body.getvalue(), digest.digest())
 
 
 def _sign(
@@ -278,7 +316,7 @@ def _sign(
     enrolment: Enrolment,
     channel: Channel,
     step: str,
-    body: bytes,
+    sealed: _Sealed,
     batch: tuple[bytes, ...],
 ) -> Message:
     header = encode(
@@ -289,18 +327,22 @@ def _sign(
             channel.recipient,
             step,
             channel.capsule,
-            _digest(channel.capsule, body),
+            sealed.digest,
             batch,
         )
     )
-    return Message(header, enrolment.identity.sign(_signed(header)), body)
+    return Message(header, enrolment.identity.sign(_signed(header)), sealed.body)
 
 
 def _digest(capsule: bytes, body: bytes) -> bytes:
     """Hash what opens to the content: the sealed key, of fixed length, and the body."""
-    digest = hashlib.sha256(domain_tag("message body").encode() + capsule)
+    digest = _begin_digest(capsule)
     digest.update(body)
     return digest.digest()
+
+
+def _begin_digest(capsule: bytes) -> "hashlib._Hash":
+    return hashlib.sha256(domain_tag("message body").encode() + capsule)
 
 
 def _signed(header: bytes) -> bytes:

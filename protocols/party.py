@@ -11,13 +11,14 @@ import hashlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protocols import message as messages
-from protocols.codec import Secret, Wire, decode, encode
+from protocols.codec import Secret, Wire, decode, encode, encode_around
 from protocols.errors import (
     AnotherSet,
     BadSavedState,
@@ -32,8 +33,8 @@ from protocols.errors import (
     UnknownSender,
 )
 from protocols.identity import Enrolment, Member
-from protocols.layout import Decoded, Integers
-from protocols.message import MAX_OVERHEAD_BYTES, TAG_BYTES, Channel, Header, Message
+from protocols.layout import Decoded, Integers, RingVector
+from protocols.message import MAX_OVERHEAD_BYTES, TAG_BYTES, Channel, Header, Message, Streamed
 from protocols.release import Release, release_salt, sign_release
 from protocols.roster import CLIENT
 from protocols.session import Session
@@ -443,12 +444,28 @@ class Party(ABC):
     def _open_channel(self, recipient: str, secret: bytes) -> Channel:
         return messages.open_channel(self.session, self._enrolment, recipient, secret)
 
-    def _seal(self, channel: Channel, step: str, content: Wire) -> Message:
-        return messages.seal(self.session, self._enrolment, channel, step, encode(content))
+    def _seal(self, channel: Channel, step: str, content: Wire | Streamed) -> Message:
+        return messages.seal(self.session, self._enrolment, channel, step, _encoded(content))
 
-    def _seal_together(self, step: str, contents: Sequence[tuple[Channel, Wire]]) -> list[Message]:
-        encoded = [(channel, encode(content)) for channel, content in contents]
+    def _seal_together(
+        self, step: str, contents: Sequence[tuple[Channel, Wire | Streamed]]
+    ) -> list[Message]:
+        encoded = [(channel, _encoded(content)) for channel, content in contents]
         return messages.seal_together(self.session, self._enrolment, step, encoded)
+
+    def _streamed(
+        self, content: Wire, vector: Integers, change: Callable[[RingVector], None] | None = None
+    ) -> Streamed:
+        """Return a content whose first field, empty so far, is the packed vector.
+
+        The vector is cast, changed (that is masked), packed and sealed piece by piece.
+        """
+        layout = self.session.layout
+        before, after = encode_around(content, layout.packed_bytes)
+        pieces: Iterable[bytes | memoryview] = chain(
+            (before,), layout.packed_pieces(vector, change), (after,)
+        )
+        return Streamed(len(before) + layout.packed_bytes + len(after), pieces)
 
     def _open_spooled(
         self, sender: str, kind: type[_Content], is_same: Callable[[Header, _Content], bool]
@@ -514,3 +531,7 @@ class Party(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {type(self._state).__name__}>"
+
+
+def _encoded(content: Wire | Streamed) -> bytes | Streamed:
+    return content if isinstance(content, Streamed) else encode(content)

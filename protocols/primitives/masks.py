@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from protocols.layout import RingVector
 
@@ -57,11 +57,32 @@ def add_masks(vector: RingVector, masks: Iterable[Mask]) -> None:
     words = np.frombuffer(stream, dtype=f"<u{vector.itemsize}", count=entries)
     for mask in masks:
         combine = np.subtract if mask.negative else np.add
-        encryptor = Cipher(algorithms.AES(mask.key), modes.CTR(bytes(_BLOCK_BYTES))).encryptor()
+        encryptor = _key_stream(mask.key)
         for start in range(0, len(vector), entries):
             part = vector[start : start + entries]
             encryptor.update_into(_ZEROS[: part.nbytes], stream)
             combine(part, words[: len(part)], out=part)
+
+
+class MaskStream:
+    """Masks that are added to a vector piece by piece, all of them to each piece in turn.
+
+    The pieces together get what `add_masks` adds to the whole vector.
+    """
+
+    def __init__(self, masks: Iterable[Mask]) -> None:
+        self._streams = [(mask.negative, _key_stream(mask.key)) for mask in masks]
+        self._stream = bytearray()
+
+    def add_to(self, piece: RingVector) -> None:
+        """Add the masks' next words to the next piece of the vector, at most 768 KiB, in place."""
+        needed = piece.nbytes + _BLOCK_BYTES - 1
+        if len(self._stream) < needed:
+            self._stream = bytearray(needed)
+        words = np.frombuffer(self._stream, dtype=f"<u{piece.itemsize}", count=len(piece))
+        for negative, encryptor in self._streams:
+            encryptor.update_into(_ZEROS[: piece.nbytes], self._stream)
+            (np.subtract if negative else np.add)(piece, words, out=piece)
 
 
 def add_masks_in_threads(vector: RingVector, masks: Sequence[Mask], threads: int) -> None:
@@ -76,6 +97,10 @@ def add_masks_in_threads(vector: RingVector, masks: Sequence[Mask], threads: int
     with ThreadPoolExecutor(threads) as pool:
         for total in pool.map(add_part, range(threads)):
             vector += total
+
+
+def _key_stream(key: bytes) -> CipherContext:
+    return Cipher(algorithms.AES(key), modes.CTR(bytes(_BLOCK_BYTES))).encryptor()
 
 
 def key_stream(key: bytes, length: int) -> bytes:

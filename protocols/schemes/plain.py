@@ -71,9 +71,8 @@ class PlainClient(Party):
     def _outbox(self, state: State) -> list[Message]:
         if not isinstance(state, Uploading):
             return []
-        layout = self.session.layout
-        vector = layout.embed(self._contribution(state.secret, state.fingerprint))
-        return [self._seal(state.channel, UPLOAD, ClearVector(layout.pack(vector)))]
+        vector = self._contribution(state.secret, state.fingerprint)
+        return [self._seal(state.channel, UPLOAD, self._streamed(ClearVector(b""), vector))]
 
 
 class PlainServer(Party):

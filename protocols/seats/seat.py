@@ -269,12 +269,14 @@ class Seat:
         said = self._replayed(journal, party, spool)
         if said is None:
             # The channels that a party opens are sealed at random; everybody uses the first ones.
-            party.start()
+            pending = party.start()
             journal.append(encode(Event("begun", party.save())))
-            said = {message.route: message.header_bytes for message in party.pending()}
+            said = {message.route: message.header_bytes for message in pending}
+        else:
+            pending = party.pending()
         # Nobody hears of the party before what it says is on the disk.
         self._journal, self._spooled, self._said, self._party = journal, spool, said, party
-        return party.pending()
+        return pending
 
     def _bind(self, session: Session) -> None:
         """Name the session in what hello stored, without which there is no seat."""
@@ -398,6 +400,7 @@ class Seat:
                 sealed = self._vault.seal("vector", encode(StoredVector(computed)))
                 with suppress(FileExistsError):
                     _create(path, sealed)
+                    return computed
             return decode(self._vault.open("vector", _read(path)), StoredVector).vector
 
         return stored

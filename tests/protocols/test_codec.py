@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from protocols.codec import Secret, Wire, decode, encode, wire_version
+from protocols.codec import Secret, Wire, decode, encode, encode_around, wire_version
 from protocols.errors import Malformed, MessageRejected, ProtocolError
 from protocols.identity import Member
 from protocols.layout import Layout
@@ -327,3 +327,16 @@ def test_a_word_that_a_peer_chose_is_in_no_error() -> None:
         decode(b"\x91\xa4\x1b[31", Choice)
     assert "\x1b" not in str(refused.value)
     assert "unknown value" in str(refused.value)
+
+
+class Long(Wire, frozen=True):
+    data: bytes
+    more: bytes
+
+
+@pytest.mark.parametrize("length", [0, 1, 255, 256, 65535, 65536, 70000])
+@pytest.mark.parametrize("more", [b"", b"more"])
+def test_what_stands_around_a_first_field_completes_its_encoding(length: int, more: bytes) -> None:
+    before, after = encode_around(Long(b"", more), length)
+    data = bytes(number % 251 for number in range(length))
+    assert before + data + after == encode(Long(data, more))

@@ -402,3 +402,32 @@ def test_layouts_survive_their_encoding(layout: Layout) -> None:
 
 def test_equal_scales_have_equal_bytes() -> None:
     assert encode(Block("a", 1, 0, 1, 2)) == encode(Block("a", 1, 0, 1, 2.0))
+
+
+@pytest.mark.parametrize("bits", RING_BITS)
+@pytest.mark.parametrize("length", [1, 2**15 - 1, 2**15, 2**15 + 1, 70_001])
+def test_pieces_are_what_the_whole_vector_packs_to(bits: int, length: int) -> None:
+    high = 2 ** (bits - 2)
+    layout = Layout((Block("all", length, -high, high),))
+    vector = np.random.default_rng(length).integers(-high, high + 1, length)
+    assert b"".join(bytes(piece) for piece in layout.packed_pieces(vector)) == layout.pack(
+        layout.embed(vector)
+    )
+    assert bytes(layout.packed(layout.embed(vector))) == layout.pack(layout.embed(vector))
+
+    def negate(words: RingVector) -> None:
+        np.negative(words, out=words)
+
+    pieces = b"".join(bytes(piece) for piece in layout.packed_pieces(vector, negate))
+    assert pieces == layout.pack(layout.embed(-vector))
+
+
+@pytest.mark.parametrize("place", [0, 2**15 - 1, 2**15, 70_000])
+def test_an_entry_out_of_range_is_found_wherever_it_is(place: int) -> None:
+    layout = Layout((Block("first", 1, 0, 9), Block("all", 70_001, -5, 5)))
+    vector = np.zeros(70_002, dtype=np.int64)
+    layout.check(vector)
+    for wrong in (-6, 6):
+        vector[1 + place] = wrong
+        with pytest.raises(WouldOverflow, match="block 'all' is outside"):
+            layout.check(vector)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ from protocols.errors import (
     UnknownSender,
     WrongRecipient,
 )
-from protocols.message import Header, Message
+from protocols.message import Header, Message, Streamed
 from protocols.roster import Line
 from protocols.session import Session
 from tests.kit.worlds import World, make_world, mutations, resigned, with_header
@@ -63,6 +64,18 @@ def test_unseal_inverts_seal(content: bytes, step: str) -> None:
     assert decode(encode(message), Message) == message
     header = messages.check(SESSION, "server", message)
     assert (header.sender, header.recipient, header.step) == ("client0", "server", step)
+
+
+@settings(deadline=None)
+@given(st.lists(st.binary(max_size=700), max_size=9))
+def test_a_content_in_pieces_is_sealed_as_the_whole(pieces: list[bytes]) -> None:
+    whole = b"".join(pieces)
+    streamed = Streamed(len(whole), iter(pieces))
+    message = messages.seal(SESSION, ALICE, CHANNEL, "step", streamed)
+    assert message == messages.seal(SESSION, ALICE, CHANNEL, "step", whole)
+    assert type(message.body) is bytes
+    key = messages._content_key(SESSION, CHANNEL.key, "client0", "server", "step")
+    assert AESGCM(key).encrypt(bytes(12), whole, None) == message.body
 
 
 def test_sealing_again_gives_the_same_bytes() -> None:

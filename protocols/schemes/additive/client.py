@@ -2,7 +2,7 @@
 
 from protocols.message import Channel, Message, derive
 from protocols.party import Aborted, Fresh, Party, State
-from protocols.primitives.masks import subtract_mask
+from protocols.primitives.masks import Mask, MaskStream
 from protocols.roster import CLIENT
 from protocols.schemes.additive.messages import UPLOAD, Share, aggregators, mask_key
 
@@ -33,12 +33,13 @@ class AdditiveClient(Party):
     def _outbox(self, state: State) -> list[Message]:
         if not isinstance(state, Uploading):
             return []
-        layout = self.session.layout
         first, *others = state.channels
-        rest = layout.embed(self._contribution(state.secret, state.fingerprint))
-        shares = []
+        vector = self._contribution(state.secret, state.fingerprint)
+        masks, shares = [], []
         for channel in others:
             seed = derive(state.secret, self.session.id, "share", self.name, channel.recipient)
-            subtract_mask(rest, mask_key(self.session, seed, self.name, channel.recipient))
+            key = mask_key(self.session, seed, self.name, channel.recipient)
+            masks.append(Mask(key, negative=True))
             shares.append((channel, Share(b"", seed)))
-        return self._seal_together(UPLOAD, [(first, Share(layout.pack(rest), b"")), *shares])
+        rest = self._streamed(Share(b"", b""), vector, MaskStream(masks).add_to)
+        return self._seal_together(UPLOAD, [(first, rest), *shares])

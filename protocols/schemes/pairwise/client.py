@@ -17,10 +17,10 @@ from protocols.errors import (
     UnexpectedStep,
 )
 from protocols.identity import SIGNATURE_BYTES
-from protocols.message import Channel, Message
+from protocols.message import Channel, Message, Streamed
 from protocols.party import Aborted, Fresh, Party, Received, State, Step
 from protocols.primitives import shamir
-from protocols.primitives.masks import Mask, add_masks
+from protocols.primitives.masks import Mask, MaskStream
 from protocols.roster import CLIENT
 from protocols.schemes.pairwise import keys as wire_keys
 from protocols.schemes.pairwise import messages as wire
@@ -297,15 +297,13 @@ class PairwiseClient(Party):
         )
         return wire.Share(wire.places(self.session, holders), b"".join(sealed))
 
-    def _masked(self, state: Uploaded) -> wire.MaskedVector:
+    def _masked(self, state: Uploaded) -> Streamed:
         keys = wire_keys.keyring(self.session, self.name, state.secret)
         masks = [Mask(wire_keys.self_mask(self.session, self.name, keys.self_mask_seed), False)]
         own = self._place[self.name]
         masks += [Mask(n.mask, self._place[n.name] < own) for n in state.neighbours]
-        layout = self.session.layout
-        vector = layout.embed(self._contribution(state.secret, state.fingerprint))
-        add_masks(vector, masks)
-        return wire.MaskedVector(layout.pack(vector))
+        vector = self._contribution(state.secret, state.fingerprint)
+        return self._streamed(wire.MaskedVector(b""), vector, MaskStream(masks).add_to)
 
     def _shares_for(self, state: Signed) -> tuple[tuple[str, bytes], ...]:
         survivors = self._survivors(state)

@@ -92,7 +92,7 @@ class CollectingUploads(State, frozen=True):
     channels: tuple[Channel, ...]
     nodes: tuple[Node, ...]
     shares: tuple[tuple[str, _Shares], ...]
-    total: bytes
+    total: memoryview
     included: tuple[str, ...]
 
 
@@ -101,7 +101,7 @@ class CollectingSignatures(State, frozen=True):
 
     channels: tuple[Channel, ...]
     nodes: tuple[Node, ...]
-    total: bytes
+    total: memoryview
     survivors: tuple[str, ...]
     signatures: _Shares
 
@@ -111,7 +111,7 @@ class CollectingOpenings(State, frozen=True):
 
     channels: tuple[Channel, ...]
     nodes: tuple[Node, ...]
-    total: bytes
+    total: memoryview
     survivors: tuple[str, ...]
     signatures: _Shares
     answers: tuple[tuple[str, _Shares], ...]
@@ -299,7 +299,7 @@ class PairwiseServer(Party):
         self._enough(len(state.shares), SHARE)
         present = {name for name, _ in state.shares}
         nodes = tuple(node for node in state.nodes if node.name in present)
-        empty = bytes(self.session.layout.packed_bytes)
+        empty = memoryview(bytes(self.session.layout.packed_bytes))
         return CollectingUploads(state.channels, nodes, state.shares, empty, ())
 
     def _send_shares(self, state: CollectingUploads) -> list[Message]:
@@ -334,7 +334,7 @@ class PairwiseServer(Party):
             state.channels,
             state.nodes,
             state.shares,
-            layout.pack(layout.unpack(state.total) + addend),
+            layout.packed(layout.unpack(state.total) + addend),
             (*state.included, sender),
         )
         return self._close_uploads(state) if len(state.included) == len(state.nodes) else state

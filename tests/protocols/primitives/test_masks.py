@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from protocols.primitives import masks as masks_module
 from protocols.primitives.masks import (
     Mask,
+    MaskStream,
     add_mask,
     add_masks,
     add_masks_in_threads,
@@ -121,3 +122,16 @@ def test_drawn_streams_are_the_ciphers() -> None:
 
 def test_a_mask_shows_no_key() -> None:
     assert repr(Mask(b"0123456789abcdef", True)) == "<Mask>"
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("size", [1, 3, 4096, 5001])
+def test_a_stream_adds_to_pieces_what_the_masks_add_to_the_whole(word: Any, size: int) -> None:
+    masks = [Mask(bytes(range(16)), negative=False), Mask(bytes(range(32)), negative=True)]
+    whole = np.arange(9_999 if size > 3 else 99, dtype=word) * word(2_654_435_761)
+    pieces = whole.copy()
+    add_masks(whole, masks)
+    stream = MaskStream(masks)
+    for start in range(0, len(pieces), size):
+        stream.add_to(pieces[start : start + size])
+    assert np.array_equal(pieces, whole)

@@ -21,7 +21,9 @@ from protocols.errors import (
     UnknownSender,
 )
 from protocols.message import Message
+from protocols.party import State
 from protocols.roster import CLIENT
+from protocols.schemes.additive.client import AdditiveClient
 from protocols.seats.seat import JournalSpool, Seat
 from protocols.seats.seats import Seats
 from tests.kit.seats import Act, Table, deliver, in_child, killed_at
@@ -149,6 +151,21 @@ def test_two_processes_at_once_are_told_apart(tmp_path: Path) -> None:
 
         assert in_child(elsewhere) == 0
     table.act("client0")
+
+
+def test_a_first_join_seals_an_upload_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed = []
+    outbox = AdditiveClient._outbox
+
+    def counted(party: AdditiveClient, state: State) -> list[Message]:
+        sealed.append(party.name)
+        return outbox(party, state)
+
+    monkeypatch.setattr(AdditiveClient, "_outbox", counted)
+    table = Table(Additive(), tmp_path)
+    first = table.act("client0")
+    assert sealed == ["client0"]
+    assert table.act("client0") == first
 
 
 def test_a_vector_is_computed_once_though_the_rows_have_changed(tmp_path: Path) -> None:
