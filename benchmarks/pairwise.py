@@ -72,7 +72,7 @@ def _recorded() -> dict[str, Any]:
 def hundred(repeats: int) -> dict[str, Any]:
     """n = 100, complete graph, a tenth vanishing after sharing; against the floor, by threads."""
     figures: dict[str, Any] = {}
-    for threads in (1, 2, 4):
+    for threads in (1, 4):
         runs = [one_of_hundred(threads) for _ in range(repeats if threads > 1 else 2 * repeats)]
         figures[f"{threads} threads at the server"] = {
             name: median(run[name] for run in runs) for name in runs[0]

@@ -43,11 +43,6 @@ def add_mask(vector: RingVector, key: bytes) -> None:
     add_masks(vector, [Mask(key, negative=False)])
 
 
-def subtract_mask(vector: RingVector, key: bytes) -> None:
-    """Subtract the mask that `add_mask` adds."""
-    add_masks(vector, [Mask(key, negative=True)])
-
-
 def add_masks(vector: RingVector, masks: Iterable[Mask]) -> None:
     """Add many masks in place; memory does not grow with their number."""
     stream = bytearray(_CHUNK_BYTES + _BLOCK_BYTES - 1)  # as `update_into` asks

@@ -15,7 +15,6 @@ from protocols.primitives.masks import (
     add_mask,
     add_masks,
     add_masks_in_threads,
-    subtract_mask,
 )
 
 WORDS = [np.uint32, np.uint64]
@@ -64,7 +63,7 @@ def test_subtracting_undoes_adding(key: bytes, length: int, word: Any, seed: int
     vector = original.copy()
     add_mask(vector, key)
     assert length < 4 or not np.array_equal(vector, original)
-    subtract_mask(vector, key)
+    add_masks(vector, [Mask(key, negative=True)])
     assert np.array_equal(vector, original)
 
 
@@ -109,7 +108,7 @@ def test_threads_change_nothing(threads: int) -> None:
     add_masks_in_threads(two, masks, threads)
     assert np.array_equal(one, two)
     for mask in masks:
-        (subtract_mask if mask.negative else add_mask)(three, mask.key)
+        add_masks(three, [mask])
     assert np.array_equal(one, three)
     add_masks_in_threads(two, [], threads)
     assert np.array_equal(one, two)
