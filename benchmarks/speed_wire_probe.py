@@ -12,28 +12,14 @@ from collections.abc import Callable
 from statistics import median
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from benchmarks.additive import bound
 from protocols import Block, Identity, Layout, enrol, form_session, new_nonce
 from protocols.codec import encode
 from protocols.schemes.additive import Additive
 
 # glibc unmaps freed blocks above a threshold that grows, up to 32 MiB, with what has been freed.
 SETTLING_BYTES = 31 << 20
-
-
-def bound(layout: Layout) -> Callable[[], None]:
-    """One AES-256-CTR expansion of the machine words and one addition, all buffers at hand."""
-    total = layout.zeros()
-    zeros, stream = bytes(total.nbytes), bytearray(total.nbytes + 15)
-    words = np.frombuffer(stream, dtype=total.dtype, count=len(total))
-
-    def work() -> None:
-        encryptor = Cipher(algorithms.AES(bytes(32)), modes.CTR(bytes(16))).encryptor()
-        encryptor.update_into(zeros, stream)
-        np.add(total, words, out=total)
-
-    return work
 
 
 def main() -> None:
