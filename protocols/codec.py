@@ -6,6 +6,7 @@ Whatever does not encode back to the very bytes that it was decoded from is refu
 room for a second encoding, a trailing byte or an unknown field.
 """
 
+from functools import cache
 from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
@@ -90,13 +91,47 @@ def decode(data: bytes, kind: type[T], *, party: str = "", step: str = "") -> T:
     name = getattr(kind, "__name__", "value")
     try:
         value = msgspec.msgpack.decode(data, type=kind, dec_hook=_decode_custom)
-        canonical = _encoder.encode(value)
+        bulk = _bytes_fields(kind)
+        is_canonical = (
+            _encoder.encode(value) == data
+            if bulk is None
+            else _has_shortest_heads(data, [getattr(value, field) for field in bulk])
+        )
     except (ValueError, TypeError, RecursionError) as error:
         # No cause is chained, for that could carry the bytes themselves.
         raise Malformed(f"not a {name}: {_reason(error)}", party=party, step=step) from None
-    if canonical != data:
+    if not is_canonical:
         raise Malformed(f"not the canonical encoding of a {name}", party=party, step=step)
     return value
+
+
+@cache
+def _bytes_fields(kind: type) -> tuple[str, ...] | None:
+    """Name the fields of a struct that holds nothing but bytes; None for anything else."""
+    if not (isinstance(kind, type) and issubclass(kind, Wire)):
+        return None
+    fields = msgspec.structs.fields(kind)
+    plain = all(field.type is bytes and field.required for field in fields)
+    tagged = kind.__struct_config__.tag is not None
+    return None if tagged or not plain else tuple(field.name for field in fields)
+
+
+def _has_shortest_heads(data: bytes, parts: list[bytes]) -> bool:
+    """Say whether data, which decode to these bytes, are their canonical encoding.
+
+    Only the lengths can be written in other ways: vectors of megabytes are not encoded again.
+    """
+    if len(parts) > 15 or data[0] != 0x90 + len(parts):
+        return False
+    place = 1
+    for part in parts:
+        size = len(part)
+        width = 1 if size < 2**8 else 2 if size < 2**16 else 4
+        head = bytes([{1: 0xC4, 2: 0xC5, 4: 0xC6}[width]]) + size.to_bytes(width, "big")
+        if data[place : place + len(head)] != head:
+            return False
+        place += len(head) + size
+    return place == len(data)
 
 
 def _reason(error: Exception) -> str:

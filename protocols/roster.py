@@ -32,6 +32,9 @@ MAX_ROSTER_BYTES = MAX_MEMBERS * _MAX_LINE_BYTES
 _LINE_PRINT_BYTES = 10
 _ROSTER_PRINT_BYTES = 20
 
+# A session's clients, those in a sum, and a few sets on the way between the two.
+_KNOWN_SETS = 8
+
 # Names become file names and lines of logs.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -165,6 +168,9 @@ class Roster(Wire, frozen=True, dict=True):
         Raises:
             Malformed: not one bit for each client's line, with zeros after the last.
         """
+        # All parties of a process read the same few sets, and each would go through all clients.
+        if (known := self._known_sets.get(bits)) is not None:
+            return known
         clients = len(self.clients)
         marks = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), bitorder="little")
         if len(bits) != -(-clients // 8) or marks[clients:].any():
@@ -173,7 +179,29 @@ class Roster(Wire, frozen=True, dict=True):
                 party=party,
                 step=step,
             )
-        return tuple(self.clients[place].name for place in np.flatnonzero(marks).tolist())
+        found = tuple(self.clients[place].name for place in np.flatnonzero(marks).tolist())
+        if len(self._known_sets) >= _KNOWN_SETS:
+            self._known_sets.clear()
+        self._known_sets[bits] = found
+        return found
+
+    def has(self, bits: bytes, name: str) -> bool:
+        """Say whether a client is in a set; a name that is no client's is in none.
+
+        Raises:
+            Malformed: as `names`.
+        """
+        self.names(bits)
+        place = self._places.get(name)
+        return place is not None and bool(bits[place // 8] >> place % 8 & 1)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {line.name: place for place, line in enumerate(self.clients)}
+
+    @cached_property
+    def _known_sets(self) -> dict[bytes, tuple[str, ...]]:
+        return {}
 
     def __repr__(self) -> str:
         return f"<Roster {self.number} of {len(self.lines)} parties, {self.digest.hex()[:16]}>"

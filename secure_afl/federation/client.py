@@ -207,9 +207,7 @@ class FederationClient(Half):
         if position is None or len(history.links) < position.round:
             return
         release = history.links[position.round - 1].release
-        included = release.session == position.session and self.name in roster.names(
-            release.included
-        )
+        included = release.session == position.session and roster.has(release.included, self.name)
         settle(self.memory, position.round, included=included)
 
     def released(self, session: bytes) -> None:

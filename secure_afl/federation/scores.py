@@ -74,13 +74,16 @@ def score(
     if model.numeric:
         numeric = score_numbers(method, public, model, clients, test, holdout)
         return Scored(Accuracy(), numeric=numeric)
+    names = {client.name for client in clients}
+    if test is None and names.isdisjoint(data.name for data in holdout):
+        # Nothing shows the models of float rows: to fit one a client is most of a small run.
+        return Scored(Accuracy(), PersonalReport.of([]) if method.personalises else None)
     moments = {
         client.name: _float_moments(method, client, len(model.classes), public)
         for client in clients
     }
     central = _central(method, public, reduce(add, moments.values()), model.classes)
     local = _locals(method, public, moments, model.classes)
-    names = {client.name for client in clients}
     sites = [
         _site(_reported(method, data), model, own, local) for data in holdout if data.name in names
     ]

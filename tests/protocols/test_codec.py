@@ -187,6 +187,30 @@ _ARRAYS = {
 }
 
 
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 65535, 65536])
+def test_bytes_have_the_shortest_of_all_lengths(size: int) -> None:
+    """Structs of bytes alone are not encoded again to find that out."""
+    body = bytes(size)
+    data = encode(Message(b"header", b"signature", body))
+    assert decode(data, Message) == Message(b"header", b"signature", body)
+    start = encode((b"header", b"signature"))[1:]
+    heads = {1: b"\xc4", 2: b"\xc5", 4: b"\xc6"}
+    accepted = []
+    for width, head in heads.items():
+        if size < 256**width:
+            said = b"\x93" + start + head + size.to_bytes(width, "big") + body
+            try:
+                accepted.append(encode(decode(said, Message)) == said)
+            except Malformed:
+                assert said != data
+    assert accepted == [True]
+    for array in (b"\xdc\0\x03", b"\xdd\0\0\0\x03"):
+        with pytest.raises(Malformed):
+            decode(array + data[1:], Message)
+    with pytest.raises(Malformed):
+        decode(data + b"\0", Message)
+
+
 @pytest.mark.parametrize("array", _ARRAYS.values(), ids=_ARRAYS)
 def test_arrays_that_contradict_themselves_are_malformed(array: object) -> None:
     with pytest.raises(Malformed, match="Sum"):

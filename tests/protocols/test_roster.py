@@ -208,8 +208,17 @@ def test_bits_and_names_are_inverse(clients: int, coordinators: int, data: st.Da
     bits = roster.bits(chosen)
     assert len(bits) == -(-clients // 8)
     assert roster.names(bits) == tuple(name for name in ordered if name in chosen)
+    assert roster.names(bits) == tuple(name for name in ordered if name in chosen)  # remembered
+    assert {name for name in roster.by_name if roster.has(bits, name)} == set(chosen)
     number = sum(1 << place for place, name in enumerate(ordered) if name in chosen)
     assert int.from_bytes(bits, "little") == number
+
+
+def test_the_sets_that_a_roster_remembers_are_few() -> None:
+    roster = roster_of(20)
+    for name in roster.names(roster.bits(f"c{index}" for index in range(20))):
+        assert roster.names(roster.bits([name])) == (name,)
+        assert len(roster._known_sets) <= 8
 
 
 @given(sizes, st.binary(max_size=8))

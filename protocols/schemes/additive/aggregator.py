@@ -107,6 +107,21 @@ class Finished(State, frozen=True):
     total: Sum
 
 
+class _Running:
+    """The sum of the shares of one tuple of uploads, kept in memory as they come.
+
+    Copies of a party share it. It is of the one whose very tuple `uploads` is: another, and one
+    that was restored or went back, adds up its spool.
+    """
+
+    def __init__(self, total: RingVector) -> None:
+        self.uploads: tuple[Upload, ...] | None = ()
+        self.total = total
+
+    def __repr__(self) -> str:
+        return f"<_Running of {len(self.uploads or ())} shares>"
+
+
 class Aggregator(Party):
     """The party that spools shares, agrees on a set, and releases one sum of shares.
 
@@ -134,6 +149,7 @@ class Aggregator(Party):
         self._aggregators = aggregators(session)
         self._others = tuple(name for name in self._aggregators if name != self.name)
         self._found: tuple[tuple[Upload, ...], dict[str, Upload]] = (), {}
+        self._running = _Running(session.layout.zeros())
 
     @property
     def _collects(self) -> bool:
@@ -182,7 +198,7 @@ class Aggregator(Party):
             signature = self._enrolment.identity.sign(_agreed_set(self.session, state.agreed))
             said += self._tell(state.channels, AGREE, Agree(signature))
         if isinstance(state, Releasing) and not self._collects:
-            partial = self.session.layout.pack(self._sum_shares(state.agreed))
+            partial = self.session.layout.pack(self._sum_shares(state))
             said += self._tell(state.channels[:1], PARTIAL, Partial(state.signatures, partial))
         return said
 
@@ -243,9 +259,17 @@ class Aggregator(Party):
             # Retried with fresh seeds: which of the two the others hold cannot be told.
             kept = tuple(other for other in state.uploads if other.client != sender)
             left_out = (*state.left_out, sender)
+            if self._running.uploads is state.uploads:
+                self._subtract_spooled(self._running.total, earlier)
+                self._running.uploads = kept
             return msgspec.structs.replace(state, uploads=kept, left_out=left_out)
         self._spool.put(sender, encode(received.message))
-        state = msgspec.structs.replace(state, uploads=(*state.uploads, upload))
+        uploads = (*state.uploads, upload)
+        if self._running.uploads is state.uploads:
+            self._running.uploads = None  # until the addition is whole
+            self._add_share(self._running.total, sender, share)
+            self._running.uploads = uploads
+        state = msgspec.structs.replace(state, uploads=uploads)
         known[sender] = upload
         self._found = state.uploads, known
         heard = len(state.uploads) + len(state.left_out)
@@ -283,6 +307,8 @@ class Aggregator(Party):
 
     def _close(self, state: Collecting, *, early: bool) -> State:
         uploads = in_order(self.session, state.uploads)
+        if self._running.uploads is state.uploads:
+            self._running.uploads = uploads
         return self._compare(Comparing(state.channels, uploads, state.lists, early))
 
     def _compare(self, state: Collecting | Comparing) -> State:
@@ -345,22 +371,36 @@ class Aggregator(Party):
         if not self._collects or len(state.partials) < len(self._others):
             return state
         layout = self.session.layout
-        total = self._sum_shares(state.agreed)
+        total = self._sum_shares(state)
         for _, partial in state.partials:
             total += layout.unpack(partial.vector)
         included = [upload.client for upload in state.agreed]
         return Finished(Sum.of(layout.decode(total), included))
 
-    def _sum_shares(self, agreed: tuple[Upload, ...]) -> RingVector:
-        layout = self.session.layout
-        total = layout.zeros()
-        for upload in agreed:
-            share = self._spooled(upload)
-            if self._collects:
-                total += layout.unpack(share.vector)
-            else:
-                add_mask(total, mask_key(self.session, share.seed, upload.client, self.name))
+    def _sum_shares(self, state: Releasing) -> RingVector:
+        """Add up the agreed shares: the running sum less those left out, or all of the spool."""
+        agreed = set(state.agreed)
+        others = [upload for upload in state.uploads if upload not in agreed]
+        if self._running.uploads is state.uploads and len(others) < len(agreed):
+            total = self._running.total.copy()
+            for upload in others:
+                self._subtract_spooled(total, upload)
+            return total
+        total = self.session.layout.zeros()
+        for upload in state.agreed:
+            self._add_share(total, upload.client, self._spooled(upload))
         return total
+
+    def _add_share(self, total: RingVector, client: str, share: Share) -> None:
+        if self._collects:
+            total += self.session.layout.unpack(share.vector)
+        else:
+            add_mask(total, mask_key(self.session, share.seed, client, self.name))
+
+    def _subtract_spooled(self, total: RingVector, upload: Upload) -> None:
+        share = self.session.layout.zeros()
+        self._add_share(share, upload.client, self._spooled(upload))
+        total -= share
 
     def _spooled(self, upload: Upload) -> Share:
         return self._open_spooled(

@@ -64,7 +64,7 @@ from protocols.schemes.additive.messages import (
     Verified,
 )
 from protocols.schemes.additive.protocol import Additive
-from protocols.spool import FileSpool
+from protocols.spool import FileSpool, MemorySpool
 from protocols.uploads import Upload, Uploads
 from tests.kit.protocols import ProtocolSuite
 from tests.kit.worlds import (
@@ -336,6 +336,40 @@ def test_any_count_any_ring_any_dropouts_any_restarts(tmp_path: Path) -> None:
             assert set(outcome.included) == wanted
         else:
             assert isinstance(outcome.error, BelowThreshold)
+
+
+class CountingSpool(MemorySpool):
+    """A spool that knows whose messages were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def get(self, sender: str) -> bytes:
+        self.asked.append(sender)
+        return super().get(sender)
+
+
+@pytest.mark.parametrize("reload", [False, True])
+@pytest.mark.parametrize("lost", [(), ("client1",)], ids=["all", "one lost on its way"])
+def test_the_spool_is_read_for_exclusions_and_restarts_alone(
+    lost: tuple[str, ...], reload: bool
+) -> None:
+    """The collector has what the other aggregator lost, and takes it out of its running sum."""
+    world = new_world(2, clients=5)
+    spools = {name: CountingSpool() for name in world.protocol.coordinators()}
+    aggregators = [
+        world.protocol.coordinator(world.session, world.enrolments[name], spool=spool)
+        for name, spool in spools.items()
+    ]
+    clients = [world.party(name) for name in world.session.clients]
+    faults = tuple(Fault("lose", sender=c, recipient="aggregator_1", step=UPLOAD) for c in lost)
+    outcome = run(world, FaultPlan(faults, reload=reload), [*aggregators, *clients])
+    included = [name for name in world.session.clients if name not in lost]
+    assert list(outcome.included) == included
+    for name, spool in spools.items():
+        left_out = set(lost) if name == COLLECTOR else set()
+        assert set(spool.asked) == (set(included) if reload else left_out)
 
 
 @pytest.mark.parametrize("m", [2, 3, 4, 5])
@@ -1160,6 +1194,8 @@ def test_a_damaged_or_lost_spool_releases_nothing_until_it_is_restored(
             partial = Partial(both, honest_partial(room, room.clients))
             last = room.lie(1, 0, PARTIAL, partial)
         saved = aggregator.save()
+        # One that kept running has the sum; one that did not has its spool alone.
+        aggregator.restore(saved)
         with pytest.raises(BadSavedState, match=f"{name}: .*'client1'") as caught:
             aggregator.receive(last)
         assert not isinstance(caught.value, MessageRejected), kind

@@ -11,7 +11,7 @@ from tests.secure_afl.data.tables.kit import design, written
 
 HEAD = "age,bmi,sex,ill,patient,note\n"
 ROWS = "40,25.5,male,yes,p1,x\n50,30,female,no,p2,y\n"
-VALUES = [[40, 25.5, 1, 0, 0], [50, 30, 0, 0, 0]]
+VALUES: list[list[float]] = [[40, 25.5, 1, 0, 0], [50, 30, 0, 0, 0]]
 
 RIGHT: dict[str, bytes] = {
     "clean": (HEAD + ROWS).encode(),
