@@ -7,7 +7,7 @@ room for a second encoding, a trailing byte or an unknown field.
 """
 
 from functools import cache
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, cast, get_args
 
 import msgspec
 import numpy as np
@@ -91,7 +91,7 @@ def decode(data: bytes, kind: type[T], *, party: str = "", step: str = "") -> T:
     name = getattr(kind, "__name__", "value")
     try:
         value = msgspec.msgpack.decode(data, type=kind, dec_hook=_decode_custom)
-        bulk = _bytes_fields(kind)
+        bulk = _bytes_fields(cast(Any, kind))
         is_canonical = (
             _encoder.encode(value) == data
             if bulk is None
