@@ -23,7 +23,7 @@ from attacks.views.openings import openings
 from attacks.views.run import Record
 from protocols.layout import Block, Layout
 from protocols.network import Fault, FaultPlan
-from protocols.primitives.masks import add_masks
+from protocols.primitives.masks import MaskStream
 from protocols.protocol import Protocol
 from protocols.schemes.encrypted.protocol import Bfv, Ckks
 from protocols.schemes.pairwise import client as pairwise_client
@@ -247,9 +247,7 @@ def test_opened_uploads_do_not(protocol: Protocol, coalition: list[str]) -> None
 
 def test_a_mask_that_is_missing_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted failure: clients that forget the masks between each other."""
-    monkeypatch.setattr(
-        pairwise_client, "add_masks", lambda vector, masks: add_masks(vector, masks[:1])
-    )
+    monkeypatch.setattr(pairwise_client, "MaskStream", lambda masks: MaskStream(masks[:1]))
     run = record(CLIENTS, PAIRWISE)
     uploads = masked_uploads(run.view(["server"]))
     assert all(uniformity(data) < 1e-12 for _, data in uploads)

@@ -86,9 +86,9 @@ def test_it_is_what_statsmodels_makes_of_the_same_rows() -> None:
     assert off.max() < fit.figures["rounding_in_errors"] < 1e-3
     np.testing.assert_allclose(errors[:, 0], theirs.bse, rtol=1e-4)
     assert (fit.family, fit.outcome) == ("logistic", "b")
-    np.testing.assert_allclose([c.statistic for c in fit.coefficients], theirs.tvalues, rtol=1e-4)
-    ends = [(c.low, c.high) for c in fit.coefficients]
-    np.testing.assert_allclose(ends, theirs.conf_int(), rtol=1e-4)
+    found = np.array([(c.statistic, c.low, c.high) for c in fit.coefficients], dtype=np.float64)
+    np.testing.assert_allclose(found[:, 0], theirs.tvalues, rtol=1e-4)
+    np.testing.assert_allclose(found[:, 1:], theirs.conf_int(), rtol=1e-4)
     assert fit.figures["rows"] == 569
     assert fit.figures["log_likelihood"] == pytest.approx(theirs.llf, abs=1e-4)
     assert fit.figures["pseudo_r_squared"] == pytest.approx(theirs.prsquared, abs=1e-6)
