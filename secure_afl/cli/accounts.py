@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from secure_afl.cli.console import few_lines, people, progress
+from secure_afl.cli.console import errors, few_lines, people, progress
 from secure_afl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -90,7 +90,13 @@ def inspect(
         _propose(paths, target, propose)
         return
     names = read_mapping(None if mapping is None else Path(at_home(mapping)))
-    design = None if dictionary is None else read_design(dictionary, target, formula, ids)
+    design = None
+    if dictionary is not None:
+        # Ranges that a run is to find are none here: nothing is known to be out of them.
+        design = read_design(dictionary, target, formula, ids, open=True)
+        if design.open:
+            names = ", ".join(design.open)
+            errors().print(f"without a range, for --scale federated: {names}", markup=False)
     whose = None if design is not None else parse_ids(ids)
     found = [path for pattern in paths for path in client_paths(pattern)]
     together: list[Finding] = []

@@ -31,6 +31,10 @@ def show_report(report: Report, json_file: str | None) -> None:
         table.add_row(name, value)
     console.print(table)
     show_fits(console, report.fits)
+    if report.ranges:
+        console.print("Ranges that sites found; a dictionary that has them needs no such sum:")
+    for one in report.ranges:
+        console.print(f"  {one.text}  # {one.cut} cut", markup=False, highlight=False)
     _show_trust(console, [report])
 
 

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from secure_afl.tuning.outcomes import Outcome
 
 # What a sweep sets itself, or does without.
-_WITHOUT = ("epsilon", "ledger", "new_ledger", "budget", "out", "keys", "holdout", "evaluate")
+_WITHOUT = (
+    "epsilon",
+    "ledger",
+    "new_ledger",
+    "budget",
+    "out",
+    "keys",
+    "holdout",
+    "evaluate",
+    "scale",
+)
 
 
 def _settings() -> "list[Option]":

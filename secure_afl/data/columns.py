@@ -10,6 +10,9 @@ from secure_afl.errors import ConfigError
 
 Floats: TypeAlias = NDArray[np.float64]
 
+LEAST, GREATEST = -32, 64
+"""Ends of the interval of e, where sites find a range [−2^e, 2^e] together: `analytic.scales`."""
+
 
 class Column(Wire, frozen=True):
     """A number with a public range, and its map to [−1, 1]: (value − centre) / half.
@@ -19,6 +22,8 @@ class Column(Wire, frozen=True):
         centre: middle of the range, in the column's own unit.
         half: half of the range's width, > 0, in the same unit.
         unit: for people; may be empty.
+        open: the range is yet to be found, see `analytic.scales`; until
+            then [−2^64, 2^64] stands for it.
 
     Raises:
         ConfigError: a range that is empty or not finite.
@@ -28,6 +33,7 @@ class Column(Wire, frozen=True):
     centre: float
     half: float
     unit: str = ""
+    open: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.centre, self.half]).all() and self.half > 0):
@@ -37,9 +43,11 @@ class Column(Wire, frozen=True):
             )
 
     @classmethod
-    def over(cls, name: str, low: float, high: float, unit: str = "") -> "Column":
+    def over(
+        cls, name: str, low: float, high: float, unit: str = "", *, open: bool = False
+    ) -> "Column":
         """Make the column of a range."""
-        return cls(name, (low + high) / 2, (high - low) / 2, unit)
+        return cls(name, (low + high) / 2, (high - low) / 2, unit, open)
 
     @property
     def low(self) -> float:

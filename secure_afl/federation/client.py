@@ -63,7 +63,8 @@ class FederationClient(Half):
         backbone: digest of what made this client's features, 32 bytes; None accepts the task's.
         min_cohort, corrupt: the least that this client accepts in a session's terms: whoever
             forms a session chooses its cohort, and would choose one victim and its own clients.
-            The default is a majority of the pinned clients, or two where nothing is pinned.
+            The default is a majority of the pinned clients, or two where nothing is pinned. A
+            method may want more.
         same_set: the client insists on sums over the same clients in all rounds.
         ledger: of what was released about this client's data; it is asked before any part in a
             session. None keeps no account.
@@ -102,7 +103,7 @@ class FederationClient(Half):
         self.backbone = backbone
         if min_cohort is None:
             min_cohort = 2 if pinned is None else majority(len(pinned.clients))
-        self.min_cohort = min_cohort
+        self.min_cohort = max(min_cohort, terms.method.least_cohort)
         self.corrupt = corrupt
         self.ledger = ledger
         self.lineage = data.name if lineage is None else lineage

@@ -50,9 +50,9 @@ def is_exact(
 ) -> bool:
     """Compare a released sum, bit for bit, with the sum in the clear.
 
-    For row-additive methods also with the vector of the pooled rows, unless rows have weights and a
-    patient is at two clients: pooled, it would be one. A sum out of its bounds makes no claim to be
-    exact.
+    Where the sum is one of rows also with the vector of the pooled rows, unless rows have weights
+    and a patient is at two clients: pooled, it would be one. A sum out of its bounds makes no claim
+    to be exact.
     """
     included = [members[name] for name in released.included]
     # One after the other: many vectors side by side take as much memory again.
@@ -62,7 +62,7 @@ def is_exact(
         clear += member.vector
         noise += member.added_noise
     exact = np.array_equal(released.total, clear + noise)
-    if method.row_additive and not (public.task.by_patient and _share_patients(included)):
+    if method.adds_up(public) and not (public.task.by_patient and _share_patients(included)):
         everybody = pooled([member.data for member in included])
         vector = method.contribute(public, everybody, {}, b"")
         exact = exact and np.array_equal(released.total, vector + noise)

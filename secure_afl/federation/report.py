@@ -8,6 +8,7 @@ import msgspec
 from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
 from secure_afl.analytic.quantise import Floats, RowMode
+from secure_afl.analytic.scales import FoundRange
 from secure_afl.evaluation.figures import Figures
 from secure_afl.evaluation.numeric import NumericFigures
 from secure_afl.evaluation.pooled import PooledFigures
@@ -307,6 +308,7 @@ class Report(msgspec.Struct, frozen=True):
         row_mode: how rows are brought to norm ≤ 1, see `Quantiser`.
         fits: coefficients and their errors, for methods that estimate them.
         numeric: how well a number is predicted; null for methods that predict classes.
+        ranges: of columns that the dictionary has none for, as sites found them.
     """
 
     method: str
@@ -339,3 +341,4 @@ class Report(msgspec.Struct, frozen=True):
     row_mode: RowMode = "normalise"
     fits: tuple[Fit, ...] = ()
     numeric: NumericReport | None = None
+    ranges: tuple[FoundRange, ...] = ()

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+import msgspec
+
 from protocols.layout import Integers, Layout
 from protocols.network import Transcript
 from protocols.party import Sum
@@ -11,7 +13,9 @@ from protocols.session import Session
 from secure_afl.analytic.describe import Summary
 from secure_afl.analytic.heads.head import Chosen
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.scales import cut_values, found_ranges, open_columns
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures, figures_of
 from secure_afl.federation.client import FederationClient
@@ -30,6 +34,9 @@ from secure_afl.federation.task import Declared, Terms
 from secure_afl.federation.warnings import warnings
 from secure_afl.methods.method import AnyMethod, PublicState
 from secure_afl.methods.model import Model
+
+MUCH_CUT = 0.05
+"""Share of a site's values of a column from which on a cut to the range is said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +202,32 @@ def report_run(
             *_pooled_warnings(method, public),
         ),
     )
+
+
+def with_ranges(
+    report: Report, columns: Columns | None, found: Columns | None, clients: Sequence[ClientData]
+) -> Report:
+    """Add the ranges that were found to a report, and where they cut much.
+
+    Args:
+        columns, found: of the rows as they came, and the same with all ranges.
+        clients: those in the sum, with all their rows as they came.
+    """
+    if columns is None or found is None or not open_columns(columns):
+        return report
+    cuts = {data.name: cut_values(columns, found, data) for data in clients}
+    total = {name: sum(cut[name] for cut in cuts.values()) for name in next(iter(cuts.values()))}
+    said = [
+        f"'{data.name}': {count} of {len(data)} values of {name!r} are out of the range that was "
+        "found and are cut to it: most often the unit is another."
+        for data in clients
+        for name, count in cuts[data.name].items()
+        if count >= MUCH_CUT * len(data)
+    ]
+    ranges = tuple(
+        msgspec.structs.replace(one, cut=total[one.name]) for one in found_ranges(columns, found)
+    )
+    return msgspec.structs.replace(report, ranges=ranges, warnings=(*report.warnings, *said))
 
 
 def _has_gram(layout: Layout) -> bool:

@@ -16,6 +16,7 @@ from protocols.session import Session
 from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_targets, number_labels
+from secure_afl.analytic.scales import rescaled
 from secure_afl.data.classes import MAX_CLASSES
 from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.federation.accounts import dropped, given_back, note_released
@@ -25,7 +26,13 @@ from secure_afl.federation.keeping import Identities, Keeper, KeptSum, Standing,
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.oracle import RecordingClient, is_exact
 from secure_afl.federation.participant import Outcome, Participant
-from secure_afl.federation.result import Result, Round, measure_seconds, report_run
+from secure_afl.federation.result import (
+    Result,
+    Round,
+    measure_seconds,
+    report_run,
+    with_ranges,
+)
 from secure_afl.federation.scores import Scored, check_scored, score, score_private
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.task import Declared, Terms, plan_task
@@ -190,15 +197,24 @@ class Federation:
         }
         solve_seconds += time.perf_counter() - begin
 
-        included = self._included(server.public, rounds, members)
         learned = method.learned(server.public)
-        kept_out = list(holdout)
+
+        def ready(data: ClientData) -> ClientData:
+            return rescaled(task.columns, learned.task.columns, data)
+
+        summed = self._in_the_sum(server.public, rounds, members)
+        trained = (method.trained(task, ready(data)) for data in summed)
+        included = [data for data in trained if data is not None]
+        kept_out = [ready(data) for data in holdout]
         if not kept_out:
-            every = (method.kept(task, members[data.name].data) for data in included)
+            every = (method.kept(task, ready(members[data.name].data)) for data in included)
             kept_out = [rows for rows in every if rows is not None]
-        scored = self._score(learned, model, own, included, test, kept_out)
+        scored = self._score(
+            learned, model, own, included, None if test is None else ready(test), kept_out
+        )
         seconds = measure_seconds(rounds, members, solve_seconds)
         report = report_run(self.terms, declared, server.public, rounds, included, scored, seconds)
+        report = with_ranges(report, task.columns, learned.task.columns, summed)
         personal = {name: made.model for name, made in own.items()}
         return Result(method.learner, model, personal, rounds, learned, report)
 
@@ -445,15 +461,12 @@ class Federation:
         learner = self.terms.method.learner
         return score(learner, public, model, own, included, test, holdout)
 
-    def _included(
+    def _in_the_sum(
         self, public: PublicState, rounds: Sequence[Round], members: Mapping[str, RecordingClient]
     ) -> list[ClientData]:
-        """Return the rows that the model is made of, of each client that has some in its sum."""
-        method = self.terms.method
-        sums = method.model_sums(public, len(rounds))
-        names = rounds[:sums][-1].released.included
-        found = [method.trained(public.task, members[name].data) for name in names]
-        return [data for data in found if data is not None]
+        """Return all rows of the clients in the model's last sum, as they came."""
+        sums = self.terms.method.model_sums(public, len(rounds))
+        return [members[name].data for name in rounds[:sums][-1].released.included]
 
     def _class_names(
         self, clients: Sequence[ClientData], classes: Sequence[str] | None

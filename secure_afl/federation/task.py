@@ -14,9 +14,11 @@ from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import MAX_BITS, Quantiser, RowMode
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.scales import open_columns
 from secure_afl.errors import ConfigError
 from secure_afl.federation.sums import calibrated, sum_layout
 from secure_afl.methods.method import AnyMethod, Task
+from secure_afl.methods.scaled import Scaled
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 
 # Fewer bits than this cost accuracy, which a wider ring does not.
@@ -59,9 +61,10 @@ class Terms:
     def default_cohort(self, clients: int) -> int:
         """Return a majority; of noise shares nine tenths, for each that may miss costs accuracy.
 
-        It is no less than two beyond those who may work with a coordinator.
+        It is no less than two beyond those who may work with a coordinator, nor than the method
+        needs.
         """
-        least = self.protocol.colluders(clients) + 2
+        least = max(self.protocol.colluders(clients) + 2, self.method.least_cohort)
         if self.privacy is None or self.privacy.placement == "central":
             return max(least, majority(clients))
         return max(least, clients - clients // 10)
@@ -132,6 +135,16 @@ def majority(clients: int) -> int:
     return max(2, clients // 2 + 1)
 
 
+def check_cohort(method: AnyMethod, clients: int, min_cohort: int) -> None:
+    """Raise ConfigError for fewer clients, or a smaller cohort, than a method's sums may be of."""
+    least = method.least_cohort
+    if clients < least or min_cohort < least:
+        raise ConfigError(
+            f"{clients} clients, minimum cohort {min_cohort}; with --scale federated allowed: "
+            f"≥ {least} each, for of two sites each would read the other's exponents off the ranges"
+        )
+
+
 def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Task:
     """Plan the task, with the most bits that the ring holds and the noise calibrated.
 
@@ -141,8 +154,16 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
         run: 16 bytes that tell the run from all others; by default random ones.
 
     Raises:
-        ConfigError: no ring holds the rows, or no noise keeps the promise.
+        ConfigError: no ring holds the rows, no noise keeps the promise, clients are too few for
+            the method, or columns lack a range and the method finds none.
     """
+    if terms.method.least_cohort > 2:
+        check_cohort(terms.method, len(declared.max_rows), declared.min_cohort)
+    if open_columns(declared.columns) and not isinstance(terms.method, Scaled):
+        raise ConfigError(
+            f"column {open_columns(declared.columns)[0].name!r} has no range, and the method finds "
+            "none; declare one, or learn by scaled(method)"
+        )
     run = secrets.token_bytes(16) if run is None else run
 
     def task(bits: int) -> Task:

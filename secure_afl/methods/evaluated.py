@@ -25,7 +25,7 @@ from secure_afl.analytic.split import keep_out
 from secure_afl.analytic.tally import Tally, bins_for, confusion, hide_small, tally
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.further import SAID, Further, FurtherPublic
+from secure_afl.methods.further import Further, FurtherPublic, further_kind
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import AnyMethod, Own, PublicState, Task
 from secure_afl.methods.model import Model
@@ -339,24 +339,7 @@ def evaluated(method: AnyMethod, share: float) -> Evaluated:
 
 @cache
 def _kind(method: type[AnyMethod]) -> type[Evaluated]:
-    """Make the class of an evaluated method: what the method's class says holds for it too."""
-    state = msgspec.defstruct(
-        f"Evaluated{method.public.__name__}",
-        [("learned", method.public)],
-        bases=(EvaluatedPublic,),
-        frozen=True,
-        eq=False,
-    )
-    said = {name: getattr(method, name) for name in SAID}
-    said["ignores"] = tuple(name for name in method.ignores if name != "same_set")
-    made = msgspec.defstruct(
-        f"Evaluated{method.__name__}",
-        [],
-        bases=(Evaluated,),
-        namespace=said | {"public": state},
-        frozen=True,
-        tag="evaluated",
-    )
+    made = further_kind(method, Evaluated, EvaluatedPublic, "Evaluated", "evaluated")
     assert issubclass(made, Evaluated), "its base"
     return made
 

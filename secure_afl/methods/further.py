@@ -1,7 +1,9 @@
 """A method that adds rounds to another's: what it says of itself is what the other says."""
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
@@ -55,11 +57,11 @@ class Further(Method[State], Generic[State], frozen=True):
     @property
     def learner(self) -> AnyMethod:
         """The method that learns."""
-        return self.method
+        return self.method.learner
 
     def learned(self, public: State) -> PublicState:
-        """Return the method's own state."""
-        return public.learned
+        """Return the state of the method that learns."""
+        return self.method.learned(public.learned)
 
     @property
     def images(self) -> bool:
@@ -85,6 +87,15 @@ class Further(Method[State], Generic[State], frozen=True):
     def clipping(self) -> str:
         """Clause on what bounds a unit's part in a sum."""
         return self.method.clipping
+
+    @property
+    def least_cohort(self) -> int:
+        """Clients below which the method's sums show too much of one."""
+        return self.method.least_cohort
+
+    def adds_up(self, public: State) -> bool:
+        """Say whether the method's next sum is that of the rows, whoever's they are."""
+        return self.method.adds_up(public.learned)
 
     @property
     def personalises(self) -> bool:
@@ -151,3 +162,38 @@ class Further(Method[State], Generic[State], frozen=True):
     def model(self, public: State) -> Model:
         """Return the method's model."""
         return self.method.model(public.learned)
+
+
+def further_kind(
+    method: type[AnyMethod],
+    base: type[AnyMethod],
+    state: type[FurtherPublic],
+    prefix: str,
+    tag: str,
+) -> type[Any]:
+    """Make the class of a method with further rounds: what its class says holds for it too.
+
+    Args:
+        method: class of the other, which learns.
+        base, state: of the method to make, and of its states.
+        prefix: of the names of both classes.
+        tag: of the method on the wire.
+    """
+    public = msgspec.defstruct(
+        f"{prefix}{method.public.__name__}",
+        [("learned", method.public)],
+        bases=(state,),
+        frozen=True,
+        eq=False,
+    )
+    said = {name: getattr(method, name) for name in SAID}
+    # There is more than one sum to be held to one set.
+    said["ignores"] = tuple(name for name in method.ignores if name != "same_set")
+    return msgspec.defstruct(
+        f"{prefix}{method.__name__}",
+        [],
+        bases=(base,),
+        namespace=said | {"public": public},
+        frozen=True,
+        tag=tag,
+    )

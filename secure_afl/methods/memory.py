@@ -6,7 +6,8 @@ round says so; otherwise it is dropped, as if this client had not been asked.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -73,3 +74,23 @@ def settle(memory: Memory, round: int, *, included: bool) -> None:
         value = memory.pop(key)
         if included:
             memory[key.removeprefix(start)] = value
+
+
+@contextmanager
+def a_round_later(memory: Memory) -> Iterator[Memory]:
+    """Give a memory to a method whose first round is the second of the run.
+
+    What it leaves pending is then of the run's round, by which it is settled.
+    """
+    seen = {key: value for key, value in memory.items() if not key.startswith(f"{_PENDING}/")}
+    before = tuple(seen)
+    yield seen
+    for key in before:
+        if key not in seen:
+            del memory[key]
+    for key, value in seen.items():
+        if key.startswith(f"{_PENDING}/"):
+            _, round, name = key.split("/", 2)
+            pend(memory, int(round) + 1, name, value)
+        else:
+            memory[key] = value

@@ -242,6 +242,15 @@ class Method(Wire, Generic[Public], frozen=True):
         return False
 
     @property
+    def least_cohort(self) -> int:
+        """Clients below which a sum of this method shows too much of one."""
+        return 2
+
+    def adds_up(self, public: Public) -> bool:
+        """Say whether the next sum is that of the rows, whoever's they are."""
+        return self.row_additive
+
+    @property
     def clipping(self) -> str:
         """Clause on what bounds a unit's part in a sum, for reports."""
         return "every row has norm 1 before it is rounded, and 2^bits at most after"

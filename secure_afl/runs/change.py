@@ -65,8 +65,8 @@ class Standing:
             raise ConfigError("a change goes on from an exact sum of statistics, by afl or fedhip")
         if len(result.rounds) > 1:
             raise ConfigError(
-                "this run was evaluated: its total lacks rows that its parties would bring to a "
-                "change; run without --evaluate"
+                "this run had more sums than one, of rows kept out or of ranges, from which no "
+                "change goes on; run without --evaluate and --scale"
             )
         released = result.rounds[-1].released
         if released.outside:

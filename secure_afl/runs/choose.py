@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from protocols.protocol import PROTOCOLS, Protocol
+from secure_afl.errors import ConfigError
 from secure_afl.federation.task import Terms
 from secure_afl.methods.evaluated import evaluated
 from secure_afl.methods.method import METHODS, AnyMethod
+from secure_afl.methods.scaled import scaled
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.config import RunConfig
@@ -20,6 +22,13 @@ def make_terms(config: RunConfig) -> Terms:
     method = make_method(config)
     if config.evaluate is not None:
         method = evaluated(method, config.evaluate)
+    if config.scale is not None:
+        if config.epsilon is not None:
+            raise ConfigError(
+                "--scale federated with --epsilon: one row can move a quantile as far as it likes, "
+                "and no noise hides that; declare ranges, or leave one of the two out"
+            )
+        method = scaled(method)
     return Terms(method, make_protocol(config), make_privacy(config))
 
 

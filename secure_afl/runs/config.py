@@ -4,7 +4,7 @@ What a method or a protocol is set to stands in their own classes; `RunConfig.op
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -104,6 +104,15 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "the dictionary but target and id.",
             "FORMULA",
             needs=("dictionary",),
+        ),
+    ] = None
+    scale: Annotated[
+        Literal["federated"] | None,
+        _about(
+            "federated: sites find the ranges of columns of numbers that have none in the "
+            "dictionary, in one blind sum before the others: powers of two that two sites reach. "
+            "It tells how many sites have which.",
+            "federated",
         ),
     ] = None
     row_mode: Annotated[

@@ -19,7 +19,7 @@ from secure_afl.features.reduction import Reduction
 from secure_afl.federation.keys import Keys, load_keys
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
-from secure_afl.federation.task import Terms
+from secure_afl.federation.task import Terms, check_cohort
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.progress import Progress
 from secure_afl.runs.advice import warn_of_terms
@@ -292,6 +292,8 @@ def check_terms(config: RunConfig, terms: Terms, clients: int) -> None:
             "rows would be releases too. Leave one of the two out"
         )
     least = config.min_cohort or terms.default_cohort(clients)
+    if terms.method.least_cohort > 2:
+        check_cohort(terms.method, clients, least)
     if config.corrupt + 2 > least or least > clients:
         raise ConfigError(
             f"minimum cohort {least} of {clients} clients, {config.corrupt} of them declared "

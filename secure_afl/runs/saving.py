@@ -19,9 +19,11 @@ import msgspec
 from protocols.files import flush_folder
 from protocols.roster import CLIENT
 from secure_afl.analytic.quantise import RowMode
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.features.backbone import Backbone
+from secure_afl.features.table import table_backbone
 from secure_afl.federation.keys import Keys
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import Result
@@ -93,15 +95,25 @@ class Reported(Protocol):
 
 
 def make_card(
-    report: Reported, cohort: int, spec: str, digest: bytes, config: RunConfig
+    report: Reported,
+    cohort: int,
+    spec: str,
+    digest: bytes,
+    config: RunConfig,
+    columns: Columns | None,
 ) -> dict[str, Any]:
     """Make the card of a run's model: what its rows are, and how it was made.
 
     Args:
         cohort: how many clients are in the last sum.
         spec, digest: of the backbone.
+        columns: what the features are, where rows are those of tables; with all ranges.
     """
     design = design_of(config)
+    if design is not None and design.open:
+        assert columns is not None, "a run over tables has columns"
+        design = design.completed(columns)
+        digest = table_backbone(design).digest
     return {
         "method": report.method,
         "backbone": {
@@ -200,7 +212,8 @@ def _write(result: Result, backbone: Backbone, config: RunConfig, folder: Path) 
     """Write all files of a result into an empty folder."""
     report = result.report
     cohort = report.clients.included
-    card = make_card(report, cohort, backbone.name, backbone.digest, config)
+    columns = result.public.task.columns
+    card = make_card(report, cohort, backbone.name, backbone.digest, config, columns)
     result.model.save(folder / MODEL, card)
     if result.method.personalises:
         (folder / PERSONAL).mkdir()

@@ -228,7 +228,7 @@ def _check_effect(
                 "become; leave it out"
             )
         # A round more, and there are sums to be held to one set.
-        more = name == "same_set" and config.evaluate is not None
+        more = name == "same_set" and (config.evaluate, config.scale) != (None, None)
         if not more and all(name in method.ignores for method in methods):
             names = " and ".join(method.name for method in methods)
             raise ConfigError(f"{flag(name)} has no effect with {names}; leave it out")

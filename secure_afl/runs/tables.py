@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.errors import ConfigError
 from secure_afl.methods.method import AnyMethod
+from secure_afl.methods.scaled import Scaled
 from secure_afl.runs.config import RunConfig
 
 if TYPE_CHECKING:
@@ -35,14 +36,22 @@ def design_of(config: RunConfig) -> "Design | None":
     """Read the dictionary that a run names; None for a run without tables.
 
     Raises:
-        ConfigError: as `read_design`.
+        ConfigError: as `read_design`; or no column lacks a range, and they are to be found.
     """
     if config.dictionary is None:
         return None
     # Of no use to parties without tables.
     from secure_afl.data.tables.design import read_design
 
-    return read_design(Path(config.dictionary), config.target, config.formula, config.id)
+    found = config.scale is not None
+    file = Path(config.dictionary)
+    design = read_design(file, config.target, config.formula, config.id, open=found)
+    if found and not design.open:
+        raise ConfigError(
+            f"--scale {config.scale} has no effect: {file} has a range for every column of the "
+            "model; leave it out"
+        )
+    return design
 
 
 def row_rule(config: RunConfig) -> RowRule:
@@ -73,9 +82,14 @@ def check_outcome(method: AnyMethod, design: "Design | None") -> None:
     """Refuse a method that cannot learn what the target is.
 
     Raises:
-        ConfigError: a number for a method of classes, or the reverse.
+        ConfigError: a number for a method of classes, or the reverse; a method of tables alone.
     """
     if design is None:
+        if isinstance(method, Scaled):
+            raise ConfigError(
+                "--scale federated finds ranges of a table's columns, and there is no table: give "
+                "--dictionary, or leave it out"
+            )
         if method.numeric:
             raise ConfigError(
                 f"--method {method.name} predicts a number, which only tables have: give "

@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.columns import Columns, Fit
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.scales import FoundRange, found_ranges, rescaled
 from secure_afl.data import dataset as data
 from secure_afl.data import files
 from secure_afl.data.ids import parse_ids
@@ -61,6 +62,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         privacy: the promise, or null.
         settings: of the run.
         fits: coefficients and their errors, for methods that estimate them.
+        ranges: of columns that the dictionary has none for, as sites found them.
     """
 
     method: str
@@ -84,6 +86,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
     settings: dict[str, Any]
     row_mode: RowMode
     fits: tuple[Fit, ...]
+    ranges: tuple[FoundRange, ...] = ()
 
 
 class Convention:
@@ -142,7 +145,8 @@ class Convention:
         head = report_head(method, server.public)
         accuracy = None
         if self._test is not None and not model.numeric:
-            accuracy = model.accuracy(self._test.features, self._test.labels)
+            test = rescaled(task.columns, self.columns, self._test)
+            accuracy = model.accuracy(test.features, test.labels)
         return ConvenedReport(
             method=method.name,
             protocol=protocol.name,
@@ -167,7 +171,14 @@ class Convention:
                 None if terms.privacy is None else PrivacyReport.of(foreseen_sums(method, task))
             ),
             settings=self.config.flat(),
+            ranges=found_ranges(task.columns, self.columns),
         )
+
+    @property
+    def columns(self) -> Columns | None:
+        """What the model's features are, where rows are those of tables; with all ranges."""
+        public = self.convening.convener.server.public
+        return self._party.terms.method.learned(public).task.columns
 
     @property
     def backbone(self) -> Backbone:

@@ -8,6 +8,7 @@ import msgspec
 from protocols.errors import NotStored
 from secure_afl.analytic.describe import Summary
 from secure_afl.analytic.quantise import RowMode
+from secure_afl.analytic.scales import cut_values, found_ranges
 from secure_afl.errors import ConfigError, RunFailed
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.federation.describing import summary_of
@@ -48,10 +49,26 @@ def finish(party: SiteParty) -> None:
     if party.attending.failed:
         party.forget()
         raise RunFailed(f"{party.name}: the run is over, and there is no model here")
+    _tell_ranges(party)
     model = None if out is None else party.model()
     if out is not None and model is not None:
         _save(party, model, _client_card(party))
     party.forget()
+
+
+def _tell_ranges(party: SiteParty) -> None:
+    """Say which ranges were found, and how many of this client's own values they cut."""
+    public = party.attending.public
+    if public is None or party.rows is None:
+        return
+    columns, found = public.task.columns, party.terms.method.learned(public).task.columns
+    ranges = found_ranges(columns, found)
+    if not ranges or columns is None or found is None:
+        return
+    rows = party.rows.load(public.task.feature_dim, public.task.classes)
+    cut = cut_values(columns, found, rows)
+    for one in ranges:
+        party.tell(f"{one.text}: {cut[one.name]} of {len(rows)} values here are cut to it")
 
 
 def _client_card(party: SiteParty) -> dict[str, Any]:
@@ -78,7 +95,10 @@ def _client_card(party: SiteParty) -> dict[str, Any]:
         privacy=promised,
     )
     about = party.rows.prepared.about
-    card = make_card(report, party.attending.included, about.spec, about.digest, party.site.run)
+    columns = method.learned(public).task.columns
+    card = make_card(
+        report, party.attending.included, about.spec, about.digest, party.site.run, columns
+    )
     return card | {"client": party.name, "run": public.task.run.hex()}
 
 
@@ -98,7 +118,8 @@ def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
     if out is not None:
         config, cohort = convention.config, len(report.included)
         backbone = convention.backbone
-        card = make_card(report, cohort, backbone.name, backbone.digest, config)
+        columns = convention.columns
+        card = make_card(report, cohort, backbone.name, backbone.digest, config, columns)
         written = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
         _save(party, model, card, written, _summary(party, convention))
     return report

@@ -206,6 +206,7 @@ def _source(data: Path, config: RunConfig) -> bytes:
         config.id,
         config.target,
         config.formula,
+        config.scale,
     )
     hashed = hashlib.sha256(encode(settings))
     for place in (data, config.public, config.checkpoint, config.mapping, config.dictionary):

@@ -33,6 +33,7 @@ TERMS = (
     "cross_weight",
     "same_set",
     "evaluate",
+    "scale",
 )
 # What makes rows, and what guards them.
 ROWS = (
@@ -228,6 +229,7 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
         parse_ids(run.id)
     else:
         own.setdefault("classes", list(design.classes))
+    check_outcome(make_terms(run).method, design)
     convened: Convened = converted(Convened, own)
     if len(set(convened.classes)) != len(convened.classes):
         raise ConfigError(f"{file}: 'classes' has a name twice; rename one")
@@ -265,6 +267,7 @@ def template(role: str, name: str) -> str:
         'protocol = "additive"',
         "# epsilon = 1.0   # the promise; without it, exact sums",
         "# evaluate = 0.2   # share of rows kept out, of which one more sum has counts",
+        '# scale = "federated"   # ranges that the dictionary lacks, found in a sum before',
     ]
     if role == CLIENT:
         lines += [

@@ -103,7 +103,7 @@ def _check_effect(config: RunConfig, sweep: Sweep) -> None:
     for name in idle:
         if getattr(sweep, name):
             raise ConfigError(f"{flag(name)} has no effect with {config.method}; leave it out")
-    for name in ("keys", "holdout", "evaluate", "out"):
+    for name in ("keys", "holdout", "evaluate", "scale", "out"):
         if getattr(config, name):
             raise ConfigError(f"{name} is a setting of run, which tune does without; leave it out")
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import encode
-from secure_afl.data.columns import Column, Columns
+from secure_afl.data.columns import GREATEST, Column, Columns
 from secure_afl.data.dataset import Dataset, Origin, TableOrigin
 from secure_afl.data.mapping import shorten
 from secure_afl.data.tables.cells import Cells, read_cells
@@ -77,6 +77,8 @@ class Design:
         formula: as it was given; None for all columns.
         id: name of the column that says whose each row is, if any.
         terms: of the model, without the intercept.
+        open: names of its columns of numbers whose range sites find together; the dictionary has
+            the widest for them.
     """
 
     dictionary: Dictionary
@@ -84,6 +86,7 @@ class Design:
     formula: str | None
     id: str | None
     terms: tuple[Term, ...] = field(repr=False)
+    open: tuple[str, ...] = ()
 
     @property
     def outcome(self) -> Number | Category:
@@ -116,8 +119,12 @@ class Design:
         target = None
         if isinstance(outcome, Number):
             assert outcome.range is not None
-            target = Column.over(self.target, *outcome.range, outcome.unit)
-        found = [Column.over(p.name, p.low, p.high, p.unit) for p in self._pieces]
+            opened = self.target in self.open
+            target = Column.over(self.target, *outcome.range, outcome.unit, open=opened)
+        found = [
+            Column.over(p.name, p.low, p.high, p.unit, open=p.name in self.open)
+            for p in self._pieces
+        ]
         return Columns(tuple(found), target)
 
     @cached_property
@@ -125,12 +132,31 @@ class Design:
         """SHA-256, 32 bytes, over all that changes what a row becomes."""
         text = msgspec.json.encode(self.portable, order="sorted").decode()
         names = list(self.dictionary.columns)
-        return hashlib.sha256(encode(("secure-afl table", text, names))).digest()
+        opened = (self.open,) if self.open else ()
+        return hashlib.sha256(encode(("secure-afl table", text, names, *opened))).digest()
 
     @property
     def portable(self) -> Portable:
         """This design without its id, for a model's card."""
         return Portable(msgspec.to_builtins(self.dictionary), self.target, self.formula)
+
+    def completed(self, columns: Columns) -> "Design":
+        """Return this design with the ranges that sites found, as if they had been declared.
+
+        A number that stands for missing values is cut to its column's range, as all values are.
+
+        Args:
+            columns: of a task, with ranges for all.
+        """
+        every = (*columns.columns, *([] if columns.target is None else [columns.target]))
+        found = {column.name: column for column in every}
+        specs = dict(self.dictionary.columns)
+        for name in self.open:
+            spec, column = specs[name], found[name]
+            assert isinstance(spec, Number), "only numbers have ranges"
+            specs[name] = _in_range(spec, column.low, column.high)
+        dictionary = msgspec.structs.replace(self.dictionary, columns=specs)
+        return make_design(dictionary, self.target, self.formula, self.id)
 
     @classmethod
     def of_card(cls, content: Any) -> "Design":
@@ -264,8 +290,13 @@ def make_design(
     target: str | None = None,
     formula: str | None = None,
     id: str | None = None,
+    *,
+    open: bool = False,
 ) -> Design:
     """Make a design; without a formula, all columns but target and id are features.
+
+    Args:
+        open: columns of numbers may lack a range, which the method then finds: `scaled`.
 
     Raises:
         ConfigError: no target, or one that cannot be; a column that is not in the dictionary, has
@@ -290,20 +321,60 @@ def make_design(
         terms = main_effects(names)
     else:
         terms = parse_formula(formula, target)
+    opened: tuple[str, ...] = ()
+    if open:
+        dictionary, opened = _widened(dictionary, target, terms)
     for factor in itertools.chain.from_iterable(terms):
         _check_factor(dictionary, factor)
     for term in terms:
         _check_marginal(dictionary, term, terms)
-    design = Design(dictionary, target, formula, id or dictionary.id, terms)
+    design = Design(dictionary, target, formula, id or dictionary.id, terms, opened)
     _ = design.columns  # what no column can be shows here
     return design
 
 
 def read_design(
-    file: Path, target: str | None = None, formula: str | None = None, id: str | None = None
+    file: Path,
+    target: str | None = None,
+    formula: str | None = None,
+    id: str | None = None,
+    *,
+    open: bool = False,
 ) -> Design:
     """Read a dictionary and make a design by it; see `make_design`."""
-    return make_design(read_dictionary(file), target, formula, id)
+    return make_design(read_dictionary(file), target, formula, id, open=open)
+
+
+def _widened(
+    dictionary: Dictionary, target: str, terms: Sequence[Term]
+) -> tuple[Dictionary, tuple[str, ...]]:
+    """Give a model's columns of numbers without a range the widest, and list these columns.
+
+    Raises:
+        ConfigError: one of them is in a term that is made of its range.
+    """
+    used = {target, *(factor.column for term in terms for factor in term)}
+    specs, opened = dict(dictionary.columns), []
+    for name, spec in dictionary.columns.items():
+        if name in used and isinstance(spec, Number) and spec.range is None:
+            specs[name] = msgspec.structs.replace(spec, range=(-(2.0**GREATEST), 2.0**GREATEST))
+            opened.append(name)
+    for term in terms:
+        for factor in term:
+            if factor.column in opened and term != (Factor(factor.column),):
+                raise ConfigError(
+                    f"the formula has {factor.column!r} in an interaction, a power or a function, "
+                    "whose range follows from a declared one, and it has none; declare a range, or "
+                    "take the term out"
+                )
+    return msgspec.structs.replace(dictionary, columns=specs), tuple(opened)
+
+
+def _in_range(spec: Number, low: float, high: float) -> Number:
+    stands = spec.missing
+    if not isinstance(stands, str):
+        stands = min(max(stands, low), high)
+    return msgspec.structs.replace(spec, range=(low, high), missing=stands)
 
 
 def _is_value(spec: object) -> bool:
@@ -367,7 +438,7 @@ def _check_range(name: str, spec: Number | Category) -> None:
     if isinstance(spec, Number) and spec.range is None:
         raise ConfigError(
             f"column {name!r} has no range in the dictionary; write one that is known without the "
-            "data: range = [0, 120]"
+            "data: range = [0, 120]. Or find one together: --scale federated"
         )
 
 

@@ -45,7 +45,7 @@ class Number(
 
     Attributes:
         range: least and greatest value, public; values outside are cut to it, and counted. None
-            is a draft's, and used in no run.
+            is a draft's, or one that sites find together in a run (`--scale federated`).
         unit: for people.
         missing: `refuse` an empty cell, `drop` its row, or the number that stands for it.
     """

@@ -10,10 +10,16 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
+from secure_afl.cli.tables import show_report
+from secure_afl.data.files import load
+from secure_afl.data.tables.design import read_design
 from secure_afl.errors import ConfigError, DataError
+from secure_afl.features.table import table_rows
+from secure_afl.federation.server import FederationServer
+from secure_afl.privacy.ledger import Ledger
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.inference import evaluate, load_model, predict
-from secure_afl.runs.run import run
+from secure_afl.runs.run import resume, run
 from secure_afl.runs.settings import make_config
 from secure_afl.runs.tables import RowRule, row_rule
 
@@ -166,3 +172,138 @@ def test_frames_in_python_are_the_files(folder: Path) -> None:
     assert ours.public.task.backbone == theirs.public.task.backbone
     with pytest.raises(DataError, match="client 'x' has no column 'sepal_length'"):
         frame_rows("x", pd.DataFrame({"kind": ["setosa"]}), design)
+
+
+# Ranges that sites find together
+
+
+def without_ranges(folder: Path, *names: str) -> dict[str, Any]:
+    """Take columns' ranges out of the dictionary; returns the settings that find them."""
+    text = (folder / "dictionary.toml").read_text()
+    for name in names:
+        text = text.replace(
+            f'{name}]\ntype = "number"\nrange = [0, 10]', f'{name}]\ntype = "number"'
+        )
+    (folder / "dictionary.toml").write_text(text)
+    return {"scale": "federated", "out": str(folder / "out")}
+
+
+def declared(folder: Path, **ranges: str) -> None:
+    """Write ranges into the dictionary."""
+    text = (folder / "dictionary.toml").read_text()
+    for name, range in ranges.items():
+        head = f'[columns.{name}]\ntype = "number"\n'
+        assert head in text
+        text = text.replace(head, f"{head}{range}\n")
+    (folder / "dictionary.toml").write_text(text)
+
+
+def test_ranges_are_found_and_the_model_predicts_files(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = folder / "ledger.json"
+    settings = without_ranges(folder, *NAMES[:2]) | {"ledger": str(ledger), "new_ledger": True}
+    found = run(config(folder, **settings))
+    assert found.report.exact
+    for place in range(3):
+        entries = Ledger.open(ledger).entries(str((folder / f"site_{place}.csv").resolve()))
+        assert len([entry for entry in entries if entry.counts]) == 2
+    assert found.report.rounds == 2
+    ranges = {one.name: one.text.split(": ")[1] for one in found.report.ranges}
+    assert ranges == dict.fromkeys(NAMES[:2], "range = [-8.0, 8.0]") | {
+        "sepal_width": "range = [-4.0, 4.0]"
+    }
+    assert any("how many sites have each exponent" in text for text in found.report.warnings)
+    show_report(found.report, None)
+    assert "sepal_width: range = [-4.0, 4.0]" in capsys.readouterr().out
+    saved = load_model(folder / "out")
+    test = str(folder / "test.csv")
+    figures = evaluate(saved, test, "test", None)
+    assert figures.accuracy == found.report.accuracy.federated
+    declared(folder, **ranges)
+    again = run(config(folder))
+    assert np.array_equal(again.model.weights, found.model.weights)
+    assert again.report.accuracy == found.report.accuracy
+    written = read_design(folder / "dictionary.toml")
+    assert saved.design is not None
+    assert saved.design.digest == written.digest
+    assert saved.design.columns == found.public.task.columns == written.columns
+    predicted = [p.predicted for p in predict(saved, test, "test", None)]
+    rows = table_rows(load(Path(test), "test", design=written), written)
+    assert predicted == [KINDS[label] for label in again.model.predict(rows.features)]
+
+
+@pytest.mark.parametrize("sums", [1, 2])
+def test_a_run_that_is_stopped_goes_on_from_the_ranges(
+    folder: Path, sums: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+    made = config(folder, drop=1, min_cohort=3, **without_ranges(folder, *NAMES))
+    (folder / "site_3.csv").write_text((folder / "site_1.csv").read_text())
+    whole = run(made.replaced(out=str(folder / "whole")))
+    absorb, left = FederationServer.absorb, [sums]
+
+    def stopped(self: FederationServer, *given: Any, **more: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        absorb(self, *given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FederationServer, "absorb", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(made)
+    result = resume(folder / "out")
+    assert result.report.exact
+    assert len(result.rounds) == 2
+    assert result.report.clients.dropped == 1
+    assert result.report.ranges == whole.report.ranges
+    assert np.array_equal(result.model.weights, whole.model.weights)
+
+
+def test_a_missing_value_that_another_stands_for_is_cut_with_the_rest(folder: Path) -> None:
+    settings = without_ranges(folder, "petal_width")
+    path = folder / "dictionary.toml"
+    head = '[columns.petal_width]\ntype = "number"\n'
+    path.write_text(path.read_text().replace(head, head + "missing = 99\n"))
+    frame = pd.read_csv(folder / "site_0.csv")
+    frame.loc[0, "petal_width"] = None
+    frame.to_csv(folder / "site_0.csv", index=False)
+    result = run(config(folder, **settings))
+    assert result.report.ranges[0].high == 4.0
+    assert result.report.ranges[0].cut == 1
+    saved = load_model(folder / "out")
+    assert saved.design is not None
+    assert saved.design.dictionary.columns["petal_width"].missing == 4.0  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("open", "settings", "words"),
+    [
+        ((), {}, "--scale federated has no effect: .* has a range for every column"),
+        (("petal_width",), {"formula": "petal_length"}, "has a range for every column"),
+        (NAMES, {"epsilon": 1.0}, "--scale federated with --epsilon"),
+        (
+            (),
+            dict.fromkeys(("clients", "test", "dictionary")),
+            "--scale federated finds ranges of a table's columns",
+        ),
+        (NAMES, {"scale": None}, r"has no range in the dictionary.*--scale federated"),
+        (NAMES, {"clients": "site_[01].csv"}, "2 clients, minimum cohort"),
+        (NAMES, {"min_cohort": 2}, "minimum cohort 2; with --scale federated allowed: ≥ 3"),
+        (
+            ("petal_width",),
+            {"formula": "petal_length + petal_width + petal_length:petal_width"},
+            "'petal_width' in an interaction, a power or a function",
+        ),
+        (("petal_width",), {"formula": "I(petal_width**2)"}, "in an interaction, a power or a"),
+    ],
+)
+def test_ranges_that_cannot_be_found_are_refused(
+    folder: Path, open: tuple[str, ...], settings: dict[str, Any], words: str
+) -> None:
+    if settings.get("clients"):
+        settings = {"clients": str(folder / settings["clients"])}
+    found = without_ranges(folder, *open)
+    with pytest.raises(ConfigError, match=words):
+        run(config(folder, **(found | settings)))

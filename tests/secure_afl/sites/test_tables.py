@@ -17,8 +17,11 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.table import table_backbone, table_rows
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL, Regression
+from secure_afl.methods.model import LinearModel
 from secure_afl.runs.description import TABLE
-from secure_afl.sites.ending import convened
+from secure_afl.runs.frames import table_federation
+from secure_afl.runs.inference import load_model
+from secure_afl.sites.ending import convened, finish
 from secure_afl.sites.settings import read_run, read_site
 from tests.kit.samples import make_clients
 from tests.kit.sites import Sites
@@ -182,3 +185,70 @@ def test_sites_have_the_coefficients_of_their_tables_in_one_place(tmp_path: Path
     assert report.fits == alone.report.fits
     assert [c.name for c in report.fits[0].coefficients][1:] == list(design.columns.names)
     assert np.array_equal(sites.weights(), alone.model.weights)
+
+
+# Ranges that sites find together
+
+
+def unscaled(folder: Path) -> Sites:
+    """The hospitals of `tables`, and no range for the age."""
+    sites = tables(folder)
+    for name in (*NAMES, "collector"):
+        _replace(folder / name / "dictionary.toml", "range = [0, 100]\n", "")
+    for path in folder.glob("*/site.toml"):
+        path.write_text('scale = "federated"\n' + path.read_text())
+    run = folder / "collector" / "run.toml"
+    run.write_text('scale = "federated"\n' + run.read_text())
+    return sites
+
+
+def test_sites_find_a_range_and_their_cards_have_it(tmp_path: Path) -> None:
+    sites = unscaled(tmp_path)
+    for name in ("north", "collector"):
+        path = tmp_path / name / "site.toml"
+        path.write_text('out = "out"\n' + path.read_text())
+    for name in sites.roles:
+        sites.start(name)
+    # Everybody is gone once, after the first sum.
+    sites.until(lambda: any("the sum over 3 clients" in told for told in sites.told["collector"]))
+    for name in sites.roles:
+        sites.stop(name)
+    sites.run()
+    convention = sites.conventions["collector"]
+    report = convened(sites.parties["collector"], convention)
+    assert report.rounds == 2
+    assert [(one.name, one.low, one.high) for one in report.ranges] == [("age", -128.0, 128.0)]
+    finish(sites.parties["north"])
+    assert "age: range = [-128.0, 128.0]: 0 of 20 values here are cut to it" in sites.told["north"]
+    for name in (*NAMES, "collector"):
+        path = tmp_path / name / "dictionary.toml"
+        head = '[columns.age]\ntype = "number"\n'
+        path.write_text(path.read_text().replace(head, head + "range = [-128.0, 128.0]\n"))
+    design = read_design(tmp_path / "north" / "dictionary.toml")
+    loaded = [
+        replace(load(tmp_path / name / "data.csv", design=design), name=name) for name in NAMES
+    ]
+    alone = table_federation(design, AFL(), Plain(), feature_bits=report.feature_bits).run(
+        [table_rows(one, design) for one in loaded], classes=design.classes, max_rows=32
+    )
+    for name in ("north", "collector"):
+        saved = load_model(tmp_path / name / "out")
+        assert isinstance(saved.model, LinearModel)
+        assert np.array_equal(saved.model.weights, alone.model.weights)
+        assert saved.design is not None
+        assert saved.design.digest == design.digest
+
+
+def test_a_site_without_the_word_takes_no_part(tmp_path: Path) -> None:
+    unscaled(tmp_path)
+    path = tmp_path / "south" / "site.toml"
+    path.write_text(path.read_text().removeprefix('scale = "federated"\n'))
+    with pytest.raises(ConfigError, match="'age' has no range in the dictionary"):
+        read_site(path)
+    collector = tmp_path / "collector" / "run.toml"
+    collector.write_text(collector.read_text().replace('dictionary = "dictionary.toml"\n', ""))
+    with pytest.raises(ConfigError, match="has no 'classes'"):
+        read_run(collector, read_site(tmp_path / "collector" / "site.toml"))
+    collector.write_text(collector.read_text() + 'classes = ["no", "yes"]\nwidth = 2\n')
+    with pytest.raises(ConfigError, match="there is no table"):
+        read_run(collector, read_site(tmp_path / "collector" / "site.toml"))
