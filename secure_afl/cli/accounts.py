@@ -95,8 +95,8 @@ def inspect(
         # Ranges that a run is to find are none here: nothing is known to be out of them.
         design = read_design(dictionary, target, formula, ids, open=True)
         if design.open:
-            names = ", ".join(design.open)
-            errors().print(f"without a range, for --scale federated: {names}", markup=False)
+            without = ", ".join(design.open)
+            errors().print(f"without a range, for --scale federated: {without}", markup=False)
     whose = None if design is not None else parse_ids(ids)
     found = [path for pattern in paths for path in client_paths(pattern)]
     together: list[Finding] = []

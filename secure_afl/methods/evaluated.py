@@ -10,7 +10,6 @@ question the counts answer; they tell less of kept-out rows than the first sum d
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -24,7 +23,7 @@ from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.split import keep_out
 from secure_afl.analytic.tally import Tally, bins_for, confusion, hide_small, tally
 from secure_afl.checks import settle_float
-from secure_afl.errors import ConfigError, DataError
+from secure_afl.errors import DataError
 from secure_afl.methods.further import Further, FurtherPublic, further_kind
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import AnyMethod, Own, PublicState, Task
@@ -68,20 +67,6 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
 
     def __post_init__(self) -> None:
         settle_float(self, "share", 1e-6, MAX_SHARE)
-
-    @classmethod
-    def configured(cls, settings: Any, *, private: bool, seed: int) -> Self:
-        """Refuse: a method is configured, and then evaluated."""
-        raise ConfigError("configure the method, and pass it to `evaluated`")
-
-    @property
-    def sums(self) -> int:
-        """One more than the method's."""
-        return self.method.sums + 1
-
-    def planned_sums(self, privacy: Privacy | None, total_rows: int, client_rows: int) -> int:
-        """Return one more than the method's."""
-        return self.method.planned_sums(privacy, total_rows, client_rows) + 1
 
     def model_sums(self, public: EvaluatedPublic, sums: int) -> int:
         """Return the sums that the model is made of: all but that of counts."""

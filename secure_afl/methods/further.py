@@ -1,7 +1,7 @@
 """A method that adds rounds to another's: what it says of itself is what the other says."""
 
-from collections.abc import Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
@@ -9,6 +9,7 @@ from secure_afl.analytic.columns import Fit
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
+from secure_afl.errors import ConfigError
 from secure_afl.methods.method import AnyMethod, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel, Model
 from secure_afl.privacy.mechanism import Privacy
@@ -46,13 +47,27 @@ State = TypeVar("State", bound=FurtherPublic)
 
 
 class Further(Method[State], Generic[State], frozen=True):
-    """Base of the methods that add rounds to another's, and learn nothing of their own.
+    """Base of the methods that add a round to another's, and learn nothing of their own.
 
     Attributes:
         method: the other, which learns.
     """
 
     method: AnyMethod
+
+    @classmethod
+    def configured(cls, settings: Mapping[str, Any], *, private: bool, seed: int) -> Self:
+        """Refuse: a method is configured, and then has a round added."""
+        raise ConfigError("configure the method itself, and add the round to it afterwards")
+
+    @property
+    def sums(self) -> int:
+        """One more than the method's."""
+        return self.method.sums + 1
+
+    def planned_sums(self, privacy: Privacy | None, total_rows: int, client_rows: int) -> int:
+        """Return one more than the method's."""
+        return self.method.planned_sums(privacy, total_rows, client_rows) + 1
 
     @property
     def learner(self) -> AnyMethod:

@@ -9,7 +9,6 @@ it are as many, of the same clients, and of rows that are no longer.
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Self
 
 import msgspec
 import numpy as np
@@ -49,20 +48,6 @@ class ScaledPublic(FurtherPublic, frozen=True, eq=False):
 
 class Scaled(Further[ScaledPublic], frozen=True, tag="scaled"):
     """A method, and before it one sum of exponents; `scaled` makes one."""
-
-    @classmethod
-    def configured(cls, settings: Any, *, private: bool, seed: int) -> Self:
-        """Refuse: a method is configured, and then scaled."""
-        raise ConfigError("configure the method, and pass it to `scaled`")
-
-    @property
-    def sums(self) -> int:
-        """One more than the method's."""
-        return self.method.sums + 1
-
-    def planned_sums(self, privacy: Privacy | None, total_rows: int, client_rows: int) -> int:
-        """Return one more than the method's."""
-        return self.method.planned_sums(privacy, total_rows, client_rows) + 1
 
     def model_sums(self, task: Task) -> int:
         """Return one more than the method's: the model goes by the ranges."""

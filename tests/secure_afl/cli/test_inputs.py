@@ -54,6 +54,17 @@ def test_inspect_says_what_is_there_and_keeps_it_private(command: Command) -> No
     assert json.loads(command.well("inspect", "site", "--json", "-").out)["sites"][0]["rows"] == 6
 
 
+def test_inspect_reads_columns_whose_range_a_run_is_to_find(command: Command) -> None:
+    Path("site.csv").write_text("crp,ill\n1e9,no\n3,yes\n")
+    Path("d.toml").write_text(
+        'target = "ill"\n[columns.crp]\ntype = "number"\n'
+        '[columns.ill]\ntype = "category"\ncategories = ["no", "yes"]\n'
+    )
+    said = command.well("inspect", "site.csv", "--dictionary", "d.toml")
+    assert "without a range, for --scale federated: crp" in said.err
+    assert "out of range" not in said.out
+
+
 def test_inspect_goes_on_where_a_run_refuses(command: Command) -> None:
     images(Path("sites/a"), "Cat", "dog")
     images(Path("sites/b"), "cat", "dog", start=1)

@@ -1,6 +1,7 @@
 """Ranges that sites find together: exact beside declared ones, and receivers that lie."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 
 from protocols import Additive, Bfv, Ckks, Pairwise, Plain, Protocol
 from protocols.codec import decode, encode
+from protocols.errors import InvalidSession
 from secure_afl.analytic.rows import ClientData
+from secure_afl.analytic.statistics import Statistics
 from secure_afl.data.columns import GREATEST, LEAST, Column, Columns
 from secure_afl.data.tables.design import make_design
 from secure_afl.data.tables.dictionary import Category, Dictionary, Number
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.table import frame_rows
+from secure_afl.federation.rounds import History, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, Method, Softmax
@@ -26,6 +30,7 @@ from secure_afl.methods.memory import a_round_later, pend, settle
 from secure_afl.methods.scaled import Scaled, scaled
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.frames import table_federation
+from tests.kit.halves import Halves
 
 CLASSES = ("no", "yes")
 SIZES = (40, 60, 50, 30)
@@ -226,6 +231,59 @@ def test_clients_refuse_states_that_cannot_be() -> None:
         method.check_step(after, other)
     with pytest.raises(DataError, match="does not begin with the ranges"):
         method.check_step(first, but(learned=other.learned))
+
+
+def world_of() -> tuple[Halves, dict[str, Any]]:
+    """A run whose ranges have been found, by all."""
+    planned = task()
+    clients = [replace(row, name=f"c{k}") for k, row in enumerate(ROWS)]
+    world = Halves(Terms(scaled(AFL()), Additive()), planned, clients, max_rows=64, min_cohort=3)
+    members = {data.name: world.client(data.name, pinned=world.roster) for data in clients}
+    session, enrolments = world.form()
+    released, release, salt = world.carry(session, enrolments, members)
+    world.server.absorb(session, released, release, salt)
+    return world, members
+
+
+def test_clients_do_not_go_on_from_ranges_that_change_or_cannot_be() -> None:
+    def refused(world: Halves, members: dict[str, Any], words: str) -> None:
+        session, enrolments = world.form()
+        with pytest.raises(InvalidSession, match=words):
+            members["c0"].join(session, enrolments["c0"], world.opening)
+
+    world, members = world_of()
+    # Not even where a site would accept two.
+    assert world.client("c0", pinned=world.roster, min_cohort=2).min_cohort == 3
+    found: Any = world.server.public
+    later = world.terms.method.absorb  # what an honest server makes of a sum
+    absurd = msgspec.structs.replace(found, exponents=(GREATEST + 7, 0))
+    world.server.public = absurd
+    world.server.history = history_to(world, absurd)
+    refused(world, members, "none of this round's")
+    # Ranges that nobody reached are taken: no client knows what others have. Too wide a one makes
+    # zeros, and too narrow a one signs; the sum is of the same clients either way.
+    for place in (0, GREATEST - LEAST):
+        world, members = world_of()
+        total = np.zeros((2, GREATEST - LEAST + 2), dtype=np.int64)
+        total[:, place] = 2
+        begun = world.terms.method.begin(world.task)
+        lie = later(begun, total.ravel(), ())
+        world.server.public = lie
+        world.server.history = history_to(world, lie)
+        session, _ = world.form()
+        vector = members["c0"].contribute(lie, bytes(32))
+        assert session.layout.holds(vector)
+        gram = Statistics.unpack(vector, session.layout).gram
+        most = lie.task.quantiser.scale**2 // lie.task.feature_dim
+        values = gram.diagonal()[1]  # of crp
+        assert values == 0 if place else values > 0.9 * most * len(members["c0"].data)
+
+
+def history_to(world: Halves, public: Any) -> History:
+    """The history with another state at its end, as a server that lies about it has."""
+    history = world.server.history
+    link = msgspec.structs.replace(history.links[-1], state=state_digest(public))
+    return msgspec.structs.replace(history, links=(*history.links[:-1], link))
 
 
 def test_what_has_no_such_sum_is_refused() -> None:
