@@ -128,16 +128,18 @@ def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
 def _summary(party: SiteParty, convention: Convention) -> Summary | None:
     """Describe the sum that this site received; None where its rows have no columns."""
     server, method = convention.convening.convener.server, party.terms.method
-    task, total, links = server.public.task, server.last_total, server.history.links
-    if method.least_printed(task) is None or total is None:
+    total, links = server.last_total, server.history.links
+    # With the ranges that a sum before may have found.
+    learner, task = method.learner, method.learned(server.public).task
+    if learner.least_printed(task) is None or total is None:
         return None
-    layout = sum_layout(method, method.begin(task))
+    layout = sum_layout(learner, learner.begin(task))
     assert layout is not None, "of the first sum"
     try:
-        if len(links) > 1:
+        if len(links) > method.model_sums(server.public.task):
             raise ConfigError("no Table 1: further sums came after that of the rows")
-        included = len(party.roster.names(links[0].release.included))
-        return summary_of(method, task, total, layout, included)
+        included = len(party.roster.names(links[-1].release.included))
+        return summary_of(learner, task, total, layout, included)
     except ConfigError as error:
         party.tell(str(error))
         return None

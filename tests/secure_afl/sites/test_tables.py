@@ -218,6 +218,7 @@ def test_sites_find_a_range_and_their_cards_have_it(tmp_path: Path) -> None:
     report = convened(sites.parties["collector"], convention)
     assert report.rounds == 2
     assert [(one.name, one.low, one.high) for one in report.ranges] == [("age", -128.0, 128.0)]
+    assert "age" in (tmp_path / "collector" / "out" / TABLE).read_text()
     finish(sites.parties["north"])
     assert "age: range = [-128.0, 128.0]: 0 of 20 values here are cut to it" in sites.told["north"]
     for name in (*NAMES, "collector"):
