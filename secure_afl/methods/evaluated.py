@@ -23,7 +23,7 @@ from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.split import keep_out
 from secure_afl.analytic.tally import Tally, bins_for, confusion, hide_small, tally
 from secure_afl.checks import settle_float
-from secure_afl.errors import DataError
+from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.further import Further, FurtherPublic, further_kind
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import AnyMethod, Own, PublicState, Task

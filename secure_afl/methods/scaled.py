@@ -49,9 +49,9 @@ class ScaledPublic(FurtherPublic, frozen=True, eq=False):
 class Scaled(Further[ScaledPublic], frozen=True, tag="scaled"):
     """A method, and before it one sum of exponents; `scaled` makes one."""
 
-    def model_sums(self, task: Task) -> int:
+    def model_sums(self, public: ScaledPublic, sums: int) -> int:
         """Return one more than the method's: the model goes by the ranges."""
-        return self.method.model_sums(task) + 1
+        return self.method.model_sums(public.learned, sums - 1) + 1
 
     @property
     def least_cohort(self) -> int:

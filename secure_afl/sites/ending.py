@@ -136,7 +136,7 @@ def _summary(party: SiteParty, convention: Convention) -> Summary | None:
     layout = sum_layout(learner, learner.begin(task))
     assert layout is not None, "of the first sum"
     try:
-        if len(links) > method.model_sums(server.public.task):
+        if len(links) > method.model_sums(server.public, len(links)):
             raise ConfigError("no Table 1: further sums came after that of the rows")
         included = len(party.roster.names(links[-1].release.included))
         return summary_of(learner, task, total, layout, included)
