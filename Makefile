@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 BENCHMARKS := flower gram speed sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage heads_inversion evaluation prototypes privacy private private_guard private_picture audits patients one_sum relations tune fedavg inversion gradient_prior leakage mixtures sums_leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test slow nightly bench fuzz plans guards deaths check clean
+.PHONY: demo test slow nightly bench fuzz plans guards deaths docs check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
@@ -42,7 +42,11 @@ guards: $(INSTALLED)
 bench: $(INSTALLED)
 	for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
-check: $(INSTALLED)
+# The documents as a site, into build/site; fails where a link leads nowhere.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+check: $(INSTALLED) docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -51,7 +55,7 @@ $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "secure-afl needs Python 3.11 or newer; set PYTHON=…")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[vision,tables,tune,lattice,flower,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[vision,tables,tune,lattice,flower,dev,docs]'
 	touch $@
 
 clean:
