@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 BENCHMARKS := flower gram speed sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage heads_inversion evaluation prototypes privacy private private_guard private_picture audits patients one_sum relations tune fedavg inversion gradient_prior leakage mixtures sums_leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test slow nightly bench fuzz plans guards deaths docs check clean
+.PHONY: demo test slow nightly bench fuzz plans guards deaths docs licences matrix check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
@@ -45,6 +45,16 @@ bench: $(INSTALLED)
 # The documents as a site, into build/site; fails where a link leads nowhere.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# The licences of all that users install, into docs/licences.md.
+licences: $(INSTALLED)
+	$(BIN)/python -m tools.licences
+
+# Wheel and sdist in clean environments, for each Python found here, each extra, and the lowest
+# versions: an hour and more, gigabytes. CELLS=core,lowest takes some.
+CELLS ?= core,sdist,lowest,vision,dicom,tune,lattice,flower,docs,bench,dev
+matrix: $(INSTALLED)
+	$(BIN)/python -m tools.matrix --cells $(CELLS)
 
 check: $(INSTALLED) docs
 	$(BIN)/ruff format --check .
