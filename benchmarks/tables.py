@@ -704,7 +704,7 @@ def _gram() -> str:
         f"Quantising {gram['rows']:,} × {gram['dim']} rows and forming their exact statistics "
         f"takes {gram['times']['one thread']['ratio']:.2f} × the CPU time of one `dsyrk` of the "
         f"same product with one thread, {gram['times']['all cores']['ratio']:.2f} × with all "
-        f"cores; peak memory {peaks}.\n"
+        f"cores. Peak memory is {peaks}.\n"
     )
 
 
