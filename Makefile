@@ -51,8 +51,8 @@ licences: $(INSTALLED)
 	$(BIN)/python -m tools.licences
 
 # Wheel and sdist in clean environments, for each Python found here, each extra, and the lowest
-# versions: an hour and more, gigabytes. CELLS=core,lowest takes some.
-CELLS ?= core,sdist,lowest,vision,dicom,tune,lattice,flower,docs,bench,dev
+# versions: an hour and more, gigabytes. CELLS=core,lowest takes some of it.
+CELLS ?= core,sdist,lowest,vision,dicom,tables,tune,lattice,flower,docs,bench,dev
 matrix: $(INSTALLED)
 	$(BIN)/python -m tools.matrix --cells $(CELLS)
 

@@ -24,6 +24,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 EXTRAS = {
     "vision": "import timm, torch, torchvision",
     "dicom": "import pydicom",
+    "tables": "import formulaic, pandas, pyarrow",
     "tune": "import dp_accounting, matplotlib, opacus",
     "lattice": "import fpylll",
     "flower": "import flwr",
@@ -44,7 +45,10 @@ TRIED = (
     "secure-afl schema",
     "secure-afl attack --list",
 )
-_README = "import json; assert all(run['exact'] for run in json.load(open('demo.json')))"
+_EXACT = (
+    "import json; runs = json.load(open('demo.json'))['runs']; "
+    "assert runs and all(run['exact'] for run in runs)"
+)
 
 
 class Failed(Exception):
@@ -155,7 +159,7 @@ def try_cell(cell: str, python: Path, wheel: Path, sdist: Path, folder: Path) ->
     for command in TRIED:
         program, *rest = command.split()
         run([str(programs / program), *rest], home)
-    run([str(programs / "python"), "-c", _README], home)
+    run([str(programs / "python"), "-c", _EXACT], home)
     return True
 
 

@@ -8,7 +8,7 @@ from tools.documents import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # What users install; the others are for whoever works on the project.
-EXTRAS_OF_USERS = ("vision", "dicom", "tune", "lattice", "flower")
+EXTRAS_OF_USERS = ("vision", "dicom", "tables", "tune", "lattice", "flower")
 
 
 def requirements(extra: str = "") -> list[Requirement]:
