@@ -170,12 +170,18 @@ class FederationClient(Half):
             rows = () if seat is not None and known else self.row_digests(public.task)
             if not known and session.header.round == 1:
                 # A run that could not be finished would cost something all the same.
-                self.ledger.check(self.lineage, rows=rows, **self.whole_charge(public))
+                self.ledger.check(
+                    self.lineage,
+                    rows=rows,
+                    by_chance=public.task.equal_by_chance,
+                    **self.whole_charge(public),
+                )
             self.ledger.authorise(
                 self.lineage,
                 session=session.id,
                 party=self.start_digest(drawn if seat is None else seat.entropy),
                 rows=rows,
+                by_chance=public.task.equal_by_chance,
                 **self.charge(public),
             )
         if seat is not None:

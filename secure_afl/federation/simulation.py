@@ -399,7 +399,9 @@ class Federation:
             for member in members.values():
                 rows = member.row_digests(public.task)
                 charge = member.charge(public) if begun else member.whole_charge(public)
-                self.ledger.check(member.lineage, rows=rows, **charge)
+                self.ledger.check(
+                    member.lineage, rows=rows, by_chance=public.task.equal_by_chance, **charge
+                )
 
     def _identities(self, names: Iterable[str]) -> tuple[dict[str, Identity], dict[str, Identity]]:
         """Return the identities of clients and of coordinators, for all rounds of a run."""

@@ -200,6 +200,7 @@ class Ledger:
         session: bytes,
         party: bytes = b"",
         rows: Sequence[bytes] = (),
+        by_chance: float = 0.0,
         **charge: Unpack[Charge],
     ) -> None:
         """Record a release and return, or refuse it.
@@ -218,6 +219,8 @@ class Ledger:
                 is unknown.
             rows: digests of the client's rows, by `row_digests`. Lineages that share a row count
                 as one: the releases about each count for all of them.
+            by_chance: share of the rows, 0 to 1, that another lineage may have without being the
+                same data: rows of a few columns are equal by chance.
             charge: fields of `Charge`.
 
         Raises:
@@ -233,13 +236,13 @@ class Ledger:
         with self._busy:
             if self._new:
                 # What is refused makes no files.
-                self._judge(self._read(), new, rows)
-            self._authorise(new, rows)
+                self._judge(self._read(), new, rows, by_chance)
+            self._authorise(new, rows, by_chance)
 
-    def _authorise(self, new: Entry, rows: Sequence[bytes]) -> None:
+    def _authorise(self, new: Entry, rows: Sequence[bytes], by_chance: float) -> None:
         lineage = new.lineage
         with self._locked(create=True) as book:
-            recorded, shares = self._judge(book, new, rows)
+            recorded, shares = self._judge(book, new, rows, by_chance)
             budget = self._effective(book)
             after = replace(book, budget=book.budget or budget).with_lineage(lineage, shares)
             if not recorded:
@@ -252,10 +255,17 @@ class Ledger:
             if after != book or unknown:
                 self._record(after, place, unknown)
 
-    def check(self, lineage: str, *, rows: Sequence[bytes] = (), **charge: Unpack[Charge]) -> None:
+    def check(
+        self,
+        lineage: str,
+        *,
+        rows: Sequence[bytes] = (),
+        by_chance: float = 0.0,
+        **charge: Unpack[Charge],
+    ) -> None:
         """Raise LedgerRefusal if `authorise` would, now, for a new session; nothing is recorded."""
         check_digests(rows)
-        self._judge(self._read(), make_entry(lineage, b"\0", b"", charge), rows)
+        self._judge(self._read(), make_entry(lineage, b"\0", b"", charge), rows, by_chance)
 
     def released(self, session: bytes) -> None:
         """Record that a session's sum came out, so that it cannot be given back.
@@ -330,7 +340,9 @@ class Ledger:
             self._store.create(replace(book, budget=budget, entries=tuple(entries)))
             self._new = False
 
-    def _judge(self, book: Book, new: Entry, rows: Sequence[bytes]) -> tuple[bool, list[str]]:
+    def _judge(
+        self, book: Book, new: Entry, rows: Sequence[bytes], by_chance: float
+    ) -> tuple[bool, list[str]]:
         """Return whether a release is recorded already, and the lineages that share its rows.
 
         Raises:
@@ -339,7 +351,8 @@ class Ledger:
         budget = self._effective(book)
         with self._reading_rows():
             met = self._rows.shared(book.rows, book.place(new.lineage), rows)
-        shared = {book.lineages[place].name: count for place, count in met.items()}
+        most = by_chance * len(set(rows))
+        shared = {book.lineages[place].name: count for place, count in met.items() if count > most}
         group = book.group(new.lineage, shared)
         earlier = book.counting(group)
         same = [e for e in book.entries if (e.lineage, e.session) == (new.lineage, new.session)]

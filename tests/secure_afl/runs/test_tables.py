@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from secure_afl.cli.tables import show_report
 from secure_afl.data.files import load
 from secure_afl.data.tables.design import read_design
-from secure_afl.errors import ConfigError, DataError
+from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.features.table import table_rows
 from secure_afl.federation.server import FederationServer
 from secure_afl.privacy.ledger import Ledger
@@ -307,3 +307,34 @@ def test_ranges_that_cannot_be_found_are_refused(
     found = without_ranges(folder, *open)
     with pytest.raises(ConfigError, match=words):
         run(config(folder, **(found | settings)))
+
+
+def test_rows_that_are_equal_by_chance_are_not_the_same_data(folder: Path) -> None:
+    """Two flowers of two sites are alike in two columns: the budget is not charged twice."""
+    alike = config(
+        folder,
+        formula="petal_length + petal_width",
+        epsilon=2.0,
+        max_rows=64,
+        budget=2.5,
+        ledger=str(folder / "ledger.json"),
+        new_ledger=True,
+    )
+    tables = [pd.read_csv(folder / f"site_{site}.csv") for site in range(3)]
+    pairs = [set(zip(t.petal_length, t.petal_width, strict=True)) for t in tables]
+    assert pairs[0] & pairs[1]
+    for site, table in enumerate(tables):
+        # Less than a tenth of the rows, and another order.
+        fresh = table.drop_duplicates(["petal_length", "petal_width"])
+        others = set().union(*pairs[:site])
+        told = [pair in others for pair in zip(fresh.petal_length, fresh.petal_width, strict=True)]
+        kept = fresh[~np.array(told)]
+        few = fresh[np.array(told)].head(1)
+        pd.concat([kept, few]).to_csv(folder / f"site_{site}.csv", index=False)
+    assert run(alike).report.privacy is not None
+    # The same rows under another name are the same data all the same.
+    for site in range(3):
+        (folder / f"site_{site}.csv").rename(folder / f"copy_{site}.csv")
+    again = alike.replaced(new_ledger=False, clients=str(folder / "copy_*.csv"))
+    with pytest.raises(LedgerRefusal, match="were in lineage"):
+        run(again)
