@@ -7,7 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 from scipy.optimize import linear_sum_assignment
 
 from attacks.attack import ATTACKS, Attack, Known, Measure, Picture, Truth
@@ -462,10 +462,10 @@ def _overlap(claimed: Integers, true: Integers, classes: int) -> int:
 
 def _chance_overlap(number: int, true: Integers, classes: int) -> float:
     """Return how many labels are right if each is drawn from all classes alike."""
-    drawn = stats.binom(number, 1 / classes)
     # E min(B, k) is the sum over j < k of P(B > j).
     counts = np.bincount(true, minlength=classes)
-    return float(sum(drawn.sf(np.arange(count)).sum() for count in counts))
+    above = special.bdtrc(np.arange(number + 1), number, 1 / classes)
+    return float(sum(above[:count].sum() for count in counts))
 
 
 def _pairs(claim: GradientClaim, truth: Truth) -> list[_Pair]:
