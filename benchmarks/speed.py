@@ -1,20 +1,21 @@
 """CPU time and memory of start-up, cached runs, statistics and noise, before and after.
 
-python -m benchmarks.speed --before FOLDER    # a checkout of the version to compare with
+python -m benchmarks.speed --before FOLDER [--only ITEM...]    # FOLDER: a checkout to compare with
 
 Commands are run in turn, one of each version, with one thread of BLAS and with bytecode that is
 cached, as an installed package has it; the figures are medians of user and system time of the
 processes, or of calls within one. Without --before, the figures of the
-earlier version are those on record. The cached run needs SECURE_AFL_DATA; without it, the figures
-on record stay.
+earlier version are those on record; what --only leaves out, and the cached run without
+SECURE_AFL_DATA, keep both. Ten thousand clients run once in each version.
 """
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -47,45 +48,57 @@ PROBES: Mapping[str, tuple[str, ...]] = {
     "noise_1000": ("noise", "1000"),
     "noise_1e9": ("noise", "1e9"),
     "federation": ("federation",),
+    "additive": ("additive",),
 }
+TEN_THOUSAND = ("-m", "benchmarks.simulation", "--clients", "10000")
+ITEMS = (*COMMANDS, "cached_run", *PROBES, "ten_thousand")
 
 
 def main() -> None:
-    """Measure every item with both versions, and write them side by side."""
-    before = None
-    if sys.argv[1:2] == ["--before"]:
-        before = Path(sys.argv[2]).resolve()
-        sys.argv[2] = "FOLDER"  # as the command is written down
+    """Measure the items with both versions, and write them side by side."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--before", type=Path, help="a checkout of the version to compare with")
+    parser.add_argument("--only", nargs="+", choices=ITEMS, default=ITEMS, metavar="ITEM")
+    options = parser.parse_args()
+    versions = {"after": HERE}
+    if options.before is not None:
+        versions = {"before": options.before.resolve(), "after": HERE}
+        sys.argv[sys.argv.index(str(options.before))] = "FOLDER"  # as the command is written down
     with tempfile.TemporaryDirectory() as bytecode:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         os.environ["PYTHONPYCACHEPREFIX"] = bytecode
-        _measure(before)
+        _measure(versions, options.only)
 
 
-def _measure(before: Path | None) -> None:
+def _measure(versions: Mapping[str, Path], only: Collection[str]) -> None:
     recorded = _recorded()
-    versions = {"after": HERE} if before is None else {"before": before, "after": HERE}
-    found: dict[str, dict[str, Any]] = {}
-    for name, arguments in COMMANDS.items():
-        command = [sys.executable, *arguments]
-        found[name] = _commands(versions, command, REPEATS, {})
-    found |= {name: _probes(versions, arguments) for name, arguments in PROBES.items()}
-    data = os.environ.get("SECURE_AFL_DATA")
-    if data is not None:
-        found["cached_run"] = _cached_runs(versions, Path(data))
-    items = {
-        name: recorded.get("items", {}).get(name, {}) | found.get(name, {})
-        for name in (*COMMANDS, "cached_run", *PROBES)
-    }
+    found = {name: _item(name, versions) for name in ITEMS if name in only}
+    items = {name: recorded.get("items", {}).get(name, {}) | found.get(name, {}) for name in ITEMS}
     write(
         "speed",
         {
             "what": "median user + system seconds of a process, or of a call; one BLAS thread",
-            "before": recorded.get("before") if before is None else _commit(before),
-            "repeats": {"commands": REPEATS, "cached_run": LONG_REPEATS, "processes a probe": 3},
+            "before": _commit(versions["before"]) if "before" in versions else recorded["before"],
+            "repeats": {
+                "commands": REPEATS,
+                "cached_run": LONG_REPEATS,
+                "processes a probe": 3,
+                "ten_thousand": 1,
+            },
             "items": items,
         },
     )
+
+
+def _item(name: str, versions: Mapping[str, Path]) -> dict[str, Any]:
+    if name in COMMANDS:
+        return _commands(versions, [sys.executable, *COMMANDS[name]], REPEATS, {})
+    if name in PROBES:
+        return _probes(versions, PROBES[name])
+    if name == "cached_run":
+        data = os.environ.get("SECURE_AFL_DATA")
+        return {} if data is None else _cached_runs(versions, Path(data))
+    return _commands(versions, [sys.executable, *TEN_THOUSAND], 1, {}, uncounted=0)
 
 
 def _recorded() -> dict[str, Any]:
@@ -100,14 +113,18 @@ def _commit(folder: Path) -> str:
 
 
 def _commands(
-    versions: Mapping[str, Path], command: Sequence[str], repeats: int, more: dict[str, str]
+    versions: Mapping[str, Path],
+    command: Sequence[str],
+    repeats: int,
+    more: dict[str, str],
+    uncounted: int = 1,
 ) -> dict[str, Any]:
     """Run a command with every version in turn, after one time each that is not counted."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in versions}
-    for repeat in range(repeats + 1):
+    for repeat in range(repeats + uncounted):
         for name, folder in versions.items():
             usage = _usage(command, folder, more)
-            if repeat:
+            if repeat >= uncounted:
                 taken[name].append(usage)
     return {
         name: {

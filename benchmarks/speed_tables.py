@@ -1,4 +1,4 @@
-"""The table of docs/speed.md, from `benchmarks/results/speed.json`."""
+"""The tables of docs/speed.md, from `benchmarks/results/speed.json` and those of peers."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ _PEERS = {
     "afl_numpy": "AFL in NumPy",
     "dsyrk": "one `dsyrk`",
     "aes": "its AES stream",
+    "bound": "one AES pass and one addition",
 }
 _PROCESSES = {
     "help": "`secure-afl --help`",
@@ -15,15 +16,20 @@ _PROCESSES = {
     "party": "imports of a site's party",
     "party_terms": "and its method and protocol",
     "cached_run": "a run, 1,633 cached features, 16 sites",
+    "ten_thousand": "a run, 10⁴ clients of 64 features",
 }
+# Item, figure, and what it is beside.
 _CALLS = {
-    "statistics_100_8": ("statistics, 100 × 1024, 8 bits", "afl_numpy"),
-    "statistics_100_12": ("statistics, 100 × 1024, 12 bits", "afl_numpy"),
-    "statistics_25000_8": ("statistics, 25,000 × 1024, 8 bits", "dsyrk"),
-    "noise_2": ("noise, 10⁶ draws, σ = 2", "aes"),
-    "noise_1000": ("noise, 10⁶ draws, σ = 1000", "aes"),
-    "noise_1e9": ("noise, 10⁶ draws, σ = 10⁹", "aes"),
-    "federation": ("simulation, 16 × 100 rows, with its scores", "afl_numpy"),
+    "statistics, 100 × 1024, 8 bits": ("statistics_100_8", "ours", "afl_numpy"),
+    "statistics, 100 × 1024, 12 bits": ("statistics_100_12", "ours", "afl_numpy"),
+    "statistics, 25,000 × 1024, 8 bits": ("statistics_25000_8", "ours", "dsyrk"),
+    "noise, 10⁶ draws, σ = 2": ("noise_2", "ours", "aes"),
+    "noise, 10⁶ draws, σ = 1000": ("noise_1000", "ours", "aes"),
+    "noise, 10⁶ draws, σ = 10⁹": ("noise_1e9", "ours", "aes"),
+    "`additive`, 530,000 entries: client": ("additive", "client", "bound"),
+    "and its collector, a client": ("additive", "collector", "bound"),
+    "and its other aggregator, a client": ("additive", "aggregator_1", "bound"),
+    "simulation, 16 × 100 rows, with its scores": ("federation", "ours", "afl_numpy"),
 }
 
 
@@ -34,8 +40,8 @@ def speed_table() -> str:
     floor = items["floor"]["after"]
     rows = [_row(title, items[name], memory=True) for name, title in _PROCESSES.items()]
     rows += [
-        _row(title, items[name], memory=False, beside=peer)
-        for name, (title, peer) in _CALLS.items()
+        _row(title, items[name], memory=False, key=key, beside=peer)
+        for title, (name, key, peer) in _CALLS.items()
     ]
     head = ["", "before", "after", "faster", "memory", "beside its limit or peer"]
     lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]
@@ -45,9 +51,52 @@ def speed_table() -> str:
     )
 
 
-def _row(title: str, item: dict[str, Any], memory: bool, beside: str = "") -> list[str]:
+def peers_table() -> str:
+    """What parties take beside other software and beside what cannot be avoided."""
+    speed = read_results("speed")["items"]
+    run, ckks = speed["federation"]["after"], read_results("ckks")["beside_tenseal_ckks_vector"]
+    noise, pairwise = read_results("noise"), read_results("pairwise")["beside Flower"]
+    opendp = min(point["times_as_fast_as_opendp"] for point in noise["sigmas"].values())
+    parties = run["ours"] - run["scores"] - run["oracle"]
+    rows = [
+        ["client's statistics, 100 × 1024", "AFL in NumPy", _beside(speed["statistics_100_8"])],
+        ["the same, 25,000 × 1024", "one `dsyrk`", _beside(speed["statistics_25000_8"], "dsyrk")],
+        ["all parties, 16 × 100 rows", "AFL in NumPy", _times(parties / run["afl_numpy"])],
+        ["the same, with scores and oracle", "AFL in NumPy", _beside(speed["federation"])],
+        [
+            "`additive` client, 530,000 entries",
+            "one AES pass and one addition",
+            _beside(speed["additive"], "bound", "client"),
+        ],
+        [
+            "`pairwise` client, 100 clients, CPU",
+            f"SecAgg+ in Flower {pairwise['flower']['flwr']}",
+            _times(1 / pairwise["client_cpu_ratio"]),
+        ],
+        ["`ckks` encryption", "TenSEAL's `ckks_vector`", _times(ckks["ratio"])],
+        [
+            "noise, any σ measured",
+            f"OpenDP {noise['opendp']}",
+            f"≤ {_times(1 / opendp)}",
+        ],
+    ]
+    head = ["", "peer or limit", "time"]
+    lines = [head, ["---", "---", "--:"], *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _beside(item: dict[str, Any], peer: str = "afl_numpy", key: str = "ours") -> str:
+    return _times(item["after"][key] / item["after"][peer])
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f} ×" if ratio >= 0.01 else f"{ratio:.4f} ×"
+
+
+def _row(
+    title: str, item: dict[str, Any], memory: bool, key: str = "cpu_seconds", beside: str = ""
+) -> list[str]:
     before, after = item["before"], item["after"]
-    key = "cpu_seconds" if memory else "ours"
     megabytes = [f"{v['peak_megabytes']:.0f} MB" if memory else "–" for v in (before, after)]
     limit = "–"
     if beside:

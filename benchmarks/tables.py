@@ -23,7 +23,7 @@ from benchmarks.private_tables import (
     private_picking,
 )
 from benchmarks.rendering import markdown_table, read_results
-from benchmarks.speed_tables import speed_table, wire_table
+from benchmarks.speed_tables import peers_table, speed_table, wire_table
 from benchmarks.sums_tables import mixtures_table, sums_leakage_table
 
 _ROOT = Path(__file__).parents[1]
@@ -787,6 +787,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "private_picking": private_picking,
     "rebuild": _rebuild,
     "speed": speed_table,
+    "speed_peers": peers_table,
     "speed_wire": wire_table,
     "sums_leakage": sums_leakage_table,
     "tune": _tune,
