@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.headlines import headlines
+from benchmarks.hospitals_tables import (
+    hospitals_classes,
+    hospitals_coefficients,
+    hospitals_numbers,
+)
 from benchmarks.logistic import logistic_table
 from benchmarks.methods_table import methods_table
 from benchmarks.privacy_tables import one_sum_table, relations_table
@@ -786,6 +791,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "private_guard": private_guard,
     "private_picking": private_picking,
     "rebuild": _rebuild,
+    "hospitals_classes": hospitals_classes,
+    "hospitals_coefficients": hospitals_coefficients,
+    "hospitals_numbers": hospitals_numbers,
     "speed": speed_table,
     "speed_peers": peers_table,
     "speed_wire": wire_table,
