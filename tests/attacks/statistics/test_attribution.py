@@ -5,7 +5,7 @@ import pytest
 
 from attacks.attack import Known
 from attacks.statistics.attribution import Attribution, Uniformity
-from protocols.primitives.masks import add_masks
+from protocols.primitives.masks import MaskStream
 from protocols.protocol import Protocol
 from protocols.schemes.pairwise import client as pairwise_client
 from secure_afl.errors import ConfigError
@@ -72,9 +72,7 @@ def test_rows_in_a_broken_sum_have_owners(protocol: Protocol, coalition: list[st
 
 def test_a_missing_mask_gives_owners_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted failure: clients that forget the masks between each other."""
-    monkeypatch.setattr(
-        pairwise_client, "add_masks", lambda vector, masks: add_masks(vector, masks[:1])
-    )
+    monkeypatch.setattr(pairwise_client, "MaskStream", lambda masks: MaskStream(masks[:1]))
     claim = Attribution().claim(record(CLIENTS, PAIRWISE).view(["server"]), KNOWN, rng())
     assert Attribution().judge(claim, TRUTH)[0].value == 1.0
 
