@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from protocols.layout import Layout
 from secure_afl.analytic.quantise import Quantiser
+from secure_afl.errors import ConfigError
 from secure_afl.methods.method import METHODS, AnyMethod, Task
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 
@@ -34,8 +35,15 @@ def _sums(method: AnyMethod) -> str:
     task = replace(_DIGITS, mechanism=_NOISE) if method.wants_noise else _DIGITS
     if method.numeric:
         task = replace(task, classes=("y",))
-    layouts = [method.layout(state) for state in method.foreseen(task)]
-    return "; then ".join(_blocks(layout) for layout in layouts if layout is not None)
+    try:
+        states = method.foreseen(task)
+    except ConfigError:
+        # A method of two classes.
+        states = method.foreseen(replace(task, classes=("no", "yes")))
+    layouts = [method.layout(state) for state in states]
+    # Sums that differ in their noise alone are alike here.
+    kinds = dict.fromkeys(_blocks(layout) for layout in layouts if layout is not None)
+    return "; then ".join(kinds)
 
 
 def _blocks(layout: Layout) -> str:

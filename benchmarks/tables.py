@@ -753,6 +753,20 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def _private_logistic() -> str:
+    """Render how often intervals of noisy logistic regression hold the truth."""
+    rows = []
+    for name, own in read_results("private_logistic")["sizes"].items():
+        cells = [name, str(own["given"])]
+        if own["given"]:
+            cells += [f"{own['covered']:.1%}", f"{own['least']:.1%}", f"{own['width']:.3f}"]
+        else:
+            cells += ["–"] * 3
+        rows.append(cells)
+    head = ["columns × rows, noise", "with intervals", "covered", "least of a coefficient", "width"]
+    return markdown_table(head, rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "federations": _federations,
     "personal": _personal,
@@ -791,6 +805,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "private_guard": private_guard,
     "private_picking": private_picking,
     "rebuild": _rebuild,
+    "private_logistic": _private_logistic,
     "hospitals_classes": hospitals_classes,
     "hospitals_coefficients": hospitals_coefficients,
     "hospitals_numbers": hospitals_numbers,

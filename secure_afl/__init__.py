@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.own import Training
     from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.methods.private_gradient import PrivateGradient
+    from secure_afl.methods.private_logistic import PrivateLogistic
     from secure_afl.methods.regression import Regression
     from secure_afl.privacy.ledger import Budget, Ledger
     from secure_afl.privacy.mechanism import Privacy
@@ -82,6 +83,7 @@ __all__ = [
     "Plain",
     "Privacy",
     "PrivateGradient",
+    "PrivateLogistic",
     "Quantiser",
     "Regression",
     "Result",
@@ -145,6 +147,7 @@ __getattr__, __dir__ = lazily(
         ),
         "secure_afl.methods.own": ("Training",),
         "secure_afl.methods.private_gradient": ("PrivateGradient",),
+        "secure_afl.methods.private_logistic": ("PrivateLogistic",),
         "secure_afl.privacy.ledger": (
             "Budget",
             "Ledger",

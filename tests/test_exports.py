@@ -14,8 +14,8 @@ SECURE_AFL = (
     "AFL Additive Bfv Budget Ckks ClientData ConfigError ConvNet DataError Design FedACnnL FedAU "
     "FedAvg FedHPro FedHiP FedProto FedSGD FedStale FederatedClassifier Federation Frl Ledger "
     "Linear LinearModel Logistic Mlp Model PFedACnnL Pairwise Plain Privacy PrivateGradient "
-    "Quantiser Regression Result Scaffold SecureAflError Statistics Training evaluated frame_rows "
-    "read_design table_federation"
+    "PrivateLogistic Quantiser Regression Result Scaffold SecureAflError Statistics Training "
+    "evaluated frame_rows read_design table_federation"
 )
 
 

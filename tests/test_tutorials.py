@@ -10,7 +10,16 @@ from tools.documents import ROOT
 # What waits for Flower has a test of its own: tests/secure_afl/flower/test_demo.py.
 LATE = {"federation-over-flower.md"}
 FOLDERS = ("tutorials", "how-to")
-PAGES = sorted(page for folder in FOLDERS for page in (ROOT / "docs" / folder).glob("*.md"))
+# A page of files, which tests/toys/test_toys.py installs.
+OF_FILES = ROOT / "docs" / "how-to" / "package.md"
+PAGES = sorted(
+    page for folder in FOLDERS for page in (ROOT / "docs" / folder).glob("*.md") if page != OF_FILES
+)
+
+
+def test_a_page_of_files_has_nothing_to_follow() -> None:
+    languages = {language for language, _ in blocks(OF_FILES.read_text(encoding="utf-8"))}
+    assert not {"sh", "python"} & languages
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,15 @@ def newton_layout(
     )
 
 
-def newton_vector(rows: Floats, places: Integers, point: Floats, scale: int) -> Integers:
+def newton_vector(
+    rows: Floats,
+    places: Integers,
+    point: Floats,
+    scale: int,
+    *,
+    fine: int = FINE,
+    coarse: int = COARSE,
+) -> Integers:
     """Sum up Σx̃(y − P)ᵀ, ΣP_a(δ_ab − P_b)x̃x̃ᵀ for a ≤ b, and Σlog P_y of some rows.
 
     Residuals and logarithms of each row are rounded to 2^-20, weights to 2^-16, so that all sums
@@ -70,6 +78,7 @@ def newton_vector(rows: Floats, places: Integers, point: Floats, scale: int) -> 
             model.
         point: (p, K), from `on_grid`.
         scale: 2^bits.
+        fine, coarse: steps of 1 in residuals and logarithms, and in weights.
 
     Returns:
         int64, as `newton_layout` has it.
@@ -83,14 +92,14 @@ def newton_vector(rows: Floats, places: Integers, point: Floats, scale: int) -> 
     shares /= sums
     known = np.flatnonzero(places >= 0)
     of_labels = scores[known, places[known]] - np.log(sums[known, 0])
-    likelihood = np.rint(FINE * np.maximum(of_labels, -_LEAST_LOG)).sum()
+    likelihood = np.rint(fine * np.maximum(of_labels, -_LEAST_LOG)).sum()
     residuals = -shares
     residuals[known, places[known]] += 1.0
-    parts = [(rows.T @ np.rint(FINE * residuals[:, 1:])).ravel()]
+    parts = [(rows.T @ np.rint(fine * residuals[:, 1:])).ravel()]
     upper = np.triu_indices(rows.shape[1])
     for a in range(1, outcomes + 1):
         for b in range(a, outcomes + 1):
-            weights = np.rint(COARSE * shares[:, a] * (float(a == b) - shares[:, b]))
+            weights = np.rint(coarse * shares[:, a] * (float(a == b) - shares[:, b]))
             parts.append((rows.T @ (rows * weights[:, None]))[upper])
     return np.concatenate([*parts, [likelihood]]).astype(np.int64)
 

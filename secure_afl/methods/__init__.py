@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from secure_afl.methods.own import Training
     from secure_afl.methods.pfedacnnl import PFedACnnL
     from secure_afl.methods.private_gradient import PrivateGradient
+    from secure_afl.methods.private_logistic import PrivateLogistic
     from secure_afl.methods.regression import Regression
     from secure_afl.methods.softmax import Softmax
 
@@ -51,6 +52,7 @@ __all__ = [
     "Mlp",
     "PFedACnnL",
     "PrivateGradient",
+    "PrivateLogistic",
     "PublicState",
     "Regression",
     "Scaffold",
@@ -92,6 +94,7 @@ __getattr__, __dir__ = lazily(
         "secure_afl.methods.own": ("Training",),
         "secure_afl.methods.pfedacnnl": ("PFedACnnL",),
         "secure_afl.methods.private_gradient": ("PrivateGradient",),
+        "secure_afl.methods.private_logistic": ("PrivateLogistic",),
         "secure_afl.methods.regression": ("Regression",),
         "secure_afl.methods.softmax": ("Softmax",),
     },

@@ -134,7 +134,7 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
             ConfigError: a task with noise, or of one class.
         """
         if task.mechanism is not None:
-            raise ConfigError(f"{_NO_NOISE} private-gradient")
+            raise ConfigError(f"{_NO_NOISE} private-logistic")
         if len(task.classes) < 2:
             raise ConfigError(f"{len(task.classes)} classes, allowed: ≥ 2; name them all")
         return LogisticPublic(task)
@@ -192,7 +192,7 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"{_NO_NOISE} private-gradient")
+        raise ConfigError(f"{_NO_NOISE} private-logistic")
 
     def contribute(
         self, public: LogisticPublic, data: ClientData, memory: Memory, entropy: bytes
