@@ -48,6 +48,7 @@ class ClientData:
             None where rows do not say.
         targets: the number that is to be predicted of each row, (n,) float64 in [−1, 1]; labels
             are 0 then. None where rows have classes.
+        marks: what a ledger knows a table's rows by, (n, 4); None where it goes by features.
 
     Raises:
         DataError: what cannot be converted without a loss, as masked arrays, patients that are
@@ -59,6 +60,7 @@ class ClientData:
     labels: Integers
     patients: Sequence[str] | None = None
     targets: Floats | None = None
+    marks: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         where = f"client '{self.name}'"
@@ -102,6 +104,7 @@ class ClientData:
             labels=self.labels[places],
             patients=whose,
             targets=None if self.targets is None else self.targets[places],
+            marks=None if self.marks is None else self.marks[places],
         )
 
     def __len__(self) -> int:

@@ -185,10 +185,16 @@ def show_accounts(console: Console, accounts: "Accounts") -> None:
     console.print(table)
 
 
+def _left_out(site: "Account") -> int:
+    """Count files, and rows of a table, that are not read."""
+    rows = 0 if site.table is None else site.table.dropped
+    return rows + sum(kind.files for kind in site.left_out)
+
+
 def _numbers(sites: Sequence["Account"]) -> list[int]:
     return [
         sum(site.files for site in sites),
-        sum(kind.files for site in sites for kind in site.left_out),
+        sum(map(_left_out, sites)),
         sum(site.rows for site in sites),
         len({name for site in sites for name in site.classes}),
         sum(site.duplicates for site in sites),
@@ -199,6 +205,8 @@ def _numbers(sites: Sequence["Account"]) -> list[int]:
 def _table(account: "Account") -> Table:
     table = Table("", account.site, title=account.path, title_justify="left")
     left_out = [f"{kind.files} {kind.kind}" for kind in account.left_out]
+    if account.table is not None and account.table.dropped:
+        left_out.append(f"{account.table.dropped} rows with a missing value")
     rows = {
         "files read": f"{account.files:,}",
         "left out": "; ".join(left_out) or "none",

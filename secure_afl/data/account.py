@@ -236,6 +236,9 @@ def _look(found: Read, index: int, pixels: bool) -> np.uint64:
         found.zero_rows += _one_colour(image)
         return _print(dataset.image_digest(index))
     row = dataset.examples[index]
+    if dataset.marks is not None:
+        # Two patients may be alike in a formula's few columns.
+        return _print(hashlib.sha256(dataset.marks[index].tobytes()).digest())
     found.zero_rows += not row.any()
     # Zeros of both signs are one number, and so are floats of two lengths.
     return _print(hashlib.sha256((row.astype(np.float64) + 0.0).tobytes()).digest())

@@ -70,6 +70,7 @@ class Dataset:
     is None for data sets that were not read from disk, and for parts of others. `patients` says
     whose each example is, (n,) words; None where the data do not say. `targets`, (n,) in [−1, 1],
     are the numbers to be predicted, scaled by their public range; labels are 0 then.
+    `marks`, (n, 4), are what a ledger knows a table's rows by.
 
     Raises:
         DataError: no examples, lengths that differ, a shape or dtype other than those of
@@ -83,6 +84,7 @@ class Dataset:
     origin: Origin | None = field(default=None, repr=False)
     patients: tuple[str, ...] | None = field(default=None, repr=False)
     targets: NDArray[np.float64] | None = field(default=None, repr=False)
+    marks: NDArray[np.float32] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if isinstance(self.examples, tuple):
@@ -136,7 +138,10 @@ class Dataset:
             examples = examples[indices]
         if whose is not None:
             whose = tuple(whose[index] for index in indices)
-        return replace(self, examples=examples, labels=labels, patients=whose, targets=targets)
+        marks = None if self.marks is None else self.marks[indices]
+        return replace(
+            self, examples=examples, labels=labels, patients=whose, targets=targets, marks=marks
+        )
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Return one image, uint8.

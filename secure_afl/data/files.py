@@ -88,7 +88,7 @@ def load_unlabelled(path: str | Path, split: str = "test", design: Design | None
     path = Path(at_home(str(path)))
     refuse_litter(path)
     if design is not None:
-        return design.unlabelled(name_of(path), _table(path))
+        return design.unlabelled(name_of(path), _table(path), path)
     examples: Examples
     origin = Origin(path)
     if path.suffix.lower() == ".npz" and not path.is_dir():

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.codec import Secret, decode, domain_tag, encode
 from protocols.errors import Malformed
@@ -333,7 +334,7 @@ class FederationClient(Half):
         if self.ledger is None:
             return ()
         if self._row_digests is None:
-            self._row_digests = self.ledger.row_digests(self.rows(task).features)
+            self._row_digests = self.ledger.row_digests(_known_by(self.rows(task)))
         return self._row_digests
 
     def _check_count(self, rows: ClientData) -> None:
@@ -415,3 +416,13 @@ class FederationClient(Half):
 
 def _roster_of(position: Position) -> Roster | None:
     return None if position.party is None else position.party.session.roster
+
+
+def _known_by(data: ClientData) -> NDArray[np.floating]:
+    """Return what a ledger knows rows again by: features, or the marks of rows and of patients."""
+    if data.marks is None:
+        return data.features
+    # Of no use to clients without tables.
+    from secure_afl.data.tables.marks import patient_marks
+
+    return np.concatenate([data.marks, patient_marks(data.patients or ())])

@@ -75,6 +75,13 @@ def score(
         numeric = score_numbers(method, public, model, clients, test, holdout)
         return Scored(Accuracy(), numeric=numeric)
     names = {client.name for client in clients}
+    if method.fine_rows and not method.heads(public.task):
+        # A ridge is no baseline for coefficients with errors.
+        plain = Accuracy()
+        if test is not None:
+            plain = Accuracy(federated=model.accuracy(test.features, test.labels))
+        results = () if test is None else tested(model, test)
+        return Scored(plain, results=results, sites=at_sites(model, holdout, names))
     if test is None and names.isdisjoint(data.name for data in holdout):
         # Nothing shows the models of float rows: to fit one a client is most of a small run.
         return Scored(Accuracy(), PersonalReport.of([]) if method.personalises else None)

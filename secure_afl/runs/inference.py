@@ -1,5 +1,6 @@
 """A saved model at work: score it on labelled data, or predict."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ from secure_afl.methods.networks.layered import LayeredModel
 from secure_afl.methods.networks.mlp import MlpModel
 from secure_afl.methods.regression_model import KEY, RegressionModel
 from secure_afl.progress import Progress
+
+log = logging.getLogger("secure_afl")
 
 # Models that are not linear, by what their cards have.
 _Kinds = type[ConvNetModel] | type[LayeredModel] | type[MlpModel] | type[RegressionModel]
@@ -200,6 +203,7 @@ def evaluate(
     found = data_files.load(path, split, mapping, ids, saved.design)
     check_numbering({"the model": saved.model.classes, path: found.classes})
     (dataset,) = data.align([found], saved.model.classes)
+    _tell(path, dataset)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
     rows = ClientData("test", features, dataset.labels, dataset.patients, dataset.targets)
     results = tuple(
@@ -254,6 +258,7 @@ def predict(
     """
     model = next(iter(under_priors(saved.model, prior).values()))
     dataset = data_files.load_unlabelled(path, split, saved.design)
+    _tell(path, dataset)
     features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
     scores = model.comparable(features)
     shares = model.probabilities(features) if model.has_probabilities else None
@@ -268,3 +273,14 @@ def predict(
             tuple(row.tolist()),
             own,
         )
+
+
+def _tell(path: str, dataset: data.Dataset) -> None:
+    """Say once what a dictionary left out of a table, and what it cut."""
+    table = None if dataset.origin is None else dataset.origin.table
+    if table is None:
+        return
+    for name, count in table.cut:
+        log.warning("%s: %d values of %r are out of range and cut to it", path, count, name)
+    if table.dropped:
+        log.warning("%s: %d rows are left out, for a value is missing", path, table.dropped)

@@ -347,7 +347,14 @@ def extract(
 
         features = backbone.extract(dataset, cache, advance)
         extracted.append(
-            ClientData(dataset.name, features, dataset.labels, dataset.patients, dataset.targets)
+            ClientData(
+                dataset.name,
+                features,
+                dataset.labels,
+                dataset.patients,
+                dataset.targets,
+                dataset.marks,
+            )
         )
         done += len(dataset)
     return extracted

@@ -59,6 +59,7 @@ class Prepared:
         patients: whose each row is, (n,); None where the data do not say. They stay here.
         targets: the numbers to be predicted, (n,) in [−1, 1]; None where rows have classes.
         columns: what the features are, where rows are those of a table.
+        marks: what the ledger knows a table's rows by, (n, 4).
     """
 
     about: About
@@ -68,6 +69,7 @@ class Prepared:
     patients: tuple[str, ...] | None = None
     targets: NDArray[np.float64] | None = None
     columns: Columns | None = None
+    marks: NDArray[np.float32] | None = None
 
     @property
     def width(self) -> int:
@@ -163,11 +165,21 @@ def prepare(
         (store / "targets.npy").unlink(missing_ok=True)
         if dataset.targets is not None:
             _write(store / "targets.npy", dataset.targets)
+        (store / "marks.npy").unlink(missing_ok=True)
+        if dataset.marks is not None:
+            _write(store / "marks.npy", dataset.marks)
         write_durably(store / "about", encode(about))
     except OSError as error:
         raise NotStored(f"features cannot be kept in {store}: {error.strerror}") from None
     return Prepared(
-        about, features, dataset.labels, public, dataset.patients, dataset.targets, about.columns
+        about,
+        features,
+        dataset.labels,
+        public,
+        dataset.patients,
+        dataset.targets,
+        about.columns,
+        dataset.marks,
     )
 
 
@@ -177,7 +189,7 @@ def _kept(store: Path, source: bytes) -> Prepared | None:
         if about.source != source:
             return None
         public, patients = store / "public.npy", store / "patients.npy"
-        targets = store / "targets.npy"
+        targets, marks = store / "targets.npy", store / "marks.npy"
         return Prepared(
             about,
             np.load(store / "features.npy", mmap_mode="r"),
@@ -186,6 +198,7 @@ def _kept(store: Path, source: bytes) -> Prepared | None:
             tuple(np.load(patients).tolist()) if patients.exists() else None,
             np.load(targets) if targets.exists() else None,
             about.columns,
+            np.load(marks) if marks.exists() else None,
         )
     except (OSError, ValueError, Malformed):
         return None

@@ -169,7 +169,9 @@ class SiteRows:
         features = prepared.features
         rows = features if reduction is None else reduction.apply(features)
         labels = self._labels(classes)
-        loaded = ClientData(self._name, rows, labels, prepared.patients, prepared.targets)
+        loaded = ClientData(
+            self._name, rows, labels, prepared.patients, prepared.targets, prepared.marks
+        )
         check_data(f"client '{self._name}'", loaded, len(classes))
         return loaded
 

@@ -29,6 +29,7 @@ from secure_afl.data.tables.dictionary import (
     read_dictionary,
 )
 from secure_afl.data.tables.formula import Factor, Term, main_effects, parse_formula
+from secure_afl.data.tables.marks import row_marks
 from secure_afl.data.tables.raw import RawTable
 from secure_afl.errors import ConfigError, DataError
 
@@ -210,9 +211,16 @@ class Design:
             else self._origin(path, table, cells | {self.target: outcome}, kept),
             whose,
             targets,
+            row_marks(table, self._valued)[kept],
         )
 
-    def unlabelled(self, name: str, table: RawTable) -> Dataset:
+    @property
+    def _valued(self) -> tuple[str, ...]:
+        """Names of the dictionary's columns that have values, in the model or not."""
+        specs = self.dictionary.columns.items()
+        return tuple(name for name, spec in specs if isinstance(spec, Number | Category))
+
+    def unlabelled(self, name: str, table: RawTable, path: Path | None = None) -> Dataset:
         """Make features of rows whose target is unknown; every row is one, in order.
 
         Raises:
@@ -226,7 +234,8 @@ class Design:
                 "take the row out of the file, or fill it"
             )
         labels = np.zeros(len(table), dtype=np.int64)
-        return Dataset(name, self._features(cells, kept), labels, ("?",))
+        origin = None if path is None else self._origin(path, table, cells, kept)
+        return Dataset(name, self._features(cells, kept), labels, ("?",), origin)
 
     @cached_property
     def _pieces(self) -> tuple[_Piece, ...]:

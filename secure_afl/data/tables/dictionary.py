@@ -120,8 +120,9 @@ def make_dictionary(content: Mapping[str, Any], where: str) -> Dictionary:
         found = msgspec.convert(content, Dictionary)
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"{where} is no data dictionary: {error}; columns have type number, category, id or "
-            "ignore. secure-afl inspect --propose drafts a dictionary"
+            f"{where}{_wrong_column(content)} is no data dictionary: {error}; columns have type "
+            "number (range, unit, missing), category (categories, missing), id or ignore. "
+            "secure-afl inspect --propose drafts a dictionary"
         ) from None
     columns: dict[str, Spec] = {}
     for name, spec in found.columns.items():
@@ -133,6 +134,17 @@ def make_dictionary(content: Mapping[str, Any], where: str) -> Dictionary:
         raise ConfigError(f"{where} has several columns of type id; allowed: one")
     target = composed(found.target.strip())
     return Dictionary(columns, target, tuple(word.strip() for word in found.missing))
+
+
+def _wrong_column(content: Mapping[str, Any]) -> str:
+    """Name the first column that cannot be read; empty where it is none of them."""
+    columns = content.get("columns")
+    for name, spec in columns.items() if isinstance(columns, dict) else ():
+        try:
+            msgspec.convert(spec, Spec)
+        except msgspec.ValidationError:
+            return f", column {name!r},"
+    return ""
 
 
 def _checked(where: str, spec: Spec) -> Spec:

@@ -61,11 +61,8 @@ def parse_formula(formula: str, target: str) -> tuple[Term, ...]:
     try:
         parsed = DefaultFormulaParser().get_terms(right if tilde else formula)
         found: list[Any] = list(parsed)
-    except (FormulaicError, SyntaxError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ConfigError(
-            f"formula {formula!r} cannot be read ({reason}); allowed: {_FORMS}"
-        ) from None
+    except (FormulaicError, SyntaxError):
+        raise ConfigError(f"formula {formula!r} cannot be read; allowed: {_FORMS}") from None
     terms = [tuple(_factor(formula, one) for one in term.factors) for term in found]
     if (Factor("1"),) not in terms:
         raise ConfigError(

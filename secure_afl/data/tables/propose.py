@@ -67,6 +67,17 @@ def _column(cells: Sequence[str], absent: set[str]) -> list[str]:
         return ['type = "ignore"   # dates; export an age or a duration instead']
     if len(counts) == len(known):
         return ['type = "ignore"   # every row has a word of its own: type = "id"?']
+    if 2 * len(found) > len(known):
+        # A few dirty cells should not take a column away.
+        low, high = outwards(min(found), max(found))
+        return [
+            'type = "number"',
+            f"range = [{low:g}, {high:g}]",
+            f"# {len(known) - len(found)} cells are no numbers: inspect --dictionary names them",
+            *note,
+        ]
+    if len(counts) == 1:
+        return ['type = "ignore"   # all cells are one word']
     if len(counts) <= _MOST_CATEGORIES:
         common = sorted(word for word, count in counts.items() if count >= _LEAST_ROWS)
         rare = len(counts) - len(common)

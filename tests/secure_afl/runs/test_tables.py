@@ -338,3 +338,53 @@ def test_rows_that_are_equal_by_chance_are_not_the_same_data(folder: Path) -> No
     again = alike.replaced(new_ledger=False, clients=str(folder / "copy_*.csv"))
     with pytest.raises(LedgerRefusal, match="were in lineage"):
         run(again)
+
+
+def private(folder: Path, formula: str, files: str = "site_*.csv", **more: Any) -> RunConfig:
+    """A run of ε = 2 whose ledger allows one of them."""
+    return config(
+        folder,
+        clients=str(folder / files),
+        formula=formula,
+        epsilon=2.0,
+        max_rows=64,
+        ledger=str(folder / "ledger.json"),
+        **more,
+    )
+
+
+def test_another_formula_and_another_name_are_the_same_data_to_a_ledger(folder: Path) -> None:
+    run(private(folder, "petal_length", new_ledger=True, budget=2.5))
+    for site in range(3):
+        path = folder / f"site_{site}.csv"
+        # The next export: one flower has left, and numbers are written otherwise.
+        frame = pd.read_csv(path).iloc[1:]
+        frame.to_csv(folder / f"next_{site}.csv", index=False, float_format="%.2f")
+    with pytest.raises(LedgerRefusal, match="were in lineage"):
+        run(private(folder, "sepal_width", "next_*.csv"))
+    text = (folder / "dictionary.toml").read_text()
+    (folder / "dictionary.toml").write_text(text.replace("[0, 10]", "[0, 12]"))
+    with pytest.raises(LedgerRefusal, match="were in lineage"):
+        run(private(folder, "sepal_width", "next_*.csv"))
+
+
+def test_logistic_is_held_against_no_ridge(folder: Path) -> None:
+    report = run(config(folder, method="logistic", formula="sepal_width", penalty=0.1)).report
+    assert report.accuracy.federated is not None
+    assert report.accuracy.centralised_float is None
+    assert report.accuracy.local_mean is None
+
+
+def test_a_model_at_work_says_what_it_cuts_and_leaves_out(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(config(folder, out=str(folder / "out")))
+    frame = pd.read_csv(folder / "test.csv")
+    frame.loc[:4, "petal_width"] = 100.0
+    frame.to_csv(folder / "wide.csv", index=False)
+    saved = load_model(folder / "out")
+    list(predict(saved, str(folder / "wide.csv"), "test", None))
+    assert "5 values of 'petal_width' are out of range and cut to it" in caplog.text
+    caplog.clear()
+    evaluate(saved, str(folder / "wide.csv"), "test", None)
+    assert "5 values of 'petal_width'" in caplog.text

@@ -27,7 +27,7 @@ def test_a_file_says_what_columns_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"type": "date"}, "have type number, category, id or ignore"),
+        ({"type": "date"}, "column .x., is no data dictionary: .* or ignore"),
         ({"type": "number", "rnage": [0, 1]}, "rnage"),
         ({"type": "number", "range": [1, 1]}, r"column 'x': range is \[1, 1\]"),
         ({"type": "number", "range": [2, 1]}, "the least first"),
