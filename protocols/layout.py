@@ -137,6 +137,11 @@ class Layout(Wire, frozen=True, dict=True):
         """Number of entries."""
         return sum(block.length for block in self.blocks)
 
+    @property
+    def units(self) -> dict[str, float]:
+        """What one step of each block stands for, by its name."""
+        return {block.name: block.scale for block in self.blocks}
+
     @cached_property
     def ring_bits(self) -> int:
         """Bits of the narrowest ring for every block: 32, 40, 48 or 64.

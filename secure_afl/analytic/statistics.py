@@ -259,7 +259,7 @@ def statistics_layout(
 
 def _count_scale(layout: Layout) -> int:
     """Return what counts of a layout made by `statistics_layout` are multiplied by."""
-    units = {block.name: block.scale for block in layout.blocks}
+    units = layout.units
     if "counts" not in units:
         return 1
     # Units are 1/s² of the Gram, 1/(s·A) of the cross term, and 1/(A²·scale) of the counts.

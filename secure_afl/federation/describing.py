@@ -1,7 +1,5 @@
 """Table 1 of a released sum: what its receiver reads of it, by what the task declares."""
 
-import math
-
 from protocols.layout import Integers, Layout
 from secure_afl.analytic.describe import StepNoise, Summary, summarise
 from secure_afl.analytic.statistics import SQUARES, Statistics
@@ -55,11 +53,9 @@ def _noise_of(method: AnyMethod, task: Task, included: int) -> StepNoise | None:
             "not promised to anybody. Leave --noise out"
         )
     noisy = this_noisy_sum(method, method.begin(task))
-    # Everybody who is there adds a share, and the promise counts on fewer.
-    more = math.sqrt(included / mechanism.shares)
+    more = mechanism.surplus(included)
     steps = {name: std * more for name, std in noisy.stds.items()}
-    units = {block.name: block.scale for block in noisy.layout.blocks}
-    counted = units["counts"] * task.label_scale**2
+    counted = noisy.layout.units["counts"] * task.label_scale**2
     return StepNoise(
         steps["gram_diagonal"],
         steps.get("gram_upper", 0.0),

@@ -243,7 +243,7 @@ class PrivacyReport(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, sums: Sequence[NoisySum]) -> "PrivacyReport":
         """Report on the noise of a run's sums, in order, and on what it promises."""
-        mechanism, by_round = sums[-1].mechanism, [_scaled_stds(noisy) for noisy in sums]
+        mechanism, by_round = sums[-1].mechanism, [noisy.scaled_stds for noisy in sums]
         alike = all(stds == by_round[0] for stds in by_round)
         privacy = mechanism.privacy
         if privacy.placement == "central":
@@ -268,12 +268,6 @@ class PrivacyReport(msgspec.Struct, frozen=True):
             trusts=trusts,
             noise_std_by_round=() if alike else tuple(by_round),
         )
-
-
-def _scaled_stds(noisy: NoisySum) -> dict[str, float]:
-    """Return σ of each block's noise in units of its scale."""
-    stds = noisy.stds
-    return {block.name: stds[block.name] * block.scale for block in noisy.layout.blocks}
 
 
 class Report(msgspec.Struct, frozen=True):

@@ -217,7 +217,7 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
         layout = self.layout(public)
         assert layout is not None, "of a sum that was"
         found = layout.split(total)
-        unit = {block.name: block.scale for block in layout.blocks}
+        unit = layout.units
         gradient = found[GRADIENT] * unit[GRADIENT]
         curvature = np.diag(found[DIAGONAL] * unit[DIAGONAL])
         upper = np.triu_indices(p, 1)
@@ -252,12 +252,8 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
         mechanism = public.task.mechanism
         assert mechanism is not None, "begin asks for it"
         noisy = NoisySum(mechanism, layout, self.sensitivity(public, mechanism.privacy))
-        # Everybody who is there adds a share, and the promise counts on fewer.
-        shares = 1 if mechanism.privacy.placement == "central" else included
-        more = math.sqrt(shares / mechanism.shares)
-        unit = {block.name: block.scale for block in layout.blocks}
-        stds = {name: std * unit[name] * more for name, std in noisy.stds.items()}
-        return stds[GRADIENT], stds[DIAGONAL]
+        more, stds = mechanism.surplus(included), noisy.scaled_stds
+        return stds[GRADIENT] * more, stds[DIAGONAL] * more
 
     def model(self, public: PrivateLogisticPublic) -> LinearModel:
         """Return the linear model; its scores of rows of norm ≤ 1 are log-odds."""

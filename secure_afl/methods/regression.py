@@ -1,6 +1,5 @@
 """Linear regression over one blind sum, as of all rows in one place."""
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
@@ -234,11 +233,9 @@ def _noisy(
     """Bring noisy sums to units of rows of norm ≤ 1, with the noise that so many shares make."""
     mechanism, layout = task.mechanism, _layout(task)
     assert mechanism is not None, "the task has noise"
-    shares = 1 if mechanism.privacy.placement == "central" else len(included)
-    more = math.sqrt(shares / mechanism.shares)
-    stds = NoisySum(mechanism, layout, sensitivity).stds
-    unit = {block.name: block.scale for block in layout.blocks}
-    noise = {name: std * unit[name] * more for name, std in stds.items()}
+    unit, more = layout.units, mechanism.surplus(len(included))
+    stds = NoisySum(mechanism, layout, sensitivity).scaled_stds
+    noise = {name: std * more for name, std in stds.items()}
     kinds = (GRAM, CROSS, SUMS, ROWS, TARGET_SUM, TARGET_SQUARES)
     return NoisyMoments(
         np.asarray(sums.gram * unit[GRAM], dtype=np.float64),

@@ -1,6 +1,5 @@
 """The one sum of statistics of a task: its layout, its noise, and a client's vector of it."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -169,11 +168,7 @@ def task_noise(
     layout = task_layout(task, weights, squares=squares)
     sensitivity = task_sensitivity(task, mechanism.privacy, weights, squares=squares)
     noisy = NoisySum(mechanism, layout, sensitivity)
-    unit = {block.name: block.scale for block in layout.blocks}
-    promised = {name: std * unit[name] for name, std in noisy.stds.items()}
-    # Everybody who is there adds a share, and the promise counts on fewer.
-    shares = 1 if mechanism.privacy.placement == "central" else included
-    more = math.sqrt(shares / mechanism.shares)
+    promised, more = noisy.scaled_stds, mechanism.surplus(included)
     there = SumNoise(
         promised["gram_diagonal"] * more,
         promised["cross"] * more,

@@ -133,6 +133,16 @@ class Mechanism(Wire, frozen=True):
             return 1
         return self.clients - self.dropouts - self.colluders
 
+    def surplus(self, included: int) -> float:
+        """Return σ of the noise in a sum of so many clients, over the σ that the promise needs.
+
+        Everybody who is there adds a share, and the promise counts on fewer. Who adds the noise
+        centrally adds as much as is needed.
+        """
+        if self.privacy.placement == "central":
+            return 1.0
+        return math.sqrt(included / self.shares)
+
     @property
     def min_cohort(self) -> int:
         """The least number of contributors for which the noise suffices."""
@@ -234,6 +244,12 @@ class NoisySum:
         relative = dict(self.sensitivity.relative)
         sigma = self.mechanism.noise_multiplier * self.sensitivity.joint / self.sensitivity.spend
         return {block.name: sigma * relative[block.name] for block in self.layout.blocks}
+
+    @property
+    def scaled_stds(self) -> dict[str, float]:
+        """The same σ_i in units of each block's scale."""
+        units = self.layout.units
+        return {name: std * units[name] for name, std in self.stds.items()}
 
     @property
     def share_stds(self) -> dict[str, float]:

@@ -263,9 +263,7 @@ def _noise(terms: Terms, task: Task, sites: int) -> CoefficientNoise | None:
     if mechanism is None:
         return None
     noisy = this_noisy_sum(terms.method, terms.method.begin(task))
-    units = {block.name: block.scale for block in noisy.layout.blocks}
-    central = mechanism.privacy.placement == "central"
-    more = 1.0 if central else math.sqrt(sites / mechanism.shares)
-    stds = {name: std * units[name] * more for name, std in noisy.stds.items()}
+    more = mechanism.surplus(sites)
+    stds = {name: std * more for name, std in noisy.scaled_stds.items()}
     columns, classes = task.feature_dim, len(task.classes)
     return coefficient_noise(columns, classes, stds["gram_diagonal"], stds["cross"])
