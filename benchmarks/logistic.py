@@ -18,9 +18,9 @@ from benchmarks.record import write
 from benchmarks.rendering import markdown_table, read_results
 from protocols import Plain
 from protocols.layout import Integers
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.columns import Column, Columns
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import Logistic
 

@@ -18,9 +18,9 @@ import numpy as np
 from benchmarks.record import write
 from protocols.party import ENTROPY_BYTES
 from protocols.schemes.additive import Additive
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.columns import Column, Columns
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods.method import Task

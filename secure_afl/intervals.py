@@ -1,4 +1,4 @@
-"""Intervals for the mean of independent values, and for a share of independent trials.
+"""Intervals for the mean of independent values, a share of independent trials, and estimates.
 
 Their quantiles come from `scipy.special`: `scipy.stats` takes most of a second to import.
 """
@@ -6,6 +6,12 @@ Their quantiles come from `scipy.special`: `scipy.stats` takes most of a second 
 import math
 from collections.abc import Sequence
 from statistics import stdev
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
 
 
 def student_reach(values: Sequence[float], confidence: float = 0.95) -> float:
@@ -40,3 +46,24 @@ def wilson_interval(hits: int, trials: int, confidence: float = 0.95) -> tuple[f
     centre = (2 * trials * share + z**2) / denominator
     reach = z / denominator * math.sqrt(4 * trials * share * (1 - share) + z**2)
     return (0.0 if hits == 0 else centre - reach, 1.0 if hits == trials else centre + reach)
+
+
+def t_tests(
+    estimates: Floats, errors: Floats, freedom: float, level: float
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return t, its two-sided p value, and the ends of the interval, each (k,).
+
+    Args:
+        freedom: degrees of it; infinite for a normal distribution.
+        level: of the interval, above 0 and below 1.
+    """
+    from scipy.special import ndtr, ndtri, stdtr, stdtrit
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistics = estimates / errors
+    if math.isinf(freedom):
+        p, reach = 2 * ndtr(-np.abs(statistics)), float(ndtri((1 + level) / 2))
+    else:
+        p = 2 * stdtr(freedom, -np.abs(statistics))
+        reach = float(stdtrit(freedom, (1 + level) / 2))
+    return statistics, np.asarray(p), estimates - reach * errors, estimates + reach * errors

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats, Integers, Quantiser
 from secure_afl.analytic.statistics import Statistics
@@ -18,6 +17,7 @@ from secure_afl.analytic.withheld import (
     withheld_pairs,
     withheld_rows,
 )
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 
 

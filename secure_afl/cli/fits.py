@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.coefficients import Fit
 from secure_afl.evaluation.numeric import NumericFigures
 from secure_afl.runs.fits import fit_table, numeric_lines
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.numeric import NumericFigures, measure_numbers
 from secure_afl.federation.report import NumericReport, SiteFit

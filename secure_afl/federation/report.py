@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.coefficients import Fit
 from secure_afl.analytic.heads.head import AUTO, Fitted, Head
 from secure_afl.analytic.quantise import Floats, RowMode
 from secure_afl.analytic.scales import FoundRange

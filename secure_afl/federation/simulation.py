@@ -13,11 +13,11 @@ from protocols.party import ENTROPY_BYTES, Party
 from protocols.protocol import Protocol
 from protocols.roster import Roster
 from protocols.session import Session
-from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_targets, number_labels
 from secure_afl.analytic.scales import rescaled
 from secure_afl.data.classes import MAX_CLASSES
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.federation.accounts import dropped, given_back, note_released
 from secure_afl.federation.convener import Convener, Planned

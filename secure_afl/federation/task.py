@@ -10,11 +10,11 @@ import msgspec
 from protocols.errors import WouldOverflow
 from protocols.layout import RING_BITS
 from protocols.protocol import Protocol
-from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import MAX_BITS, Quantiser, RowMode
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.scales import open_columns
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 from secure_afl.federation.sums import calibrated, sum_layout
 from secure_afl.methods.method import AnyMethod, Task

@@ -5,7 +5,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
-from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.coefficients import Fit
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics

@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Meta, structs
 
 from protocols.layout import Integers, Layout
-from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.coefficients import Fit
 from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.newton import (
     FINE,

@@ -7,13 +7,14 @@ from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 from protocols.codec import Wire
 from protocols.layout import Integers, Layout
 from protocols.registry import Registry
-from secure_afl.analytic.columns import Columns, Fit
+from secure_afl.analytic.coefficients import Fit
 from secure_afl.analytic.heads.head import Chosen, Fitted, Head
 from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.analytic.tally import Tally
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.model import LinearModel, Model

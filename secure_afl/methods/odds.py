@@ -1,12 +1,15 @@
 """A fitted logistic regression in its columns' own units: odds, errors, and notes."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from protocols.codec import Wire
-from secure_afl.analytic.columns import Coefficient, Columns, Fit
+from secure_afl.analytic.coefficients import INTERCEPT, Coefficient, Fit
 from secure_afl.analytic.quantise import Floats, Quantiser
+from secure_afl.data.columns import Columns
+from secure_afl.intervals import t_tests
 
 LEVEL = 0.95
 
@@ -77,10 +80,8 @@ def fits_of(
     notes: tuple[str, ...],
 ) -> tuple[Fit, ...]:
     """Make a table of coefficients for each class that has rows, but for the first of these."""
-    from scipy.stats import norm
-
-    names = ("(intercept)", *columns.names)
-    reach = float(norm.ppf(0.5 + LEVEL / 2))
+    names = (INTERCEPT, *columns.names)
+    places = list(kept)
     deviance, null = -2 * found.likelihood, -2 * found.null
     figures = {
         "rows": float(found.rows),
@@ -92,14 +93,26 @@ def fits_of(
     }
     tables = []
     for k, index in enumerate(present[1:]):
-        rows = []
-        for place in kept:
-            estimate, error = float(found.estimates[place, k]), float(found.errors[place, k])
-            z = estimate / error if error > 0 else 0.0
-            low, high = estimate - reach * error, estimate + reach * error
-            p = float(2 * norm.sf(abs(z)))
-            rows.append(Coefficient(names[place], estimate, error, z, p, low, high))
-        tables.append(
-            Fit("logistic", classes[index], tuple(rows), figures, level=LEVEL, notes=notes)
+        rows = wald_coefficients(
+            [names[place] for place in places],
+            found.estimates[places, k],
+            found.errors[places, k],
         )
+        tables.append(Fit("logistic", classes[index], rows, figures, level=LEVEL, notes=notes))
     return tuple(tables)
+
+
+def wald_coefficients(
+    names: Sequence[str], estimates: Floats, errors: Floats
+) -> tuple[Coefficient, ...]:
+    """List coefficients with z, p and Wald's intervals; one without an error has z = 0.
+
+    Args:
+        names: of the k coefficients.
+        estimates, errors: (k,), in own units.
+    """
+    statistics, p, low, high = t_tests(estimates, errors, math.inf, LEVEL)
+    none = errors <= 0
+    parts = estimates, errors, np.where(none, 0.0, statistics), np.where(none, 1.0, p), low, high
+    values = zip(*(part.tolist() for part in parts), strict=True)
+    return tuple(Coefficient(name, *own) for name, own in zip(names, values, strict=True))

@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Meta, structs
 
 from protocols.layout import Block, Integers, Layout
-from secure_afl.analytic.columns import Coefficient, Fit
+from secure_afl.analytic.coefficients import INTERCEPT, Coefficient, Fit
 from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.newton import newton_vector
 from secure_afl.analytic.quantise import Floats
@@ -18,7 +18,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
-from secure_afl.methods.odds import LEVEL, in_own_units
+from secure_afl.methods.odds import LEVEL, in_own_units, wald_coefficients
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -271,24 +271,20 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
         task = public.task
         if public.estimates is None or public.errors is None or task.columns is None:
             return ()
-        from scipy.special import ndtr, ndtri
-
-        reach = float(ndtri(0.5 + LEVEL / 2))
-        names = ("(intercept)", *task.columns.names)
-        rows = []
-        for name, value, own in zip(names, public.estimates, public.errors, strict=True):
-            estimate, error = float(value), float(own)
-            if public.weak:
-                rows.append(Coefficient(name, estimate, None, None, None, None, None))
-                continue
-            z = estimate / error
-            low, high = estimate - reach * error, estimate + reach * error
-            rows.append(Coefficient(name, estimate, error, z, float(2 * ndtr(-abs(z))), low, high))
+        names = (INTERCEPT, *task.columns.names)
+        if public.weak:
+            nothing = (None,) * 5
+            rows = tuple(
+                Coefficient(name, float(estimate), *nothing)
+                for name, estimate in zip(names, public.estimates, strict=True)
+            )
+        else:
+            rows = wald_coefficients(names, public.estimates, public.errors)
         notes = (
             f"Odds are those against {task.classes[0]!r}; errors and intervals hold the noise.",
             *self.remarks(public),
         )
-        return (Fit("logistic", task.classes[1], tuple(rows), {}, LEVEL, notes),)
+        return (Fit("logistic", task.classes[1], rows, {}, LEVEL, notes),)
 
     def remarks(self, public: PrivateLogisticPublic) -> tuple[str, ...]:
         """Say where noise is too large for intervals."""

@@ -7,7 +7,7 @@ import numpy as np
 from msgspec import Meta
 
 from protocols.layout import Integers, Layout
-from secure_afl.analytic.columns import Fit
+from secure_afl.analytic.coefficients import Fit
 from secure_afl.analytic.heads.head import AUTO
 from secure_afl.analytic.heads.ridge import MAX_RIDGE
 from secure_afl.analytic.least_squares import least_squares

@@ -6,13 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 from protocols.codec import Wire
-from secure_afl.analytic.columns import Coefficient, Columns, Fit
+from secure_afl.analytic.coefficients import INTERCEPT, Coefficient, Fit
 from secure_afl.analytic.least_squares import LeastSquares
 from secure_afl.analytic.noisy_least_squares import NoisyFit
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rounding import rounding_bound
-
-INTERCEPT = "(intercept)"
+from secure_afl.data.columns import Columns
+from secure_afl.intervals import t_tests
 
 
 class Units(NamedTuple):
@@ -160,27 +160,6 @@ def report_noisy(fit: NoisyFit, units: Units, quantiser: Quantiser, level: float
         rounding=np.full(len(estimates), np.nan),
         figures=tuple(figures.items()),
     )
-
-
-def t_tests(
-    estimates: Floats, errors: Floats, freedom: float, level: float
-) -> tuple[Floats, Floats, Floats, Floats]:
-    """Return t, its two-sided p value, and the ends of the interval, each (k,).
-
-    Args:
-        freedom: degrees of it; infinite for a normal distribution.
-        level: of the interval, above 0 and below 1.
-    """
-    from scipy.special import ndtr, ndtri, stdtr, stdtrit
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistics = estimates / errors
-    if math.isinf(freedom):
-        p, reach = 2 * ndtr(-np.abs(statistics)), float(ndtri((1 + level) / 2))
-    else:
-        p = 2 * stdtr(freedom, -np.abs(statistics))
-        reach = float(stdtrit(freedom, (1 + level) / 2))
-    return statistics, np.asarray(p), estimates - reach * errors, estimates + reach * errors
 
 
 def _own(fit: LeastSquares, units: Units) -> tuple[Floats, Floats]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from protocols.layout import Integers
-from secure_afl.analytic.columns import Columns
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser, RowMode
 from secure_afl.analytic.rows import check_finite
+from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.model import UNIT_ROWS, Model, load_weights, save_weights
 

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from secure_afl.analytic.columns import Coefficient, Fit
+from secure_afl.analytic.coefficients import Coefficient, Fit
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.numeric import NumericFigures
 

@@ -9,7 +9,7 @@ from protocols.identity import Identity
 from protocols.layout import Layout
 from protocols.network import Network
 from protocols.protocol import Protocol, enrol, form_session, new_nonce
-from secure_afl.analytic.columns import Column, Columns
+from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError
 from secure_afl.federation.sums import sum_layout, this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task

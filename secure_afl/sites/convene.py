@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_afl.analytic.columns import Columns, Fit
+from secure_afl.analytic.coefficients import Fit
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.scales import FoundRange, found_ranges, rescaled
 from secure_afl.data import dataset as data
 from secure_afl.data import files
+from secure_afl.data.columns import Columns
 from secure_afl.data.ids import parse_ids
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.columns import Column, Columns
 from secure_afl.methods.method import Task
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.components import principal
 from secure_afl.analytic.describe import StepNoise, Summary, summarise
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.analytic.table_noise import correlation_errors, figure_errors
+from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError
 
 CLASSES = ("well", "ill", "dead")

@@ -5,10 +5,10 @@ import pytest
 
 from protocols import Additive, Bfv, Ckks, Pairwise, Plain
 from protocols.protocol import Protocol
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.statistics import SQUARES
 from secure_afl.analytic.table_noise import figure_errors
+from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation

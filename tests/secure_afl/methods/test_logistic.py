@@ -12,9 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from protocols import Additive, Plain
 from protocols.codec import decode, encode
 from protocols.layout import Integers
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation

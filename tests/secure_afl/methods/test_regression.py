@@ -10,9 +10,9 @@ from sklearn.datasets import load_diabetes
 from protocols import Plain
 from protocols.protocol import PROTOCOLS, Protocol
 from protocols.schemes.additive import Additive
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData, pooled
+from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation

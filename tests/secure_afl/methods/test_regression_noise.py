@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from protocols.protocol import PROTOCOLS
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.columns import Column, Columns
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods.regression import Regression

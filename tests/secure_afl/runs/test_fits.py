@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from secure_afl.analytic.columns import Coefficient, Fit
+from secure_afl.analytic.coefficients import Coefficient, Fit
 from secure_afl.evaluation.numeric import measure_numbers
 from secure_afl.runs.fits import fit_table, number, numeric_lines, probability
 

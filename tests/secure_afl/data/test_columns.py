@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secure_afl.analytic.columns import Column, Columns
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData, digest_rows, pooled
+from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.method import Task
 

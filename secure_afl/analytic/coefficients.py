@@ -4,9 +4,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from secure_afl.data.columns import Column, Columns
-
-__all__ = ["Coefficient", "Column", "Columns", "Family", "Fit"]
+INTERCEPT = "(intercept)"
 
 Family: TypeAlias = Literal["linear", "logistic"]
 
