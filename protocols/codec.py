@@ -77,9 +77,13 @@ def encode_around(value: Wire, length: int) -> tuple[bytes, bytes]:
     """
     encoded = encode(value)
     assert encoded[1:3] == _EMPTY_BYTES, "its first field is empty bytes"
-    # MessagePack takes the shortest of three forms.
+    return encoded[:1] + _bytes_head(length), encoded[3:]
+
+
+def _bytes_head(length: int) -> bytes:
+    """Return what stands before so many bytes: MessagePack takes the shortest of three forms."""
     kind, width = next(form for form in _BYTES_FORMS if length < 256 ** form[1])
-    return encoded[:1] + kind + length.to_bytes(width, "big"), encoded[3:]
+    return kind + length.to_bytes(width, "big")
 
 
 def decode(data: bytes, kind: type[T], *, party: str = "", step: str = "") -> T:
@@ -125,12 +129,10 @@ def _has_shortest_heads(data: bytes, parts: list[bytes]) -> bool:
         return False
     place = 1
     for part in parts:
-        size = len(part)
-        width = 1 if size < 2**8 else 2 if size < 2**16 else 4
-        head = bytes([{1: 0xC4, 2: 0xC5, 4: 0xC6}[width]]) + size.to_bytes(width, "big")
-        if data[place : place + len(head)] != head:
+        head = _bytes_head(len(part))
+        if not data.startswith(head, place):
             return False
-        place += len(head) + size
+        place += len(head) + len(part)
     return place == len(data)
 
 

@@ -15,6 +15,11 @@ _MARKS = (
 )
 
 
+def encoding_of(content: bytes) -> str:
+    """Return the encoding that a byte order mark says, UTF-8 without one."""
+    return next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+
+
 def read_toml(file: Path) -> dict[str, Any]:
     """Read a TOML file in UTF-8, or in what a byte order mark says.
 
@@ -23,8 +28,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     """
     try:
         content = file.read_bytes()
-        encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
-        return tomllib.loads(content.decode(encoding))
+        return tomllib.loads(content.decode(encoding_of(content)))
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{file} is not readable TOML: {error}. Save it as UTF-8 (in Notepad: Save as, "

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
@@ -16,6 +16,9 @@ from secure_afl.data.classes import sort_names
 from secure_afl.data.columns import Columns
 from secure_afl.data.mapping import shorten
 from secure_afl.errors import DataError
+
+if TYPE_CHECKING:
+    from secure_afl.data.dataset import Dataset
 
 
 class Rows(Protocol):
@@ -75,6 +78,22 @@ class ClientData:
                 )
         if self.targets is not None:
             object.__setattr__(self, "targets", _as_targets(self.targets, len(self), where))
+
+    @classmethod
+    def of(cls, dataset: "Dataset", features: NDArray[np.floating], name: str = "") -> "ClientData":
+        """Return the rows of a data set, of which these features (n, d) were made.
+
+        Args:
+            name: by default the data set's.
+        """
+        return cls(
+            name or dataset.name,
+            features,
+            dataset.labels,
+            dataset.patients,
+            dataset.targets,
+            dataset.marks,
+        )
 
     def check(
         self, dim: int, classes: Sequence[str], backbone: bytes, columns: Columns | None = None

@@ -67,14 +67,7 @@ def table_rows(dataset: Dataset, design: Design) -> ClientData:
         DataError: a dataset that no design made, or another one.
     """
     features = TableRows(design).extract(dataset, None, None)
-    return ClientData(
-        dataset.name,
-        features,
-        dataset.labels,
-        dataset.patients,
-        dataset.targets,
-        dataset.marks,
-    )
+    return ClientData.of(dataset, features)
 
 
 def frame_rows(name: str, frame: Any, design: Design) -> ClientData:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.roster import Roster
 from secure_afl.analytic.priors import Prior
@@ -203,9 +204,7 @@ def evaluate(
     found = data_files.load(path, split, mapping, ids, saved.design)
     check_numbering({"the model": saved.model.classes, path: found.classes})
     (dataset,) = data.align([found], saved.model.classes)
-    _tell(path, dataset)
-    features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    rows = ClientData("test", features, dataset.labels, dataset.patients, dataset.targets)
+    rows = ClientData.of(dataset, _features(saved, path, dataset, progress), "test")
     results = tuple(
         evaluate_model(model, rows, prior=name, sensitive_to=sensitive_to, sensitivity=sensitivity)
         for name, model in models.items()
@@ -236,8 +235,7 @@ def _evaluate_number(
     dataset = data_files.load(path, split, mapping, ids, saved.design)
     if dataset.targets is None:
         raise DataError(f"{path} has no column of numbers {saved.model.classes[0]!r} to compare")
-    features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
-    rows = ClientData("test", features, dataset.labels, dataset.patients, dataset.targets)
+    rows = ClientData.of(dataset, _features(saved, path, dataset, progress), "test")
     columns = saved.model.columns if isinstance(saved.model, RegressionModel) else None
     return Evaluation(len(rows), None, {}, (), measure_model(saved.model, columns, rows))
 
@@ -258,8 +256,7 @@ def predict(
     """
     model = next(iter(under_priors(saved.model, prior).values()))
     dataset = data_files.load_unlabelled(path, split, saved.design)
-    _tell(path, dataset)
-    features = saved.backbone.extract(dataset, FeatureCache(default_path()), progress)
+    features = _features(saved, path, dataset, progress)
     scores = model.comparable(features)
     shares = model.probabilities(features) if model.has_probabilities else None
     for index, row in enumerate(scores):
@@ -275,12 +272,14 @@ def predict(
         )
 
 
-def _tell(path: str, dataset: data.Dataset) -> None:
-    """Say once what a dictionary left out of a table, and what it cut."""
+def _features(
+    saved: SavedModel, path: str, dataset: data.Dataset, progress: Progress | None
+) -> NDArray[np.floating]:
+    """Return a data set's features, (n, d); says what a dictionary left out of it, and cut."""
     table = None if dataset.origin is None else dataset.origin.table
-    if table is None:
-        return
-    for name, count in table.cut:
-        log.warning("%s: %d values of %r are out of range and cut to it", path, count, name)
-    if table.dropped:
-        log.warning("%s: %d rows are left out, for a value is missing", path, table.dropped)
+    if table is not None:
+        for name, count in table.cut:
+            log.warning("%s: %d values of %r are out of range and cut to it", path, count, name)
+        if table.dropped:
+            log.warning("%s: %d rows are left out, for a value is missing", path, table.dropped)
+    return saved.backbone.extract(dataset, FeatureCache(default_path()), progress)

@@ -346,16 +346,7 @@ def extract(
                 progress(what, before + rows, total)
 
         features = backbone.extract(dataset, cache, advance)
-        extracted.append(
-            ClientData(
-                dataset.name,
-                features,
-                dataset.labels,
-                dataset.patients,
-                dataset.targets,
-                dataset.marks,
-            )
-        )
+        extracted.append(ClientData.of(dataset, features))
         done += len(dataset)
     return extracted
 

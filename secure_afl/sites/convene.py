@@ -255,6 +255,4 @@ class Convention:
         ids = None if self._design is not None else parse_ids(self.config.id)
         found = files.load(self.config.test, "test", ids=ids, design=self._design)
         (test,) = data.align([found], self._convened.classes)
-        features = self._backbone.extract(test, FeatureCache(default_path()))
-        labels = np.asarray(test.labels)
-        return ClientData(test.name, features, labels, test.patients, test.targets)
+        return ClientData.of(test, self._backbone.extract(test, FeatureCache(default_path())))

@@ -146,7 +146,7 @@ def prepare(
     backbone = open_backbone(config, method)
     cache = FeatureCache(default_path())
     features = backbone.extract(dataset, cache, progress)
-    check_not_all_zero(ClientData(dataset.name, features, dataset.labels))
+    check_not_all_zero(ClientData.of(dataset, features))
     public = None
     if config.public is not None:
         public = backbone.extract(files.load_unlabelled(config.public, "train"), cache)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import encode
-from secure_afl.data.columns import GREATEST, Column, Columns
+from secure_afl.data.columns import GREATEST, Column, Columns, Floats
 from secure_afl.data.dataset import Dataset, Origin, TableOrigin
 from secure_afl.data.mapping import shorten
 from secure_afl.data.tables.cells import Cells, read_cells
@@ -33,7 +33,6 @@ from secure_afl.data.tables.marks import row_marks
 from secure_afl.data.tables.raw import RawTable
 from secure_afl.errors import ConfigError, DataError
 
-Floats = NDArray[np.float64]
 _FUNCTIONS: Mapping[str, Callable[[Floats], Floats]] = {"log": np.log, "sqrt": np.sqrt}
 MAX_FEATURES = 4096
 

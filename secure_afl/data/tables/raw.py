@@ -1,6 +1,5 @@
 """Tables as they lie in files: every cell a word, every row of one length."""
 
-import codecs
 import csv
 import io
 import math
@@ -11,16 +10,12 @@ from typing import Any
 
 from secure_afl.data.mapping import composed, shorten
 from secure_afl.errors import DataError
+from secure_afl.texts import encoding_of
 
 CSV, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 SUFFIXES = (*CSV, *PARQUET)
 # What separates cells where a header has no comma; sheets in half of Europe write semicolons.
 _OTHERS = (";", "\t", "|")
-_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 MAX_COLUMNS = 16_384
 
 
@@ -101,9 +96,8 @@ def table_of_frame(frame: Any, where: str) -> RawTable:
 
 
 def _read_csv(where: str, content: bytes) -> RawTable:
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
-        text = content.decode(encoding)
+        text = content.decode(encoding_of(content))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
@@ -122,10 +116,10 @@ def _rows_of(where: str, text: str) -> RawTable:
     # A quote that never closes swallows the rest of the file: strict reading refuses it.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     numbered = _numbered(reader)
-    names = next(((row) for _, row in numbered), None)
-    if names is None:
+    header = next((row for _, row in numbered), None)
+    if header is None:
         raise DataError(f"{where} is empty; its first line has to name the columns")
-    names = [composed(name.strip()) for name in names]
+    names = [composed(name.strip()) for name in header]
     _check_names(where, names)
     rows, lines = [], []
     for line, row in numbered:
@@ -194,10 +188,8 @@ def _read_parquet(path: Path) -> RawTable:
 
 def _word(cell: Any) -> str:
     """Write a cell as a CSV file does; one that is missing is empty."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return ""
-    # What pandas writes for a missing time or number.
-    if type(cell).__name__ in ("NAType", "NaTType"):
+    # The types are what pandas writes for a missing time or number.
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return ""
     if isinstance(cell, str):
         return cell.strip()
