@@ -202,7 +202,7 @@ class Stage:
         return record.view(coalition), known
 
     def _run(self, clients: Sequence[ClientData], config: RunConfig) -> Record:
-        federation = make_federation(config, make_terms(config), self.pool.backbone.digest)
+        federation = make_federation(config, make_terms(config), self.pool.backbone)
         result = federation.run(
             clients, classes=self.pool.classes, max_rows=self._max_rows, record=True
         )
@@ -211,7 +211,7 @@ class Stage:
     def _lied_to(self, attack: AnyAttack, view: RunView) -> tuple[RunView, Truth]:
         """Stage a session over the same rows in which the coalition lies."""
         config, truth = self.run_config, self._draw.truth
-        federation = make_federation(config, make_terms(config), self.pool.backbone.digest)
+        federation = make_federation(config, make_terms(config), self.pool.backbone)
         first = federation.first_session(
             self._draw.clients, classes=self.pool.classes, max_rows=self._max_rows
         )

@@ -60,6 +60,11 @@ def table_backbone(design: Design) -> Backbone:
     return Backbone(TABLE, TableRows(design), None)
 
 
+def design_behind(backbone: Backbone) -> Design | None:
+    """Return the design of a backbone that `table_backbone` made; None for others."""
+    return backbone.front.design if isinstance(backbone.front, TableRows) else None
+
+
 def table_rows(dataset: Dataset, design: Design) -> ClientData:
     """Return the rows of a table, as a federation takes them.
 

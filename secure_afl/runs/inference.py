@@ -24,7 +24,7 @@ from secure_afl.evaluation.models import evaluate_model, under_priors
 from secure_afl.evaluation.numeric import NumericFigures
 from secure_afl.features.backbone import Backbone, parse_backbone
 from secure_afl.features.cache import FeatureCache, default_path
-from secure_afl.features.table import TABLE, TableRows, table_backbone
+from secure_afl.features.table import TABLE, design_behind, table_backbone
 from secure_afl.federation.numeric_scores import measure_model
 from secure_afl.methods import artefact
 from secure_afl.methods.model import LinearModel, Model, load_weights
@@ -107,8 +107,7 @@ class SavedModel(NamedTuple):
     @property
     def design(self) -> Design | None:
         """What the model's rows are made by, where they are those of tables."""
-        front = self.backbone.front
-        return front.design if isinstance(front, TableRows) else None
+        return design_behind(self.backbone)
 
 
 def load_model(

@@ -16,6 +16,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import ConfigError, NotKept, NotSaved
 from secure_afl.features.backbone import Backbone
 from secure_afl.features.reduction import Reduction
+from secure_afl.features.table import design_behind
 from secure_afl.federation.keys import Keys, load_keys
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
@@ -29,7 +30,7 @@ from secure_afl.runs.prepare import Accounts, Prepared, prepare
 from secure_afl.runs.recovery import Recovery, digest_rows
 from secure_afl.runs.reduce import choose_reduction, unfold
 from secure_afl.runs.saving import check_folder, check_replaceable, save
-from secure_afl.runs.tables import design_of, row_rule
+from secure_afl.runs.tables import row_rule
 
 log = logging.getLogger("secure_afl")
 
@@ -204,7 +205,7 @@ def federate(
         return replace(data, features=reduction.apply(data.features))
 
     federation = make_federation(
-        config, terms, _digest(prepared.backbone, reduction), keys, ledger, prepared.lineages
+        config, terms, prepared.backbone, reduction, keys, ledger, prepared.lineages
     )
     clients = [rows(data) for data in prepared.clients]
     test = None if prepared.test is None else rows(prepared.test)
@@ -247,13 +248,15 @@ def federate(
 def make_federation(
     config: RunConfig,
     terms: Terms,
-    backbone: bytes,
+    backbone: Backbone,
+    reduction: Reduction | None = None,
     keys: Keys | None = None,
     ledger: Ledger | None = None,
     lineages: Mapping[str, str] | None = None,
 ) -> Federation:
-    """Make the configured federation, over features of a backbone with this digest."""
-    design, rule = design_of(config), row_rule(config)
+    """Make the configured federation, over this backbone's features, reduced or not."""
+    # The columns are those that the rows were made by, whatever the file holds by now.
+    design, rule = design_behind(backbone), row_rule(config)
     return Federation(
         terms.method,
         terms.protocol,
@@ -263,7 +266,7 @@ def make_federation(
         columns=None if design is None else design.columns,
         min_cohort=config.min_cohort,
         corrupt=config.corrupt,
-        backbone=backbone,
+        backbone=_digest(backbone, reduction),
         keys=keys,
         privacy=terms.privacy,
         same_set=config.same_set,

@@ -107,7 +107,7 @@ class Convention:
         self._convened = convened
         self.config = config
         self._design = design_of(config)
-        self._backbone = open_backbone(config, party.terms.method)
+        self._backbone = open_backbone(config, party.terms.method, self._design)
         method = party.terms.method
         self._reductions = Reductions(self._backbone.digest, config, method, self._public)
         self._width = self._features()

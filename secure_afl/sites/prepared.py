@@ -27,6 +27,7 @@ from secure_afl.runs.config import RunConfig
 
 if TYPE_CHECKING:
     from secure_afl.data.account import Account
+    from secure_afl.data.tables.design import Design
     from secure_afl.features.backbone import Backbone
 
 
@@ -77,8 +78,11 @@ class Prepared:
         return int(self.features.shape[1])
 
 
-def open_backbone(config: RunConfig, method: AnyMethod) -> "Backbone":
+def open_backbone(config: RunConfig, method: AnyMethod, design: "Design | None") -> "Backbone":
     """Make the backbone of a site's or a convener's settings.
+
+    Args:
+        design: that the settings name, of tables; None for other data.
 
     Raises:
         ConfigError: none is named, or one that the method or its checkpoint does not fit.
@@ -86,9 +90,8 @@ def open_backbone(config: RunConfig, method: AnyMethod) -> "Backbone":
     from secure_afl.features.backbone import parse_backbone
     from secure_afl.features.cache import default_path
     from secure_afl.features.table import table_backbone
-    from secure_afl.runs.tables import design_of
 
-    if (design := design_of(config)) is not None:
+    if design is not None:
         return table_backbone(design)
     if method.images and config.backbone not in (None, "identity"):
         raise ConfigError(f"{method.name}, as it is set, learns from pixels; leave backbone out")
@@ -143,7 +146,7 @@ def prepare(
     dataset = files.load(data, "train", names, ids, design)
     if tell is not None:
         tell(accounting.account(accounting.read(dataset, progress=progress)))
-    backbone = open_backbone(config, method)
+    backbone = open_backbone(config, method, design)
     cache = FeatureCache(default_path())
     features = backbone.extract(dataset, cache, progress)
     check_not_all_zero(ClientData.of(dataset, features))
