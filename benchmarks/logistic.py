@@ -80,11 +80,12 @@ def measured(law: Law) -> dict[str, Any]:
         values, labels = law.draw(seed)
         rows = columns.features(values)
         clients = [ClientData(f"s{i}", rows[i::3], labels[i::3]) for i in range(3)]
-        federation = Federation(Logistic(), Plain(), columns=columns, row_mode="clip")
+        federation = Federation(Logistic(), Plain(), columns=columns, row_mode="columns")
         names = tuple(str(place) for place in range(len(law.intercepts) + 1))
         report = federation.run(clients, classes=names).report
         assert report.exact, "the sums are those of one place"
-        whole = columns.values(Quantiser(BITS, "clip").integers(rows) / (2**BITS - 1))
+        rounding = Quantiser(BITS, "columns")
+        whole = columns.values(rounding.integers(rows) / rounding.steps(rows.shape[1]))
         theirs = sm.MNLogit(labels, sm.add_constant(whole)).fit(
             disp=0, tol=1e-12, method="newton", maxiter=100
         )

@@ -67,7 +67,7 @@ def table(dim: int, rows: int, epsilon: float, seed: int) -> tuple[list[bool], f
     federation = Federation(
         PrivateLogistic(),
         Plain(),
-        row_mode="clip",
+        row_mode="columns",
         columns=columns,
         privacy=Privacy(epsilon, 1e-5),
     )

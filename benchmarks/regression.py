@@ -67,7 +67,7 @@ def case(dim: int, rows: int, epsilon: float | None) -> dict[str, Any]:
     each = rows // SITES
     declared = Declared(
         dim, ("y",), tuple((f"s{i}", each) for i in range(SITES)), bytes(32), SITES,
-        row_mode="clip", columns=columns,
+        row_mode="columns", columns=columns,
     )  # fmt: skip
     method = Regression()
     terms = Terms(method, Additive(), None if epsilon is None else Privacy(epsilon))

@@ -114,7 +114,7 @@ class Summary:
         statistics: (G, Q, n) in integer steps.
         columns: what the features are.
         classes: names of the C classes.
-        reach: 2^bits − 1, what a feature of 1 becomes.
+        end: b, what an end of a column's range becomes: ±b steps, without rounding.
         squares: ΣF² by class, (d, C) int64; None where they were not summed.
         label_scale: A; 1 where rows have no weights. With weights, rows are patients.
         least: counts below are not printed.
@@ -127,7 +127,7 @@ class Summary:
     statistics: Statistics
     columns: Columns
     classes: tuple[str, ...]
-    reach: int
+    end: int
     squares: Integers | None = None
     label_scale: int = 1
     least: int = LEAST_COUNT
@@ -164,7 +164,7 @@ class Summary:
     @cached_property
     def unit(self) -> Floats:
         """Own units of one integer step, (d,)."""
-        unit: Floats = self.columns.halves * np.sqrt(len(self.names)) / self.reach
+        unit: Floats = self.columns.halves / self.end
         return unit
 
     @cached_property
@@ -223,16 +223,6 @@ class Summary:
         """Rows of each class, (C,); NaN for one without."""
         return np.where(self.rows >= 1, self.rows, np.nan)
 
-    @cached_property
-    def step(self) -> Floats:
-        """What ends of the columns' ranges become, (d,) whole numbers: b, or b − 1 where cut."""
-        step = np.full(len(self.names), np.rint(self.reach / np.sqrt(len(self.names))))
-        if self.is_exact:
-            # A row whose entries are all at ends may be too long by rounding, and is truncated.
-            cut = self.statistics.gram.diagonal() == (step - 1) ** 2 * self.total
-            step -= cut
-        return step
-
     @property
     def is_exact(self) -> bool:
         """Whether the sums are whole numbers of rows, without noise or weights."""
@@ -241,8 +231,7 @@ class Summary:
     @cached_property
     def _ones(self) -> Floats:
         """Rows at the upper end of a column whose entries are all at ends, (d, C)."""
-        step = self.step[:, None]
-        ones = (self.statistics.cross / self.label_scale + step * self.rows) / (2 * step)
+        ones = (self.statistics.cross / self.label_scale + self.end * self.rows) / (2 * self.end)
         return np.rint(ones) if self.noise is None else ones
 
     @cached_property
@@ -281,7 +270,7 @@ class Summary:
         ]
         found = np.array(named)
         if self.is_exact:
-            found |= self.statistics.gram.diagonal() == self.step**2 * self.total
+            found |= self.statistics.gram.diagonal() == self.end**2 * self.total
         return found
 
     @cached_property
@@ -366,7 +355,7 @@ class Summary:
         at = place[counted]
         ones = self.raw.ones[at]
         # Σxy = b²(N − 2n_x − 2n_y + 4n_xy) of entries ±b.
-        sums = self.statistics.gram[np.ix_(at, at)] / np.outer(self.step[at], self.step[at])
+        sums = self.statistics.gram[np.ix_(at, at)] / self.end**2
         both = (sums - self.total + 2 * np.add.outer(ones, ones)) / 4
         shows = withheld_pairs(both, ones, self.total, self.least)
         base = np.array([self.names[p].partition("[")[0] for p in at])
@@ -402,16 +391,15 @@ def summarise(
     Raises:
         ConfigError: as `Summary`, or rows that were not summed by their columns' ranges.
     """
-    if quantiser.mode != "clip" or quantiser.clip != 1.0:
+    if quantiser.mode != "columns":
         raise ConfigError(
-            f"rows of mode {quantiser.mode!r} at {quantiser.clip:g}; allowed for columns: 'clip' "
-            "at 1, which keeps lengths"
+            f"rows of mode {quantiser.mode!r}; allowed for a table: 'columns', which keeps lengths"
         )
     return Summary(
         statistics,
         columns,
         tuple(classes),
-        quantiser.scale - 1,
+        quantiser.end(len(columns.columns)),
         squares,
         label_scale,
         least,

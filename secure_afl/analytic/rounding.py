@@ -27,7 +27,7 @@ def rounding_bound(fit: LeastSquares, quantiser: Quantiser) -> Floats:
 
     Entries are off by half a step at most, or by less than one where a rounded row was too long and
     was truncated instead. Truncated rows have norm ≥ s − 3√d/2; the sum of all squared norms bounds
-    their number. Up to four features there are none.
+    their number. In mode `columns`, and up to four features, there are none.
 
     Args:
         fit: without ridge.
@@ -60,7 +60,7 @@ def rounding_bound(fit: LeastSquares, quantiser: Quantiser) -> Floats:
 def _truncated(fit: LeastSquares, quantiser: Quantiser) -> float:
     """Bound the rows whose entries may be off by a whole step."""
     dim = len(fit.weights)
-    if dim <= 4:
+    if dim <= 4 or quantiser.mode == "columns":
         return 0.0
     energy = float(np.sum(fit.squares + fit.rows * fit.means**2))
     shortest = quantiser.scale - 1.5 * math.sqrt(dim)

@@ -38,7 +38,7 @@ def figure_errors(summary: Summary) -> Figures | None:
     if summary.squares is not None:
         lost = np.sqrt(spread(noise.squares, each, summary.variances))
         by_class = own[:, None] * lost / (known - 1) / (2 * root(summary.variances))
-    ones = np.hypot(cross, summary.step * rows) / (2 * summary.step)
+    ones = np.hypot(cross, summary.end * rows) / (2 * summary.end)
     return Figures(
         np.full(classes, rows),
         float(np.sqrt(classes) * rows),
@@ -47,8 +47,8 @@ def figure_errors(summary: Summary) -> Figures | None:
         own * np.sqrt(within) / max(total - len(sizes), 1) / (2 * root(inside)),
         own[:, None] * np.sqrt(cross**2 + each**2 * rows**2) / known,
         by_class,
-        np.sqrt(classes) * ones,
-        np.repeat(ones[:, None], classes, axis=1),
+        np.full(len(own), np.sqrt(classes) * ones),
+        np.full((len(own), classes), ones),
     ).masked(summary.hidden)
 
 

@@ -72,7 +72,7 @@ class Columns(Wire, frozen=True):
     """What the features of a table's rows are: the same for all parties of a task.
 
     Feature k of a row is the scaled value of column k over √d, so that a row has norm ≤ 1. Such
-    rows are rounded with the row mode `clip` at 1, which leaves them as they are.
+    rows are rounded with the row mode `columns`, which takes ends of ranges to whole steps.
 
     Attributes:
         columns: of the d features, in order.

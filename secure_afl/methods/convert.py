@@ -114,11 +114,12 @@ def to_torch(model: "LinearModel") -> "torch.nn.Module":
             if reduction is not None:
                 rows = torch.nn.functional.normalize(rows, dim=1)
                 rows = (rows - self.mean) @ self.basis
-            if quantiser.mode == "clip":
-                norms = rows.norm(dim=1, keepdim=True).clamp_min(quantiser.clip)
-                rows = rows / norms
-            else:
+            if quantiser.mode == "normalise":
                 rows = torch.nn.functional.normalize(rows, dim=1)
+            else:
+                rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(quantiser.clip)
+            if quantiser.mode == "columns":
+                rows = rows * (quantiser.steps(rows.shape[1]) / quantiser.scale)
             scores: torch.Tensor = self.linear(rows)
             return scores
 

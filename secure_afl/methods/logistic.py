@@ -291,8 +291,8 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         rows = int(start.counts.sum())
         likelihood = best.bare + (gain if ended == "converged" and self.penalty == 0 else 0.0)
         rounding = best.rounding(kept, start.gram, rows)
-        # Features are X/(2^bits − 1), and points are for X/2^bits.
-        weights[1:] *= (task.quantiser.scale - 1) / task.quantiser.scale
+        # Points are for X/2^bits.
+        weights[1:] *= task.quantiser.reach / task.quantiser.scale
         found = LogisticFit(
             weights, *own, likelihood, start.null_value, rows, gain, rounding, ended
         )

@@ -151,7 +151,7 @@ class LinearModel(Model):
             fitted.observed,
             fitted.prior,
             fitted.temperature,
-            Quantiser(MAX_BITS, quantiser.mode, quantiser.clip),
+            quantiser.of_floats,
         )
 
     @property
@@ -273,6 +273,7 @@ class LinearModel(Model):
             None if self.prior is None else tuple(self.prior.tolist()),
             None if self.observed is None else tuple(self.observed.tolist()),
             self.temperature,
+            self.rows.bits,
         )
         return {} if scoring == Scoring() else {"scoring": msgspec.to_builtins(scoring)}, tensors
 
@@ -308,7 +309,7 @@ class LinearModel(Model):
                 scoring.array(scoring.observed, len(classes)),
                 scoring.array(scoring.prior, len(classes)),
                 scoring.temperature,
-                Quantiser(MAX_BITS, scoring.mode, scoring.clip),
+                Quantiser(scoring.bits, scoring.mode, scoring.clip),
                 reduction,
             )
         except (KeyError, msgspec.ValidationError, ConfigError, DataError) as error:
@@ -323,6 +324,7 @@ class Scoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         mode, clip: how rows are brought to norm ≤ 1, see `Quantiser`.
         prior, observed: class shares, in the order of the classes; None for heads without a prior.
         temperature: of probabilities; None for heads without any.
+        bits: of `Quantiser`.
     """
 
     mode: RowMode = "normalise"
@@ -330,6 +332,7 @@ class Scoring(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     prior: tuple[float, ...] | None = None
     observed: tuple[float, ...] | None = None
     temperature: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    bits: int = MAX_BITS
 
     @staticmethod
     def array(shares: tuple[float, ...] | None, classes: int) -> Floats | None:

@@ -48,8 +48,8 @@ def in_own_units(
 ) -> tuple[Floats, Floats]:
     """Return estimates and standard errors, (p, K) each.
 
-    A feature is X/(2^bits − 1) of its integer X, and a column's value is centre + half·√d times
-    that. Without columns units are those of features.
+    A column's value is centre + half·√d times its feature. Without columns units are those of
+    features.
 
     Args:
         weights: (p, K), of X/2^bits.
@@ -57,7 +57,7 @@ def in_own_units(
     """
     p, outcomes = weights.shape
     turn = np.eye(p)
-    per = (quantiser.scale - 1) / quantiser.scale / quantiser.clip
+    per = quantiser.steps(p - 1) / quantiser.scale
     units, centres = np.full(p - 1, per), np.zeros(p - 1)
     if columns is not None:
         units, centres = per / (columns.halves * math.sqrt(p - 1)), columns.centres

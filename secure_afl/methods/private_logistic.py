@@ -259,10 +259,9 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
         """Return the linear model; its scores of rows of norm ≤ 1 are log-odds."""
         assert public.estimates is not None, "the model exists after the sums"
         task = public.task
-        scale = task.quantiser.scale
         weights = np.zeros((task.feature_dim, 2))
-        # Features are X/(2^bits − 1), and points are for X/2^bits.
-        weights[:, 1] = public.point[1:] * ((scale - 1) / scale)
+        # Points are for X/2^bits.
+        weights[:, 1] = public.point[1:] * (task.quantiser.reach / task.quantiser.scale)
         fitted = Fitted(weights, np.array([0.0, -public.point[0]]), temperature=1.0)
         return LinearModel.fitted(fitted, task.classes, task.quantiser)
 

@@ -16,7 +16,7 @@ from secure_afl.analytic.noisy_least_squares import (
     RegressionNoise,
     noisy_least_squares,
 )
-from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
+from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.regression_sums import (
     CROSS,
     GRAM,
@@ -105,10 +105,10 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
                 several classes.
         """
         columns, quantiser = task.columns, task.quantiser
-        if columns is not None and (quantiser.mode != "clip" or quantiser.clip != 1):
+        if columns is not None and quantiser.mode != "columns":
             raise ConfigError(
-                f"row mode {quantiser.mode!r} at {quantiser.clip:g} with columns, whose scales it "
-                "would undo; allowed: 'clip' at 1 (--row-mode clip)"
+                f"row mode {quantiser.mode!r} with columns, whose scales it would undo; allowed: "
+                "'columns'"
             )
         if columns is not None and columns.target is None:
             raise ConfigError(
@@ -172,7 +172,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
             moments = _noisy(task, self.sensitivity(public, task.mechanism.privacy), sums, included)
             noisy = noisy_least_squares(moments, self.penalty)
             return RegressionPublic(task, report_noisy(noisy, units, task.quantiser, self.level))
-        fit = least_squares(sums, self.penalty * (task.quantiser.scale - 1) ** 2)
+        fit = least_squares(sums, self.penalty * task.quantiser.reach**2)
         return RegressionPublic(task, report_fit(fit, units, task.quantiser, self.level))
 
     def fits(self, public: RegressionPublic) -> tuple[Fit, ...]:
@@ -265,7 +265,7 @@ def _about_noise(fit: RegressionFit, *, ridge: bool) -> str:
 
 
 def _model(task: Task, weights: Floats, offset: float) -> RegressionModel:
-    rows = Quantiser(MAX_BITS, task.quantiser.mode, task.quantiser.clip)
+    rows = task.quantiser.of_floats
     return RegressionModel(weights[:, None], task.classes, offset, rows, task.columns)
 
 

@@ -32,9 +32,9 @@ class Units(NamedTuple):
     def of(cls, columns: Columns | None, dim: int, quantiser: Quantiser) -> "Units":
         """Return the units of rows that this quantiser rounds; without columns those of features.
 
-        A feature of 1 is 2^bits − 1 steps, and a target of 1 `label_scale` of them.
+        A target of 1 is `label_scale` steps.
         """
-        feature = quantiser.clip / (quantiser.scale - 1)
+        feature = 1 / quantiser.steps(dim)
         if columns is None:
             own = np.zeros(dim), np.full(dim, feature)
         else:
@@ -102,7 +102,7 @@ def report_fit(
     statistics, p, low, high = nothing, nothing, nothing, nothing
     if not penalised:
         statistics, p, low, high = t_tests(estimates, errors, fit.freedom, level)
-    scale = (quantiser.scale - 1) / quantiser.clip
+    scale = quantiser.reach
     weights = fit.weights * units.target_step * scale
     mean = units.target_centre + units.target_step * fit.target_mean
     offset = math.fsum([mean, *(-weights * fit.means / scale)])
@@ -149,7 +149,7 @@ def report_noisy(fit: NoisyFit, units: Units, quantiser: Quantiser, level: float
         share = fit.variance * freedom / (fit.total * fit.rows)
         figures["r_squared"] = min(max(1 - share, 0.0), 1.0)
     return RegressionFit(
-        weights=half * fit.weights * (quantiser.scale - 1) / quantiser.scale / quantiser.clip,
+        weights=half * fit.weights * quantiser.reach / quantiser.scale,
         offset=units.target_centre + half * fit.intercept,
         estimates=estimates,
         errors=errors,

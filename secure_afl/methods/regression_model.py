@@ -26,6 +26,7 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: RowMode
     clip: float
     columns: Columns | None = None
+    bits: int = MAX_BITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,7 @@ class RegressionModel(Model):
 
     def save(self, path: Path, card: dict[str, Any]) -> None:
         """Write tensors `weights` and `offset`, and the card, which says what the columns are."""
-        kept = _Kept(self.rows.mode, self.rows.clip, self.columns)
+        kept = _Kept(self.rows.mode, self.rows.clip, self.columns, self.rows.bits)
         added = {KEY: msgspec.to_builtins(kept)}
         offset = np.array([self.offset])
         save_weights(path, self.weights, self.classes, card | added, offset=offset)
@@ -95,7 +96,7 @@ class RegressionModel(Model):
         try:
             offset = load_file(path)["offset"].astype(np.float64)
             kept = msgspec.convert(card[KEY], _Kept)
-            rows = Quantiser(MAX_BITS, kept.mode, kept.clip)
+            rows = Quantiser(kept.bits, kept.mode, kept.clip)
         except (KeyError, msgspec.ValidationError, ConfigError) as error:
             raise DataError(f"{path} is damaged, or another kind of model: {error}") from None
         columns = kept.columns

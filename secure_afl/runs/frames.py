@@ -28,7 +28,7 @@ def table_federation(
         method,
         protocol,
         columns=design.columns,
-        row_mode="clip",
+        row_mode="columns",
         backbone=table_backbone(design).digest,
         **settings,
     )

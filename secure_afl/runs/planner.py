@@ -251,7 +251,7 @@ def _task(
         min_cohort=least,
         corrupt=config.corrupt,
         feature_bits=config.feature_bits,
-        row_mode="clip",
+        row_mode="columns",
         columns=Columns(tuple(Column.over(f"x{at}", -1, 1) for at in range(columns))),
     )
     return plan_task(terms, declared, bytes(16))

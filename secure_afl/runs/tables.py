@@ -61,7 +61,7 @@ def row_rule(config: RunConfig) -> RowRule:
         ConfigError: a setting that is no rule.
     """
     if config.dictionary is not None:
-        return RowRule("clip")
+        return RowRule("columns")
     text = config.row_mode or "normalise"
     word, _, norm = text.partition(":")
     try:

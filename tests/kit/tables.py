@@ -49,7 +49,7 @@ def table_task(clients: Sequence[ClientData], columns: Columns | None, bits: int
     return Task(
         feature_dim=clients[0].features.shape[1],
         classes=("y",),
-        quantiser=Quantiser(bits, "clip"),
+        quantiser=Quantiser(bits, "columns"),
         total_rows=sum(map(len, clients)),
         client_rows=max(map(len, clients)),
         clients=len(clients),
@@ -62,7 +62,7 @@ def quantised(task: Task, data: ClientData) -> tuple[Floats, Floats]:
     """The rows (n, d) and targets (n,) that the integers stand for, in own units."""
     assert data.targets is not None, "it has targets"
     quantiser, columns = task.quantiser, task.columns
-    rows = quantiser.integers(data.features) / (quantiser.scale - 1)
+    rows = quantiser.integers(data.features) / quantiser.steps(task.feature_dim)
     targets = np.rint(data.targets * quantiser.label_scale) / quantiser.label_scale
     if columns is None or columns.target is None:
         return rows, targets

@@ -68,14 +68,14 @@ class Mlp(Embedding, frozen=True, tag="mlp"):
 
     def model(self, task: Task, parameters: Floats) -> "MlpModel":
         """Return the classifier, which scales rows as the task's quantiser does."""
-        rows = Quantiser(MAX_BITS, task.quantiser.mode, task.quantiser.clip)
-        return MlpModel(self, parameters, task.classes, rows)
+        return MlpModel(self, parameters, task.classes, task.quantiser.of_floats)
 
 
-class _Card(msgspec.Struct, frozen=True):
+class _Card(msgspec.Struct, frozen=True, omit_defaults=True):
     units: int
     row_mode: RowMode
     clip: float
+    bits: int = MAX_BITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,8 @@ class MlpModel(Model):
 
     def save(self, path: Path, card: dict[str, Any]) -> None:
         """Write the model and its card, which gains `mlp`."""
-        own = _Card(self.architecture.units, self.quantiser.mode, self.quantiser.clip)
+        rows = self.quantiser
+        own = _Card(self.architecture.units, rows.mode, rows.clip, rows.bits)
         save_weights(path, self.weights, self.classes, card | {"mlp": msgspec.to_builtins(own)})
 
     @classmethod
@@ -127,5 +128,5 @@ class MlpModel(Model):
             own = msgspec.convert(card["mlp"], _Card)
         except (KeyError, msgspec.ValidationError):
             raise DataError(f"{path} is no saved mlp: its card has no hidden units") from None
-        rows = Quantiser(MAX_BITS, own.row_mode, own.clip)
+        rows = Quantiser(own.bits, own.row_mode, own.clip)
         return cls(Mlp(own.units), weights, classes, rows), card

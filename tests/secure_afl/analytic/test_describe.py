@@ -26,7 +26,7 @@ COLUMNS = Columns(
         Column.over("creatinine", 0, 1e6, "µmol/l"),
     )
 )
-RULE = Quantiser(12, "clip")
+RULE = Quantiser(12, "columns")
 
 
 def make_rows(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +43,7 @@ def make_rows(rows: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def rounded(values: np.ndarray) -> np.ndarray:
     integers = RULE.integers(COLUMNS.features(values))
-    return np.asarray(COLUMNS.values(integers / (RULE.scale - 1)))
+    return np.asarray(COLUMNS.values(integers / RULE.steps(integers.shape[1])))
 
 
 def summary_of(values: np.ndarray, labels: np.ndarray, **settings: object) -> Summary:
@@ -84,6 +84,36 @@ def test_figures_are_those_of_pandas_on_the_rounded_rows() -> None:
     expected = frame.iloc[:, place].corr()
     np.testing.assert_allclose(found.correlations, expected, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(found.shown_correlations, found.correlations)
+
+
+@pytest.mark.parametrize("bits", [8, 12])
+@pytest.mark.parametrize("number", ["heaped", "spread"])
+@pytest.mark.parametrize("width", [3, 10, 41])
+def test_counts_are_right_whatever_the_rows_round_to(width: int, number: str, bits: int) -> None:
+    # Only some rows have all entries at ends of ranges. If these alone were rounded otherwise, a
+    # count of two would be printed as one that is not small.
+    rng = np.random.default_rng([width, bits])
+    words = rng.integers(1, width, 2000)
+    words[:2] = 0
+    values = np.zeros((2000, width))
+    values[:, 0] = rng.uniform(0, 60, 2000)
+    if number == "heaped":
+        values[rng.random(2000) < 0.7, 0] = 0
+    for place in range(1, width):
+        values[:, place] = words == place - 1
+    columns = Columns(
+        (
+            Column.over("cigarettes", 0, 60),
+            *(Column.over(f"code[{place}]", 0, 1) for place in range(1, width)),
+        )
+    )
+    labels, rule = rng.integers(0, 2, 2000), Quantiser(bits, "columns")
+    statistics = Statistics.of(columns.features(values), labels, 2, rule)
+    found = summarise(statistics, columns, ("no", "yes"), rule)
+    assert found.raw.ones[1:].tolist() == values[:, 1:].sum(axis=0).tolist()
+    assert np.isnan(found.figures.ones[1]), "two rows are fewer than the least count"
+    each = [values[labels == label, 1:].sum(axis=0) for label in (0, 1)]
+    np.testing.assert_array_equal(found.raw.ones_each[1:].T, each)
 
 
 def test_components_are_those_of_the_correlations() -> None:

@@ -2,17 +2,17 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from secure_afl.analytic.quantise import MAX_BITS, Floats, Quantiser
-from secure_afl.errors import DataError
+from secure_afl.errors import ConfigError, DataError
 
-Mode = Literal["normalise", "clip"]
+Mode = Literal["normalise", "clip", "columns"]
 
 BITS = range(1, MAX_BITS + 1)
-MODES: tuple[Mode, ...] = ("normalise", "clip")
+MODES: tuple[Mode, ...] = ("normalise", "clip", "columns")
 
 
 def adversarial(dim: int) -> Floats:
@@ -42,11 +42,16 @@ def squared_norms(integers: Floats) -> NDArray[np.int64]:
     return total
 
 
+def dims(quantiser: Quantiser, *wanted: int) -> list[int]:
+    """Those widths at which the mode has a whole step."""
+    return [dim for dim in wanted if quantiser.mode != "columns" or dim <= 4**quantiser.bits]
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("bits", BITS)
 def test_no_integer_row_is_longer_than_the_scale(bits: int, mode: Mode) -> None:
     quantiser = Quantiser(bits, mode)
-    for dim in (1, 2, 3, 16, 257, 1024):
+    for dim in dims(quantiser, 1, 2, 3, 16, 257, 1024):
         integers = quantiser.integers(adversarial(dim))
         assert squared_norms(integers).max() <= 4**bits
 
@@ -70,7 +75,9 @@ def test_entries_that_all_round_up_do_not_break_the_bound(bits: int) -> None:
     st.sampled_from([0.25, 1.0, 17.3]),
 )
 def test_any_row_keeps_the_bound(row: list[float], bits: int, mode: Mode, clip: float) -> None:
-    integers = Quantiser(bits, mode, clip).integers(np.array([row]))
+    quantiser = Quantiser(bits, mode, clip if mode == "clip" else 1.0)
+    assume(mode != "columns" or len(row) <= 4**bits)
+    integers = quantiser.integers(np.array([row]))
     assert squared_norms(integers)[0] <= 4**bits
 
 
@@ -93,13 +100,14 @@ def test_rows_of_zeros_stay_zeros(mode: Mode) -> None:
 @pytest.mark.parametrize("bits", BITS)
 def test_an_entry_is_rounded_by_at_most_one_unit(bits: int, mode: Mode) -> None:
     quantiser = Quantiser(bits, mode)
-    for dim in (1, 3, 64):
+    for dim in dims(quantiser, 1, 3, 64):
         rows = adversarial(dim)
-        error = np.abs(quantiser.integers(rows) - (quantiser.scale - 1) * quantiser.scaled(rows))
+        error = np.abs(quantiser.integers(rows) - quantiser.reach * quantiser.scaled(rows))
         # The slack is float64's own, on values up to 4095.
         assert error.max() <= 1 + 1e-11
-        rounded_down = error.max(axis=1) > 0.5 + 1e-11
-        assert rounded_down.mean() < 0.5, "truncation is for the few rows that rounding lengthens"
+        if mode != "columns":  # rows of one large entry are not those that it is for
+            rounded_down = error.max(axis=1) > 0.5 + 1e-11
+            assert rounded_down.mean() < 0.5, "truncation is for the few that rounding lengthens"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -118,6 +126,35 @@ def test_clip_leaves_short_rows_as_long_as_they_are() -> None:
     assert np.array_equal(
         Quantiser(8, "clip", 2.0).integers(rows), np.rint(255 * scaled), equal_nan=False
     )
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(BITS), st.integers(1, 5000), st.integers(0, 2**32 - 1))
+def test_columns_are_rounded_to_nearest_and_their_ends_not_at_all(
+    bits: int, dim: int, seed: int
+) -> None:
+    assume(dim <= 4**bits)
+    quantiser, rng = Quantiser(bits, "columns"), np.random.default_rng(seed)
+    end = quantiser.end(dim)
+    assert dim * end**2 <= 4**bits < dim * (end + 1) ** 2
+    scaled = rng.uniform(-1, 1, (4, dim))
+    # Rows all of whose entries are at ends are the longest that there are.
+    scaled[:2] = rng.choice([-1.0, 1.0], (2, dim))
+    integers = quantiser.integers(scaled / np.sqrt(dim))
+    assert np.array_equal(integers[:2], end * scaled[:2])
+    assert np.abs(integers - end * scaled).max() <= 0.5 + 1e-9
+    assert np.allclose(integers, quantiser.steps(dim) * scaled / np.sqrt(dim), atol=0.5 + 1e-9)
+
+
+def test_too_many_columns_for_the_bits_are_refused() -> None:
+    assert Quantiser(2, "columns").end(16) == 1
+    with pytest.raises(ConfigError, match=r"17 columns at 2 bits.*at most 16 columns"):
+        Quantiser(2, "columns").integers(np.zeros((1, 17)))
+
+
+def test_a_norm_to_cut_at_without_effect_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"clip is 2 in row mode 'columns'.*allowed: 1"):
+        Quantiser(8, "columns", 2.0)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -140,7 +177,7 @@ def test_a_row_does_not_depend_on_its_neighbours(dim: int, mode: Mode) -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ">f4", ">f8"])
 def test_integers_do_not_depend_on_how_the_rows_lie_in_memory(dtype: Any, mode: Mode) -> None:
     rows = np.random.default_rng(3).standard_normal((17, 30)).astype(dtype)
-    quantiser = Quantiser(11, mode, 3.0)
+    quantiser = Quantiser(11, mode, 3.0 if mode == "clip" else 1.0)
     expected = quantiser.integers(rows.astype(np.float64))
     wide = np.zeros((34, 60), dtype)
     wide[::2, ::2] = rows

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from secure_afl.analytic.least_squares import least_squares
-from secure_afl.analytic.quantise import Floats, Quantiser
+from secure_afl.analytic.quantise import Floats, Quantiser, RowMode
 from secure_afl.analytic.regression_sums import RegressionSums
 from secure_afl.analytic.rounding import rounding_bound
 
@@ -13,15 +13,16 @@ def bounds_and_moves(
     features: Floats, targets: Floats, quantiser: Quantiser
 ) -> tuple[Floats, Floats]:
     fit = least_squares(RegressionSums.of(features, targets, quantiser))
-    rows = quantiser.scaled(features) * (quantiser.scale - 1)
+    rows = quantiser.scaled(features) * quantiser.reach
     exact = np.linalg.lstsq(rows - rows.mean(axis=0), targets - targets.mean())[0]
     return rounding_bound(fit, quantiser), np.abs(fit.weights - exact * quantiser.label_scale)
 
 
 @pytest.mark.parametrize("bits", [6, 8, 12])
 @pytest.mark.parametrize("dim", [1, 4, 9])
-def test_no_weight_moves_further(bits: int, dim: int) -> None:
-    quantiser = Quantiser(bits, "clip")
+@pytest.mark.parametrize("mode", ["clip", "columns"])
+def test_no_weight_moves_further(bits: int, dim: int, mode: RowMode) -> None:
+    quantiser = Quantiser(bits, mode)
     for seed in range(20):
         rng = np.random.default_rng([bits, dim, seed])
         features = rng.uniform(-1, 1, (50 + 10 * dim, dim)) / np.sqrt(dim)

@@ -26,10 +26,10 @@ def test_values_in_range_come_back_and_rows_are_short(rows: list[tuple[float, fl
     features = COLUMNS.features(values)
     assert np.allclose(COLUMNS.values(features), values, atol=1e-12)
     assert (np.linalg.norm(features, axis=1) <= 1 + 1e-12).all()
-    quantiser = Quantiser(12, "clip")
+    quantiser = Quantiser(12, "columns")
     integers = quantiser.integers(features)
     # Rounding is all that happens to such rows.
-    assert (np.abs(integers - features * (quantiser.scale - 1)) < 1).all()
+    assert (np.abs(integers - features * quantiser.steps(2)) <= 0.5 + 1e-9).all()
 
 
 def test_values_out_of_range_are_cut() -> None:
@@ -45,7 +45,7 @@ def test_a_range_without_width_is_refused(low: float, high: float) -> None:
 
 def test_a_task_has_a_column_for_each_feature() -> None:
     with pytest.raises(ConfigError, match="2 columns of 3 features"):
-        Task(3, ("y",), Quantiser(8, "clip"), 10, 10, 1, bytes(32), columns=COLUMNS)
+        Task(3, ("y",), Quantiser(8, "columns"), 10, 10, 1, bytes(32), columns=COLUMNS)
 
 
 def test_targets_stay_with_their_rows() -> None:

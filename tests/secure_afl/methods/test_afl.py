@@ -43,7 +43,7 @@ def federated(
     method: AnyMethod, protocol: Protocol | None = None, privacy: Privacy | None = None
 ) -> Result:
     federation = Federation(
-        method, protocol or Additive(), columns=COLUMNS, row_mode="clip", privacy=privacy
+        method, protocol or Additive(), columns=COLUMNS, row_mode="columns", privacy=privacy
     )
     bound = None if privacy is None else 64
     return federation.run(make_sites()[1], classes=("0", "1"), max_rows=bound)

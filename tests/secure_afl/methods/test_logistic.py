@@ -50,12 +50,13 @@ def federated(
         ClientData(f"c{i}", rows[i::sites], labels[i::sites].astype(np.int64)) for i in range(sites)
     ]
     names = tuple("abcdef"[:classes])
-    federation = Federation(method or Logistic(), Plain(), columns=columns, row_mode="clip")
+    federation = Federation(method or Logistic(), Plain(), columns=columns, row_mode="columns")
     result = federation.run(clients, classes=names)
-    integers = Quantiser(BITS, "clip").integers(rows)
+    quantiser = Quantiser(BITS, "columns")
+    integers = quantiser.integers(rows)
     assert result.report.feature_bits == BITS
     assert result.report.exact
-    return result, columns.values(integers / (2**BITS - 1))
+    return result, columns.values(integers / quantiser.steps(rows.shape[1]))
 
 
 def estimates(result: Result) -> tuple[Floats, Floats]:
@@ -119,9 +120,9 @@ def test_with_a_penalty_it_is_what_scikit_learn_makes_of_the_same_rows(load: Any
     data = load()
     result, _ = federated(data.data, data.target, Logistic(penalty=0.5, rounds=20), classes=3)
     rows = columns_of(data.data).features(data.data)
-    rows = Quantiser(BITS, "clip").integers(rows) / 2**BITS
+    rows = Quantiser(BITS, "columns").integers(rows) / 2**BITS
     theirs = LogisticRegression(C=2.0, tol=1e-10, max_iter=10000).fit(rows, data.target)
-    weights = result.model.weights * 2**BITS / (2**BITS - 1)
+    weights = result.model.weights
     weights = weights - weights.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(weights, theirs.coef_.T, atol=1e-4)
     assert any("drawn to 0" in said for said in result.report.warnings)

@@ -44,7 +44,7 @@ def federated(rows: int, privacy: Privacy = PRIVACY, protocol: object = None) ->
     federation = Federation(
         PrivateLogistic(),
         protocol or Plain(),  # type: ignore[arg-type]
-        row_mode="clip",
+        row_mode="columns",
         columns=COLUMNS,
         privacy=privacy,
     )
@@ -53,7 +53,7 @@ def federated(rows: int, privacy: Privacy = PRIVACY, protocol: object = None) ->
 
 def task(privacy: Privacy = PRIVACY, classes: tuple[str, ...] = ("no", "yes")) -> Task:
     mechanism = Mechanism(privacy, rounds=4, clients=4, dropouts=0, colluders=1)
-    return Task(DIM, classes, Quantiser(12, "clip"), 400, 100, 4, bytes(32), mechanism=mechanism)
+    return Task(DIM, classes, Quantiser(12, "columns"), 400, 100, 4, bytes(32), mechanism=mechanism)
 
 
 def first() -> PrivateLogisticPublic:

@@ -69,7 +69,7 @@ def run(
     columns = columns or columns_of(values, target)
     clients = table_clients(columns, values, target, sites)
     federation = Federation(
-        method or Regression(), protocol or Plain(), row_mode="clip", columns=columns
+        method or Regression(), protocol or Plain(), row_mode="columns", columns=columns
     )
     return federation.run(clients, classes=("y",)), pooled(clients)
 
@@ -88,7 +88,7 @@ def test_it_is_statsmodels_on_the_rows_that_the_integers_stand_for(name: str) ->
     assert rows.targets is not None
     # Floats cannot hold large means beside small deviations, and statsmodels drops what is small
     # beside other columns: it gets deviations from the centres, in halves of the ranges.
-    values = task.quantiser.integers(rows.features) / 4095 * np.sqrt(len(columns.columns))
+    values = task.quantiser.integers(rows.features) / task.quantiser.end(task.feature_dim)
     target = np.rint(rows.targets * 4096) / 4096 * columns.target.half
     middle = values.mean(axis=0)
     theirs = ordinary(values - middle, target)
@@ -178,7 +178,7 @@ def test_no_more_rows_than_columns_and_intercept_are_refused(rows: int) -> None:
 
 def test_a_perfect_fit_explains_all() -> None:
     values = np.arange(20.0)[:, None]
-    columns = Columns((Column.over("x", -4095, 4095),), Column.over("y", -4096, 4096))
+    columns = Columns((Column.over("x", -4096, 4096),), Column.over("y", -4096, 4096))
     result, _ = run(values, 2 * values[:, 0] + 5, columns=columns)
     (fit,) = result.report.fits
     assert fit.figures["r_squared"] == 1
@@ -200,7 +200,7 @@ def test_ridge_is_least_squares_with_more_rows(ridge: float) -> None:
     task = result.public.task
     assert task.columns is not None
     # The penalty is on the features' weights: a row √λ of each, about means.
-    integers = task.quantiser.integers(rows.features) / 4095
+    integers = task.quantiser.integers(rows.features) / task.quantiser.scale
     _, numbers = quantised(task, rows)
     left = np.vstack([integers - integers.mean(axis=0), np.sqrt(ridge) * np.eye(10)])
     right = np.append(numbers - numbers.mean(), np.zeros(10))
@@ -216,7 +216,7 @@ def test_ridge_is_least_squares_with_more_rows(ridge: float) -> None:
     freedom = len(numbers) - 1 - np.trace(inverse @ gram)
     spread = np.sqrt((inverse @ gram @ inverse).diagonal() * (residual @ residual) / freedom)
     errors = [c.error for c in fit.coefficients[1:]]
-    own = spread / task.columns.halves / np.sqrt(10)
+    own = spread / task.columns.halves * task.quantiser.end(10) / task.quantiser.scale
     assert_allclose(np.array(errors, dtype=float), own, rtol=1e-8)
 
 
@@ -262,7 +262,7 @@ def test_it_is_scored_beside_all_rows_in_one_place_and_each_site_alone() -> None
     clients = table_clients(columns, values[:340], target[:340], 4)
     test = table_client("test", columns, values[340:], target[340:])
     tiny = table_client("tiny", columns, values[:3], target[:3])
-    federation = Federation(Regression(), Plain(), row_mode="clip", columns=columns)
+    federation = Federation(Regression(), Plain(), row_mode="columns", columns=columns)
     kept = [table_client("s1", columns, values[400:], target[400:])]
     result = federation.run([*clients, tiny], classes=("y",), test=test, holdout=kept)
     numeric = result.report.numeric
@@ -294,7 +294,7 @@ def test_classes_and_numbers_are_not_mixed_up() -> None:
     columns = columns_of(values, target)
     clients = table_clients(columns, values, target, 2)
     with pytest.raises(DataError, match=r"has targets.*--method regression"):
-        Federation(AFL(), Plain(), row_mode="clip", columns=columns).run(clients, classes=("y",))
+        Federation(AFL(), Plain(), row_mode="columns", columns=columns).run(clients, classes=("y",))
     bare = [ClientData(c.name, c.features, c.labels) for c in clients]
     with pytest.raises(DataError, match=r"no targets.*predicts a number"):
         Federation(Regression(), Plain(), row_mode="clip").run(bare, classes=("y",))
@@ -313,6 +313,6 @@ def test_columns_take_rows_as_they_are_and_a_target() -> None:
     with pytest.raises(ConfigError, match="row mode 'normalise'"):
         Federation(Regression(), Plain(), columns=columns).run(clients, classes=("y",))
     with pytest.raises(ConfigError, match="no target"):
-        Federation(Regression(), Plain(), row_mode="clip", columns=Columns(columns.columns)).run(
+        Federation(Regression(), Plain(), row_mode="columns", columns=Columns(columns.columns)).run(
             clients, classes=("y",)
         )

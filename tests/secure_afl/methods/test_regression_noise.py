@@ -43,7 +43,7 @@ def run(
     federation = Federation(
         Regression(),
         PROTOCOLS[protocol](),
-        row_mode="clip",
+        row_mode="columns",
         columns=COLUMNS,
         privacy=privacy,
         min_cohort=4,

@@ -176,7 +176,7 @@ def test_one_site_alone_gives_no_range(values: tuple[float, ...], message: str) 
         ClientData(f"c{k}", columns.features(np.array([[v], [v / 2]])), np.array([0, 1]))
         for k, v in enumerate(values)
     ]
-    made = Federation(scaled(AFL(ridge=0.1)), Additive(), columns=columns, row_mode="clip")
+    made = Federation(scaled(AFL(ridge=0.1)), Additive(), columns=columns, row_mode="columns")
     if message:
         with pytest.raises(ConfigError, match=message):
             made.run(clients)
@@ -194,7 +194,7 @@ def task(columns: Columns = OPEN.columns, clients: int = 4) -> Any:
         max_rows=tuple((f"c{k}", 64) for k in range(clients)),
         backbone=bytes(32),
         min_cohort=3,
-        row_mode="clip",
+        row_mode="columns",
         columns=columns,
     )
     return plan_task(Terms(scaled(AFL()), Additive()), declared)

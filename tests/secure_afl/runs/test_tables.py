@@ -70,7 +70,7 @@ def test_lda_of_the_sum_predicts_as_lda_of_the_rows_in_one_place(folder: Path) -
     assert result.public.task.columns is not None
     assert result.public.task.columns.names == NAMES
     card = json.loads((folder / "out" / "model.json").read_text())
-    assert card["quantiser"]["mode"] == "clip"
+    assert card["quantiser"]["mode"] == "columns"
     assert card["backbone"]["spec"] == "table"
 
 

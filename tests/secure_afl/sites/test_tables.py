@@ -81,7 +81,7 @@ def test_sites_make_the_model_of_their_tables_in_one_place(tmp_path: Path) -> No
     sites.run()
     convention = sites.conventions["collector"]
     report = convention.report(convention.model())
-    assert report.row_mode == "clip"
+    assert report.row_mode == "columns"
     design = read_design(tmp_path / "north" / "dictionary.toml")
     loaded = [
         replace(load(tmp_path / name / "data.csv", design=design), name=name) for name in NAMES
@@ -90,7 +90,7 @@ def test_sites_make_the_model_of_their_tables_in_one_place(tmp_path: Path) -> No
         AFL(),
         Plain(),
         feature_bits=report.feature_bits,
-        row_mode="clip",
+        row_mode="columns",
         columns=design.columns,
         backbone=table_backbone(design).digest,
     ).run([table_rows(one, design) for one in loaded], classes=design.classes, max_rows=32)
@@ -178,7 +178,7 @@ def test_sites_have_the_coefficients_of_their_tables_in_one_place(tmp_path: Path
     alone = Federation(
         Regression(),
         Plain(),
-        row_mode="clip",
+        row_mode="columns",
         columns=design.columns,
         backbone=table_backbone(design).digest,
     ).run([table_rows(one, design) for one in loaded], classes=design.classes, max_rows=32)
