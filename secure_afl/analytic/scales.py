@@ -10,11 +10,16 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
+from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data.columns import GREATEST, LEAST, Column, Columns, Floats
+from secure_afl.errors import DataError
 
 SHARE = 0.99
 """Of a site's values other than 0: the quantile whose exponent counts."""
+
+_FEWEST = 5
+"""Values of a column that a range must leave, where a site's own range leaves as many."""
 
 
 def open_columns(columns: Columns | None) -> tuple[Column, ...]:
@@ -84,6 +89,45 @@ def rescaled(columns: Columns | None, found: Columns | None, data: ClientData) -
         factor = columns.target.half / found.target.half
         targets = targets if factor == 1 else np.clip(targets * factor, -1.0, 1.0)
     return replace(data, features=features, targets=targets)
+
+
+def check_seen(
+    columns: Columns | None, data: ClientData, scaled: ClientData, quantiser: Quantiser
+) -> None:
+    """Refuse ranges in which but a few of a site's values are not rounded to 0.
+
+    The sum would show these few alone. In the range of the site's own 99 % quantile it has more:
+    whoever says that two sites reach so wide a range may lie.
+
+    Args:
+        columns: of the rows as they are.
+        data: those rows.
+        scaled: the same, as `rescaled` returns them.
+
+    Raises:
+        DataError: 1 to 4 values of a column are left of 5 or more.
+    """
+    if columns is None:
+        return
+    opened = open_columns(columns)
+    before = _open_values(columns, data)
+    after = _open_values(columns, scaled)
+    steps = quantiser.steps(len(columns.columns))
+    for column, own, (values, unit), (found, _) in zip(
+        opened, exponents(columns, data), before, after, strict=True
+    ):
+        if own is None:
+            continue
+        scale = quantiser.label_scale if column is columns.target else steps
+        widened = values * 2.0 ** (GREATEST - own)
+        there = int((np.rint(np.clip(widened, -unit, unit) * scale) != 0).sum())
+        left = int((np.rint(found * scale) != 0).sum())
+        if 0 < left < _FEWEST <= there:
+            raise DataError(
+                f"client '{data.name}': the range that was found for column {column.name!r} would "
+                f"round all values but {left} to 0, and show these alone; {there} are left in the "
+                "range of its own values. Declare a range in the dictionary, or take no part"
+            )
 
 
 def cut_values(columns: Columns, found: Columns, data: ClientData) -> dict[str, int]:

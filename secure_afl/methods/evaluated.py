@@ -112,6 +112,7 @@ class Evaluated(Further[EvaluatedPublic], frozen=True, tag="evaluated"):
         if (self.method.layout(public.learned) is None) != last:
             raise DataError(f"a state of another round than {round} of {sums}")
         if last:
+            self.method.check_end(public.learned, round - 1)
             self._check_model(public)
 
     def check_step(self, before: EvaluatedPublic, after: EvaluatedPublic) -> None:

@@ -108,6 +108,10 @@ class Further(Method[State], Generic[State], frozen=True):
         """Clients below which the method's sums show too much of one."""
         return self.method.least_cohort
 
+    def check_end(self, public: State, sums: int) -> None:
+        """Check the method's last state."""
+        self.method.check_end(public.learned, sums)
+
     def adds_up(self, public: State) -> bool:
         """Say whether the method's next sum is that of the rows, whoever's they are."""
         return self.method.adds_up(public.learned)

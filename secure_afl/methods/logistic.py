@@ -166,6 +166,26 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         if not 1 <= public.best_sum <= public.done:
             raise DataError(f"the best of {public.done} sums is said to be {public.best_sum}")
 
+    def check_step(self, before: LogisticPublic, after: LogisticPublic) -> None:
+        """Check that classes and parameters stay those that the first sum gave.
+
+        Raises:
+            DataError: they do not.
+        """
+        if before.point is None:
+            return
+        if (after.present, after.kept) != (before.present, before.kept):
+            raise DataError("other classes or parameters than in the sums before")
+
+    def check_end(self, public: LogisticPublic, sums: int) -> None:
+        """Check that a fit says after which sum it was made.
+
+        Raises:
+            DataError: after another one.
+        """
+        if public.done != sums:
+            raise DataError(f"a fit after {public.done} sums in a run that had {sums}")
+
     def foreseen(self, task: Task) -> tuple[LogisticPublic, ...]:
         """List the state before the statistics, and one before a Newton step."""
         p, classes = task.feature_dim + 1, len(task.classes)
@@ -200,7 +220,7 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         """Pack the client's statistics, then what Newton steps need, as int64.
 
         Raises:
-            DataError: rows that the task does not take.
+            DataError: rows that the task does not take, or of a class that is said to have none.
         """
         task, classes = public.task, len(public.task.classes)
         if public.point is None:
@@ -210,6 +230,12 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         assert layout is not None, "a client adds to a sum that there is"
         place = np.full(classes, -1)
         place[list(public.present)] = np.arange(len(public.present))
+        if (place[data.labels] < 0).any():
+            lost = task.classes[int(data.labels[place[data.labels] < 0][0])]
+            raise DataError(
+                f"client '{data.name}' has rows of class {lost!r}, of which the first sum is said "
+                "to have none: take no part, and ask whoever received that sum"
+            )
         total = np.zeros(layout.length, dtype=np.int64)
         for start in range(0, len(data), _BLOCK_ROWS):
             rows = task.quantiser.integers(data.features[start : start + _BLOCK_ROWS], start)

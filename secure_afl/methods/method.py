@@ -346,6 +346,14 @@ class Method(Wire, Generic[Public], frozen=True):
         """
         return None
 
+    def check_end(self, public: Public, sums: int) -> None:
+        """Check that a state, which has no next sum, can be that after so many.
+
+        Raises:
+            DataError: it cannot.
+        """
+        return None
+
     @abstractmethod
     def layout(self, public: Public) -> Layout | None:
         """Return the layout of the next blind sum, without noise.

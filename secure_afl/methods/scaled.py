@@ -16,7 +16,13 @@ import numpy as np
 from protocols.codec import encode
 from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.rows import ClientData, check_rows
-from secure_afl.analytic.scales import completed, exponents, open_columns, rescaled
+from secure_afl.analytic.scales import (
+    check_seen,
+    completed,
+    exponents,
+    open_columns,
+    rescaled,
+)
 from secure_afl.analytic.tally import Tally
 from secure_afl.data.columns import GREATEST, LEAST
 from secure_afl.errors import ConfigError, DataError
@@ -126,6 +132,10 @@ class Scaled(Further[ScaledPublic], frozen=True, tag="scaled"):
             raise DataError("other ranges than in the rounds before")
         self.method.check_step(before.learned, after.learned)
 
+    def check_end(self, public: ScaledPublic, sums: int) -> None:
+        """Check the method's last state, which comes after one sum less."""
+        self.method.check_end(public.learned, sums - 1)
+
     def layout(self, public: ScaledPublic) -> Layout | None:
         """Return the layout of exponents, then the method's."""
         if public.exponents:
@@ -157,11 +167,12 @@ class Scaled(Further[ScaledPublic], frozen=True, tag="scaled"):
         rows in their ranges.
 
         Raises:
-            DataError: rows that the task does not take.
+            DataError: rows that the task does not take, or ranges that show few of them alone.
         """
         if public.exponents:
             with a_round_later(memory) as own:
                 rows = self._scaled(public, data)
+                check_seen(public.task.columns, data, rows, public.task.quantiser)
                 return self.method.contribute(public.learned, rows, own, entropy)
         task = public.task
         check_rows(data.features, data.labels, len(task.classes))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from msgspec.structs import replace
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 
@@ -19,7 +20,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import Logistic
-from secure_afl.methods.evaluated import evaluated
+from secure_afl.methods.evaluated import EvaluatedPublic, evaluated
 from secure_afl.methods.logistic import LogisticPublic
 from secure_afl.methods.odds import LogisticFit
 from secure_afl.privacy.mechanism import Privacy
@@ -295,6 +296,38 @@ def test_a_state_that_is_none_of_the_rounds_is_refused() -> None:
     for state, round_ in bad:
         with pytest.raises(DataError):
             method.check(state, round_)
+
+
+def test_a_receiver_may_not_change_classes_or_parameters_between_sums() -> None:
+    values, labels = made(300, [1.0, -0.5], 0)
+    result, _ = federated(values, labels + (np.arange(300) % 7 == 0), classes=3)
+    method = Logistic()
+    before, after = (round_.public for round_ in result.rounds[1:3])
+    assert isinstance(before, LogisticPublic)
+    assert isinstance(after, LogisticPublic)
+    method.check_step(before, after)
+    for wrong in (replace(after, present=(0, 2)), replace(after, kept=(0, 1))):
+        with pytest.raises(DataError, match="other classes or parameters"):
+            method.check_step(before, wrong)
+    # Whoever has rows of a class that is said to have none knows better.
+    columns = columns_of(values)
+    data = ClientData("north", columns.features(values), labels)
+    lie = replace(before, present=(0, 2), point=np.zeros((3, 1)), best=None)
+    method.check(lie, 2)
+    with pytest.raises(DataError, match=r"'north' has rows of class 'b'.*take no part"):
+        method.contribute(lie, data, {}, b"")
+
+
+def test_a_model_is_evaluated_in_the_round_after_its_own() -> None:
+    values, labels = made(400, [1.0, -0.5], 0)
+    method = evaluated(Logistic(), 0.3)
+    result, _ = federated(values, labels, method)
+    last = result.rounds[-1].public
+    assert isinstance(last, EvaluatedPublic)
+    assert last.evaluating
+    method.check(last, result.report.rounds)
+    with pytest.raises(DataError, match=r"a fit after \d sums in a run that had 1"):
+        method.check(last, 2)
 
 
 def test_a_point_at_the_end_of_its_range_keeps_every_entry_in_bounds() -> None:

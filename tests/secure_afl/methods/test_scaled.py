@@ -32,6 +32,9 @@ from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.frames import table_federation
 from tests.kit.halves import Halves
 
+# One site has another unit than the others.
+pytestmark = pytest.mark.filterwarnings("ignore:.* out of range and cut to it:UserWarning")
+
 CLASSES = ("no", "yes")
 SIZES = (40, 60, 50, 30)
 # Three sites in one unit and one in a thousandth of it.
@@ -182,6 +185,29 @@ def test_one_site_alone_gives_no_range(values: tuple[float, ...], message: str) 
             made.run(clients)
     else:
         assert made.run(clients).report.ranges[0].high == 4.0
+
+
+@pytest.mark.parametrize("outliers", [1, 4, 5])
+def test_a_site_refuses_a_range_that_shows_a_few_of_its_rows_alone(outliers: int) -> None:
+    # Nobody but the receiver of the sum knows whether two sites reach so wide a range.
+    columns = Columns((Column.over("x", -(2.0**64), 2.0**64, open=True),))
+    values = np.linspace(-1, 1, 600)[:, None]
+    values[:outliers] = 1000.0
+    data = ClientData("site", columns.features(values), np.arange(600) % 2)
+    method = scaled(AFL())
+    first = method.begin(task(columns))
+    honest = method.contribute(first, data, {}, b"")
+    assert honest[1 - LEAST - 1] == 1, "one in a hundred does not set the exponent"
+    told = np.zeros_like(honest)
+    told[20 - LEAST] = 2
+    lie = method.absorb(first, told, ("a", "b"))
+    bits = lie.learned.task.quantiser.bits
+    assert 2.0**20 / 2**bits / 2 < 1000, "all but the outliers are rounded to 0"
+    if outliers < 5:
+        with pytest.raises(DataError, match=rf"'x' would round all values but {outliers} to 0"):
+            method.contribute(lie, data, {}, b"")
+    else:
+        method.contribute(lie, data, {}, b"")
 
 
 # What is refused
