@@ -61,6 +61,13 @@ class RegressionPublic(PublicState, frozen=True, eq=False):
     fit: RegressionFit | None = None
 
 
+# Standard deviation of rounding, over that of what is unexplained: errors grow by half its square.
+_DOUBTFUL_SPREAD = 0.1
+_NARROWER = (
+    "The target's range is far wider than its values need, or columns' are: declare narrower ones."
+)
+
+
 @METHODS.register
 class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
     """Least squares with an intercept from all second moments of (X | 1 | t), one sum.
@@ -190,7 +197,28 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
             )
         if task.columns is None and task.quantiser.mode == "normalise":
             notes.append("Every row was brought to norm 1 first: coefficients are of such rows.")
+        notes += self.remarks(public)
         return (name_fit(fit, task.columns, task.classes[0], self.level, tuple(notes)),)
+
+    def remarks(self, public: RegressionPublic) -> tuple[str, ...]:
+        """Say where rounding is as large as what the model leaves unexplained."""
+        if public.fit is None or public.task.mechanism is not None:
+            return ()
+        figures = dict(public.fit.figures)
+        if figures["null_deviance"] <= 0:
+            return (
+                "The target is the same in all rows, as far as rounding lets tell, and so is every "
+                f"prediction. {_NARROWER}",
+            )
+        if figures["residual_deviance"] <= 0:
+            return (f"The model leaves less unexplained than rounding makes. {_NARROWER}",)
+        if (spread := figures["rounding_spread"]) <= _DOUBTFUL_SPREAD:
+            return ()
+        return (
+            f"Rounding is {spread:.2g} of what the model leaves unexplained, where "
+            f"{_DOUBTFUL_SPREAD:g} would do no harm: estimates, errors and intervals may be wrong. "
+            f"{_NARROWER}",
+        )
 
     def model(self, public: RegressionPublic) -> RegressionModel:
         """Return the model; call it after the sum."""

@@ -102,6 +102,13 @@ def report_fit(
     statistics, p, low, high = nothing, nothing, nothing, nothing
     if not penalised:
         statistics, p, low, high = t_tests(estimates, errors, fit.freedom, level)
+    figures = _figures(fit, units, penalised=penalised)
+    rounding = nothing
+    if not penalised:
+        rounding = _rounding(fit, units, quantiser, estimates)
+        known = errors > 0
+        if known.any():
+            figures["rounding_in_errors"] = float((rounding[known] / errors[known]).max())
     scale = quantiser.reach
     weights = fit.weights * units.target_step * scale
     mean = units.target_centre + units.target_step * fit.target_mean
@@ -115,8 +122,8 @@ def report_fit(
         p=p,
         low=low,
         high=high,
-        rounding=nothing if penalised else _rounding(fit, units, quantiser, estimates),
-        figures=tuple(_figures(fit, units, penalised=penalised).items()),
+        rounding=rounding,
+        figures=tuple(figures.items()),
         left_out=tuple((column.place, column.of) for column in fit.left_out),
     )
 
@@ -210,7 +217,7 @@ def _figures(fit: LeastSquares, units: Units, *, penalised: bool) -> dict[str, f
     found["r_squared"] = 1 - unexplained
     found["adjusted_r_squared"] = 1 - unexplained * (fit.rows - 1) / fit.freedom
     columns = len(fit.kept)
-    if not penalised and residual > 0:
+    if residual > 0:
         # Independent roundings, each of variance 1/12, add this to the errors.
         rounded = math.sqrt((1 + float(fit.weights @ fit.weights)) / 12)
         found["rounding_spread"] = rounded / math.sqrt(max(fit.residual, 0.0) / fit.freedom)

@@ -186,6 +186,25 @@ def test_a_perfect_fit_explains_all() -> None:
     assert fit.coefficients[1].estimate == 2
 
 
+@pytest.mark.parametrize("half", [3.0, 100.0, 1000.0, 8000.0, 1e6])
+def test_a_range_far_too_wide_is_never_silent(half: float) -> None:
+    rng = np.random.default_rng(4)
+    values = rng.uniform(0, 1, (400, 1))
+    target = 2 * values[:, 0] + 0.1 * rng.standard_normal(400)
+    columns = Columns((Column.over("x", 0, 1),), Column.over("y", -half, half))
+    result, _ = run(values, target, columns=columns)
+    (fit,) = result.report.fits
+    slope, error = fit.coefficients[1].estimate, fit.coefficients[1].error
+    assert slope is not None
+    assert error is not None
+    said = [text for text in result.report.warnings if "declare narrower ones" in text]
+    assert set(said) <= set(fit.notes)
+    assert bool(said) == (half >= 1000)
+    if not said:
+        assert abs(slope - 2) < 3 * error
+        assert fit.figures["rounding_spread"] < 0.1
+
+
 def test_a_target_that_does_not_vary_has_no_r_squared() -> None:
     values, _ = drawn(20, 2)
     result, _ = run(values, np.full(20, 3.0))
