@@ -63,12 +63,14 @@ class TableAccount(msgspec.Struct, frozen=True):
         dropped: rows with a missing value that are left out.
         cut: values out of their range and cut to it, by column.
         filled: missing values for which another stands, by column.
+        few: numbers of two or three values.
     """
 
     unread: tuple[str, ...]
     dropped: int
     cut: dict[str, int]
     filled: dict[str, int]
+    few: tuple[str, ...] = ()
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -178,7 +180,7 @@ def account(found: Read, test: Read | None = None) -> Account:
     files = len(dataset) if isinstance(dataset.examples, tuple) else 1
     draft = Account(
         site=dataset.name,
-        path="" if origin is None else str(origin.path),
+        path="" if origin is None or origin.path is None else str(origin.path),
         files=files,
         left_out=tuple(LeftOutFiles(kind.kind, kind.files, str(kind.example)) for kind in left_out),
         rows=len(dataset),
@@ -261,7 +263,9 @@ def _print(digest: bytes) -> np.uint64:
 
 
 def _table(origin: TableOrigin) -> TableAccount:
-    return TableAccount(origin.unread, origin.dropped, dict(origin.cut), dict(origin.filled))
+    return TableAccount(
+        origin.unread, origin.dropped, dict(origin.cut), dict(origin.filled), origin.few
+    )
 
 
 def _findings(found: Account, dataset: Dataset) -> list[Finding]:
@@ -303,6 +307,10 @@ def _of_columns(found: Account) -> list[Finding]:
     for name, count in found.table.filled.items():
         words = f"{site}: {count} missing values of {name!r} have the declared one instead"
         findings.append(Finding("note", words, count, "nothing to do"))
+    if few := found.table.few:
+        words = f"{site}: numbers of two or three values: {shorten(few)}"
+        fix = "declare categories, of which Table 1 withholds small counts"
+        findings.append(Finding("note", words, len(few), fix))
     return findings
 
 

@@ -24,6 +24,7 @@ class Column(Wire, frozen=True):
         unit: for people; may be empty.
         open: the range is yet to be found, see `analytic.scales`; until
             then [−2^64, 2^64] stands for it.
+        derived: it was made of other columns, or of another by a power or a function.
 
     Raises:
         ConfigError: a range that is empty or not finite.
@@ -34,6 +35,7 @@ class Column(Wire, frozen=True):
     half: float
     unit: str = ""
     open: bool = False
+    derived: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.centre, self.half]).all() and self.half > 0):
@@ -44,10 +46,17 @@ class Column(Wire, frozen=True):
 
     @classmethod
     def over(
-        cls, name: str, low: float, high: float, unit: str = "", *, open: bool = False
+        cls,
+        name: str,
+        low: float,
+        high: float,
+        unit: str = "",
+        *,
+        open: bool = False,
+        derived: bool = False,
     ) -> "Column":
         """Make the column of a range."""
-        return cls(name, (low + high) / 2, (high - low) / 2, unit, open)
+        return cls(name, (low + high) / 2, (high - low) / 2, unit, open, derived)
 
     @property
     def low(self) -> float:

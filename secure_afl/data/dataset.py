@@ -31,12 +31,14 @@ class TableOrigin:
         dropped: rows left out, for a value is missing.
         cut: columns, and how many of their values were out of range and cut to it.
         filled: columns, and for how many missing values another stands.
+        few: columns of numbers that have two or three values, other than both ends, in many rows.
     """
 
     unread: tuple[str, ...] = ()
     dropped: int = 0
     cut: tuple[tuple[str, int], ...] = ()
     filled: tuple[tuple[str, int], ...] = ()
+    few: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Origin:
     """Where a dataset was read, and what was not taken from there.
 
     Attributes:
-        path: of the folder or file.
+        path: of the folder or file; None for a frame.
         sources: names of the classes as they are there, before any mapping.
         classes: the same after mapping, of this data set alone.
         left_out: files that are not read, by kind.
@@ -53,7 +55,7 @@ class Origin:
         table: what was not taken from a table as it is; None for other data.
     """
 
-    path: Path
+    path: Path | None
     sources: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
@@ -67,7 +69,7 @@ class Dataset:
     """Examples with their labels, checked when constructed.
 
     `labels` is int64 (n,) with values in 0..len(classes) - 1; a class may have no example. `origin`
-    is None for data sets that were not read from disk, and for parts of others. `patients` says
+    is None for arrays, and for parts of others. `patients` says
     whose each example is, (n,) words; None where the data do not say. `targets`, (n,) in [−1, 1],
     are the numbers to be predicted, scaled by their public range; labels are 0 then.
     `marks`, (n, 4), are what a ledger knows a table's rows by.

@@ -1,5 +1,6 @@
 """The features of a table's rows, which its design has made already."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.account import account, read
 from secure_afl.data.dataset import Dataset
 from secure_afl.data.tables.design import Design
 from secure_afl.data.tables.raw import table_of_frame
@@ -78,8 +80,15 @@ def table_rows(dataset: Dataset, design: Design) -> ClientData:
 def frame_rows(name: str, frame: Any, design: Design) -> ClientData:
     """Return the rows of a pandas frame, or of a mapping of names to cells, as a client's.
 
+    Each thing about them that is doubtful or wrong is one UserWarning, with its count: values out
+    of range, rows left out, columns that are not read, rows twice.
+
     Raises:
         DataError: a column that is missing, or a cell that is none of its column's values; rows
             are counted from 1.
     """
-    return table_rows(design.dataset(name, table_of_frame(frame, f"client '{name}'")), design)
+    dataset = design.dataset(name, table_of_frame(frame, f"client '{name}'"))
+    for finding in account(read(dataset)).findings:
+        if finding.rank != "note":
+            warnings.warn(f"{finding.what}. {finding.fix.capitalize()}.", stacklevel=2)
+    return table_rows(dataset, design)

@@ -202,7 +202,7 @@ def read_sources(config: RunConfig) -> Sources:
     origins = [found.origin for found in (*clients, *tests) if found.origin is not None]
     mapping.check_used(
         (source for origin in origins for source in origin.sources),
-        (data_files.name_of(origin.path) for origin in origins),
+        (data_files.name_of(origin.path) for origin in origins if origin.path is not None),
     )
     if tests:
         data_files.check_classes([*clients, *tests], mapping)

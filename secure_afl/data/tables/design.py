@@ -36,6 +36,9 @@ from secure_afl.errors import ConfigError, DataError
 _FUNCTIONS: Mapping[str, Callable[[Floats], Floats]] = {"log": np.log, "sqrt": np.sqrt}
 MAX_FEATURES = 4096
 
+# Of fewer rows one knows little of how many values a column has.
+_MANY_ROWS = 30
+
 
 class _Piece(NamedTuple):
     """A column of the design, or a factor of one.
@@ -45,6 +48,7 @@ class _Piece(NamedTuple):
         low, high: ends of its range.
         unit: for people.
         of: makes its values (n,) of the columns' cells.
+        derived: as for `Column`.
     """
 
     name: str
@@ -52,6 +56,7 @@ class _Piece(NamedTuple):
     high: float
     unit: str
     of: Callable[[Mapping[str, Cells]], Floats]
+    derived: bool = False
 
 
 class Portable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -122,7 +127,7 @@ class Design:
             opened = self.target in self.open
             target = Column.over(self.target, *outcome.range, outcome.unit, open=opened)
         found = [
-            Column.over(p.name, p.low, p.high, p.unit, open=p.name in self.open)
+            Column.over(p.name, p.low, p.high, p.unit, open=p.name in self.open, derived=p.derived)
             for p in self._pieces
         ]
         return Columns(tuple(found), target)
@@ -205,9 +210,7 @@ class Design:
             features,
             labels,
             self.classes,
-            None
-            if path is None
-            else self._origin(path, table, cells | {self.target: outcome}, kept),
+            self._origin(path, table, cells | {self.target: outcome}, kept),
             whose,
             targets,
             row_marks(table, self._valued)[kept],
@@ -233,7 +236,7 @@ class Design:
                 "take the row out of the file, or fill it"
             )
         labels = np.zeros(len(table), dtype=np.int64)
-        origin = None if path is None else self._origin(path, table, cells, kept)
+        origin = self._origin(path, table, cells, kept)
         return Dataset(name, self._features(cells, kept), labels, ("?",), origin)
 
     @cached_property
@@ -275,7 +278,7 @@ class Design:
 
     def _origin(
         self,
-        path: Path,
+        path: Path | None,
         table: RawTable,
         cells: Mapping[str, Cells],
         kept: NDArray[np.bool_],
@@ -289,8 +292,17 @@ class Design:
                 for name, one in cells.items()
                 if (count := int(one.missing[kept].sum()))
             ),
+            few=tuple(name for name in self.inputs if self._has_few(name, cells[name], kept)),
         )
         return Origin(path, self.classes, self.classes, table=found)
+
+    def _has_few(self, name: str, cells: Cells, kept: NDArray[np.bool_]) -> bool:
+        """Say whether a number has so few values that Table 1 may tell how many rows have which."""
+        spec = self.dictionary.columns[name]
+        if not isinstance(spec, Number) or kept.sum() < _MANY_ROWS:
+            return False
+        values = np.unique(cells.values[kept])
+        return 2 <= len(values) <= 3 and tuple(values) != spec.range
 
 
 def make_design(
@@ -466,14 +478,18 @@ def _base(factor: Factor, spec: object) -> list[_Piece]:
         function = _FUNCTIONS[factor.function]
         ends = function(np.array([low, high])).tolist()
         label = f"{factor.function}({name})"
-        return [_Piece(label, ends[0], ends[1], "", lambda cells: function(cells[name].values))]
+        return [
+            _Piece(label, ends[0], ends[1], "", lambda cells: function(cells[name].values), True)
+        ]
     power = factor.power
     if power == 1:
         return [_Piece(name, low, high, spec.unit, lambda cells: cells[name].values)]
     ends = sorted((low**power, high**power))
     least = 0.0 if power % 2 == 0 and low < 0 < high else ends[0]
     return [
-        _Piece(f"{name}^{power}", least, ends[1], "", lambda cells: cells[name].values ** power)
+        _Piece(
+            f"{name}^{power}", least, ends[1], "", lambda cells: cells[name].values ** power, True
+        )
     ]
 
 
@@ -504,4 +520,4 @@ def _product(pieces: Sequence[_Piece]) -> _Piece:
     def of(cells: Mapping[str, Cells]) -> Floats:
         return reduce(np.multiply, [piece.of(cells) for piece in pieces])
 
-    return _Piece(":".join(piece.name for piece in pieces), low, high, "", of)
+    return _Piece(":".join(piece.name for piece in pieces), low, high, "", of, True)
