@@ -41,11 +41,14 @@ def principal(summary: Summary, *, standardise: bool = True, shown: int = MOST_S
         shown: how many components' loadings are returned.
 
     Raises:
-        ConfigError: no column varies.
+        ConfigError: no column varies, in more than a few rows.
     """
     place = summary.correlated
     if not len(place):
-        raise ConfigError("no column varies in this sum; components need one at least")
+        raise ConfigError(
+            "no column of this sum varies in enough rows; components need one at least. Give more "
+            "rows"
+        )
     covariance = summary.covariance[np.ix_(place, place)]
     scale = 1 / np.sqrt(covariance.diagonal()) if standardise else summary.unit[place]
     matrix = covariance * np.outer(scale, scale)

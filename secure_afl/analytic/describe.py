@@ -7,16 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from secure_afl.analytic.hidden import Hidden, hide
 from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats, Integers, Quantiser
 from secure_afl.analytic.statistics import Statistics
-from secure_afl.analytic.withheld import (
-    LEAST_COUNT,
-    table_groups,
-    withheld_classes,
-    withheld_pairs,
-    withheld_rows,
-)
+from secure_afl.analytic.withheld import LEAST_COUNT, withheld_pairs
 from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 
@@ -67,8 +62,9 @@ class Figures:
 
     def masked(self, hidden: "Hidden") -> "Figures":
         """Return the figures without those that are not printed."""
-        numbers = hidden.indicators | hidden.products | hidden.everything
+        numbers = hidden.indicators | hidden.derived | hidden.few | hidden.everything
         each = hidden.classes | numbers[:, None]
+        spread = each | hidden.few_each
         ones_each = hidden.classes | (hidden.ones_each | ~hidden.indicators)[:, None]
         return Figures(
             _without(self.rows, hidden.classes),
@@ -76,30 +72,11 @@ class Figures:
             _without(self.mean, numbers),
             _without(self.deviation, numbers),
             _without(self.within, numbers),
-            _without(self.means, each),
-            None if self.deviations is None else _without(self.deviations, each),
+            _without(self.means, spread),
+            None if self.deviations is None else _without(self.deviations, spread),
             _without(self.ones, hidden.ones | ~hidden.indicators),
             _without(self.ones_each, ones_each),
         )
-
-
-class Hidden(NamedTuple):
-    """What of a table is not printed.
-
-    Attributes:
-        everything: there are fewer rows than the least count.
-        classes: of which nothing is printed, (C,).
-        indicators: columns that are counted and have no mean, (d,).
-        products: columns that are left out, (d,).
-        ones, ones_each: counts over all rows and by class that are withheld, (d,).
-    """
-
-    everything: bool
-    classes: Bools
-    indicators: Bools
-    products: Bools
-    ones: Bools
-    ones_each: Bools
 
 
 def _without(values: Floats, hidden: Bools) -> Floats:
@@ -229,40 +206,26 @@ class Summary:
         return self.noise is None and self.label_scale == 1
 
     @cached_property
-    def _ones(self) -> Floats:
+    def ones(self) -> Floats:
         """Rows at the upper end of a column whose entries are all at ends, (d, C)."""
         ones = (self.statistics.cross / self.label_scale + self.end * self.rows) / (2 * self.end)
         return np.rint(ones) if self.noise is None else ones
 
     @cached_property
     def hidden(self) -> Hidden:
-        """What is not printed, and why no subtraction finds it: `withheld` has the rules."""
-        products = np.array([":" in name for name in self.names])
-        ones = self._ones
-        classes = withheld_classes(self.rows, self.least)
-        everything = self.total < self.least
-        shown, merged = ones[:, ~classes], ones[:, classes].sum(axis=1, keepdims=True)
-        rows, rest = self.rows[~classes], self.rows[classes].sum(keepdims=True)
-        if classes.any():
-            shown, rows = np.hstack([shown, merged]), np.hstack([rows, rest])
-        all_ones = ones.sum(axis=1)
-        total_hidden = np.zeros(len(self.names), dtype=bool)
-        each_hidden = np.zeros(len(self.names), dtype=bool)
-        indicators = self._indicators & ~products
-        for group in table_groups(self.names, indicators):
-            table = all_ones[group][:, None]
-            table = np.vstack([self.total - table.sum(axis=0), table])
-            in_all = withheld_rows(np.rint(table), self.least)
-            cells = np.vstack([rows - shown[group].sum(axis=0), shown[group]])
-            by_class = withheld_rows(np.rint(cells), self.least, in_all)
-            total_hidden[group] |= in_all[1:]
-            each_hidden[group] |= by_class[1:]
-        return Hidden(
-            everything, classes, indicators, products, total_hidden, each_hidden | total_hidden
-        )
+        """What is not printed, and why no subtraction finds it."""
+        return hide(self)
+
+    def both(self, at: Integers) -> Floats:
+        """Return rows in which both indicators are one, of indicators at these places, (k, k)."""
+        ones = self.ones.sum(axis=1)[at]
+        # Σxy = b²(N − 2n_x − 2n_y + 4n_xy) of entries ±b.
+        sums = self.statistics.gram[np.ix_(at, at)] / self.end**2
+        both: Floats = (sums - self.total + 2 * np.add.outer(ones, ones)) / 4
+        return both
 
     @cached_property
-    def _indicators(self) -> Bools:
+    def indicators(self) -> Bools:
         """Columns of words, and, as the exact sum tells, numbers that only take their ends."""
         named = [
             name.endswith("]") and column.low == 0 and column.high == 1
@@ -290,8 +253,8 @@ class Summary:
             own * root(self.within),
             self.columns.centres[:, None] + own[:, None] * self.level_each,
             None if self.squares is None else own[:, None] * root(self.variances),
-            self._ones.sum(axis=1),
-            self._ones,
+            self.ones.sum(axis=1),
+            self.ones,
         )
 
     @cached_property
@@ -330,7 +293,7 @@ class Summary:
     def correlated(self) -> Integers:
         """Places of the columns that correlations and components are of, (k,)."""
         hidden, variances = self.hidden, self.covariance.diagonal()
-        out = hidden.products | hidden.ones | hidden.everything
+        out = hidden.derived | hidden.ones | hidden.few | hidden.everything
         # What does not vary correlates with nothing; noise may take more than all variance.
         return np.flatnonzero(~out & (variances > 1e-9))
 
@@ -353,13 +316,17 @@ class Summary:
         if not len(counted):
             return found
         at = place[counted]
-        ones = self.raw.ones[at]
-        # Σxy = b²(N − 2n_x − 2n_y + 4n_xy) of entries ±b.
-        sums = self.statistics.gram[np.ix_(at, at)] / self.end**2
-        both = (sums - self.total + 2 * np.add.outer(ones, ones)) / 4
-        shows = withheld_pairs(both, ones, self.total, self.least)
+        both, ones = self.both(at), self.raw.ones[at]
         base = np.array([self.names[p].partition("[")[0] for p in at])
         missing = np.array([self.names[p].endswith("[missing]") for p in at])
+        shows = withheld_pairs(both, ones, ones, self.total, self.least)
+        np.fill_diagonal(shows, False)
+        for name in set(base.tolist()):
+            # What is left of the others' rows is in the first category.
+            own = (base == name) & ~missing
+            left = ones - both[own].sum(axis=0), self.total - ones[own].sum(keepdims=True)
+            small = withheld_pairs(left[0][None], left[1], ones, self.total, self.least)[0]
+            shows |= np.outer(own, small) | np.outer(small, own)
         # No row has two categories of one variable, as everybody knows.
         shows &= (base[:, None] != base) | missing[:, None] | missing
         part = found[np.ix_(counted, counted)]

@@ -41,18 +41,17 @@ def withheld_rows(cells: Floats, least: int, forced: Bools | None = None) -> Boo
     return _grown(cells, small, least)
 
 
-def withheld_pairs(both: Floats, ones: Floats, rows: float, least: int) -> Bools:
-    """Say of which pairs of indicators a correlation would show a small count, (k, k).
+def withheld_pairs(both: Floats, ones: Floats, others: Floats, rows: float, least: int) -> Bools:
+    """Say of which pairs of indicators a correlation would show a small count, (j, k).
 
     Args:
-        both: rows in which both indicators are one, (k, k).
-        ones: rows in which each is one, (k,).
+        both: rows in which both indicators are one, (j, k).
+        ones: rows in which each of the first is one, (j,).
+        others: rows in which each of the second is one, (k,).
     """
-    first, second = np.meshgrid(ones, ones, indexing="ij")
+    first, second = np.meshgrid(ones, others, indexing="ij")
     cells = np.stack([both, first - both, second - both, rows - first - second + both])
-    shows = np.asarray((cells < least - 0.5).any(axis=0))
-    np.fill_diagonal(shows, False)
-    return shows
+    return np.asarray((cells < least - 0.5).any(axis=0))
 
 
 def table_groups(names: Sequence[str], chosen: Bools) -> list[list[int]]:

@@ -12,6 +12,7 @@ from secure_afl.analytic.components import Components, principal
 from secure_afl.analytic.describe import Figures, Summary
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.table_noise import correlation_errors, figure_errors
+from secure_afl.data.mapping import shorten
 from secure_afl.federation.warnings import ROWS_PER_DIMENSION
 
 TABLE, CORRELATIONS, COMPONENTS = "table1.csv", "correlations.csv", "components.csv"
@@ -52,7 +53,7 @@ def table_lines(summary: Summary) -> list[Line]:
     lines = [line("", "", whose, None)]
     hidden = summary.hidden
     for at, column in enumerate(summary.columns.columns):
-        if hidden.products[at]:
+        if hidden.derived[at]:
             continue
         if hidden.indicators[at]:
             counted = line(column.name, column.unit, "count", at)
@@ -110,8 +111,17 @@ def notes(summary: Summary) -> list[str]:
             "± is the standard deviation of the noise alone, to first order; a figure without one "
             "is lost in it."
         )
-    if hidden.products.any():
-        found.append("Interactions are left out, for with counts they tell a subgroup's mean.")
+    if hidden.derived.any():
+        found.append(
+            "Interactions, powers and functions are left out: with counts and means they tell of "
+            "subgroups."
+        )
+    if (hidden.few & ~hidden.indicators).any():
+        names = [name for name, few in zip(summary.names, hidden.few, strict=True) if few]
+        found.append(
+            f"Withheld are means and deviations of {shorten(names)}, which may be those of fewer "
+            f"than {least} rows: all others may be at an end of the range, or in its middle."
+        )
     if summary.is_exact:
         coarse = float((summary.resolution / (2 * summary.columns.halves)).max())
         found.append(

@@ -22,7 +22,7 @@ COLUMNS = Columns(
         Column.over("sex[male]", 0, 1),
         Column.over("stage[2]", 0, 1),
         Column.over("stage[3]", 0, 1),
-        Column.over("age:sex[male]", 0, 120),
+        Column.over("age:sex[male]", 0, 120, derived=True),
         Column.over("creatinine", 0, 1e6, "µmol/l"),
     )
 )
@@ -169,6 +169,75 @@ def test_a_number_with_two_values_counts_as_an_indicator() -> None:
     figures = summary_of(values, labels).figures
     assert np.isnan(figures.mean[1])
     assert np.isnan(figures.ones[1])
+
+
+def described(values: dict[str, np.ndarray], *columns: Column, rows: int = 300) -> Summary:
+    """Table 1 of columns in [0, 1], or of these, with two classes dealt out by turns."""
+    made = columns or tuple(Column.over(name, 0, 1) for name in values)
+    whole = Columns(made)
+    table = np.column_stack(list(values.values())).astype(float)
+    labels = np.arange(rows) % 2
+    statistics = Statistics.of(whole.features(table), labels, 2, RULE)
+    return summarise(statistics, whole, ("no", "yes"), RULE)
+
+
+def test_missing_ones_do_not_give_away_the_category_that_stands_for_them() -> None:
+    place = np.random.default_rng(0).permutation(300)
+    missing, former = place < 20, place < 21
+    found = described(
+        {"smoke[current]": place >= 221, "smoke[former]": former, "smoke[missing]": missing}
+    )
+    ones = found.figures.ones
+    # 21 less 20 would be the one who has stopped.
+    assert np.isnan(ones).tolist() == [False, True, False]
+    assert np.isnan(found.figures.ones_each[1]).all()
+
+
+def test_a_number_that_a_few_rows_make_up_is_not_printed() -> None:
+    dose, age = np.zeros(300), np.random.default_rng(0).uniform(20, 80, 300)
+    dose[[17, 40]] = 37.5, 12.0
+    columns = Column.over("dose", 0, 100), Column.over("age", 0, 100)
+    found = described({"dose": dose, "age": age}, *columns)
+    figures = found.figures
+    assert np.isnan([figures.mean[0], figures.deviation[0], figures.within[0]]).all()
+    assert np.isnan(figures.means[0]).all()
+    assert figures.mean[1] == pytest.approx(age.mean(), abs=0.02)
+    # A correlation would be the age of these two.
+    assert found.correlated.tolist() == [1]
+    dose[:60] = 10.0
+    assert not np.isnan(described({"dose": dose, "age": age}, *columns).figures.mean[0])
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+def test_counts_of_three_values_do_not_follow_from_mean_and_deviation(low: float) -> None:
+    stage = np.full(300, low)
+    stage[:40] += 1
+    column = Column.over("stage", low, low + 2)
+    stage[40:42] += 2
+    assert np.isnan(described({"stage": stage}, column).figures.mean[0])
+    stage[40:60] = low + 2
+    assert described({"stage": stage}, column).figures.mean[0] == pytest.approx(stage.mean())
+
+
+def test_what_is_made_of_other_columns_is_left_out() -> None:
+    values = np.random.default_rng(0).uniform(0, 1, 300)
+    columns = Column.over("time:s", 0, 1), Column.over("time:s^2", 0, 1, derived=True)
+    found = described({"x": values, "y": values**2}, *columns)
+    assert np.isnan(found.figures.mean).tolist() == [False, True]
+    assert found.correlated.tolist() == [0]
+
+
+def test_correlations_with_others_do_not_show_those_with_the_first_category() -> None:
+    group, ill = np.arange(300) // 100, np.zeros(300)
+    ill[0] = 1  # of the first group, which has no column
+    ill[100:120] = ill[200:220] = 1
+    found = described({"a[2]": group == 1, "a[3]": group == 2, "b[yes]": ill})
+    shown = found.shown_correlations
+    assert np.isnan(shown[:2, 2]).all()
+    assert shown[0, 1] == pytest.approx(-0.5)
+    ill[:20] = 1
+    found = described({"a[2]": group == 1, "a[3]": group == 2, "b[yes]": ill})
+    assert not np.isnan(found.shown_correlations).any()
 
 
 def test_few_rows_are_not_printed_at_all() -> None:

@@ -98,10 +98,14 @@ def test_no_small_cell_is_known_to_less_than_the_least_count(cells: np.ndarray) 
 
 def test_a_pair_of_indicators_may_show_a_small_cell() -> None:
     both = np.array([[20.0, 3.0], [3.0, 40.0]])
-    shown = withheld_pairs(both, np.array([20.0, 40.0]), 100, LEAST)
-    assert shown.tolist() == [[False, True], [True, False]]
+    ones = np.array([20.0, 40.0])
+    shown = withheld_pairs(both, ones, ones, 100, LEAST)
+    assert shown[0, 1]
+    assert shown[1, 0]
     both[0, 1] = both[1, 0] = 8
-    assert not withheld_pairs(both, np.array([20.0, 40.0]), 100, LEAST).any()
+    shown = withheld_pairs(both, ones, ones, 100, LEAST)
+    assert not shown[0, 1]
+    assert not shown[1, 0]
 
 
 def test_missing_is_grouped_with_its_categories_and_by_itself() -> None:
