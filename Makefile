@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 BENCHMARKS := flower gram speed sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage heads_inversion evaluation prototypes privacy private private_guard private_picture audits patients one_sum relations tune fedavg inversion gradient_prior leakage mixtures sums_leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test slow nightly bench fuzz plans guards deaths docs licences matrix check clean
+.PHONY: demo test slow coverage nightly bench fuzz plans guards deaths docs licences matrix check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
@@ -16,12 +16,15 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow and not nightly"
 
-# Real processes, many clients, statistics of many runs; then all tests again for their coverage.
+# Real processes, many clients, statistics of many runs.
 slow: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m slow
+
+# The fast tests again, at half the speed, for the lines that they reach.
+coverage: $(INSTALLED)
 	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow and not nightly" --cov --cov-report term:skip-covered
 
-nightly: $(INSTALLED) fuzz plans slow guards deaths
+nightly: $(INSTALLED) fuzz plans slow coverage guards deaths
 
 # Processes of a federation over Flower, killed one after the other: up to an hour, most of it waiting.
 deaths: $(INSTALLED)

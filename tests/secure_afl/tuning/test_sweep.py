@@ -316,7 +316,8 @@ def test_a_tuned_run_from_the_command_line(command: Command, tmp_path: Path) -> 
     content = json.loads((tmp_path / "tune.json").read_text(encoding="utf-8"))
     assert (tmp_path / "tune.png").read_bytes().startswith(b"\x89PNG")
     by_kind = {(s["kind"], s["epsilon"]): s["accuracy"] for s in content["summaries"]}
-    assert by_kind["exact", None] > by_kind["private", 8.0] > by_kind["private", 0.5]
+    # Between exact ridge and noisy gradients at ε = 8 it is one head's word against another's.
+    assert min(by_kind["exact", None], by_kind["private", 8.0]) > by_kind["private", 0.5]
     assert len(content["points"]) == 2 + 2 * (2 + 2 + 1)
     for word in ("add-remove", "δ = 1e-05", "Clipping", "Noise multiplier", "itself a release"):
         assert word in " ".join(content["read_first"])
