@@ -240,7 +240,7 @@ def _look(found: Read, index: int, pixels: bool) -> np.uint64:
     row = dataset.examples[index]
     if dataset.marks is not None:
         # Two patients may be alike in a formula's few columns.
-        return _print(hashlib.sha256(dataset.marks[index].tobytes()).digest())
+        return _print(hashlib.sha256(dataset.marks[index, 0].tobytes()).digest())
     found.zero_rows += not row.any()
     # Zeros of both signs are one number, and so are floats of two lengths.
     return _print(hashlib.sha256((row.astype(np.float64) + 0.0).tobytes()).digest())
@@ -406,6 +406,10 @@ def _of_rows(found: Account, dataset: Dataset) -> list[Finding]:
         words = f"{site}: {same} of {found.rows} rows equal an earlier row"
         likely: Rank = "doubtful" if found.table is None else "note"
         findings.append(Finding(likely, words, same, "keep one of each"))
+    if found.table is not None and dataset.patients is None and 2 * found.duplicates > found.rows:
+        words = f"{site}: most rows equal another; a ledger does not know them again in other files"
+        fix = "declare a column of patients' ids (type = 'id')"
+        findings.append(Finding("note", words, found.duplicates, fix))
     return findings
 
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protocols.codec import Secret, decode, domain_tag, encode
 from protocols.errors import Malformed
@@ -28,6 +27,7 @@ from protocols.seats.seat import Seat
 from protocols.session import Session
 from secure_afl.analytic.rows import ClientData, Rows, check_data, check_finite, check_targets
 from secure_afl.errors import ConfigError, DataError
+from secure_afl.federation.known import KnownBy, known_by
 from secure_afl.federation.rounds import (
     Half,
     History,
@@ -109,7 +109,7 @@ class FederationClient(Half):
         self.ledger = ledger
         self.lineage = data.name if lineage is None else lineage
         self.memory: Memory = {}
-        self._row_digests: tuple[bytes, ...] | None = None
+        self._known_by: KnownBy | None = None
         self.statistics_seconds = 0.0
 
     def join(
@@ -166,23 +166,20 @@ class FederationClient(Half):
             self.protocol.check(session)
         # Before anything can be said; after all else, for what is refused costs nothing.
         if self.ledger is not None:
-            known = self.ledger.knows(session.id)
+            recorded = self.ledger.knows(session.id)
             # Those of a session that is recorded are so too; to load rows takes long.
-            rows = () if seat is not None and known else self.row_digests(public.task)
-            if not known and session.header.round == 1:
+            known = KnownBy() if seat is not None and recorded else self.known_by(public.task)
+            if not recorded and session.header.round == 1:
                 # A run that could not be finished would cost something all the same.
                 self.ledger.check(
-                    self.lineage,
-                    rows=rows,
-                    by_chance=public.task.equal_by_chance,
-                    **self.whole_charge(public),
+                    self.lineage, rows=known.rows, alike=known.alike, **self.whole_charge(public)
                 )
             self.ledger.authorise(
                 self.lineage,
                 session=session.id,
                 party=self.start_digest(drawn if seat is None else seat.entropy),
-                rows=rows,
-                by_chance=public.task.equal_by_chance,
+                rows=known.rows,
+                alike=known.alike,
                 **self.charge(public),
             )
         if seat is not None:
@@ -329,13 +326,13 @@ class FederationClient(Half):
             charge["distance"] = mechanism.rounds * mechanism.distance
         return charge
 
-    def row_digests(self, task: Task) -> tuple[bytes, ...]:
+    def known_by(self, task: Task) -> KnownBy:
         """Return digests by which the ledger knows this client's rows again; none without one."""
         if self.ledger is None:
-            return ()
-        if self._row_digests is None:
-            self._row_digests = self.ledger.row_digests(_known_by(self.rows(task)))
-        return self._row_digests
+            return KnownBy()
+        if self._known_by is None:
+            self._known_by = known_by(self.rows(task), self.ledger.row_digests)
+        return self._known_by
 
     def _check_count(self, rows: ClientData) -> None:
         if self._terms.units(self.name, len(rows), rows.patients) > self.max_rows:
@@ -416,13 +413,3 @@ class FederationClient(Half):
 
 def _roster_of(position: Position) -> Roster | None:
     return None if position.party is None else position.party.session.roster
-
-
-def _known_by(data: ClientData) -> NDArray[np.floating]:
-    """Return what a ledger knows rows again by: features, or the marks of rows and of patients."""
-    if data.marks is None:
-        return data.features
-    # Of no use to clients without tables.
-    from secure_afl.data.tables.marks import patient_marks
-
-    return np.concatenate([data.marks, patient_marks(data.patients or ())])

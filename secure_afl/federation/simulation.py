@@ -397,11 +397,9 @@ class Federation:
         """Ask for all clients first: a run that one refuses should cost the others nothing."""
         if self.ledger is not None:
             for member in members.values():
-                rows = member.row_digests(public.task)
+                known = member.known_by(public.task)
                 charge = member.charge(public) if begun else member.whole_charge(public)
-                self.ledger.check(
-                    member.lineage, rows=rows, by_chance=public.task.equal_by_chance, **charge
-                )
+                self.ledger.check(member.lineage, rows=known.rows, alike=known.alike, **charge)
 
     def _identities(self, names: Iterable[str]) -> tuple[dict[str, Identity], dict[str, Identity]]:
         """Return the identities of clients and of coordinators, for all rounds of a run."""

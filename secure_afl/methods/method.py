@@ -68,15 +68,6 @@ class Task(Wire, frozen=True):
         return self.mechanism is not None and self.mechanism.privacy.unit == "patient"
 
     @property
-    def equal_by_chance(self) -> float:
-        """The share of a client's rows that another's data may have, too, without being the same.
-
-        Features of images are equal where the images are. Two patients may well agree in the
-        columns of a table: data count as the same from a tenth of the rows on.
-        """
-        return 0.0 if self.columns is None else 0.1
-
-    @property
     def label_scale(self) -> int:
         """A: what a label of weight 1 becomes; 1 where rows have no weights."""
         return self.quantiser.label_scale if self.by_patient else 1

@@ -60,7 +60,7 @@ class Prepared:
         patients: whose each row is, (n,); None where the data do not say. They stay here.
         targets: the numbers to be predicted, (n,) in [−1, 1]; None where rows have classes.
         columns: what the features are, where rows are those of a table.
-        marks: what the ledger knows a table's rows by, (n, 4).
+        marks: what the ledger knows a table's rows by, (n, 4, 4).
     """
 
     about: About
@@ -213,9 +213,14 @@ def _write(path: Path, array: NDArray[np.generic]) -> None:
     write_durably(path, content.getvalue())
 
 
+# Of what is kept; another one is made anew.
+_FORMAT = 2
+
+
 def _source(data: Path, config: RunConfig) -> bytes:
     """Hash what features are made of, without opening the files."""
     settings = (
+        _FORMAT,
         config.backbone,
         config.image_size,
         config.seed,

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from secure_afl.errors import ConfigError, LedgerRefusal
+from secure_afl.privacy.ledger.alike import Alike, describe_met, lineages_met
 from secure_afl.privacy.ledger.book import (
     FORMAT_VERSION,
     Book,
@@ -33,7 +34,7 @@ from secure_afl.privacy.ledger.book import (
     make_entry,
     now,
 )
-from secure_afl.privacy.ledger.rows import Rows, check_digests, describe_shared, row_digests
+from secure_afl.privacy.ledger.rows import Rows, check_digests, row_digests
 from secure_afl.privacy.ledger.rules import (
     epsilon_spent,
     left,
@@ -200,7 +201,7 @@ class Ledger:
         session: bytes,
         party: bytes = b"",
         rows: Sequence[bytes] = (),
-        by_chance: float = 0.0,
+        alike: Sequence[Alike] = (),
         **charge: Unpack[Charge],
     ) -> None:
         """Record a release and return, or refuse it.
@@ -219,8 +220,8 @@ class Ledger:
                 is unknown.
             rows: digests of the client's rows, by `row_digests`. Lineages that share a row count
                 as one: the releases about each count for all of them.
-            by_chance: share of the rows, 0 to 1, that another lineage may have without being the
-                same data: rows of a few columns are equal by chance.
+            alike: digests of a table's rows, and of its patients: lineages that share more than
+                chance explains count as one, too.
             charge: fields of `Charge`.
 
         Raises:
@@ -232,17 +233,17 @@ class Ledger:
                 was changed or rolled back, or cannot be written.
         """
         new = make_entry(lineage, session, party, charge)
-        check_digests(rows)
+        check_digests(_all(rows, alike))
         with self._busy:
             if self._new:
                 # What is refused makes no files.
-                self._judge(self._read(), new, rows, by_chance)
-            self._authorise(new, rows, by_chance)
+                self._judge(self._read(), new, rows, alike)
+            self._authorise(new, rows, alike)
 
-    def _authorise(self, new: Entry, rows: Sequence[bytes], by_chance: float) -> None:
+    def _authorise(self, new: Entry, rows: Sequence[bytes], alike: Sequence[Alike]) -> None:
         lineage = new.lineage
         with self._locked(create=True) as book:
-            recorded, shares = self._judge(book, new, rows, by_chance)
+            recorded, shares = self._judge(book, new, rows, alike)
             budget = self._effective(book)
             after = replace(book, budget=book.budget or budget).with_lineage(lineage, shares)
             if not recorded:
@@ -251,7 +252,7 @@ class Ledger:
                 after = replace(after, entries=(*book.entries, new))
             place = book.place(lineage)
             with self._reading_rows():
-                unknown = self._rows.unknown(book.rows, place, rows)
+                unknown = self._rows.unknown(book.rows, place, _all(rows, alike))
             if after != book or unknown:
                 self._record(after, place, unknown)
 
@@ -260,12 +261,12 @@ class Ledger:
         lineage: str,
         *,
         rows: Sequence[bytes] = (),
-        by_chance: float = 0.0,
+        alike: Sequence[Alike] = (),
         **charge: Unpack[Charge],
     ) -> None:
         """Raise LedgerRefusal if `authorise` would, now, for a new session; nothing is recorded."""
-        check_digests(rows)
-        self._judge(self._read(), make_entry(lineage, b"\0", b"", charge), rows, by_chance)
+        check_digests(_all(rows, alike))
+        self._judge(self._read(), make_entry(lineage, b"\0", b"", charge), rows, alike)
 
     def released(self, session: bytes) -> None:
         """Record that a session's sum came out, so that it cannot be given back.
@@ -341,7 +342,7 @@ class Ledger:
             self._new = False
 
     def _judge(
-        self, book: Book, new: Entry, rows: Sequence[bytes], by_chance: float
+        self, book: Book, new: Entry, rows: Sequence[bytes], alike: Sequence[Alike]
     ) -> tuple[bool, list[str]]:
         """Return whether a release is recorded already, and the lineages that share its rows.
 
@@ -350,10 +351,8 @@ class Ledger:
         """
         budget = self._effective(book)
         with self._reading_rows():
-            met = self._rows.shared(book.rows, book.place(new.lineage), rows)
-        most = by_chance * len(set(rows))
-        shared = {book.lineages[place].name: count for place, count in met.items() if count > most}
-        group = book.group(new.lineage, shared)
+            met = lineages_met(book, self._rows, new, rows, alike)
+        group = book.group(new.lineage, met)
         earlier = book.counting(group)
         same = [e for e in book.entries if (e.lineage, e.session) == (new.lineage, new.session)]
         problem, recorded = "", [entry for entry in same if entry.party == new.party]
@@ -367,10 +366,8 @@ class Ledger:
             # Recorded before it was known whose rows these are, too.
             problem = problem_of(new, [e for e in earlier if e is not recorded[0]], budget)
         if problem:
-            raise self._refusal(
-                new, earlier, budget, problem, describe_shared(shared, len(set(rows)))
-            )
-        return bool(recorded), list(shared)
+            raise self._refusal(new, earlier, budget, problem, describe_met(met))
+        return bool(recorded), list(met)
 
     def _record(self, book: Book, place: int, rows: Sequence[bytes]) -> None:
         """Write rows first, and then the file, which says how many of them count."""
@@ -450,3 +447,7 @@ class Ledger:
                 f"the rows {self._store.rows} of the ledger cannot be read ({error}). Nothing is "
                 "released without them: restore them, with the ledger, from a backup"
             ) from None
+
+
+def _all(rows: Sequence[bytes], alike: Sequence[Alike]) -> list[bytes]:
+    return [*rows, *(digest for kind in alike for digest in kind.digests)]

@@ -8,7 +8,7 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def row_digests(features: NDArray[np.floating], key: bytes) -> tuple[bytes, ...]
     return tuple(sorted(found))
 
 
-def check_digests(rows: Sequence[bytes]) -> None:
+def check_digests(rows: Iterable[bytes]) -> None:
     """Raise ConfigError unless these can be digests of rows."""
     for row in rows:
         if not isinstance(row, bytes) or len(row) != ROW_BYTES:
@@ -58,16 +58,6 @@ def check_digests(rows: Sequence[bytes]) -> None:
                 f"a row's digest is a {type(row).__name__}; wanted {ROW_BYTES} bytes each, as "
                 "row_digests makes them"
             )
-
-
-def describe_shared(shared: Mapping[str, int], rows: int) -> str:
-    """Say in a sentence which lineages have how many of so many rows; empty for none."""
-    if not shared:
-        return ""
-    most = sorted(shared.items(), key=lambda item: (-item[1], item[0]))
-    words = [f"{count} of {rows} rows were in lineage '{name}'" for name, count in most[:3]]
-    more = f" and in {len(most) - 3} more lineages" if len(most) > 3 else ""
-    return f"These count as one: {', '.join(words)}{more}. "
 
 
 class Rows:
@@ -86,6 +76,23 @@ class Rows:
         self._mark = Mark()
         self._hashed = hashlib.sha256()
         self._owners: dict[bytes, tuple[int, ...]] = {}
+        self._sizes: Counter[int] = Counter()
+
+    def sizes(self, mark: Mark) -> Counter[int]:
+        """Count the digests of each lineage, by place; raises as `shared`."""
+        with self._busy:
+            self._load(mark)
+            return self._sizes.copy()
+
+    def owners(self, mark: Mark, place: int, rows: Iterable[bytes]) -> list[tuple[int, ...]]:
+        """List the other lineages that have a row, by place, for each row that any has.
+
+        Arguments and errors are those of `shared`.
+        """
+        with self._busy:
+            owners = self._load(mark)
+            others = (tuple(o for o in owners.get(row, ()) if o != place) for row in rows)
+            return [found for found in others if found]
 
     def shared(self, mark: Mark, place: int, rows: Collection[bytes]) -> Counter[int]:
         """Count the rows that each other lineage has, too.
@@ -145,7 +152,8 @@ class Rows:
         if mark.bytes:
             with self.path.open("rb") as file:
                 content = file.read(mark.bytes)
-        self._mark, self._hashed, self._owners = Mark(), hashlib.sha256(), {}
+        self._mark, self._hashed = Mark(), hashlib.sha256()
+        self._owners, self._sizes = {}, Counter()
         if mark.bytes:
             if hashlib.sha256(content).hexdigest() != mark.digest:
                 raise ValueError("its content is not what the ledger recorded")
@@ -161,6 +169,7 @@ class Rows:
             for start in range(at + 8, end, ROW_BYTES):
                 row = records[start : start + ROW_BYTES]
                 self._owners[row] = (*self._owners.get(row, ()), place)
+                self._sizes[place] += 1
             at = end
         self._hashed.update(records)
         self._mark = Mark(self._mark.bytes + len(records), self._hashed.hexdigest())

@@ -61,3 +61,11 @@ def test_numbers_of_few_values_are_named_in_the_account() -> None:
     dataset = made.dataset("north", table_of_frame(pd.DataFrame(rows), "north"))
     said = [one.what for one in account(read(dataset)).findings if "two or three" in one.what]
     assert said == ["north: numbers of two or three values: stage"]
+
+
+@pytest.mark.parametrize("ages", [3, 40])
+def test_rows_that_a_ledger_cannot_know_again_are_said(ages: int) -> None:
+    rows = {"age": [place % ages for place in range(40)], "ill": ["no"] * 40}
+    dataset = DESIGN.dataset("north", table_of_frame(pd.DataFrame(rows), "north"))
+    said = [one for one in account(read(dataset)).findings if "a ledger does not know" in one.what]
+    assert bool(said) == (ages == 3)

@@ -160,7 +160,8 @@ def test_methods_that_do_not_know_patients_are_refused() -> None:
     ids=lambda m: m.name,
 )
 def test_every_method_runs_for_patients(method: AnyMethod) -> None:
-    result = run(method=method)
+    # Little noise: that of ε = 2 may leave no class of these few patients with a positive count.
+    result = run(method=method, privacy=Privacy(20.0, unit="patient"))
     assert result.report.exact
     assert result.report.privacy is not None
     assert result.report.privacy.rounds == method.sums
