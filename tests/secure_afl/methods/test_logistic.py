@@ -318,6 +318,19 @@ def test_a_receiver_may_not_change_classes_or_parameters_between_sums() -> None:
         method.contribute(lie, data, {}, b"")
 
 
+def test_rows_of_one_patient_are_not_independent() -> None:
+    values, labels = made(300, [1.0, -0.5], 0)
+    rows = columns_of(values).features(values)
+    whose = [f"p{place // 2}" for place in range(300)]
+    clients = [
+        ClientData(f"c{i}", rows[i::2], labels[i::2], [f"c{i}{name}" for name in whose[:150]])
+        for i in range(2)
+    ]
+    federation = Federation(Logistic(), Plain(), columns=columns_of(values), row_mode="columns")
+    said = federation.run(clients, classes=("a", "b")).report.warnings
+    assert any("errors of coefficients take rows for independent" in text for text in said)
+
+
 def test_a_model_is_evaluated_in_the_round_after_its_own() -> None:
     values, labels = made(400, [1.0, -0.5], 0)
     method = evaluated(Logistic(), 0.3)
