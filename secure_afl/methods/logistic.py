@@ -389,8 +389,8 @@ _ENDINGS = {
     ],
     "rounds": lambda found: [
         f"Not converged after all sums: another step might add {found.gain:.3g} to the "
-        "log-likelihood. Take more (--rounds). Where a plane separates the classes, or all but a few "
-        "rows, none are enough, and estimates mean little: a penalty (--penalty 1) makes it converge."
+        "log-likelihood. Take more (--rounds). Where a plane separates the classes, or all but a "
+        "few rows, none are enough, and estimates mean little: take a penalty (--penalty 1)."
     ],
     "one class": lambda found: ["All rows are of one class: nothing is learned."],
 }
