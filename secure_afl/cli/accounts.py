@@ -131,7 +131,8 @@ def _propose(paths: Sequence[str], target: str | None, file: Path) -> None:
     """Draft a dictionary from one table."""
     from protocols.files import create_durably
     from secure_afl.data.files import client_paths
-    from secure_afl.data.tables.propose import propose
+    from secure_afl.data.tables.codes import suspected
+    from secure_afl.data.tables.propose import missing_words, propose
     from secure_afl.data.tables.raw import is_table, read_table
 
     found = [path for pattern in paths for path in client_paths(pattern)]
@@ -150,6 +151,12 @@ def _propose(paths: Sequence[str], target: str | None, file: Path) -> None:
         f"{file} written from {len(table)} rows of {len(table.columns)} columns: edit it, for its "
         "ranges and words are this site's; then give all sites the same file"
     )
+    for name, codes in suspected(table, missing_words(table)).items():
+        for code in codes:
+            typer.echo(
+                f"{name}: {code.value} in {code.cells} cells is far from all others; a missing "
+                "code? then list it under 'missing'"
+            )
 
 
 def show_findings(console: Console, findings: Sequence["Finding"]) -> None:

@@ -264,7 +264,7 @@ def _print(digest: bytes) -> np.uint64:
 
 def _table(origin: TableOrigin) -> TableAccount:
     return TableAccount(
-        origin.unread, origin.dropped, dict(origin.cut), dict(origin.filled), origin.few
+        origin.unread, len(origin.dropped), dict(origin.cut), dict(origin.filled), origin.few
     )
 
 
