@@ -58,6 +58,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print(sights)
     for warning in plan.warnings:
         console.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
+    console.print(f"A coefficient is in {plan.unit}.", style="dim", soft_wrap=True)
     console.print(f"Assumed: {plan.assumed}.", style="dim", soft_wrap=True)
 
 
@@ -67,12 +68,13 @@ def _plan_lines(plan: Plan) -> dict[str, str]:
     noise = "none" if plan.rows_for_noise is None else f"{plan.noise:.3g}"
     lines = {
         "sites × rows": f"{plan.sites} × {plan.rows // plan.sites} = {plan.rows:,}",
-        "columns × classes": f"{plan.columns} × {plan.classes}",
+        **_width(plan),
+        **({"sums, at most": f"{plan.sums}"} if plan.sums > 1 else {}),
         "bound on a site's rows": f"{plan.bound:,}",
         "the sum is received by": plan.receiver,
         "integers / ring bits": f"{plan.entries:,} / {plan.ring_bits}",
         "a site's vector, packed": f"{plan.vector_bytes:,} bytes",
-        "a site's upload, measured": upload,
+        f"a site's upload{' a sum' if plan.sums > 1 else ''}, measured": upload,
         "sampling error of a coefficient": error,
         "noise in a coefficient": f"{noise}, lost in it" if plan.lost else noise,
     }
@@ -81,6 +83,12 @@ def _plan_lines(plan: Plan) -> dict[str, str]:
     if plan.rows_for_membership is not None:
         lines["rows without a membership warning"] = f"{plan.rows_for_membership:,}"
     return lines
+
+
+def _width(plan: Plan) -> dict[str, str]:
+    if plan.classes is None:
+        return {"columns": f"{plan.columns}"}
+    return {"columns × classes": f"{plan.columns} × {plan.classes}"}
 
 
 def _cells(line: Line) -> list[str]:
