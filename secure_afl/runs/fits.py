@@ -49,13 +49,18 @@ def _cells(coefficient: Coefficient, *, logistic: bool) -> tuple[str, ...]:
 
 
 def _odds(coefficient: Coefficient) -> str:
-    """Write exp(estimate) with its interval; an exponential that overflows is infinite."""
+    """Write exp(estimate) with its interval; an exponential that overflows is infinite.
+
+    Where one unit of a column is no sensible step of it, the ratio is of more or less, and says so.
+    """
     if coefficient.estimate is None:
         return NOTHING
-    ends = tuple(None if e is None else _exp(e) for e in (coefficient.low, coefficient.high))
+    per = coefficient.per
+    ends = tuple(None if e is None else _exp(per * e) for e in (coefficient.low, coefficient.high))
     between = _between(*ends)
-    ratio = number(_exp(coefficient.estimate), 3)
-    return ratio if between == NOTHING else f"{ratio} ({between})"
+    ratio = number(_exp(per * coefficient.estimate), 3)
+    step = "" if per == 1 else f" per {per:g}"
+    return f"{ratio}{step}" if between == NOTHING else f"{ratio} ({between}){step}"
 
 
 def _exp(value: float) -> float:

@@ -154,7 +154,8 @@ def test_noise_in_a_number_s_coefficient_is_that_of_runs() -> None:
             Regression(), Additive(), privacy=privacy, columns=columns, row_mode="columns"
         )
         result = federation.run(clients, classes=("y",), max_rows=512)
-        drawn.append([c.estimate for c in result.report.fits[0].coefficients[1:]])
+        estimates = [c.estimate for c in result.report.fits[0].coefficients[1:]]
+        drawn.append(np.array(estimates, dtype=np.float64))
     spread = np.std(drawn, axis=0) * values.std(axis=0) / target.std()
     config = make_config({"method": "regression", "epsilon": 1.0, "max_rows": 512})
     said = plan_run(config, sites, rows, dim)
