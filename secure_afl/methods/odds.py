@@ -129,8 +129,10 @@ def wald_coefficients(
     statistics, p, low, high = t_tests(estimates, errors, math.inf, LEVEL)
     none = errors <= 0
     parts = estimates, errors, np.where(none, 0.0, statistics), np.where(none, 1.0, p), low, high
-    values = zip(*(part.tolist() for part in parts), strict=True)
+    columns = (part.tolist() for part in (*parts, per))
     return tuple(
-        Coefficient(name, *own, per=units)
-        for name, own, units in zip(names, values, per.tolist(), strict=True)
+        Coefficient(name, estimate, error, z, chance, least, most, per=units)
+        for name, estimate, error, z, chance, least, most, units in zip(
+            names, *columns, strict=True
+        )
     )

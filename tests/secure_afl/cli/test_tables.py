@@ -5,6 +5,7 @@ import io
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.kit.commands import Command
@@ -78,3 +79,55 @@ def test_hints_are_of_tables(command: Command, hospitals: Path) -> None:
         (("--clients", "sites/*.csv", *tables, "--id", "{id}_*"), "of tables --id names the"),
     ):
         assert words in command.badly("run", *flags)
+
+
+def test_a_report_has_no_lines_of_dashes(command: Command, hospitals: Path) -> None:
+    plain = run(command, "fast")
+    assert "–" not in plain
+    for words in ("accuracy", "own rows", "in the test set", "each client alone"):
+        assert words not in plain
+    assert "exact                    │                             yes │" in plain
+    tested = run(command, "fast", "--test", "new.csv")
+    for words in ("accuracy", "each client alone", "in the test set"):
+        assert words in tested
+    assert "own rows" not in tested
+    number = run(command, "progression", "--method", "regression")
+    assert "classes" not in number
+    assert "–" not in number
+    held = run(command, "fast", "--holdout", "0.2")
+    assert "federated model" in held
+    assert "own rows: personal model" in held  # the heading of the lines below
+
+
+def test_a_promise_says_what_is_exact_and_lost_errors_are_no_columns(
+    command: Command, hospitals: Path
+) -> None:
+    promise = ("--epsilon", "0.1", "--max-rows", "150")
+    said = run(command, "progression", "--method", "regression", *promise)
+    assert "yes, of integers with noise" in said
+    table = said[said.index("linear model of progression") :]
+    assert "│ bmi" in table
+    for words in ("interval, 0.95", "error ┃", "–"):
+        assert words not in table
+
+
+def test_inspect_prints_what_concerns_its_input(command: Command, hospitals: Path) -> None:
+    of_images = ("pixels", "turned upright", "of one colour", "unreadable", "files read")
+    tables = ("inspect", "sites/west.csv", "--dictionary", "dictionary.toml")
+    number = command.well(*tables, "--target", "progression").out
+    assert "1 rows with a missing value" in number
+    for words in (*of_images, "each class", "another label", "test set", "rows of zeros"):
+        assert words not in number
+    classes = command.well(*tables, "--target", "fast", "--test", "new.csv").out
+    for words in ("no: 71, yes: 58", "with another label", "rows in the test set"):
+        assert words in classes
+    np.savez("site.npz", x=np.eye(3), y=np.array([0, 1, 1]))
+    features = command.well("inspect", "site.npz").out
+    assert "rows of zeros" in features
+    for words in (*of_images, "left out", "test set"):
+        assert words not in features
+    np.savez("images.npz", x=np.arange(192, dtype=np.uint8).reshape(3, 8, 8), y=np.eye(3)[0])
+    images = command.well("inspect", "images.npz").out
+    for words in (*of_images, "left out", "each class"):
+        assert words in images
+    assert "rows of zeros" not in images

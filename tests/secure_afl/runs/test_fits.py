@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from msgspec.structs import replace
 
 from secure_afl.analytic.coefficients import Coefficient, Fit
 from secure_afl.evaluation.numeric import measure_numbers
@@ -33,6 +34,13 @@ def test_a_linear_fit_has_intervals_and_what_there_is_not_is_a_dash() -> None:
     )
     assert laid.figures == "930 rows; F(3, 926) = 553.3, p < 0.001; df 926; r squared 0.6"
     assert laid.notes == ("A note.",)
+
+
+def test_columns_of_which_there_is_nothing_are_left_out() -> None:
+    bare = replace(LINEAR, coefficients=LINEAR.coefficients[1:])
+    laid = fit_table(bare)
+    assert laid.head == ("", "estimate")
+    assert laid.rows == (("sex[male]", "−0.5"), ("gone", "–"))
 
 
 def test_a_logistic_fit_has_odds_ratios() -> None:
