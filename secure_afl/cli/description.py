@@ -1,11 +1,13 @@
 """Table 1 and plans of runs over tables, on a terminal."""
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from secure_afl.analytic.describe import Summary
+from secure_afl.data.tables.references import Reference
 from secure_afl.errors import ConfigError
 from secure_afl.federation.result import Result
 from secure_afl.runs.description import TABLE, Line, gram_notes, notes, table_lines
@@ -22,12 +24,16 @@ def show_description(console: Console, result: Result) -> None:
         console.print(str(error), style="yellow")
         return
     if summary is not None:
-        show_summary(console, summary)
+        show_summary(console, summary, result.references)
 
 
-def show_summary(console: Console, summary: Summary) -> None:
-    """Print Table 1, and what a reader should know of it and of the files beside it."""
-    lines = table_lines(summary)
+def show_summary(console: Console, summary: Summary, references: Sequence[Reference] = ()) -> None:
+    """Print Table 1, and what a reader should know of it and of the files beside it.
+
+    Args:
+        references: categories without a column, as `table_lines` takes them.
+    """
+    lines = table_lines(summary, references)
     shown = len(summary.classes) if len(summary.classes) <= _MOST_CLASSES else 0
     table = Table("", "all", *summary.classes[:shown], title="Table 1", title_justify="left")
     for column in table.columns[1:]:
