@@ -42,7 +42,8 @@ def read_cells(table: RawTable, name: str, spec: Number | Category, words: Seque
     """
     cells = table.cells(name)
     absent = MissingWords(words)
-    missing = np.array([cell in absent for cell in cells])
+    known = {cell: cell in absent for cell in set(cells)}
+    missing = np.array([known[cell] for cell in cells])
     if missing.any() and spec.missing == REFUSE:
         row = int(missing.argmax())
         raise DataError(

@@ -38,7 +38,15 @@ def missing_codes(cells: Sequence[str]) -> list[Code]:
         if number is not None:
             counts[number] += count
             written.setdefault(number, cell)
-    found = [value for value in counts if _is_code(value, counts)]
+    ordered = sorted(counts)
+    typical = [value for value in ordered if _is_typical(value)]
+    plain = [value for value in ordered if not _is_typical(value)]
+    # Two codes, as 888 and 999, are near each other.
+    found = [value for value in typical if _is_far_for_code(value, plain)]
+    ends = ((ordered[0], ordered[1:]), (ordered[-1], ordered[:-1])) if ordered else ()
+    for value, rest in ends:
+        if counts[value] > 1 and not _is_typical(value) and _is_far(value, rest):
+            found.append(value)
     return [Code(written[value], counts[value]) for value in sorted(found)]
 
 
@@ -56,17 +64,14 @@ def suspected(table: RawTable, missing: Sequence[str]) -> dict[str, list[Code]]:
     return {name: codes for name, codes in found.items() if codes}
 
 
-def _is_code(value: float, counts: Counter[float]) -> bool:
-    typical = _is_typical(value)
-    # Two codes, as 888 and 999, are near each other.
-    rest = [other for other in counts if other != value and not (typical and _is_typical(other))]
-    if len(rest) < 2 or min(rest) < value < max(rest):
-        return False
-    least, most = min(rest), max(rest)
-    gap = least - value if value < least else value - most
-    if typical:
-        return (value < 0 <= least) or gap > _FAR_FOR_CODE * (most - least)
-    return counts[value] > 1 and gap > _FAR * (most - least)
+def _is_far(value: float, rest: Sequence[float], share: float = _FAR) -> bool:
+    """Say whether a value is further from all others, sorted, than a share of their width."""
+    return len(rest) >= 2 and max(rest[0] - value, value - rest[-1]) > share * (rest[-1] - rest[0])
+
+
+def _is_far_for_code(value: float, rest: Sequence[float]) -> bool:
+    """Say whether a value that people write for missing ones is far, or has a sign of its own."""
+    return _is_far(value, rest, _FAR_FOR_CODE) or (len(rest) >= 2 and value < 0 <= rest[0])
 
 
 def _is_typical(value: float) -> bool:
