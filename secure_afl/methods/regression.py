@@ -104,6 +104,10 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         """λ, in squared norms of the rows, which are ≤ 1."""
         return 0.0 if self.ridge is None or self.ridge == AUTO else self.ridge
 
+    def least_rows(self, features: int) -> int:
+        """Return d + 2: errors take a row beyond the columns and the intercept."""
+        return features + 2
+
     def begin(self, task: Task) -> RegressionPublic:
         """Return the task with no fit yet.
 
@@ -170,7 +174,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         """Fit least squares to the sum; with noise, by public numbers.
 
         Raises:
-            ConfigError: it has no more rows than columns and an intercept, where it is exact.
+            NoModel: it has no more rows than columns and an intercept, where it is exact.
         """
         task = public.task
         sums = RegressionSums.unpack(total, _layout(task))

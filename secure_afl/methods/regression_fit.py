@@ -77,8 +77,9 @@ class RegressionFit(Wire, frozen=True, eq=False):
         parts = (self.estimates, self.errors, self.statistics, self.p, self.low, self.high)
         found = []
         for place, name in enumerate((INTERCEPT, *names)):
-            values = (_number(part[place]) for part in (*parts, self.rounding))
-            found.append(Coefficient(name, *values))
+            estimate, error, t, p, low, high = (_number(part[place]) for part in parts)
+            rounding = _number(self.rounding[place])
+            found.append(Coefficient(name, estimate, error, t, p, low, high, rounding))
         return tuple(found)
 
 

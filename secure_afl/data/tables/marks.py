@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_afl.data.tables.cells import as_number
 from secure_afl.data.tables.raw import RawTable
+from secure_afl.data.tables.words import as_number
 
 Marks = NDArray[np.float32]
 
