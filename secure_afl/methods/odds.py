@@ -27,6 +27,7 @@ class LogisticFit(Wire, frozen=True, eq=False):
         rounding: the most by which rounding of residuals moved an estimate, in standard errors.
         ended: why there was no further sum: `converged`, `rounds`, `separable`,
             `separable in part` or `one class`.
+        coarse: places of columns of whose own variance rounding is a hundredth or more.
     """
 
     weights: Floats
@@ -38,6 +39,7 @@ class LogisticFit(Wire, frozen=True, eq=False):
     gain: float
     rounding: float
     ended: str
+    coarse: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<LogisticFit {self.ended}>"

@@ -27,6 +27,7 @@ from secure_afl.analytic.regression_sums import (
     RegressionSums,
     regression_layout,
 )
+from secure_afl.analytic.rounding import about_coarse
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
@@ -216,13 +217,14 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
             )
         if figures["residual_deviance"] <= 0:
             return (f"The model leaves less unexplained than rounding makes. {_NARROWER}",)
-        if (spread := figures["rounding_spread"]) <= _DOUBTFUL_SPREAD:
-            return ()
-        return (
-            f"Rounding is {spread:.2g} of what the model leaves unexplained, where "
-            f"{_DOUBTFUL_SPREAD:g} would do no harm: estimates, errors and intervals may be wrong. "
-            f"{_NARROWER}",
-        )
+        said = list(about_coarse(public.fit.coarse, public.task.columns))
+        if (spread := figures["rounding_spread"]) > _DOUBTFUL_SPREAD:
+            said.append(
+                f"Rounding is {spread:.2g} of what the model leaves unexplained, where "
+                f"{_DOUBTFUL_SPREAD:g} would do no harm: estimates, errors and intervals may be "
+                f"wrong. {_NARROWER}"
+            )
+        return tuple(said)
 
     def model(self, public: RegressionPublic) -> RegressionModel:
         """Return the model; call it after the sum."""

@@ -223,6 +223,24 @@ def test_a_range_far_too_wide_is_never_silent(half: float) -> None:
         assert fit.figures["rounding_spread"] < 0.1
 
 
+@pytest.mark.parametrize("half", [20.0, 2000.0, 4000.0])
+def test_a_column_whose_range_is_far_too_wide_is_named(half: float) -> None:
+    # Noise is large, so that residuals show nothing; the slope is drawn to 0 all the same.
+    rng = np.random.default_rng(0)
+    values = np.column_stack([rng.exponential(1, 20000), rng.random(20000) < 0.01])
+    target = 0.15 * values[:, 0] + rng.standard_normal(20000)
+    columns = Columns(
+        (Column.over("x", -half, half), Column.over("rare", 0, 1)), Column.over("y", -6, 7)
+    )
+    result, _ = run(values, target, columns=columns)
+    (fit,) = result.report.fits
+    said = [text for text in result.report.warnings if "draws coefficients to 0" in text]
+    assert bool(said) == (half > 20)
+    assert all("variance of x," in text for text in said)
+    assert set(said) <= set(fit.notes)
+    assert fit.figures["rounding_spread"] < 0.1
+
+
 def test_a_target_that_does_not_vary_has_no_r_squared() -> None:
     values, _ = drawn(20, 2)
     result, _ = run(values, np.full(20, 3.0))
