@@ -151,11 +151,18 @@ def notes(summary: Summary) -> list[str]:
             "Interactions, powers and functions are left out: with counts and means they tell of "
             "subgroups."
         )
-    if (hidden.few & ~hidden.indicators).any():
-        names = [name for name, few in zip(summary.names, hidden.few, strict=True) if few]
+    numbers = ~(hidden.indicators | hidden.derived)
+    if (places := np.flatnonzero(hidden.few & numbers)).size:
+        names = [summary.names[place] for place in places]
         found.append(
             f"Withheld are means and deviations of {shorten(names)}, which may be those of fewer "
-            f"than {least} rows: all others may be at an end of the range, or in its middle."
+            f"than {least} rows: all others may be 0, at an end of the range, or missing."
+        )
+    if (places := np.flatnonzero(hidden.few_each & ~hidden.few & numbers)).size:
+        names = [summary.names[place] for place in places]
+        found.append(
+            f"Withheld are figures by class of {shorten(names)}: one may be of fewer than {least} "
+            "rows" + ("." if summary.squares is not None else "; --squares tells.")
         )
     if summary.is_exact:
         coarse = float((summary.resolution / (2 * summary.columns.halves)).max())

@@ -48,7 +48,7 @@ class _Piece(NamedTuple):
         low, high: ends of its range.
         unit: for people.
         of: makes its values (n,) of the columns' cells.
-        derived: as for `Column`.
+        derived, indicator: as for `Column`.
     """
 
     name: str
@@ -57,6 +57,7 @@ class _Piece(NamedTuple):
     unit: str
     of: Callable[[Mapping[str, Cells]], Floats]
     derived: bool = False
+    indicator: bool = False
 
 
 class Portable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +128,15 @@ class Design:
             opened = self.target in self.open
             target = Column.over(self.target, *outcome.range, outcome.unit, open=opened)
         found = [
-            Column.over(p.name, p.low, p.high, p.unit, open=p.name in self.open, derived=p.derived)
+            Column.over(
+                p.name,
+                p.low,
+                p.high,
+                p.unit,
+                open=p.name in self.open,
+                derived=p.derived,
+                indicator=p.indicator,
+            )
             for p in self._pieces
         ]
         return Columns(tuple(found), target)
@@ -480,7 +489,7 @@ def _base(factor: Factor, spec: object) -> list[_Piece]:
     name = factor.column
     if isinstance(spec, Category):
         return [
-            _Piece(f"{name}[{category}]", 0.0, 1.0, "", _indicator(name, place))
+            _Piece(f"{name}[{category}]", 0.0, 1.0, "", _indicator(name, place), indicator=True)
             for place, category in enumerate(spec.categories)
             if place > 0
         ]
@@ -516,7 +525,12 @@ def _missing(name: str, spec: object) -> list[_Piece]:
         return []
     return [
         _Piece(
-            f"{name}[missing]", 0.0, 1.0, "", lambda cells: cells[name].missing.astype(np.float64)
+            f"{name}[missing]",
+            0.0,
+            1.0,
+            "",
+            lambda cells: cells[name].missing.astype(np.float64),
+            indicator=True,
         )
     ]
 
