@@ -51,7 +51,7 @@ class ClientData:
             None where rows do not say.
         targets: the number that is to be predicted of each row, (n,) float64 in [−1, 1]; labels
             are 0 then. None where rows have classes.
-        marks: what a ledger knows a table's rows by, (n, 4, 4); None where it goes by features.
+        marks: what a ledger knows a table's rows by, (n, 12, 4); None where it goes by features.
 
     Raises:
         DataError: what cannot be converted without a loss, as masked arrays, patients that are

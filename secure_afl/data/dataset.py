@@ -84,7 +84,7 @@ class Dataset:
     is None for arrays, and for parts of others. `patients` says
     whose each example is, (n,) words; None where the data do not say. `targets`, (n,) in [−1, 1],
     are the numbers to be predicted, scaled by their public range; labels are 0 then.
-    `marks`, (n, 4, 4), are what a ledger knows a table's rows by.
+    `marks`, (n, 12, 4), are what a ledger knows a table's rows by.
 
     Raises:
         DataError: no examples, lengths that differ, a shape or dtype other than those of

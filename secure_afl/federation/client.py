@@ -6,6 +6,7 @@ process, a transport between many.
 """
 
 import hashlib
+import logging
 import math
 import secrets
 import time
@@ -27,7 +28,7 @@ from protocols.seats.seat import Seat
 from protocols.session import Session
 from secure_afl.analytic.rows import ClientData, Rows, check_data, check_finite, check_targets
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.federation.known import KnownBy, known_by
+from secure_afl.federation.known import MUCH_LOST, KnownBy, known_by
 from secure_afl.federation.rounds import (
     Half,
     History,
@@ -41,6 +42,8 @@ from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.memory import Memory, settle
 from secure_afl.methods.method import Own, PublicState, Task
 from secure_afl.privacy.ledger import Charge, Ledger
+
+log = logging.getLogger("secure_afl")
 
 
 class _Saved(Secret, frozen=True):
@@ -332,6 +335,15 @@ class FederationClient(Half):
             return KnownBy()
         if self._known_by is None:
             self._known_by = known_by(self.rows(task), self.ledger.row_digests)
+            if self._known_by.lost > MUCH_LOST:
+                # It is said where the rows are, and not in a report: it tells of them.
+                log.warning(
+                    "client '%s': %.0f %% of the rows agree with others of the same table in all "
+                    "columns. The ledger knows them by their file alone, and as new ones in "
+                    'another. Declare a column of patients\' ids (type = "id", --id COLUMN).',
+                    self.name,
+                    100 * self._known_by.lost,
+                )
         return self._known_by
 
     def _check_count(self, rows: ClientData) -> None:

@@ -60,7 +60,7 @@ class Prepared:
         patients: whose each row is, (n,); None where the data do not say. They stay here.
         targets: the numbers to be predicted, (n,) in [−1, 1]; None where rows have classes.
         columns: what the features are, where rows are those of a table.
-        marks: what the ledger knows a table's rows by, (n, 4, 4).
+        marks: what the ledger knows a table's rows by, (n, 12, 4).
     """
 
     about: About
@@ -214,7 +214,7 @@ def _write(path: Path, array: NDArray[np.generic]) -> None:
 
 
 # Of what is kept; another one is made anew.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def _source(data: Path, config: RunConfig) -> bytes:

@@ -218,7 +218,7 @@ class Design:
             self._origin(path, table, cells | {self.target: outcome}, kept),
             whose,
             targets,
-            row_marks(table, self._valued)[kept],
+            row_marks(table, self._valued, self.dictionary.missing)[kept],
         )
 
     @staticmethod

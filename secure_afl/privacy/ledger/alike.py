@@ -11,34 +11,55 @@ from secure_afl.privacy.ledger.rows import Rows
 # Of two clients of one run, whose rows stand side by side in it.
 _BESIDE = 0.1
 
+# Of rows that may agree by chance, so many are the same data.
+_NEARLY_ALL = 0.9
+
 
 class Alike(NamedTuple):
     """Digests of one kind by which the rows of a table, or its patients, are known again.
 
-    Features of images are equal where the images are. Rows of a few columns may agree by chance:
-    how many do among themselves says how many will agree with others.
+    Features of images are equal where the images are. Rows of a few columns may agree by chance,
+    so only those are looked for that agree with no other row of their own table. How many marks
+    are of just two rows says how many of these will agree with others (I. J. Good, 1953: of the
+    next row, the chance that its like was seen just once is about 2·f₂/n).
 
     Attributes:
-        digests: as `row_digests` makes them.
-        share: of all pairs of these rows, those that agree, 0 to 1.
-        slack: how many may agree with others whatever the share says.
+        digests: as `row_digests` makes them, of all rows.
+        alone: those of rows that agree with no other.
+        of: how many rows the table has, or patients.
+        pairs: f₂, how many digests are of just two.
+        slack: how many may agree with others whatever the pairs say.
         what: they are digests of, in the plural.
     """
 
     digests: tuple[bytes, ...]
-    share: float = 0.0
+    alone: tuple[bytes, ...]
+    of: int
+    pairs: int = 0
     slack: int = 0
     what: str = "rows"
 
-    def by_chance(self, others: float) -> float:
-        """Return how many of these may be among so many others, without being the same.
+    def by_chance(self, others: float, *, pairs: int = 0) -> float:
+        """Return how many of `alone` may be among so many others, without being the same.
 
-        Twice what is expected, for the share is an estimate and others' rows are not quite alike,
-        and four standard deviations; half of either at most.
+        That is what is expected, of as many pairs as there may well be where these were found, and
+        four standard deviations; nine tenths at most. Infinite where chance explains half: the
+        digests then tell nothing.
+
+        Args:
+            others: how many rows, or patients, those are.
+            pairs: as if there were so many more than were found.
         """
-        expected = len(self.digests) * others * self.share
-        most = 2 * expected + 4 * math.sqrt(expected) + self.slack
-        return min(most, min(len(self.digests), others) / 2)
+        alone = len(self.alone)
+        fewer = min(alone, others)
+        if not fewer:
+            return math.inf
+        found = self.pairs + pairs
+        rate = min(2 * (found + 2 * math.sqrt(found)) / self.of, 1.0)
+        expected = alone * -math.expm1(-others * rate / alone)
+        if expected > fewer / 2:
+            return math.inf
+        return min(expected + 4 * math.sqrt(expected) + self.slack, _NEARLY_ALL * fewer)
 
 
 class Met(NamedTuple):
@@ -54,10 +75,11 @@ def lineages_met(
 ) -> dict[str, Met]:
     """Find the lineages that have a client's rows, too; arguments are those of `authorise`.
 
-    One row is enough. Of `alike`, all earlier lineages together are one: a year is none of its
-    months, and made of them. Lineages of the new entry's own run alone are looked at one by one,
-    and a tenth may agree: clients of a simulation stand side by side there, and each of their sums
-    is charged.
+    One row is enough. Of `alike`, all earlier lineages together are one, for a year is none of its
+    months, and made of them; and each is one, for what is nothing beside a year may be a month. A
+    tenth may agree with each of the lineages that stand beside this one in its runs alone: clients
+    of a simulation, each of whose sums is charged. Lineages beside which it stood in an earlier run
+    were looked at then, and are again only if it has new rows that they have, too.
 
     Raises:
         OSError, ValueError: as `Rows.shared`.
@@ -65,44 +87,66 @@ def lineages_met(
     place = book.place(new.lineage)
     shared = kept.shared(book.rows, place, rows)
     found = {other: Met(count, len(set(rows))) for other, count in shared.items()}
-    beside = _beside(book, new)
-    sizes = kept.sizes(book.rows)
+    beside, before = _beside(book, new)
+    held = _held(kept.sizes(book.rows), alike)
     for kind in alike:
-        # The file does not say of which kind a digest is, and each row has one of each.
-        held = {other: size / len(alike) for other, size in sizes.items() if other != place}
-        owners = kept.owners(book.rows, place, kind.digests)
-        counts = Counter(other for row in owners for other in row)
-        before = sum(size for other, size in held.items() if other not in beside)
-        met = set()
-        if sum(not beside.issuperset(row) for row in owners) > kind.by_chance(before):
-            met = {other for other in counts if other not in beside}
-        for other in beside & set(counts):
-            fewer = min(len(kind.digests), held[other])
-            if counts[other] > max(kind.by_chance(held[other]), _BESIDE * fewer):
-                met.add(other)
-        for other in met:
-            known = Met(counts[other], len(kind.digests), kind.what)
-            found[other] = max(known, found.get(other, known), key=_telling)
+        owners = kept.owners(book.rows, place, kind.alone)
+        fresh = set(kept.unknown(book.rows, place, kind.alone))
+        touched = {other for row, others in owners if row in fresh for other in others}
+        looked = [set(others) - (before - touched) for _, others in owners]
+        counts = Counter(other for others in looked for other in others)
+        apart = sum(not beside.issuperset(others) for others in looked)
+        rest = sum(size for other, size in held.items() if other not in {*beside, place})
+        together = apart > kind.by_chance(rest)
+        for other, count in counts.items():
+            most = kind.by_chance(held[other])
+            if other in beside:
+                # Small tables have no pairs by luck.
+                most = kind.by_chance(held[other], pairs=int(kind.what == "rows"))
+                most = max(most, _BESIDE * min(len(kind.alone), held[other]))
+            if count > most or (together and other not in beside):
+                known = Met(count, len(kind.alone), kind.what)
+                found[other] = max(known, found.get(other, known), key=_telling)
     return {book.lineages[other].name: known for other, known in found.items()}
 
 
-def _telling(met: Met) -> tuple[int, bool]:
-    return met.had, met.what == "patients"
+def _held(sizes: Mapping[int, int], alike: Sequence[Alike]) -> dict[int, float]:
+    """Estimate how many rows lineages have, of whose digests the file does not say the kind.
+
+    Rows there have as many digests each as they have here.
+    """
+    rows = max((kind.of for kind in alike), default=0)
+    digests = sum(len(kind.digests) for kind in alike)
+    return {other: size * rows / max(digests, 1) for other, size in sizes.items()}
 
 
-def _beside(book: Book, new: Entry) -> set[int]:
-    """Return the places of lineages that have been in the new entry's run alone."""
+def _telling(met: Met) -> tuple[bool, int]:
+    return met.what == "patients", met.had
+
+
+def _beside(book: Book, new: Entry) -> tuple[set[int], set[int]]:
+    """Return the places of lineages beside which this one stands.
+
+    Those that have been in no runs but its own, the new entry's among them; and those that have
+    been in a run with it before.
+    """
     runs: dict[str, set[str]] = {}
     for entry in book.entries:
         runs.setdefault(entry.lineage, set()).add(entry.run)
-    return {
-        place
-        for place, known in enumerate(book.lineages)
-        if known.name != new.lineage and runs.get(known.name) == {new.run}
-    }
+    own = runs.get(new.lineage, set())
+    beside, before = set(), set()
+    for place, known in enumerate(book.lineages):
+        if known.name == new.lineage:
+            continue
+        theirs = runs.get(known.name, set())
+        if theirs and theirs <= own | {new.run}:
+            beside.add(place)
+        if theirs & own:
+            before.add(place)
+    return beside, before
 
 
-def describe_met(met: Mapping[str, Met]) -> str:
+def describe_met(met: Mapping[str, Met], alike: Sequence[Alike]) -> str:
     """Say in a sentence which lineages have how many rows, too; empty for none."""
     if not met:
         return ""
@@ -112,4 +156,6 @@ def describe_met(met: Mapping[str, Met]) -> str:
     fix = ""
     if any(known.what == "patients" for known in met.values()):
         fix = "If others have the same ids there, make ids unlike, as north-17. "
+    elif alike and all(kind.what != "patients" for kind in alike):
+        fix = 'If these are others who are merely alike, declare ids of patients (type = "id"). '
     return f"These count as one: {', '.join(words)}{more}. {fix}"

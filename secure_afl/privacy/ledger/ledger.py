@@ -367,7 +367,7 @@ class Ledger:
             # Recorded before it was known whose rows these are, too.
             problem = problem_of(new, [e for e in earlier if e is not recorded[0]], budget)
         if problem:
-            raise self._refusal(new, earlier, budget, problem, describe_met(met))
+            raise self._refusal(new, earlier, budget, problem, describe_met(met, alike))
         return bool(recorded), list(met)
 
     def _record(self, book: Book, place: int, rows: Sequence[bytes]) -> None:

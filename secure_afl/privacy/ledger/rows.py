@@ -84,15 +84,17 @@ class Rows:
             self._load(mark)
             return self._sizes.copy()
 
-    def owners(self, mark: Mark, place: int, rows: Iterable[bytes]) -> list[tuple[int, ...]]:
-        """List the other lineages that have a row, by place, for each row that any has.
+    def owners(
+        self, mark: Mark, place: int, rows: Iterable[bytes]
+    ) -> list[tuple[bytes, tuple[int, ...]]]:
+        """List each row that other lineages have with these, by place.
 
         Arguments and errors are those of `shared`.
         """
         with self._busy:
             owners = self._load(mark)
-            others = (tuple(o for o in owners.get(row, ()) if o != place) for row in rows)
-            return [found for found in others if found]
+            others = ((row, tuple(o for o in owners.get(row, ()) if o != place)) for row in rows)
+            return [(row, found) for row, found in others if found]
 
     def shared(self, mark: Mark, place: int, rows: Collection[bytes]) -> Counter[int]:
         """Count the rows that each other lineage has, too.
@@ -166,9 +168,10 @@ class Rows:
         while at < len(records):
             place = int.from_bytes(records[at : at + 4], "little")
             end = at + 8 + ROW_BYTES * int.from_bytes(records[at + 4 : at + 8], "little")
+            alone = (place,)  # one for all, of millions
             for start in range(at + 8, end, ROW_BYTES):
                 row = records[start : start + ROW_BYTES]
-                self._owners[row] = (*self._owners.get(row, ()), place)
+                self._owners[row] = (*self._owners[row], place) if row in self._owners else alone
                 self._sizes[place] += 1
             at = end
         self._hashed.update(records)
