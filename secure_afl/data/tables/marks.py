@@ -71,8 +71,8 @@ def row_marks(table: RawTable, names: Iterable[str], missing: Collection[str] = 
 
 
 def patient_marks(patients: Sequence[str]) -> Marks:
-    """Mark each patient that has a name, (p, 4) float32."""
-    return _marks(f"patient\2{name}".encode() for name in sorted(set(patients) - {""}))
+    """Mark each patient that has a name, (p, 4) float32; 7, 0007 and 7.0 are one patient."""
+    return _marks(f"patient\2{name}".encode() for name in sorted(set(map(_plain, patients)) - {""}))
 
 
 def _hashed(columns: dict[str, list[str]], rows: int) -> list[bytes]:
