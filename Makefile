@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 BENCHMARKS := flower gram speed sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage heads_inversion evaluation prototypes privacy private private_guard private_picture audits patients one_sum relations tune fedavg inversion gradient_prior leakage mixtures sums_leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test slow coverage nightly bench fuzz plans guards deaths docs licences matrix check clean
+.PHONY: demo test slow coverage nightly bench fuzz plans guards deaths docs licences matrix wheel check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
@@ -58,6 +58,10 @@ licences: $(INSTALLED)
 CELLS ?= core,sdist,lowest,vision,dicom,tables,tune,lattice,flower,docs,bench,dev
 matrix: $(INSTALLED)
 	$(BIN)/python -m tools.matrix --cells $(CELLS)
+
+# The wheel without any extra, in a clean environment of this Python: its commands, and a federation.
+wheel: $(INSTALLED)
+	$(BIN)/python -m tools.matrix --cells core --pythons $$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
 check: $(INSTALLED) docs
 	$(BIN)/ruff format --check .
