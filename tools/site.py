@@ -39,7 +39,8 @@ EXTENDING = (
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Give each document the path that it has in the repository, and add what is linked."""
     pages = documents()
-    placed = []
+    # Of the theme: its styles, scripts and icons.
+    placed = [file for file in files if file.src_dir != config.docs_dir]
     for path in sorted({*pages, *(there for page in pages for there in _linked(page))}):
         name = path.relative_to(ROOT).as_posix()
         placed.append(File.generated(config, name, abs_src_path=str(path)))
