@@ -71,8 +71,9 @@ def row_marks(table: RawTable, names: Iterable[str], missing: Collection[str] = 
 
 
 def patient_marks(patients: Sequence[str]) -> Marks:
-    """Mark each patient that has a name, (p, 4) float32."""
-    return _marks(f"patient\2{name}".encode() for name in sorted(set(patients) - {""}))
+    """Mark each patient that has a name, (p, 4) float32; ids are one as cells are."""
+    names = {_plain(name) for name in patients} - {""}
+    return _marks(f"patient\2{name}".encode() for name in sorted(names))
 
 
 def _hashed(columns: dict[str, list[str]], rows: int) -> list[bytes]:
