@@ -1,5 +1,6 @@
 """`secure-afl attack`, which an entry point of the group `secure_afl.commands` announces."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -63,6 +64,15 @@ def attack(
     list_attacks: Annotated[
         bool, typer.Option("--list", help="Print the attacks, and what they want and assume.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            metavar="N",
+            help="Processes that attack side by side, each with all rows. Default: one a core.",
+        ),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Attack recorded runs over a data set, and report what every party could have learned.
@@ -93,7 +103,9 @@ def attack(
     page = out / "report.html"
     try:
         with progress() as advance:
-            results = suite.run(config, ATTACKS, out, advance, command)
+            results = suite.run(
+                config, ATTACKS, out, advance, command, processes or min(os.cpu_count() or 1, 64)
+            )
     except suite.Interrupted as interrupted:
         page.write_text(leakage.render(interrupted.results), encoding="utf-8", newline="\n")
         errors().print(f"Stopped; the same command goes on. So far: {page}", highlight=False)

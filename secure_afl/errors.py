@@ -8,6 +8,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "LedgerRefusal",
+    "NoModel",
     "NotKept",
     "NotResumable",
     "NotSaved",
@@ -27,6 +28,10 @@ class DataError(SecureAflError, ValueError):
 
 class ConfigError(SecureAflError, ValueError):
     """A setting that cannot be used; the message names the field and the allowed values."""
+
+
+class NoModel(ConfigError):
+    """A sum that is out and of which no model can be made, however often it is tried."""
 
 
 class LedgerRefusal(SecureAflError):

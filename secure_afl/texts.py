@@ -34,7 +34,12 @@ def read_toml(file: Path) -> dict[str, Any]:
             f"{file} is not readable TOML: {error}. Save it as UTF-8 (in Notepad: Save as, "
             "Encoding)"
         ) from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except FileNotFoundError:
+        raise ConfigError(f"{file} does not exist; correct its name, or write the file") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{file} cannot be read ({reason}); check its permissions") from None
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not readable TOML: {error}") from None
 
 

@@ -2,25 +2,27 @@
 
 Every cell is the claim of one attack from the view of one adversary on one recorded run, judged
 against the truth. Runs are shared by the adversaries and attacks on them, and one at a time is in
-memory; finished cells are on disk, and are not done again.
+a process's memory; finished cells are on disk, and are not done again.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
-from threadpoolctl import threadpool_limits
 
 from attacks.measures.metrics import simultaneous
 from attacks.suite.cells import CELLS, RESULTS, Cell, is_done
 from attacks.suite.config import AttackConfig
-from attacks.suite.plan import Attacks, make_plan
+from attacks.suite.plan import Attacks, Plan, make_plan
 from attacks.suite.pool import Pool, load_pool
 from attacks.suite.results import Results, make_results
 from attacks.suite.stage import Stage
+from attacks.suite.work import Given, Wanted, Work, make_cells
 from protocols.files import write_durably
 from secure_afl.data.dataset import Dataset
+from secure_afl.errors import ConfigError
 from secure_afl.journal import Journal
 from secure_afl.progress import Progress
 from secure_afl.runs.choose import make_method
@@ -28,6 +30,8 @@ from secure_afl.runs.prepare import check_parties, choose_backbone, load
 from secure_afl.runs.saving import check_folder
 
 log = logging.getLogger("secure_afl")
+
+_MOST_PROCESSES = 64
 
 
 class Interrupted(Exception):
@@ -44,6 +48,7 @@ def run(
     out: Path,
     progress: Progress | None = None,
     command: str = "",
+    processes: int = 1,
 ) -> Results:
     """Fill the matrix, going on where an earlier run into the same folder stopped.
 
@@ -53,12 +58,16 @@ def run(
             when the run is interrupted.
         progress: called with what is under way, how much is done, and of how much.
         command: as reports quote it.
+        processes: that make cells side by side, 1 to 64. What they find does not turn on it. With
+            more than one a script's own code has to stand under `if __name__ == "__main__"`.
 
     Raises:
         SecureAflError: settings or data that cannot be used, before anything is run. What goes
             wrong in a single run or attack is written into its cells.
         Interrupted: in place of KeyboardInterrupt.
     """
+    if not 1 <= processes <= _MOST_PROCESSES:
+        raise ConfigError(f"processes is {processes}, allowed: 1..{_MOST_PROCESSES}")
     check_folder(out)
     datasets, _ = load(config.run)
     check_parties(datasets)
@@ -66,35 +75,50 @@ def run(
     journal = Journal(out / CELLS, Cell)
     pools = _load_pools(config, datasets, progress)
     confidence = simultaneous(config.confidence, plan.cells)
-    cells: list[Cell] = []
+    works = _works(config, plan, pools)
+    keys = [wanted.key for work in works for wanted in work.wanted]
+    cells = {key: cell for key in keys if is_done(cell := journal.find(key), confidence) and cell}
+    missing = [
+        work._replace(wanted=left)
+        for work in works
+        if (left := tuple(wanted for wanted in work.wanted if wanted.key not in cells))
+    ]
 
     def finish() -> Results:
-        results = make_results(config, plan, pools, cells, command)
+        made = [cells[key] for key in keys if key in cells]
+        results = make_results(config, plan, pools, made, command)
         write_durably(out / RESULTS, msgspec.json.format(msgspec.json.encode(results)) + b"\n")
         return results
 
-    try:
-        for setting, adversaries in plan.settings.items():
-            stage = Stage(config, setting, pools[setting.method])
-            for adversary in adversaries:
-                for attack in plan.of(adversary):
-                    if progress is not None:
-                        progress("cells", len(cells), plan.cells)
-                    key = stage.key(adversary, attack)
-                    cell = journal.find(key)
-                    if cell is None or not is_done(cell, confidence):
-                        # The matrices are small: threads would wait more than they work, and far
-                        # more where other programs run.
-                        with threadpool_limits(1):
-                            cell = stage.cell(key, adversary, attack, confidence)
-                        journal.add(key, cell)
-                        log.info("%s: %s", cell.attack, cell.error or cell.measures[:1])
-                    cells.append(cell)
-    except KeyboardInterrupt:
-        raise Interrupted(finish()) from None
     if progress is not None:
         progress("cells", len(cells), plan.cells)
+    made = make_cells(Given(config, pools, confidence), missing, processes)
+    try:
+        # Closed at once, whatever happens: nobody waits for processes that are at work.
+        with closing(made):
+            for cell in made:
+                journal.add(cell.key, cell)
+                log.info("%s: %s", cell.attack, cell.error or cell.measures[:1])
+                cells[cell.key] = cell
+                if progress is not None:
+                    progress("cells", len(cells), plan.cells)
+    except KeyboardInterrupt:
+        raise Interrupted(finish()) from None
     return finish()
+
+
+def _works(config: AttackConfig, plan: Plan, pools: Mapping[str, Pool]) -> list[Work]:
+    """List all cells, run by run."""
+    works = []
+    for setting, adversaries in plan.settings.items():
+        stage = Stage(config, setting, pools[setting.method])
+        wanted = tuple(
+            Wanted(stage.key(adversary, attack), adversary.name, attack)
+            for adversary in adversaries
+            for attack in plan.of(adversary)
+        )
+        works.append(Work(setting, wanted))
+    return works
 
 
 def _load_pools(

@@ -21,6 +21,7 @@ class Coefficient(msgspec.Struct, frozen=True):
         p: two-sided p value of the hypothesis that the coefficient is 0.
         low, high: ends of the confidence interval.
         rounding: the most by which the rounding of rows can have moved the estimate.
+        per: units of the column, for which an odds ratio is told; all else is of one unit.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Coefficient(msgspec.Struct, frozen=True):
     low: float | None
     high: float | None
     rounding: float | None = None
+    per: float = 1.0
 
 
 class Fit(msgspec.Struct, frozen=True):

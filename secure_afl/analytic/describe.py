@@ -64,16 +64,16 @@ class Figures:
         """Return the figures without those that are not printed."""
         numbers = hidden.indicators | hidden.derived | hidden.few | hidden.everything
         each = hidden.classes | numbers[:, None]
-        spread = each | hidden.few_each
+        each = each | hidden.few_each[:, None]
         ones_each = hidden.classes | (hidden.ones_each | ~hidden.indicators)[:, None]
         return Figures(
             _without(self.rows, hidden.classes),
             np.nan if hidden.everything else self.total,
             _without(self.mean, numbers),
             _without(self.deviation, numbers),
-            _without(self.within, numbers),
-            _without(self.means, spread),
-            None if self.deviations is None else _without(self.deviations, spread),
+            _without(self.within, numbers | hidden.few_each),
+            _without(self.means, each),
+            None if self.deviations is None else _without(self.deviations, each),
             _without(self.ones, hidden.ones | ~hidden.indicators),
             _without(self.ones_each, ones_each),
         )
@@ -227,11 +227,7 @@ class Summary:
     @cached_property
     def indicators(self) -> Bools:
         """Columns of words, and, as the exact sum tells, numbers that only take their ends."""
-        named = [
-            name.endswith("]") and column.low == 0 and column.high == 1
-            for name, column in zip(self.names, self.columns.columns, strict=True)
-        ]
-        found = np.array(named)
+        found = np.array([column.indicator for column in self.columns.columns])
         if self.is_exact:
             found |= self.statistics.gram.diagonal() == self.end**2 * self.total
         return found

@@ -22,7 +22,8 @@ class Hidden(NamedTuple):
         derived: columns that are left out, (d,).
         ones, ones_each: counts over all rows and by class that are withheld, (d,).
         few, few_each: numbers whose mean and deviation may be those of a few rows, over all rows
-            (d,) and in a class (d, C).
+            and in a class, (d,) each. The latter have no figure by class: one would follow from
+            the others.
     """
 
     everything: bool
@@ -41,17 +42,44 @@ def hide(summary: "Summary") -> Hidden:
     indicators = summary.indicators & ~derived
     classes = withheld_classes(summary.rows, summary.least)
     in_all, by_class = _counts(summary, indicators, classes)
-    sums = summary.statistics
-    few = _few(summary, sums.gram.diagonal(), sums.cross.sum(axis=1), summary.total)
-    few_each = np.zeros((len(summary.names), len(summary.classes)), dtype=bool)
-    if summary.squares is not None:
-        for place, rows in enumerate(summary.rows):
-            few_each[:, place] = _few(
-                summary, summary.squares[:, place], sums.cross[:, place], rows
-            )
+    few, few_each = _numbers(summary, classes)
     return Hidden(
         summary.total < summary.least, classes, indicators, derived, in_all, by_class, few, few_each
     )
+
+
+def _numbers(summary: "Summary", classes: Bools) -> tuple[Bools, Bools]:
+    """Choose the numbers that a few rows may make up, over all rows and in a class, (d,) each."""
+    sums, each = summary.statistics.cross.sum(axis=1), summary.statistics.cross
+    groups = [np.array([place]) for place in np.flatnonzero(~classes)]
+    if classes.any():  # whoever subtracts has those withheld together
+        groups.append(np.flatnonzero(classes))
+    squares = summary.statistics.gram.diagonal()
+    few = _few(summary, squares, sums, summary.total)
+    few_each = np.zeros(len(few), dtype=bool)
+    for group in groups:
+        own, rows = each[:, group].sum(axis=1), float(summary.rows[group].sum())
+        if summary.squares is not None:
+            few_each |= _few(summary, summary.squares[:, group].sum(axis=1), own, rows)
+        else:
+            few_each |= _perhaps_few(summary, own, rows)
+    for place, missing in _stood_in(summary):
+        known = summary.rows - summary.ones[missing]
+        few[place] |= 0 < known.sum() < summary.least
+        few_each[place] |= any(0 < known[group].sum() < summary.least for group in groups)
+    return few, few_each
+
+
+def _stood_in(summary: "Summary") -> list[tuple[int, int]]:
+    """Pair each number for whose missing values another stands with the indicator of these."""
+    places = {name: place for place, name in enumerate(summary.names)}
+    if not summary.is_exact:
+        return []
+    return [
+        (places[base], missing)
+        for name, missing in places.items()
+        if name.endswith("[missing]") and (base := name.removesuffix("[missing]")) in places
+    ]
 
 
 def _counts(summary: "Summary", indicators: Bools, classes: Bools) -> tuple[Bools, Bools]:
@@ -98,9 +126,10 @@ def _few(summary: "Summary", squares: Integers, sums: Integers, rows: float) -> 
     """Say of which columns mean and deviation may be those of a few rows, (d,).
 
     All rows but k may be at one end of the range. Let y be the distance from there: k numbers other
-    than 0 have (Σy)² ≤ k·Σy², so that this quotient below the least count shows it. Or all may be
-    at the ends and in the middle: both sums are then multiples of end and end², as those of others
-    hardly ever are, and tell the three counts.
+    than 0 have (Σy)² ≤ k·Σy², so that this quotient below the least count shows it. Where 0 is the
+    middle, all but k may be 0, likewise, and Σy² is at most k·b², too. Or all may be at the ends
+    and in the middle: both sums are then multiples of b and b², as those of others hardly ever are,
+    and tell the three counts.
 
     Args:
         squares, sums: ΣF² and ΣF of these rows, (d,).
@@ -113,7 +142,37 @@ def _few(summary: "Summary", squares: Integers, sums: Integers, rows: float) -> 
     small = ((counts > 0) & (counts < least)).any(axis=0)
     found: Bools = small & (squares % b**2 == 0) & (sums % b == 0)
     for end in (-b, b):
-        from_end = sums - end * count
-        away = squares - 2 * end * sums + b**2 * count
-        found |= (from_end.astype(np.float64) ** 2 < least * away) & (away > 0)
+        from_end, away = _from(end, squares, sums, count)
+        found |= (from_end**2 < least * away) & (away > 0)
+    around = summary.columns.centres == 0
+    found |= around & (sums.astype(np.float64) ** 2 < least * squares) & (squares < least * b**2)
+    return found & (squares > 0)
+
+
+def _perhaps_few(summary: "Summary", sums: Integers, rows: float) -> Bools:
+    """Say of which columns all rows of a class but a few may be at an end, (d,).
+
+    Without its sum of squares: k numbers that are not there add up to at most 2b·k. And the others
+    of the class would be zeros among all N rows: (Σy)² ≤ (N − n + k)·Σy².
+
+    Args:
+        sums: ΣF of the class, (d,).
+        rows: n.
+    """
+    found = np.zeros(len(sums), dtype=bool)
+    if not summary.is_exact or not rows:
+        return found
+    statistics, least, b = summary.statistics, summary.least, summary.end
+    total, squares = statistics.cross.sum(axis=1), statistics.gram.diagonal()
+    for end in (-b, b):
+        distance = np.abs(sums - end * int(rows))
+        from_end, away = _from(end, squares, total, int(summary.total))
+        heap = from_end**2 <= (summary.total - rows + least) * away
+        found |= heap & (distance > 0) & (distance < 2 * b * least)
     return found
+
+
+def _from(end: int, squares: Integers, sums: Integers, rows: int) -> tuple[Floats, Floats]:
+    """Return Σy and Σy² of the distances y from an end, (d,) each."""
+    moved = squares - 2 * end * sums + end**2 * rows
+    return (sums - end * rows).astype(np.float64), moved.astype(np.float64)

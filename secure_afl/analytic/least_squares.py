@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.regression_sums import RegressionSums
-from secure_afl.errors import ConfigError
+from secure_afl.errors import NoModel
 
 Exact = NDArray[Any]
 """An array of Python's own integers."""
@@ -105,11 +105,11 @@ def least_squares(sums: RegressionSums, penalty: float = 0.0) -> LeastSquares:
         penalty: ≥ 0, in squared integer units.
 
     Raises:
-        ConfigError: no more rows than columns and an intercept.
+        NoModel: no more rows than columns and an intercept.
     """
     dim = len(sums.sums)
     if sums.rows < dim + 2:
-        raise ConfigError(
+        raise NoModel(
             f"{sums.rows} rows for {dim} columns and an intercept; allowed: ≥ {dim + 2}, for "
             "errors take a row beyond them. Give more rows, or leave columns out"
         )

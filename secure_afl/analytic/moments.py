@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.statistics import Statistics, one_hot
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, NoModel
 
 Bools = NDArray[np.bool_]
 
 
-class TooFewRows(ConfigError):
+class TooFewRows(NoModel):
     """A sum of too few rows for what is asked of it."""
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from protocols.layout import Block, Integers, Layout
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.residuals import WEIGHT_SCALE
+from secure_afl.analytic.rounding import at_ends, coarse_columns
 from secure_afl.analytic.statistics import Statistics
 
 GRADIENT, CURVATURE, LIKELIHOOD = "gradient", "curvature", "log_likelihood"
@@ -225,6 +226,18 @@ class Start:
             found.append(place)
             left -= np.outer(left[place], left[place]) / pivot
         return np.array(found, dtype=np.int64)
+
+    def coarse(self, quantiser: Quantiser) -> Integers:
+        """List the columns, from 0, of whose own variance rounding is a hundredth or more."""
+        rows, squares = self.gram[0, 0], self.gram.diagonal()[1:] * quantiser.scale**2
+        used = self.kept[self.kept > 0]
+        sums = self.gram[0, used]
+        centred = (self.gram[np.ix_(used, used)] - np.outer(sums, sums) / rows) * quantiser.scale**2
+        scale = np.sqrt(np.maximum(centred.diagonal(), np.finfo(float).tiny))
+        own = np.linalg.pinv(centred / np.outer(scale, scale), 1e-14, hermitian=True).diagonal()
+        inverse = np.full(len(squares), np.nan)
+        inverse[used - 1] = own / scale**2
+        return coarse_columns(inverse, rows, at_ends(squares, rows, quantiser))
 
     @cached_property
     def null_value(self) -> float:

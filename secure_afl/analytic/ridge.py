@@ -3,7 +3,7 @@
 import numpy as np
 
 from secure_afl.analytic.quantise import Floats
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, NoModel
 
 
 def ridge(gram: Floats, cross: Floats, regularisation: float) -> Floats:
@@ -18,7 +18,7 @@ def ridge(gram: Floats, cross: Floats, regularisation: float) -> Floats:
         (d, C) float64.
 
     Raises:
-        ConfigError: G + λI is not positive definite, to working precision.
+        NoModel: G + λI is not positive definite, to working precision.
     """
     return conditioned_ridge(gram, cross, regularisation)[0]
 
@@ -29,7 +29,7 @@ def conditioned_ridge(gram: Floats, cross: Floats, regularisation: float) -> tup
     The number is LAPACK's estimate (dpocon), 0 to 1; it is above d·2⁻⁵², or W is refused.
 
     Raises:
-        ConfigError: G + λI is not positive definite, to working precision.
+        NoModel: G + λI is not positive definite, to working precision.
     """
     from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
@@ -42,7 +42,7 @@ def conditioned_ridge(gram: Floats, cross: Floats, regularisation: float) -> tup
         factor, lower = None, False
     conditioning = 0.0 if factor is None else _condition(factor, regularised)
     if factor is None or conditioning < len(gram) * np.finfo(float).eps:
-        raise ConfigError(
+        raise NoModel(
             f"the Gram matrix is singular at ridge {regularisation}; allowed: > 0 when there are "
             "fewer independent rows than dimensions. Pass a larger --ridge."
         )

@@ -1,11 +1,17 @@
 """How far the rounding of rows and targets can have moved the weights of least squares."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from secure_afl.analytic.least_squares import LeastSquares
-from secure_afl.analytic.quantise import Floats, Quantiser
+from secure_afl.analytic.moments import Bools
+from secure_afl.analytic.quantise import Floats, Integers, Quantiser
+from secure_afl.data.columns import Columns
+from secure_afl.data.mapping import shorten
+
+_COARSE = 0.01
 
 
 def rounding_bound(fit: LeastSquares, quantiser: Quantiser) -> Floats:
@@ -55,6 +61,48 @@ def rounding_bound(fit: LeastSquares, quantiser: Quantiser) -> Floats:
     distances = np.sqrt(fit.factor.diagonal()) / (1 - eta / least)
     bound[kept] = distances * (moved + eta * residual / (least - eta)) / lengths
     return bound
+
+
+def coarse_columns(inverse: Floats, rows: float, exact: Bools) -> Integers:
+    """List the columns of whose own variance rounding is more than a hundredth, ascending.
+
+    Independent roundings, of variance 1/12 each, draw a slope to 0 by their share of what of the
+    column's variance no other column explains.
+
+    Args:
+        inverse: diagonal of the inverse of Σ(x − mean)(x − mean)ᵀ in steps, (d,); NaN for a column
+            that is in no fit.
+        rows: N.
+        exact: columns that are not rounded, as indicators, (d,).
+    """
+    share = np.where(exact, 0.0, inverse * rows / 12)
+    found: Integers = np.flatnonzero(share > _COARSE)
+    return found
+
+
+def about_coarse(places: Sequence[int], columns: Columns | None) -> tuple[str, ...]:
+    """Name the columns whose coefficients rounding has drawn to 0; nothing where there are none."""
+    if not places:
+        return ()
+    names = [f"x{place}" if columns is None else columns.names[place] for place in places]
+    return (
+        f"Rounding is a hundredth or more of the own variance of {shorten(names)}, and draws "
+        "coefficients to 0. Ranges are far wider than values need, or columns nearly repeat each "
+        "other: declare narrower ranges, or leave columns out.",
+    )
+
+
+def at_ends(squares: Floats, rows: float, quantiser: Quantiser) -> Bools:
+    """Say which columns are at ends of their ranges in all rows, and not rounded, (d,).
+
+    Args:
+        squares: Σx² in steps, (d,).
+    """
+    if quantiser.mode != "columns":
+        return np.zeros(len(squares), dtype=bool)
+    ends = float(rows) * quantiser.end(len(squares)) ** 2
+    found: Bools = np.abs(squares - ends) <= 1e-9 * ends
+    return found
 
 
 def _truncated(fit: LeastSquares, quantiser: Quantiser) -> float:

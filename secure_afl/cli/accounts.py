@@ -123,7 +123,7 @@ def inspect(
     _write(json_file, accounts, together)
     console = people(json_file)
     for account in accounts:
-        console.print(_table(account))
+        console.print(_table(account, tested=tested is not None))
     show_all(console, [finding for one in accounts for finding in one.findings] + together)
 
 
@@ -131,7 +131,8 @@ def _propose(paths: Sequence[str], target: str | None, file: Path) -> None:
     """Draft a dictionary from one table."""
     from protocols.files import create_durably
     from secure_afl.data.files import client_paths
-    from secure_afl.data.tables.propose import propose
+    from secure_afl.data.tables.codes import suspected
+    from secure_afl.data.tables.propose import missing_words, propose
     from secure_afl.data.tables.raw import is_table, read_table
 
     found = [path for pattern in paths for path in client_paths(pattern)]
@@ -150,6 +151,12 @@ def _propose(paths: Sequence[str], target: str | None, file: Path) -> None:
         f"{file} written from {len(table)} rows of {len(table.columns)} columns: edit it, for its "
         "ranges and words are this site's; then give all sites the same file"
     )
+    for name, codes in suspected(table, missing_words(table)).items():
+        for code in codes:
+            typer.echo(
+                f"{name}: {code.value} in {code.cells} cells is far from all others; a missing "
+                "code? then list it under 'missing'"
+            )
 
 
 def show_findings(console: Console, findings: Sequence["Finding"]) -> None:
@@ -175,13 +182,18 @@ def show_all(console: Console, findings: Iterable["Finding"]) -> None:
 def show_accounts(console: Console, accounts: "Accounts") -> None:
     """Print what a run read: a line a client, or their sum where they are many."""
     table = Table("read", title="what was read", title_justify="left")
-    for name in ("files", "left out", "rows", "classes", "equal rows", "in the test set"):
+    sites, whole = accounts.sites, _numbers(accounts.sites)
+    if not whole["classes"]:  # numbers are predicted
+        del whole["classes"]
+    if not accounts.tested:
+        del whole["in the test set"]
+    for name in whole:
         table.add_column(name, justify="right")
-    sites = accounts.sites
     for site in sites if len(sites) <= _SITES else ():
-        table.add_row(site.site, *map(str, _numbers([site])))
+        own = _numbers([site])
+        table.add_row(site.site, *(str(own[name]) for name in whole))
     if len(sites) > 1:
-        table.add_row(f"all {len(sites)}", *map(str, _numbers(sites)), style="bold")
+        table.add_row(f"all {len(sites)}", *map(str, whole.values()), style="bold")
     console.print(table)
 
 
@@ -191,36 +203,51 @@ def _left_out(site: "Account") -> int:
     return rows + sum(kind.files for kind in site.left_out)
 
 
-def _numbers(sites: Sequence["Account"]) -> list[int]:
-    return [
-        sum(site.files for site in sites),
-        sum(map(_left_out, sites)),
-        sum(site.rows for site in sites),
-        len({name for site in sites for name in site.classes}),
-        sum(site.duplicates for site in sites),
-        sum(site.in_test for site in sites),
-    ]
+def _numbers(sites: Sequence["Account"]) -> dict[str, int]:
+    return {
+        "files": sum(site.files for site in sites),
+        "left out": sum(map(_left_out, sites)),
+        "rows": sum(site.rows for site in sites),
+        "classes": len({name for site in sites for name in site.classes}),
+        "equal rows": sum(site.duplicates for site in sites),
+        "in the test set": sum(site.in_test for site in sites),
+    }
 
 
-def _table(account: "Account") -> Table:
+def _table(account: "Account", *, tested: bool) -> Table:
+    """Lay out an account: lines that are of its kind of data.
+
+    Args:
+        tested: there is a test set to compare with.
+    """
     table = Table("", account.site, title=account.path, title_justify="left")
     left_out = [f"{kind.files} {kind.kind}" for kind in account.left_out]
     if account.table is not None and account.table.dropped:
         left_out.append(f"{account.table.dropped} rows with a missing value")
-    rows = {
-        "files read": f"{account.files:,}",
-        "left out": "; ".join(left_out) or "none",
-        "rows": f"{account.rows:,}",
-        "rows of each class": _counted(account.classes),
-        "sizes": _counted(account.sizes),
-        "pixels": _counted(account.modes),
-        "turned upright": str(account.turned),
-        "zero rows, or of one colour": str(account.zero_rows),
-        "rows equal to an earlier one": f"{account.duplicates:,}",
-        "  with another label": f"{account.contradictions:,}",
-        "rows in the test set": f"{account.in_test:,}",
-        "unreadable": str(len(account.unreadable)),
-    }
+    images = bool(account.sizes or account.unreadable)
+    rows = {}
+    if images:
+        rows["files read"] = f"{account.files:,}"
+    if images or account.table is not None:
+        rows["left out"] = "; ".join(left_out) or "none"
+    rows["rows"] = f"{account.rows:,}"
+    if account.classes:
+        rows["rows of each class"] = _counted(account.classes)
+    if images:
+        rows |= {
+            "sizes": _counted(account.sizes),
+            "pixels": _counted(account.modes),
+            "turned upright": str(account.turned),
+            "of one colour": str(account.zero_rows),
+            "unreadable": str(len(account.unreadable)),
+        }
+    elif account.table is None:
+        rows["rows of zeros"] = str(account.zero_rows)
+    rows["rows equal to an earlier one"] = f"{account.duplicates:,}"
+    if account.classes:
+        rows["  with another label"] = f"{account.contradictions:,}"
+    if tested:
+        rows["rows in the test set"] = f"{account.in_test:,}"
     for name, value in rows.items():
         table.add_row(name, value)
     return table

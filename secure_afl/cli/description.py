@@ -1,11 +1,13 @@
 """Table 1 and plans of runs over tables, on a terminal."""
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 from secure_afl.analytic.describe import Summary
+from secure_afl.data.tables.references import Reference
 from secure_afl.errors import ConfigError
 from secure_afl.federation.result import Result
 from secure_afl.runs.description import TABLE, Line, gram_notes, notes, table_lines
@@ -22,12 +24,16 @@ def show_description(console: Console, result: Result) -> None:
         console.print(str(error), style="yellow")
         return
     if summary is not None:
-        show_summary(console, summary)
+        show_summary(console, summary, result.references)
 
 
-def show_summary(console: Console, summary: Summary) -> None:
-    """Print Table 1, and what a reader should know of it and of the files beside it."""
-    lines = table_lines(summary)
+def show_summary(console: Console, summary: Summary, references: Sequence[Reference] = ()) -> None:
+    """Print Table 1, and what a reader should know of it and of the files beside it.
+
+    Args:
+        references: categories without a column, as `table_lines` takes them.
+    """
+    lines = table_lines(summary, references)
     shown = len(summary.classes) if len(summary.classes) <= _MOST_CLASSES else 0
     table = Table("", "all", *summary.classes[:shown], title="Table 1", title_justify="left")
     for column in table.columns[1:]:
@@ -58,6 +64,7 @@ def show_plan(console: Console, plan: Plan) -> None:
     console.print(sights)
     for warning in plan.warnings:
         console.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
+    console.print(f"A coefficient is in {plan.unit}.", style="dim", soft_wrap=True)
     console.print(f"Assumed: {plan.assumed}.", style="dim", soft_wrap=True)
 
 
@@ -67,12 +74,13 @@ def _plan_lines(plan: Plan) -> dict[str, str]:
     noise = "none" if plan.rows_for_noise is None else f"{plan.noise:.3g}"
     lines = {
         "sites × rows": f"{plan.sites} × {plan.rows // plan.sites} = {plan.rows:,}",
-        "columns × classes": f"{plan.columns} × {plan.classes}",
+        **_width(plan),
+        **({"sums, at most": f"{plan.sums}"} if plan.sums > 1 else {}),
         "bound on a site's rows": f"{plan.bound:,}",
         "the sum is received by": plan.receiver,
         "integers / ring bits": f"{plan.entries:,} / {plan.ring_bits}",
         "a site's vector, packed": f"{plan.vector_bytes:,} bytes",
-        "a site's upload, measured": upload,
+        f"a site's upload{' a sum' if plan.sums > 1 else ''}, measured": upload,
         "sampling error of a coefficient": error,
         "noise in a coefficient": f"{noise}, lost in it" if plan.lost else noise,
     }
@@ -81,6 +89,12 @@ def _plan_lines(plan: Plan) -> dict[str, str]:
     if plan.rows_for_membership is not None:
         lines["rows without a membership warning"] = f"{plan.rows_for_membership:,}"
     return lines
+
+
+def _width(plan: Plan) -> dict[str, str]:
+    if plan.classes is None:
+        return {"columns": f"{plan.columns}"}
+    return {"columns × classes": f"{plan.columns} × {plan.classes}"}
 
 
 def _cells(line: Line) -> list[str]:

@@ -14,7 +14,7 @@ def show_fits(console: Console, fits: Sequence[Fit]) -> None:
     """Print each fit as a table, a line of figures, and its notes."""
     for fit in fits:
         laid = fit_table(fit)
-        table = Table(*laid.head, title=laid.title, title_justify="left")
+        table = Table(*laid.head, title=laid.title, title_justify="left", min_width=len(laid.title))
         for column in table.columns[1:]:
             column.justify, column.overflow = "right", "fold"
         for cells in laid.rows:

@@ -59,6 +59,11 @@ def params(
     How many rows do I need? No data are read, declarations alone:
 
       secure-afl params 5 --columns 12 --site-rows 400 --epsilon 2 --max-rows 512
+
+    Of a number, or of odds ratios:
+
+      secure-afl params 5 --columns 12 --site-rows 400 --method regression
+      secure-afl params 5 --columns 12 --site-rows 400 --method logistic
     """
     if columns is not None:
         _show_plan(clients, columns, site_rows, classes, json_file, settings)
@@ -92,7 +97,7 @@ def _show_plan(
         raise ConfigError("--columns without --site-rows; say how many rows each site has")
     check_writable(json_file)
     config = make_config({"method": "afl", **settings})
-    plan = plan_run(config, sites, site_rows, columns, classes or 2)
+    plan = plan_run(config, sites, site_rows, columns, classes)
     show_plan(people(json_file), plan)
     write_json(json_file, plan)
 

@@ -41,7 +41,9 @@ PriorFlag = Annotated[
 @with_flags(lambda: run_settings("checkpoint", "mapping", "id"))
 def evaluate(
     model: _Model,
-    path: Annotated[str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, or .npz.")],
+    path: Annotated[
+        str, typer.Argument(metavar="DATA", help="A folder <class>/<image>, .npz, or table.")
+    ],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
     keys: _Keys = None,
     prior: PriorFlag = None,
@@ -106,7 +108,8 @@ def evaluate(
 def predict(
     model: _Model,
     path: Annotated[
-        str, typer.Argument(metavar="DATA", help="An image, a folder of images, or an .npz.")
+        str,
+        typer.Argument(metavar="DATA", help="An image, a folder of images, an .npz, or a table."),
     ],
     split: Annotated[str, typer.Option(help="Which split of a MedMNIST .npz.")] = "test",
     keys: _Keys = None,
@@ -117,7 +120,8 @@ def predict(
 
     `score` is the probability of the class, for models that have calibrated probabilities; columns
     p:CLASS are those of all classes, and columns s:CLASS scores that do not grow with an example's
-    brightness.
+    brightness. A table's row that the model's dictionary leaves out, for a value is missing, has
+    its number under `example` and nothing else.
     """
     from secure_afl.runs import inference
 
@@ -129,11 +133,17 @@ def predict(
     if saved.model.numeric:
         writer.writerow(["example", classes[0]])
         # All digits: a target's own unit may be of any size.
-        writer.writerows([found.example, repr(found.score)] for found in predictions)
+        writer.writerows(
+            [found.example, "" if found.score is None else repr(found.score)]
+            for found in predictions
+        )
         return
     shares = [f"p:{name}" for name in classes] if saved.model.has_probabilities else []
     writer.writerow(["example", "class", "score", *shares, *(f"s:{name}" for name in classes)])
     for prediction in predictions:
+        if prediction.score is None:
+            writer.writerow([prediction.example, *[""] * (2 + len(shares) + len(classes))])
+            continue
         numbers = [prediction.score, *(prediction.probabilities or ()), *prediction.scores]
         writer.writerow([prediction.example, prediction.predicted, *(f"{n:.4f}" for n in numbers)])
 

@@ -19,7 +19,7 @@ from secure_afl.errors import ConfigError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.figures import Figures
 from secure_afl.federation.report import HeadReport, NumericReport, PersonalReport, Report
-from secure_afl.runs.fits import numeric_lines
+from secure_afl.runs.fits import NOTHING, numeric_lines
 
 
 def show_report(report: Report, json_file: str | None) -> None:
@@ -27,7 +27,7 @@ def show_report(report: Report, json_file: str | None) -> None:
     console = people(json_file)
     table = Table("", f"{report.method} / {report.protocol}", title="secure-afl")
     table.columns[1].justify = "right"
-    for name, value in _lines(report).items():
+    for name, value in _told(_lines(report)).items():
         table.add_row(name, value)
     console.print(table)
     show_fits(console, report.fits)
@@ -41,7 +41,7 @@ def show_report(report: Report, json_file: str | None) -> None:
 def finite(epsilon: float | None) -> str:
     """Write an ε, which may be infinite, or not there."""
     if epsilon is None:
-        return "–"
+        return NOTHING
     return "∞" if epsilon == math.inf else f"{epsilon:.4g}"
 
 
@@ -86,6 +86,21 @@ def _show_trust(console: Console, reports: Sequence[Report]) -> None:
     few_lines(console, [f"Warning: {warning}" for warning in warned], rest)
 
 
+def _told(lines: dict[str, str]) -> dict[str, str]:
+    """Leave out lines that have nothing, but for the heading of one that has something."""
+    kept: dict[str, str] = {}
+    heading = ""
+    for name, value in lines.items():
+        nested = name.startswith("  ")
+        heading = heading if nested else name
+        if value == NOTHING:
+            continue
+        if nested:
+            kept.setdefault(heading, lines[heading])
+        kept[name] = value
+    return kept
+
+
 def _lines(report: Report) -> dict[str, str]:
     seconds = report.seconds
     upload, plain = report.bytes.upload_per_client, report.bytes.plain_float64_per_client
@@ -95,7 +110,7 @@ def _lines(report: Report) -> dict[str, str]:
         "rows": "private" if report.examples is None else f"{report.examples:,}",
         **_width_line(report),
         "feature bits / ring bits": f"{report.feature_bits} / {report.ring_bits}",
-        "exact": "yes" if report.exact else "NO",
+        "exact": _exact(report),
         **(_class_lines(report) if report.numeric is None else _numeric_lines(report.numeric)),
         **_privacy_lines(report),
         "upload per client": f"{upload / 1e6:.3f} MB",
@@ -106,6 +121,13 @@ def _lines(report: Report) -> dict[str, str]:
         "seconds: aggregate": f"{seconds.aggregate:.2f}",
         "seconds: solve": f"{seconds.solve:.2f}",
     }
+
+
+def _exact(report: Report) -> str:
+    """Say whether the sum is that of all integers; with a promise these have noise in them."""
+    if not report.exact:
+        return "NO"
+    return "yes" if report.privacy is None else "yes, of integers with noise"
 
 
 def _width_line(report: Report) -> dict[str, str]:
@@ -164,7 +186,7 @@ def _pooled_lines(report: Report) -> dict[str, str]:
     if pooled is None:
         return {}
     by_patient = report.privacy is not None and report.privacy.unit == "patient"
-    auc = "–"
+    auc = NOTHING
     if pooled.auc is not None and pooled.auc_error is not None:
         auc = f"{pooled.auc:.1%} ± {100 * pooled.auc_error:.2f}"
     return {
@@ -222,7 +244,7 @@ def show_figures(results: Sequence[Figures], console: Console, title: str) -> No
 def ranged(figure: Interval | None) -> str:
     """Write a figure in percent with its interval; a dash where there is none."""
     if figure is None:
-        return "–"
+        return NOTHING
     if figure.low is None or figure.high is None:
         return f"{figure.value:.1%}"
     return f"{figure.value:.1%} ({100 * figure.low:.1f}–{100 * figure.high:.1f})"
@@ -230,7 +252,7 @@ def ranged(figure: Interval | None) -> str:
 
 def percent(share: float | None) -> str:
     """Write a share in percent; a dash where there is none."""
-    return "–" if share is None else f"{share:.1%}"
+    return NOTHING if share is None else f"{share:.1%}"
 
 
 def check_writable(json_file: str | None) -> None:

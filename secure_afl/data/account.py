@@ -83,7 +83,7 @@ class Account(msgspec.Struct, frozen=True):
         files: that were read.
         left_out: files that were not, by kind.
         rows: examples.
-        classes: rows of each class.
+        classes: rows of each class; empty where a number is to be predicted.
         sizes, modes: images by "width × height", and by what their pixels are.
         turned: images that were turned upright by their tag.
         frames: images with further frames, which are not read.
@@ -174,6 +174,8 @@ def account(found: Read, test: Read | None = None) -> Account:
     """
     dataset, origin = found.dataset, found.dataset.origin
     counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    if dataset.targets is not None:
+        counts[:] = 0
     doubled, contradicting = duplicates(found.prints, dataset.labels)
     in_test = 0 if test is None else int(np.isin(found.prints, test.prints).sum())
     left_out = () if origin is None else origin.left_out
@@ -264,7 +266,7 @@ def _print(digest: bytes) -> np.uint64:
 
 def _table(origin: TableOrigin) -> TableAccount:
     return TableAccount(
-        origin.unread, origin.dropped, dict(origin.cut), dict(origin.filled), origin.few
+        origin.unread, len(origin.dropped), dict(origin.cut), dict(origin.filled), origin.few
     )
 
 

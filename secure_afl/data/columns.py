@@ -25,6 +25,7 @@ class Column(Wire, frozen=True):
         open: the range is yet to be found, see `analytic.scales`; until
             then [−2^64, 2^64] stands for it.
         derived: it was made of other columns, or of another by a power or a function.
+        indicator: it is 1 where a category is there, or a value is missing, and 0 elsewhere.
 
     Raises:
         ConfigError: a range that is empty or not finite.
@@ -36,6 +37,7 @@ class Column(Wire, frozen=True):
     unit: str = ""
     open: bool = False
     derived: bool = False
+    indicator: bool = False
 
     def __post_init__(self) -> None:
         if not (np.isfinite([self.centre, self.half]).all() and self.half > 0):
@@ -54,9 +56,10 @@ class Column(Wire, frozen=True):
         *,
         open: bool = False,
         derived: bool = False,
+        indicator: bool = False,
     ) -> "Column":
         """Make the column of a range."""
-        return cls(name, (low + high) / 2, (high - low) / 2, unit, open, derived)
+        return cls(name, (low + high) / 2, (high - low) / 2, unit, open, derived, indicator)
 
     @property
     def low(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from secure_afl.data.account import Finding, Read, ranked
+from secure_afl.data.account import Finding, Rank, Read, ranked
 from secure_afl.data.classes import similar
 from secure_afl.data.dataset import Dataset
 
@@ -25,7 +25,8 @@ def compare(reads: Sequence[Read], meant: frozenset[str]) -> tuple[Finding, ...]
 
 def _shared(reads: Sequence[Read]) -> list[Finding]:
     """Find rows that several clients have."""
-    names = [found.dataset.name for found in reads]
+    datasets = [found.dataset for found in reads]
+    names = [data.name for data in datasets]
     unique = [np.unique(found.prints) for found in reads]
     prints, counts = np.unique(np.concatenate(unique), return_counts=True)
     if (number := int((counts > 1).sum())) == 0:
@@ -33,7 +34,10 @@ def _shared(reads: Sequence[Read]) -> list[Finding]:
     example = prints[counts > 1][0]
     having = [name for name, there in zip(names, unique, strict=True) if np.isin(example, there)]
     words = f"{number} rows are at several clients, as at {having[0]} and {having[1]}"
-    return [Finding("doubtful", words, number, "keep each at one client")]
+    # Two patients may well agree in a few columns.
+    tables = all(data.origin is not None and data.origin.table for data in datasets)
+    rank: Rank = "note" if tables else "doubtful"
+    return [Finding(rank, words, number, "keep each at one client")]
 
 
 def _classes(datasets: Sequence[Dataset], meant: frozenset[str]) -> list[Finding]:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,20 +22,32 @@ Examples: TypeAlias = ImageFiles | NDArray[np.uint8] | NDArray[np.floating[Any]]
 """Image files, a uint8 array (n, h, w) or (n, h, w, 3), or float features (n, d)."""
 
 
+class DroppedRow(NamedTuple):
+    """A row of a table that is left out, for a value is missing.
+
+    Attributes:
+        place: among the table's rows, from 0.
+        line: of the file, on which the row begins; of a Parquet file the row's number from 1.
+    """
+
+    place: int
+    line: int
+
+
 @dataclass(frozen=True)
 class TableOrigin:
     """What a data dictionary left out of a table, and what it changed.
 
     Attributes:
         unread: columns that the dictionary does not have.
-        dropped: rows left out, for a value is missing.
+        dropped: rows left out, for a value is missing, in order.
         cut: columns, and how many of their values were out of range and cut to it.
         filled: columns, and for how many missing values another stands.
         few: columns of numbers that have two or three values, other than both ends, in many rows.
     """
 
     unread: tuple[str, ...] = ()
-    dropped: int = 0
+    dropped: tuple[DroppedRow, ...] = ()
     cut: tuple[tuple[str, int], ...] = ()
     filled: tuple[tuple[str, int], ...] = ()
     few: tuple[str, ...] = ()

@@ -62,7 +62,7 @@ def load(
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error}); check its permissions") from error
     if not path.exists():
-        raise DataError(f"{path} does not exist; give an image folder or an .npz file")
+        raise DataError(f"{path} does not exist; give an image folder, an .npz file or a table")
     if is_table(path):
         raise DataError(
             f"{path} is a table, and nothing says what its columns are; give --dictionary FILE: "
@@ -179,9 +179,9 @@ def client_paths(pattern: str) -> list[Path]:
     literal = Path(pattern).exists()
     found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     if not found:
+        kind = "CSV or Parquet file" if is_table(Path(pattern)) else "folder, .npz file or table"
         raise DataError(
-            f"no path matches {pattern!r}; {_brackets(pattern)}give one folder or .npz file per "
-            "client"
+            f"no path matches {pattern!r}; {_brackets(pattern)}give one {kind} per client"
         )
     paths = [Path(path) for path in found]
     if len({path.resolve() for path in paths}) < len(paths):

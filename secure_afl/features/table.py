@@ -81,7 +81,7 @@ def frame_rows(name: str, frame: Any, design: Design) -> ClientData:
     """Return the rows of a pandas frame, or of a mapping of names to cells, as a client's.
 
     Each thing about them that is doubtful or wrong is one UserWarning, with its count: values out
-    of range, rows left out, columns that are not read, rows twice.
+    of range, rows left out, columns that are not read.
 
     Raises:
         DataError: a column that is missing, or a cell that is none of its column's values; rows

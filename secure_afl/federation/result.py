@@ -16,6 +16,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.scales import cut_values, found_ranges, open_columns
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.data.columns import Columns
+from secure_afl.data.tables.references import Reference
 from secure_afl.errors import ConfigError
 from secure_afl.evaluation.pooled import PooledFigures, figures_of
 from secure_afl.federation.client import FederationClient
@@ -77,6 +78,7 @@ class Result:
         rounds: every blind sum, in order.
         public: the state after the last, which everybody is given.
         report: what the run says about itself.
+        references: of tables, the categories without a column, where they are known.
     """
 
     method: AnyMethod
@@ -85,6 +87,7 @@ class Result:
     rounds: Sequence[Round]
     public: PublicState
     report: Report
+    references: tuple[Reference, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Result {self.report.method} over {self.report.protocol}>"

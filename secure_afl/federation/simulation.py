@@ -35,7 +35,7 @@ from secure_afl.federation.result import (
 )
 from secure_afl.federation.scores import Scored, check_scored, score, score_private
 from secure_afl.federation.server import FederationServer
-from secure_afl.federation.task import Declared, Terms, plan_task
+from secure_afl.federation.task import Declared, Terms, check_rows_enough, plan_task
 from secure_afl.methods.method import AnyMethod, Method, Own, PublicState, Task
 from secure_afl.methods.model import Model
 from secure_afl.privacy.ledger import Ledger
@@ -261,6 +261,8 @@ class Federation:
             check_targets(f"'{data.name}'", data, numeric=self.terms.method.numeric)
         if unknown := sorted(set(drop) - {data.name for data in clients}):
             raise ConfigError(f"drop names '{unknown[0]}', which is no client")
+        rows = sum(len(data) for data in clients if data.name not in drop)
+        check_rows_enough(self.terms, rows, clients[0].features.shape[1])
         return names
 
     def _declare(

@@ -145,6 +145,20 @@ def check_cohort(method: AnyMethod, clients: int, min_cohort: int) -> None:
         )
 
 
+def check_rows_enough(terms: Terms, rows: int, features: int) -> None:
+    """Raise ConfigError for so few rows in an exact sum that no model follows from it.
+
+    Args:
+        rows: of all clients together, or the most that they declare.
+    """
+    least = terms.method.least_rows(features)
+    if terms.privacy is None and rows < least:
+        raise ConfigError(
+            f"{rows} rows at most in the sum, for {features} columns; with --method "
+            f"{terms.method.name} allowed: ≥ {least}. Give more rows, or leave columns out"
+        )
+
+
 def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Task:
     """Plan the task, with the most bits that the ring holds and the noise calibrated.
 
@@ -154,8 +168,8 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
         run: 16 bytes that tell the run from all others; by default random ones.
 
     Raises:
-        ConfigError: no ring holds the rows, no noise keeps the promise, clients are too few for
-            the method, or columns lack a range and the method finds none.
+        ConfigError: no ring holds the rows, no noise keeps the promise, clients or rows are too few
+            for the method, or columns lack a range and the method finds none.
     """
     if terms.method.least_cohort > 2:
         check_cohort(terms.method, len(declared.max_rows), declared.min_cohort)
@@ -164,6 +178,7 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
             f"column {open_columns(declared.columns)[0].name!r} has no range, and the method finds "
             "none; declare one, or learn by scaled(method)"
         )
+    check_rows_enough(terms, sum(bound for _, bound in declared.max_rows), declared.dim)
     run = secrets.token_bytes(16) if run is None else run
 
     def task(bits: int) -> Task:

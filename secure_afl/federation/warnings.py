@@ -33,7 +33,7 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     found += few
     if method.releases_statistics:
         found += [] if method.numeric else _bare_clients(clients)
-        found += _several_rows_a_patient(clients, numeric=method.numeric)
+        found += _several_rows_a_patient(clients, errors=method.fine_rows)
     found += method.advice(len(clients), few_rows=bool(few))
     told = not protocol.hides_vectors or method.broadcasts_statistics
     if few and method.releases_statistics and not told:
@@ -66,13 +66,17 @@ def few_rows(rows: int, width: int, *, columns: bool) -> list[str]:
     ]
 
 
-def _several_rows_a_patient(clients: Sequence[ClientData], *, numeric: bool) -> list[str]:
-    """Warn of rows in groups, which what is chosen from the sum takes for independent ones."""
+def _several_rows_a_patient(clients: Sequence[ClientData], *, errors: bool) -> list[str]:
+    """Warn of rows in groups, which what follows from the sum takes for independent ones.
+
+    Args:
+        errors: of coefficients follow, and no shrinkage or λ.
+    """
     known = [names for data in clients if (names := data.people) is not None]
     rows, patients = sum(map(len, known)), sum(len(set(names)) for names in known)
     if rows <= patients:
         return []
-    if numeric:
+    if errors:
         return [
             f"{rows} rows are of {patients} patients: errors of coefficients take rows for "
             "independent, and are too small. Give one row a patient."

@@ -112,6 +112,10 @@ class Further(Method[State], Generic[State], frozen=True):
         """Check the method's last state."""
         self.method.check_end(public.learned, sums)
 
+    def least_rows(self, features: int) -> int:
+        """Return the rows that an exact sum of the method needs."""
+        return self.method.least_rows(features)
+
     def adds_up(self, public: State) -> bool:
         """Say whether the method's next sum is that of the rows, whoever's they are."""
         return self.method.adds_up(public.learned)

@@ -20,11 +20,12 @@ from secure_afl.analytic.newton import (
 )
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.residuals import MAX_WEIGHT, is_on_grid, on_grid
+from secure_afl.analytic.rounding import about_coarse
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.statistics import Statistics, packed_statistics, statistics_layout
 from secure_afl.checks import settle_float, settle_int
 from secure_afl.errors import ConfigError, DataError
-from secure_afl.methods.memory import Memory
+from secure_afl.methods.memory import Memory, pend
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
 from secure_afl.methods.odds import LogisticFit, fits_of, in_own_units
@@ -42,6 +43,9 @@ _LONG_STEP = 0.3
 _FLATTER = 0.6
 
 _BLOCK_ROWS = 4096
+
+# Of a client that was in the first sum.
+_COUNTED = "counted"
 
 _NO_NOISE = "logistic has no form for sums with noise; leave --epsilon out, or take --method"
 
@@ -220,28 +224,32 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         """Pack the client's statistics, then what Newton steps need, as int64.
 
         Raises:
-            DataError: rows that the task does not take, or of a class that is said to have none.
+            DataError: rows that the task does not take; or of a class that the first sum is said
+                to have none of, though these were in it. Those of others are left out.
         """
         task, classes = public.task, len(public.task.classes)
         if public.point is None:
+            pend(memory, 1, _COUNTED, np.ones(1, dtype=np.int64))
             return packed_statistics(data.features, data.labels, classes, task.quantiser)
         check_rows(data.features, data.labels, classes)
         scale, layout = task.quantiser.scale, self.layout(public)
         assert layout is not None, "a client adds to a sum that there is"
         place = np.full(classes, -1)
         place[list(public.present)] = np.arange(len(public.present))
-        if (place[data.labels] < 0).any():
-            lost = task.classes[int(data.labels[place[data.labels] < 0][0])]
+        lost = data.labels[place[data.labels] < 0]
+        if lost.size and _COUNTED in memory:
             raise DataError(
-                f"client '{data.name}' has rows of class {lost!r}, of which the first sum is said "
-                "to have none: take no part, and ask whoever received that sum"
+                f"client '{data.name}' has rows of class {task.classes[int(lost[0])]!r} in the "
+                "first sum, and is told that this had none: take no part, and ask whoever received "
+                "it"
             )
         total = np.zeros(layout.length, dtype=np.int64)
         for start in range(0, len(data), _BLOCK_ROWS):
             rows = task.quantiser.integers(data.features[start : start + _BLOCK_ROWS], start)
             whole = np.hstack([np.full((len(rows), 1), float(scale)), rows])
             places = place[data.labels[start : start + len(rows)]]
-            total += newton_vector(whole, places, public.point, scale)
+            there = places >= 0
+            total += newton_vector(whole[there], places[there], public.point, scale)
         return total
 
     def absorb(
@@ -320,7 +328,15 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         # Points are for X/2^bits.
         weights[1:] *= task.quantiser.reach / task.quantiser.scale
         found = LogisticFit(
-            weights, *own, likelihood, start.null_value, rows, gain, rounding, ended
+            weights,
+            *own,
+            likelihood,
+            start.null_value,
+            rows,
+            gain,
+            rounding,
+            ended,
+            tuple(start.coarse(task.quantiser).tolist()),
         )
         return structs.replace(public, done=done, found=found)
 
@@ -368,6 +384,7 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
                 f"{', '.join(names)}. A penalty (--penalty) would keep them."
             )
         said += _ENDINGS.get(found.ended, lambda _: [])(found)
+        said += about_coarse(found.coarse, task.columns)
         if self.penalty > 0:
             said.append(
                 f"With a penalty of {self.penalty:g} estimates are drawn to 0, and intervals do "
@@ -389,8 +406,8 @@ _ENDINGS = {
     ],
     "rounds": lambda found: [
         f"Not converged after all sums: another step might add {found.gain:.3g} to the "
-        "log-likelihood. Take more (--rounds); where that does not help, a penalty "
-        "(--penalty 1) makes it converge."
+        "log-likelihood. Take more (--rounds). Where a plane separates the classes, or all but a "
+        "few rows, none are enough, and estimates mean little: take a penalty (--penalty 1)."
     ],
     "one class": lambda found: ["All rows are of one class: nothing is learned."],
 }

@@ -247,6 +247,13 @@ class Method(Wire, Generic[Public], frozen=True):
         """Clients below which a sum of this method shows too much of one."""
         return 2
 
+    def least_rows(self, features: int) -> int:
+        """Return how many rows an exact sum needs, of so many features, for a model to follow.
+
+        0 where any sum has a model, or no number of rows tells.
+        """
+        return 0
+
     def adds_up(self, public: Public) -> bool:
         """Say whether the next sum is that of the rows, whoever's they are."""
         return self.row_additive

@@ -27,6 +27,7 @@ class LogisticFit(Wire, frozen=True, eq=False):
         rounding: the most by which rounding of residuals moved an estimate, in standard errors.
         ended: why there was no further sum: `converged`, `rounds`, `separable`,
             `separable in part` or `one class`.
+        coarse: places of columns of whose own variance rounding is a hundredth or more.
     """
 
     weights: Floats
@@ -38,6 +39,7 @@ class LogisticFit(Wire, frozen=True, eq=False):
     gain: float
     rounding: float
     ended: str
+    coarse: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<LogisticFit {self.ended}>"
@@ -81,7 +83,7 @@ def fits_of(
 ) -> tuple[Fit, ...]:
     """Make a table of coefficients for each class that has rows, but for the first of these."""
     names = (INTERCEPT, *columns.names)
-    places = list(kept)
+    places, per = list(kept), told_per(columns)
     deviance, null = -2 * found.likelihood, -2 * found.null
     figures = {
         "rows": float(found.rows),
@@ -97,22 +99,42 @@ def fits_of(
             [names[place] for place in places],
             found.estimates[places, k],
             found.errors[places, k],
+            per[places],
         )
         tables.append(Fit("logistic", classes[index], rows, figures, level=LEVEL, notes=notes))
     return tuple(tables)
 
 
+def told_per(columns: Columns) -> Floats:
+    """Return for how many units of each column an odds ratio is told, (1 + d,).
+
+    That is 1 for the intercept and a column as wide as 1 to 1,000 units. For others one unit is all
+    of the range or more, or next to nothing of it. There it is the power of ten that fits one to
+    ten times into a narrower range, and ten to a hundred times into a wider one.
+    """
+    widths = 2 * columns.halves
+    power = np.floor(np.log10(widths) + 1e-9)
+    per = np.where(widths < 1, 10.0**power, np.where(widths < 1000, 1.0, 10.0 ** (power - 1)))
+    return np.append(1.0, per)
+
+
 def wald_coefficients(
-    names: Sequence[str], estimates: Floats, errors: Floats
+    names: Sequence[str], estimates: Floats, errors: Floats, per: Floats
 ) -> tuple[Coefficient, ...]:
     """List coefficients with z, p and Wald's intervals; one without an error has z = 0.
 
     Args:
         names: of the k coefficients.
         estimates, errors: (k,), in own units.
+        per: units for which odds ratios are told, (k,).
     """
     statistics, p, low, high = t_tests(estimates, errors, math.inf, LEVEL)
     none = errors <= 0
     parts = estimates, errors, np.where(none, 0.0, statistics), np.where(none, 1.0, p), low, high
-    values = zip(*(part.tolist() for part in parts), strict=True)
-    return tuple(Coefficient(name, *own) for name, own in zip(names, values, strict=True))
+    columns = (part.tolist() for part in (*parts, per))
+    return tuple(
+        Coefficient(name, estimate, error, z, chance, least, most, per=units)
+        for name, estimate, error, z, chance, least, most, units in zip(
+            names, *columns, strict=True
+        )
+    )

@@ -18,7 +18,7 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
-from secure_afl.methods.odds import LEVEL, in_own_units, wald_coefficients
+from secure_afl.methods.odds import LEVEL, in_own_units, told_per, wald_coefficients
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -270,15 +270,15 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
         task = public.task
         if public.estimates is None or public.errors is None or task.columns is None:
             return ()
-        names = (INTERCEPT, *task.columns.names)
+        names, per = (INTERCEPT, *task.columns.names), told_per(task.columns)
         if public.weak:
             nothing = (None,) * 5
             rows = tuple(
-                Coefficient(name, float(estimate), *nothing)
-                for name, estimate in zip(names, public.estimates, strict=True)
+                Coefficient(name, float(estimate), *nothing, per=units)
+                for name, estimate, units in zip(names, public.estimates, per.tolist(), strict=True)
             )
         else:
-            rows = wald_coefficients(names, public.estimates, public.errors)
+            rows = wald_coefficients(names, public.estimates, public.errors, per)
         notes = (
             f"Odds are those against {task.classes[0]!r}; errors and intervals hold the noise.",
             *self.remarks(public),

@@ -27,6 +27,7 @@ from secure_afl.analytic.regression_sums import (
     RegressionSums,
     regression_layout,
 )
+from secure_afl.analytic.rounding import about_coarse
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.checks import settle_float
 from secure_afl.errors import ConfigError, DataError
@@ -104,6 +105,10 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         """λ, in squared norms of the rows, which are ≤ 1."""
         return 0.0 if self.ridge is None or self.ridge == AUTO else self.ridge
 
+    def least_rows(self, features: int) -> int:
+        """Return d + 2: errors take a row beyond the columns and the intercept."""
+        return features + 2
+
     def begin(self, task: Task) -> RegressionPublic:
         """Return the task with no fit yet.
 
@@ -170,7 +175,7 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
         """Fit least squares to the sum; with noise, by public numbers.
 
         Raises:
-            ConfigError: it has no more rows than columns and an intercept, where it is exact.
+            NoModel: it has no more rows than columns and an intercept, where it is exact.
         """
         task = public.task
         sums = RegressionSums.unpack(total, _layout(task))
@@ -212,13 +217,14 @@ class Regression(Method[RegressionPublic], frozen=True, tag="regression"):
             )
         if figures["residual_deviance"] <= 0:
             return (f"The model leaves less unexplained than rounding makes. {_NARROWER}",)
-        if (spread := figures["rounding_spread"]) <= _DOUBTFUL_SPREAD:
-            return ()
-        return (
-            f"Rounding is {spread:.2g} of what the model leaves unexplained, where "
-            f"{_DOUBTFUL_SPREAD:g} would do no harm: estimates, errors and intervals may be wrong. "
-            f"{_NARROWER}",
-        )
+        said = list(about_coarse(public.fit.coarse, public.task.columns))
+        if (spread := figures["rounding_spread"]) > _DOUBTFUL_SPREAD:
+            said.append(
+                f"Rounding is {spread:.2g} of what the model leaves unexplained, where "
+                f"{_DOUBTFUL_SPREAD:g} would do no harm: estimates, errors and intervals may be "
+                f"wrong. {_NARROWER}"
+            )
+        return tuple(said)
 
     def model(self, public: RegressionPublic) -> RegressionModel:
         """Return the model; call it after the sum."""

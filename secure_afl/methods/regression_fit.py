@@ -9,8 +9,8 @@ from protocols.codec import Wire
 from secure_afl.analytic.coefficients import INTERCEPT, Coefficient, Fit
 from secure_afl.analytic.least_squares import LeastSquares
 from secure_afl.analytic.noisy_least_squares import NoisyFit
-from secure_afl.analytic.quantise import Floats, Quantiser
-from secure_afl.analytic.rounding import rounding_bound
+from secure_afl.analytic.quantise import Floats, Integers, Quantiser
+from secure_afl.analytic.rounding import at_ends, coarse_columns, rounding_bound
 from secure_afl.data.columns import Columns
 from secure_afl.intervals import t_tests
 
@@ -55,6 +55,7 @@ class RegressionFit(Wire, frozen=True, eq=False):
         rounding: the most by which rounding of rows moved each estimate, likewise.
         figures: names and values.
         left_out: places of columns that are in no fit, each with those that it is a combination of.
+        coarse: places of columns of whose own variance rounding is a hundredth or more.
     """
 
     weights: Floats
@@ -68,6 +69,7 @@ class RegressionFit(Wire, frozen=True, eq=False):
     rounding: Floats
     figures: tuple[tuple[str, float], ...]
     left_out: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    coarse: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
         return f"<RegressionFit of {len(self.weights)} columns>"
@@ -77,8 +79,9 @@ class RegressionFit(Wire, frozen=True, eq=False):
         parts = (self.estimates, self.errors, self.statistics, self.p, self.low, self.high)
         found = []
         for place, name in enumerate((INTERCEPT, *names)):
-            values = (_number(part[place]) for part in (*parts, self.rounding))
-            found.append(Coefficient(name, *values))
+            estimate, error, t, p, low, high = (_number(part[place]) for part in parts)
+            rounding = _number(self.rounding[place])
+            found.append(Coefficient(name, estimate, error, t, p, low, high, rounding))
         return tuple(found)
 
 
@@ -125,7 +128,17 @@ def report_fit(
         rounding=rounding,
         figures=tuple(figures.items()),
         left_out=tuple((column.place, column.of) for column in fit.left_out),
+        coarse=tuple(_coarse(fit, quantiser).tolist()),
     )
+
+
+def _coarse(fit: LeastSquares, quantiser: Quantiser) -> Integers:
+    """List the columns that rounding has drawn to 0."""
+    inverse = np.full(len(fit.weights), np.nan)
+    varies = fit.squares[fit.kept] > 0
+    inverse[fit.kept[varies]] = fit.factor.diagonal()[varies] / fit.squares[fit.kept[varies]]
+    exact = at_ends(fit.squares + fit.rows * fit.means**2, fit.rows, quantiser)
+    return coarse_columns(inverse, fit.rows, exact)
 
 
 def report_noisy(fit: NoisyFit, units: Units, quantiser: Quantiser, level: float) -> RegressionFit:

@@ -25,7 +25,7 @@ from secure_afl.analytic.scales import (
 )
 from secure_afl.analytic.tally import Tally
 from secure_afl.data.columns import GREATEST, LEAST
-from secure_afl.errors import ConfigError, DataError
+from secure_afl.errors import ConfigError, DataError, NoModel
 from secure_afl.methods.further import Further, FurtherPublic, further_kind
 from secure_afl.methods.memory import Memory, a_round_later
 from secure_afl.methods.method import AnyMethod, Own, PublicState, Task
@@ -247,7 +247,7 @@ class Scaled(Further[ScaledPublic], frozen=True, tag="scaled"):
         sites = total.reshape(len(columns), _PLACES)[:, :-1]
         reach = sites[:, ::-1].cumsum(axis=1)[:, ::-1] >= REACHED_BY
         if not (there := reach.any(axis=1)).all():
-            raise ConfigError(
+            raise NoModel(
                 f"fewer than {REACHED_BY} sites have a value other than 0 in column "
                 f"{columns[int(there.argmin())].name!r}, and no range follows; declare one in the "
                 "dictionary, or take the column out of the model"

@@ -13,6 +13,7 @@ from secure_afl.analytic.describe import Figures, Summary
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.table_noise import correlation_errors, figure_errors
 from secure_afl.data.mapping import shorten
+from secure_afl.data.tables.references import Reference
 from secure_afl.federation.warnings import ROWS_PER_DIMENSION
 
 TABLE, CORRELATIONS, COMPONENTS = "table1.csv", "correlations.csv", "components.csv"
@@ -39,8 +40,15 @@ class Line(NamedTuple):
     told: bool = True
 
 
-def table_lines(summary: Summary) -> list[Line]:
-    """List the lines of Table 1: rows, then for each column a count, or mean and deviation."""
+def table_lines(summary: Summary, references: Sequence[Reference] = ()) -> list[Line]:
+    """List the lines of Table 1: rows, then for each column a count, or mean and deviation.
+
+    Args:
+        references: categories without a column, whose counts are what the others' lines leave of
+            the rows: they tell nothing that these lines do not.
+    """
+    first = {reference.others[0]: reference for reference in references}
+    places = {name: at for at, name in enumerate(summary.names)}
     found, errors = summary.figures, figure_errors(summary)
     whose = "patients" if summary.label_scale != 1 else "rows"
 
@@ -50,11 +58,18 @@ def table_lines(summary: Summary) -> list[Line]:
             name, unit, figure, values, None if errors is None else _row(errors, figure, at), told
         )
 
+    def left(reference: Reference) -> list[Line]:
+        others = [line(name, "", "count", places[name]) for name in reference.others]
+        counted = rest(reference.name, lines[0], others)
+        return [counted, _share(counted, found)]
+
     lines = [line("", "", whose, None)]
     hidden = summary.hidden
     for at, column in enumerate(summary.columns.columns):
         if hidden.derived[at]:
             continue
+        if column.name in first:
+            lines += left(first[column.name])
         if hidden.indicators[at]:
             counted = line(column.name, column.unit, "count", at)
             lines.append(counted)
@@ -81,6 +96,26 @@ def _row(figures: Figures, figure: str, at: int | None) -> Floats:
         "deviation within classes": (figures.within[at], nothing),
     }[figure]
     return np.concatenate([[whole], each])
+
+
+def rest(name: str, rows: Line, others: Sequence[Line]) -> Line:
+    """Return the count of the rows that are in none of these k lines; NaN where one is withheld.
+
+    A count of noise is (q + n)/2, with n of the rows and q of its own entry of the sums. What is
+    left of the rows is (1 − k/2)n less half of all q.
+    """
+    values = rows.values - np.sum([other.values for other in others], axis=0)
+    errors = None
+    if rows.errors is not None:
+        own = [_known(other.errors) ** 2 - rows.errors**2 / 4 for other in others]
+        shared = (1 - len(others) / 2) ** 2 * rows.errors**2
+        errors = np.sqrt(shared + np.sum(own, axis=0))
+    return Line(name, "", "count", values, errors)
+
+
+def _known(errors: Floats | None) -> Floats:
+    assert errors is not None, "all figures of a noisy sum have errors"
+    return errors
 
 
 def _share(counted: Line, figures: Figures) -> Line:
@@ -116,11 +151,18 @@ def notes(summary: Summary) -> list[str]:
             "Interactions, powers and functions are left out: with counts and means they tell of "
             "subgroups."
         )
-    if (hidden.few & ~hidden.indicators).any():
-        names = [name for name, few in zip(summary.names, hidden.few, strict=True) if few]
+    numbers = ~(hidden.indicators | hidden.derived)
+    if (places := np.flatnonzero(hidden.few & numbers)).size:
+        names = [summary.names[place] for place in places]
         found.append(
             f"Withheld are means and deviations of {shorten(names)}, which may be those of fewer "
-            f"than {least} rows: all others may be at an end of the range, or in its middle."
+            f"than {least} rows: all others may be 0, at an end of the range, or missing."
+        )
+    if (places := np.flatnonzero(hidden.few_each & ~hidden.few & numbers)).size:
+        names = [summary.names[place] for place in places]
+        found.append(
+            f"Withheld are figures by class of {shorten(names)}: one may be of fewer than {least} "
+            "rows" + ("." if summary.squares is not None else "; --squares tells.")
         )
     if summary.is_exact:
         coarse = float((summary.resolution / (2 * summary.columns.halves)).max())
@@ -145,22 +187,25 @@ def gram_notes(summary: Summary) -> list[str]:
     return found
 
 
-def write_description(folder: Path, summary: Summary) -> None:
+def write_description(folder: Path, summary: Summary, references: Sequence[Reference] = ()) -> None:
     """Write Table 1, and for their owner alone (0600) correlations and components.
+
+    Args:
+        references: as `table_lines` takes them.
 
     Raises:
         OSError: they cannot be written.
     """
-    _write(folder / TABLE, _table(summary), mode=0o644)
+    _write(folder / TABLE, _table(summary, references), mode=0o644)
     if not len(summary.correlated):
         return
     _write(folder / CORRELATIONS, _correlations(summary), mode=0o600)
     _write(folder / COMPONENTS, _components(principal(summary)), mode=0o600)
 
 
-def _table(summary: Summary) -> Iterable[Sequence[str]]:
+def _table(summary: Summary, references: Sequence[Reference]) -> Iterable[Sequence[str]]:
     yield "column", "unit", "figure", "all", *summary.classes
-    for line in table_lines(summary):
+    for line in table_lines(summary, references):
         yield line.name, line.unit, line.figure, *_cells(line)
         if line.errors is not None:
             errors = [number(value) for value in line.errors]

@@ -15,7 +15,7 @@ class FitTable(NamedTuple):
 
     Attributes:
         title: what was fitted.
-        head: names of its columns.
+        head: names of its columns: those of which some coefficient has something.
         rows: cells, the intercept first.
         figures: one line of what else a reader wants.
         notes: sentences.
@@ -33,8 +33,16 @@ def fit_table(fit: Fit) -> FitTable:
     logistic = fit.family == "logistic"
     last = "odds ratio" if logistic else "interval"
     head = ("", "estimate", "error", "z" if logistic else "t", "p", f"{last}, {fit.level:.4g}")
-    rows = tuple(_cells(coefficient, logistic=logistic) for coefficient in fit.coefficients)
-    return FitTable(f"{fit.family} model of {fit.outcome}", head, rows, _figures(fit), fit.notes)
+    rows = [_cells(coefficient, logistic=logistic) for coefficient in fit.coefficients]
+    # Errors that are lost in noise would be columns of dashes.
+    kept = [at for at in range(len(head)) if any(row[at] != NOTHING for row in rows)]
+    return FitTable(
+        f"{fit.family} model of {fit.outcome}",
+        tuple(head[at] for at in kept),
+        tuple(tuple(row[at] for at in kept) for row in rows),
+        _figures(fit),
+        fit.notes,
+    )
 
 
 def _cells(coefficient: Coefficient, *, logistic: bool) -> tuple[str, ...]:
@@ -49,13 +57,18 @@ def _cells(coefficient: Coefficient, *, logistic: bool) -> tuple[str, ...]:
 
 
 def _odds(coefficient: Coefficient) -> str:
-    """Write exp(estimate) with its interval; an exponential that overflows is infinite."""
+    """Write exp(estimate) with its interval; an exponential that overflows is infinite.
+
+    Where one unit of a column is no sensible step of it, the ratio is of more or less, and says so.
+    """
     if coefficient.estimate is None:
         return NOTHING
-    ends = tuple(None if e is None else _exp(e) for e in (coefficient.low, coefficient.high))
+    per = coefficient.per
+    ends = tuple(None if e is None else _exp(per * e) for e in (coefficient.low, coefficient.high))
     between = _between(*ends)
-    ratio = number(_exp(coefficient.estimate), 3)
-    return ratio if between == NOTHING else f"{ratio} ({between})"
+    ratio = number(_exp(per * coefficient.estimate), 3)
+    step = "" if per == 1 else f" per {per:g}"
+    return f"{ratio}{step}" if between == NOTHING else f"{ratio} ({between}){step}"
 
 
 def _exp(value: float) -> float:

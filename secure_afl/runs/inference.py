@@ -16,7 +16,7 @@ from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
 from secure_afl.data.classes import check_numbering
 from secure_afl.data.ids import Ids
-from secure_afl.data.mapping import Mapping
+from secure_afl.data.mapping import Mapping, shorten
 from secure_afl.data.tables.design import Design
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.figures import Figures
@@ -80,6 +80,8 @@ class Prediction(NamedTuple):
     """One example: where it came from, its class, and what the model says of every class.
 
     Attributes:
+        predicted: name of the class; None for a table's row with a missing value, of which the
+            model says nothing: its score is None too, and `scores` are empty.
         score: of the predicted class: its probability, or its score where there is none.
         scores: of all classes: log-odds over the temperature where there are probabilities, else
             scores. They do not grow with the length of the row.
@@ -87,8 +89,8 @@ class Prediction(NamedTuple):
     """
 
     example: str
-    predicted: str
-    score: float
+    predicted: str | None
+    score: float | None
     scores: tuple[float, ...]
     probabilities: tuple[float, ...] | None
 
@@ -248,7 +250,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield predictions for an image, a folder of images, a table or an .npz, in order.
 
-    Of a model that predicts a number, `score` is the number and `predicted` the target's name.
+    Of a model that predicts a number, `score` is the number and `predicted` the target's name. Of
+    a table every row has a prediction in its place, if only one without a class.
 
     Raises:
         DataError, ConfigError: a prior that the model cannot have.
@@ -258,17 +261,32 @@ def predict(
     features = _features(saved, path, dataset, progress)
     scores = model.comparable(features)
     shares = model.probabilities(features) if model.has_probabilities else None
-    for index, row in enumerate(scores):
+    rows = iter(range(len(dataset)))
+    for example, there in _examples(dataset):
+        if not there:
+            yield Prediction(example, None, None, (), None)
+            continue
+        index = next(rows)
+        row, own = scores[index], None if shares is None else tuple(shares[index].tolist())
         best = int(np.argmax(row))
-        example = dataset.examples[index] if isinstance(dataset.examples, tuple) else index
-        own = None if shares is None else tuple(shares[index].tolist())
         yield Prediction(
-            str(example),
+            example,
             model.classes[best],
             float(row[best]) if own is None else own[best],
             tuple(row.tolist()),
             own,
         )
+
+
+def _examples(dataset: data.Dataset) -> Iterator[tuple[str, bool]]:
+    """Yield each example's name, and whether it is in the data set or was left out, in order."""
+    if isinstance(dataset.examples, tuple):
+        yield from ((str(file), True) for file in dataset.examples)
+        return
+    table = None if dataset.origin is None else dataset.origin.table
+    dropped = {row.place for row in (() if table is None else table.dropped)}
+    for place in range(len(dataset) + len(dropped)):
+        yield str(place), place not in dropped
 
 
 def _features(
@@ -279,6 +297,12 @@ def _features(
     if table is not None:
         for name, count in table.cut:
             log.warning("%s: %d values of %r are out of range and cut to it", path, count, name)
-        if table.dropped:
-            log.warning("%s: %d rows are left out, for a value is missing", path, table.dropped)
+        if count := len(table.dropped):
+            log.warning(
+                "%s: %d rows are left out, for a value is missing: %s %s",
+                path,
+                count,
+                "line" if count == 1 else "lines",
+                shorten(tuple(str(row.line) for row in table.dropped)),
+            )
     return saved.backbone.extract(dataset, FeatureCache(default_path()), progress)

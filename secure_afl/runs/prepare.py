@@ -90,10 +90,12 @@ class Accounts:
     Attributes:
         sites: of each client, or of the data set that is cut up.
         findings: what looks wrong at any of them or between them, the worst first.
+        tested: there was a test set to compare with.
     """
 
     sites: tuple[Account, ...]
     findings: tuple[Finding, ...]
+    tested: bool
 
 
 def prepare(
@@ -251,7 +253,7 @@ def account_for(sources: Sources, progress: Progress | None = None) -> Accounts:
     sites = tuple(accounting.account(found, test) for found in clients)
     between = compare(clients, sources.mapping.meant)
     own = [finding for site in sites for finding in site.findings]
-    return Accounts(sites, accounting.ranked([*own, *between]))
+    return Accounts(sites, accounting.ranked([*own, *between]), test is not None)
 
 
 def _check_several_classes(clients: Sequence[Dataset]) -> None:

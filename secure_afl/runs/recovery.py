@@ -27,6 +27,7 @@ from secure_afl.errors import (
     ConfigError,
     DataError,
     LedgerRefusal,
+    NoModel,
     NotResumable,
     OutOfBoundsTotal,
     Unfinished,
@@ -242,7 +243,7 @@ class Recovery(Keeper):
             log.warning("the session's releases count for now: %s", problem)
             settled = False
         # Nothing was released, or nothing can be made of it.
-        if settled and (not self._released or isinstance(error, OutOfBoundsTotal)):
+        if settled and (not self._released or isinstance(error, (OutOfBoundsTotal, NoModel))):
             self.remove()
         elif self.exists:
             self.note(error)

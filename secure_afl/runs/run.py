@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from protocols.identity import Identity
 from secure_afl.analytic.rows import ClientData
+from secure_afl.data.tables.references import references
 from secure_afl.errors import ConfigError, NotKept, NotSaved
 from secure_afl.features.backbone import Backbone
 from secure_afl.features.reduction import Reduction
@@ -242,6 +243,7 @@ def federate(
             settings=config.flat(),
             warnings=warnings,
         ),
+        references=references(design_behind(prepared.backbone)),
     )
 
 

@@ -242,7 +242,7 @@ def _describe(result: Result, folder: Path) -> None:
         log.warning("%s", error)
         return
     if summary is not None:
-        write_description(folder, summary)
+        write_description(folder, summary, result.references)
 
 
 def _replace(aside: Path, out: Path) -> None:

@@ -1,5 +1,6 @@
 """What a finished run leaves at a site: model, card, and at the convener the report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from protocols.errors import NotStored
 from secure_afl.analytic.describe import Summary
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.scales import cut_values, found_ranges
+from secure_afl.data.tables.references import Reference, references
 from secure_afl.errors import ConfigError, RunFailed
 from secure_afl.evaluation.pooled import PooledFigures
+from secure_afl.features.table import design_behind
 from secure_afl.federation.describing import summary_of
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import report_head, report_pooled
@@ -121,7 +124,10 @@ def convened(party: SiteParty, convention: Convention) -> ConvenedReport:
         columns = convention.columns
         card = make_card(report, cohort, backbone.name, backbone.digest, config, columns)
         written = msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
-        _save(party, model, card, written, _summary(party, convention))
+        described = _summary(party, convention)
+        _save(
+            party, model, card, written, described, references(design_behind(convention.backbone))
+        )
     return report
 
 
@@ -151,6 +157,7 @@ def _save(
     card: dict[str, Any],
     report: bytes = b"",
     summary: Summary | None = None,
+    categories: Sequence[Reference] = (),
 ) -> None:
     """Keep a model where the site wants it, and beside it a report and Table 1."""
     out = party.site.place.out
@@ -162,7 +169,7 @@ def _save(
         if report:
             (folder / REPORT).write_bytes(report)
         if summary is not None:
-            write_description(folder, summary)
+            write_description(folder, summary, categories)
 
     try:
         write_results(Path(out), write)

@@ -10,7 +10,7 @@ from protocols.registry import Registry
 from secure_afl.analytic.moments import Moments, TooFewRows
 from secure_afl.analytic.private_lda import SumNoise
 from secure_afl.analytic.quantise import Floats
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, NoModel
 
 AUTO: Final = "auto"
 
@@ -206,10 +206,10 @@ def check_conditioning(reciprocal: float, dim: int, what: str) -> float:
     """Return a reciprocal condition number that leaves right digits.
 
     Raises:
-        ConfigError: it leaves none; `what` says what to change.
+        NoModel: it leaves none; `what` says what to change.
     """
     if not reciprocal > dim * EPSILON:
-        raise ConfigError(
+        raise NoModel(
             f"the system to solve is singular to working precision (reciprocal condition "
             f"{reciprocal:.1e}, allowed: > {dim * EPSILON:.1e}); {what}"
         )

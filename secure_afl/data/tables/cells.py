@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from secure_afl.data.mapping import composed, shorten
 from secure_afl.data.tables.dictionary import DROP, REFUSE, Category, Number
 from secure_afl.data.tables.raw import RawTable
+from secure_afl.data.tables.words import MissingWords, as_number, is_date, is_written_as_number
 from secure_afl.errors import DataError
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _GROUPED = re.compile(r"[+-]?\d{1,3}([ ,.'’_\u00a0\u202f]\d{3})+([.,]\d+)?", re.ASCII)
-_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?", re.ASCII)
 
 
 class Cells(NamedTuple):
@@ -36,14 +35,15 @@ def read_cells(table: RawTable, name: str, spec: Number | Category, words: Seque
     """Read a column of a table.
 
     Args:
-        words: that stand for a missing value.
+        words: that stand for a missing value; numbers by their value.
 
     Raises:
         DataError: a cell that is no value of this column; it names the line, the cell and the fix.
     """
     cells = table.cells(name)
-    absent = {"", *words}
-    missing = np.array([cell in absent for cell in cells])
+    absent = MissingWords(words)
+    known = {cell: cell in absent for cell in set(cells)}
+    missing = np.array([known[cell] for cell in cells])
     if missing.any() and spec.missing == REFUSE:
         row = int(missing.argmax())
         raise DataError(
@@ -54,19 +54,6 @@ def read_cells(table: RawTable, name: str, spec: Number | Category, words: Seque
     if isinstance(spec, Category):
         return Cells(_places(table, name, spec, cells, missing), missing)
     return _numbers(table, name, spec, cells, missing)
-
-
-def as_number(cell: str) -> float | None:
-    """Return the number that a word writes, None for all else; 1e999 is none."""
-    if _NUMBER.fullmatch(cell) is None:
-        return None
-    number = float(cell)
-    return number if np.isfinite(number) else None
-
-
-def is_date(cell: str) -> bool:
-    """Say whether a word looks like a date."""
-    return _DATE.fullmatch(cell) is not None
 
 
 def _numbers(
@@ -102,7 +89,7 @@ def _why_no_number(cell: str) -> str:
         return "is a date, which is no number: export an age or a duration, or ignore the column"
     if cell.lower().lstrip("+-") in ("inf", "infinity", "nan"):
         return "is no finite number: leave the cell empty, or list the word under 'missing'"
-    if _NUMBER.fullmatch(cell):
+    if is_written_as_number(cell):
         return "is too large a number; allowed: up to 1e308. Correct it, or leave the cell empty"
     return (
         "is no number: correct it, list it under 'missing', or give the column type category or "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from protocols.codec import encode
 from secure_afl.data.columns import GREATEST, Column, Columns, Floats
-from secure_afl.data.dataset import Dataset, Origin, TableOrigin
+from secure_afl.data.dataset import Dataset, DroppedRow, Origin, TableOrigin
 from secure_afl.data.mapping import shorten
 from secure_afl.data.tables.cells import Cells, read_cells
 from secure_afl.data.tables.dictionary import (
@@ -48,7 +48,7 @@ class _Piece(NamedTuple):
         low, high: ends of its range.
         unit: for people.
         of: makes its values (n,) of the columns' cells.
-        derived: as for `Column`.
+        derived, indicator: as for `Column`.
     """
 
     name: str
@@ -57,6 +57,7 @@ class _Piece(NamedTuple):
     unit: str
     of: Callable[[Mapping[str, Cells]], Floats]
     derived: bool = False
+    indicator: bool = False
 
 
 class Portable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -127,7 +128,15 @@ class Design:
             opened = self.target in self.open
             target = Column.over(self.target, *outcome.range, outcome.unit, open=opened)
         found = [
-            Column.over(p.name, p.low, p.high, p.unit, open=p.name in self.open, derived=p.derived)
+            Column.over(
+                p.name,
+                p.low,
+                p.high,
+                p.unit,
+                open=p.name in self.open,
+                derived=p.derived,
+                indicator=p.indicator,
+            )
             for p in self._pieces
         ]
         return Columns(tuple(found), target)
@@ -188,11 +197,7 @@ class Design:
         """
         cells, kept = self._cells(table, (*self.inputs, self.target))
         outcome = cells.pop(self.target)
-        if not kept.any():
-            raise DataError(
-                f"{table.where}: all {len(table)} rows have a missing value; at least 1 is needed "
-                "without"
-            )
+        _check_any(table, kept)
         features = self._features(cells, kept)
         column = self.columns.target
         labels = np.zeros(len(features), dtype=np.int64)
@@ -203,7 +208,7 @@ class Design:
             targets = column.scaled(outcome.values[kept])
         whose = None
         if self.id is not None:
-            words = table.cells(self.id)
+            words = self._ids(table, self.id)
             whose = tuple(words[row] for row in np.flatnonzero(kept))
         return Dataset(
             name,
@@ -216,6 +221,16 @@ class Design:
             row_marks(table, self._valued, self.dictionary.missing)[kept],
         )
 
+    @staticmethod
+    def _ids(table: RawTable, name: str) -> tuple[str, ...]:
+        if name not in table.columns:
+            raise DataError(
+                f"{table.where} has no column {name!r}, and of tables --id names the column of "
+                f"ids; allowed: one of {shorten(tuple(table.columns))}. Patterns are of names of "
+                "image files"
+            )
+        return table.columns[name]
+
     @property
     def _valued(self) -> tuple[str, ...]:
         """Names of the dictionary's columns that have values, in the model or not."""
@@ -223,19 +238,16 @@ class Design:
         return tuple(name for name, spec in specs if isinstance(spec, Number | Category))
 
     def unlabelled(self, name: str, table: RawTable, path: Path | None = None) -> Dataset:
-        """Make features of rows whose target is unknown; every row is one, in order.
+        """Make features of rows whose target is unknown, in order.
+
+        Rows with a missing value are left out as by `dataset`; the origin says which they are.
 
         Raises:
-            DataError: as `dataset`, or a missing value for which nothing stands.
+            DataError: as `dataset`.
         """
         cells, kept = self._cells(table, self.inputs)
-        if not kept.all():
-            row = int((~kept).argmax())
-            raise DataError(
-                f"{table.line(row)}: a value is missing, and the dictionary leaves such rows out; "
-                "take the row out of the file, or fill it"
-            )
-        labels = np.zeros(len(table), dtype=np.int64)
+        _check_any(table, kept)
+        labels = np.zeros(int(kept.sum()), dtype=np.int64)
         origin = self._origin(path, table, cells, kept)
         return Dataset(name, self._features(cells, kept), labels, ("?",), origin)
 
@@ -285,7 +297,9 @@ class Design:
     ) -> Origin:
         found = TableOrigin(
             unread=tuple(name for name in table.columns if name not in self.dictionary.columns),
-            dropped=int((~kept).sum()),
+            dropped=tuple(
+                DroppedRow(place, table.lines[place]) for place in np.flatnonzero(~kept).tolist()
+            ),
             cut=tuple((name, one.cut) for name, one in cells.items() if one.cut),
             filled=tuple(
                 (name, count)
@@ -303,6 +317,14 @@ class Design:
             return False
         values = np.unique(cells.values[kept])
         return 2 <= len(values) <= 3 and tuple(values) != spec.range
+
+
+def _check_any(table: RawTable, kept: NDArray[np.bool_]) -> None:
+    if not kept.any():
+        raise DataError(
+            f"{table.where}: all {len(table)} rows have a missing value; at least 1 is needed "
+            "without"
+        )
 
 
 def make_design(
@@ -467,7 +489,7 @@ def _base(factor: Factor, spec: object) -> list[_Piece]:
     name = factor.column
     if isinstance(spec, Category):
         return [
-            _Piece(f"{name}[{category}]", 0.0, 1.0, "", _indicator(name, place))
+            _Piece(f"{name}[{category}]", 0.0, 1.0, "", _indicator(name, place), indicator=True)
             for place, category in enumerate(spec.categories)
             if place > 0
         ]
@@ -503,7 +525,12 @@ def _missing(name: str, spec: object) -> list[_Piece]:
         return []
     return [
         _Piece(
-            f"{name}[missing]", 0.0, 1.0, "", lambda cells: cells[name].missing.astype(np.float64)
+            f"{name}[missing]",
+            0.0,
+            1.0,
+            "",
+            lambda cells: cells[name].missing.astype(np.float64),
+            indicator=True,
         )
     ]
 

@@ -29,6 +29,7 @@ import numpy as np
 from msgspec import Meta
 
 from secure_afl.data.mapping import composed, shorten
+from secure_afl.data.tables.words import MissingWords
 from secure_afl.errors import ConfigError
 from secure_afl.texts import read_toml
 
@@ -88,7 +89,7 @@ class Dictionary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         columns: by name; features are in this order.
         target: of the column that is to be predicted; empty where a run names it.
-        missing: words that stand for a missing value in every column.
+        missing: words that stand for a missing value in every column; numbers by their value.
     """
 
     columns: Annotated[dict[Text, Spec], Meta(min_length=1)]
@@ -133,7 +134,21 @@ def make_dictionary(content: Mapping[str, Any], where: str) -> Dictionary:
     if sum(isinstance(spec, Id) for spec in columns.values()) > 1:
         raise ConfigError(f"{where} has several columns of type id; allowed: one")
     target = composed(found.target.strip())
-    return Dictionary(columns, target, tuple(word.strip() for word in found.missing))
+    missing = tuple(word.strip() for word in found.missing)
+    _check_missing(where, missing, columns)
+    return Dictionary(columns, target, missing)
+
+
+def _check_missing(where: str, missing: tuple[str, ...], columns: Mapping[str, Spec]) -> None:
+    """Refuse a word that is a category and stands for a missing value: its rows would go."""
+    words = MissingWords(missing)
+    for name, spec in columns.items():
+        for category in spec.categories if isinstance(spec, Category) else ():
+            if category in words:
+                raise ConfigError(
+                    f"{where}, column {name!r}: {category!r} is a category, and stands for a "
+                    "missing value in 'missing' above; take it out of one of the two"
+                )
 
 
 def _wrong_column(content: Mapping[str, Any]) -> str:

@@ -13,8 +13,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from secure_afl.data.tables.cells import as_number
 from secure_afl.data.tables.raw import RawTable
+from secure_afl.data.tables.words import as_number
 
 Marks = NDArray[np.float32]
 
@@ -71,9 +71,8 @@ def row_marks(table: RawTable, names: Iterable[str], missing: Collection[str] = 
 
 
 def patient_marks(patients: Sequence[str]) -> Marks:
-    """Mark each patient that has a name, (p, 4) float32; ids are one as cells are."""
-    names = {_plain(name) for name in patients} - {""}
-    return _marks(f"patient\2{name}".encode() for name in sorted(names))
+    """Mark each patient that has a name, (p, 4) float32; 7, 0007 and 7.0 are one patient."""
+    return _marks(f"patient\2{name}".encode() for name in sorted(set(map(_plain, patients)) - {""}))
 
 
 def _hashed(columns: dict[str, list[str]], rows: int) -> list[bytes]:

@@ -8,8 +8,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from secure_afl.data.tables.cells import as_number, is_date
+from secure_afl.data.tables.codes import Code, missing_codes
 from secure_afl.data.tables.raw import RawTable
+from secure_afl.data.tables.words import as_number, is_date
 
 # Words that are a missing value in most files.
 _MISSING = ("NA", "N/A", "na", "n/a", "NaN", "nan", "NULL", "null", "None", ".", "-", "?")
@@ -26,8 +27,7 @@ def propose(table: RawTable, target: str | None = None) -> str:
     Args:
         target: the column that is to be predicted, if it is known.
     """
-    there = {cell for cells in table.columns.values() for cell in cells}
-    missing = [word for word in _MISSING if word in there]
+    missing = missing_words(table)
     lines = [
         "# Drafted from one site's table. Edit it, then give all sites the same file.",
         "# Ranges are rounded outwards; replace them by what is known without looking at data.",
@@ -40,6 +40,12 @@ def propose(table: RawTable, target: str | None = None) -> str:
     for name, cells in table.columns.items():
         lines += ["", f"[columns.{_quoted(name)}]", *_column(cells, {"", *missing})]
     return "\n".join(lines) + "\n"
+
+
+def missing_words(table: RawTable) -> list[str]:
+    """List the words in a table that are a missing value in most files."""
+    there = {cell for cells in table.columns.values() for cell in cells}
+    return [word for word in _MISSING if word in there]
 
 
 def _column(cells: Sequence[str], absent: set[str]) -> list[str]:
@@ -57,22 +63,18 @@ def _column(cells: Sequence[str], absent: set[str]) -> list[str]:
         whole = all(number.is_integer() for number in found)
         if len(counts) == 2 and whole:
             return ['type = "category"', f"categories = [{_words(sorted(counts))}]", *note]
-        codes = len(counts) <= _CODES and whole
-        low, high = outwards(min(found), max(found))
-        hint = (
-            [f'# or: type = "category", categories = [{_words(sorted(counts))}]'] if codes else []
-        )
-        return ['type = "number"', f"range = [{low:g}, {high:g}]", *hint, *note]
+        hint = []
+        if len(counts) <= _CODES and whole:
+            hint = [f'# or: type = "category", categories = [{_words(sorted(counts))}]']
+        return [*_number(known, found), *hint, *note]
     if all(is_date(cell) for cell in known):
         return ['type = "ignore"   # dates; export an age or a duration instead']
     if len(counts) == len(known):
         return ['type = "ignore"   # every row has a word of its own: type = "id"?']
     if 2 * len(found) > len(known):
         # A few dirty cells should not take a column away.
-        low, high = outwards(min(found), max(found))
         return [
-            'type = "number"',
-            f"range = [{low:g}, {high:g}]",
+            *_number(known, found),
             f"# {len(known) - len(found)} cells are no numbers: inspect --dictionary names them",
             *note,
         ]
@@ -87,6 +89,27 @@ def _column(cells: Sequence[str], absent: set[str]) -> list[str]:
             lines.append(f"# {rare} words have fewer than {_LEAST_ROWS} rows; add what is meant")
         return [*lines, *note]
     return [f'type = "ignore"   # {len(counts)} different words: free text?']
+
+
+def _number(cells: Sequence[str], found: Sequence[float]) -> list[str]:
+    """Draft a column of numbers, in whose range no code for a missing value is.
+
+    Args:
+        cells: that are there.
+        found: numbers among them.
+    """
+    codes = missing_codes(cells)
+    values = {as_number(code.value) for code in codes}
+    rest = [number for number in found if number not in values]
+    low, high = outwards(min(rest), max(rest))
+    return ['type = "number"', f"range = [{low:g}, {high:g}]", *map(_about_code, codes)]
+
+
+def _about_code(code: Code) -> str:
+    return (
+        f"# {code.value} is far from all others, and out of this range: a missing code? then "
+        f"missing = [{_quoted(code.value)}] above all columns"
+    )
 
 
 def outwards(low: float, high: float) -> tuple[float, float]:

@@ -37,6 +37,7 @@ from secure_afl.privacy.ledger.book import (
 from secure_afl.privacy.ledger.rows import Rows, check_digests, row_digests
 from secure_afl.privacy.ledger.rules import (
     epsilon_spent,
+    in_words,
     left,
     problem_of,
     rounds_used,
@@ -396,7 +397,9 @@ class Ledger:
     def _refusal(
         self, new: Entry, earlier: list[Entry], budget: Budget | None, problem: str, met: str
     ) -> LedgerRefusal:
-        asked = "an exact release" if new.mu is None else f"a release of mu = {new.mu:.6g}"
+        asked = "an exact release"
+        if new.mu is not None:
+            asked = f"a release of {in_words(new.mu, budget)}"
         spent = epsilon_spent(earlier, budget)
         known = "" if budget is None else f" (epsilon {spent:.4g} of {budget})"
         return LedgerRefusal(

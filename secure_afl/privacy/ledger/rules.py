@@ -121,7 +121,15 @@ def left(entries: Sequence[Entry], budget: Budget | None) -> str:
         epsilon = min(epsilon, math.log(max(budget.delta / (2 * distance) - 1, 1.0)))
     delta = budget.delta - distance_delta(epsilon, distance)
     least = math.sqrt(max(mu_of(epsilon, delta) ** 2 - mu**2, 0.0)) if delta > 0 else 0.0
-    return f"releases of mu ≤ {least:.4g} together"
+    return f"releases of {in_words(least, budget, '≤')} together"
+
+
+def in_words(mu: float, budget: Budget | None, sign: str = "=") -> str:
+    """Say how much a release of this μ tells: as ε at the budget's δ, and as μ."""
+    if budget is None:
+        return f"mu {sign} {mu:.4g}"
+    epsilon = epsilon_of(budget.delta, mu)
+    return f"epsilon {sign} {epsilon:.4g} at delta {budget.delta:g} (mu {sign} {mu:.4g})"
 
 
 def _composed(entries: Sequence[Entry], budget: Budget) -> tuple[float, float]:

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from attacks.attack import ATTACKS, Attack, Known, Measure
+from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures.metrics import gaussian_auc
 from attacks.report.matrix import compact, panels, said
 from attacks.statistics.membership import LeverageMembership
@@ -18,7 +19,7 @@ from attacks.suite.results import Results
 from attacks.suite.run import Interrupted, run
 from attacks.views.run import RunView
 from protocols.layout import Integers
-from secure_afl.errors import ConfigError
+from secure_afl.errors import ConfigError, SecureAflError
 from secure_afl.journal import Journal
 from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
@@ -103,6 +104,57 @@ def test_an_interrupted_suite_goes_on_without_doing_anything_twice(
         [msgspec.structs.replace(c, seconds=0.0) for c in r.cells] for r in (fresh, results)
     ]
     assert timeless[0] == timeless[1]
+
+
+def test_processes_side_by_side_find_what_one_finds(tmp_path: Path) -> None:
+    one = run(SMALL, TINY, tmp_path / "one")
+    two = run(SMALL, TINY, tmp_path / "two", processes=2)
+    kinds = [msgspec.structs.replace(cell, seconds=0.0) for cell in one.cells]
+    assert [msgspec.structs.replace(cell, seconds=0.0) for cell in two.cells] == kinds
+    assert two.planned == len(two.cells)
+    # Nothing is left to do, for one process or several.
+    assert run(SMALL, TINY, tmp_path / "two").cells == two.cells
+
+
+def test_side_by_side_what_is_done_is_kept(tmp_path: Path) -> None:
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "cells" and done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted) as stopped:
+        run(SMALL, TINY, tmp_path, stop, processes=2)
+    (first,) = stopped.value.results.cells
+    results = run(SMALL, TINY, tmp_path, processes=2)
+    assert first in results.cells
+    assert len(results.cells) == results.planned
+
+
+def test_an_attack_that_only_this_process_knows_is_named(tmp_path: Path) -> None:
+    class Own(Leverage):
+        name = "own"
+
+    with pytest.raises(ConfigError, match=r"'own'.*define it in a module"):
+        run(SMALL, {"own": Own}, tmp_path, processes=2)
+    with pytest.raises(ConfigError, match=r"processes is 0, allowed: 1\.\.64"):
+        run(SMALL, TINY, tmp_path, processes=0)
+
+
+class Dying(Attack[Any]):
+    """Takes its process with it."""
+
+    name = "dying"
+    wants = "nothing"
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Any:
+        os._exit(9)
+
+    def judge(self, claim: Any, truth: Truth, confidence: float = 0.95) -> list[Measure]:
+        return []
+
+
+def test_a_process_that_dies_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SecureAflError, match=r"has died.*--processes 1"):
+        run(SMALL, {"dying": Dying}, tmp_path, processes=2)
 
 
 def test_other_settings_or_data_are_other_cells(

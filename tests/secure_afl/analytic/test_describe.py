@@ -219,6 +219,63 @@ def test_counts_of_three_values_do_not_follow_from_mean_and_deviation(low: float
     assert described({"stage": stage}, column).figures.mean[0] == pytest.approx(stage.mean())
 
 
+def test_what_stands_for_missing_numbers_does_not_give_the_few_others_away() -> None:
+    lab, missing = np.full(300, 40.0), np.ones(300)
+    lab[7], missing[7] = 87.0, 0.0
+    columns = Column.over("lab", 0, 100), Column.over("lab[missing]", 0, 1, indicator=True)
+    figures = described({"lab": lab, "lab[missing]": missing}, *columns).figures
+    assert np.isnan([figures.mean[0], figures.deviation[0], figures.within[0]]).all()
+    assert np.isnan(figures.means[0]).all()
+    # In one class alone.
+    lab[1::4], missing[1::4] = 30.0, 0.0
+    lab[7], missing[7] = 40.0, 1.0
+    lab[2], missing[2] = 87.0, 0.0
+    figures = described({"lab": lab, "lab[missing]": missing}, *columns).figures
+    assert not np.isnan(figures.mean[0])
+    assert np.isnan(figures.means[0]).all()
+    assert np.isnan(figures.within[0])
+
+
+@pytest.mark.parametrize("squares", [False, True])
+def test_one_of_a_class_follows_from_no_mean_by_class(squares: bool) -> None:
+    dose = np.zeros(300)
+    dose[::2] = np.random.default_rng(0).uniform(5, 60, 150)  # class "no"
+    dose[7] = 73.0  # class "yes"
+    columns = Columns((Column.over("dose", 0, 100),))
+    features, labels = columns.features(dose[:, None]), np.arange(300) % 2
+    integers = RULE.integers(features).astype(np.int64)
+    each = np.stack([(integers[labels == c] ** 2).sum(axis=0) for c in (0, 1)], axis=1)
+    found = summarise(
+        Statistics.of(features, labels, 2, RULE),
+        columns,
+        ("no", "yes"),
+        RULE,
+        squares=each if squares else None,
+    )
+    assert np.isnan(found.figures.means).all()
+    assert np.isnan(found.figures.within).all()
+    assert not np.isnan(found.figures.mean[0])
+    assert not np.isnan(found.figures.deviation[0])
+
+
+def test_a_heap_at_zero_is_found_in_the_middle_of_a_range() -> None:
+    dose = np.zeros(300)
+    dose[[3, 8]] = 112.0, 73.0
+    for half in (200.0, 1024.0):
+        column = Column.over("dose", -half, half)
+        assert np.isnan(described({"dose": dose}, column).figures.mean[0])
+    dose += np.random.default_rng(0).normal(0, 60, 300)
+    figures = described({"dose": dose}, Column.over("dose", -256, 256)).figures
+    assert figures.mean[0] == pytest.approx(dose.mean(), abs=0.1)
+
+
+def test_a_number_is_no_indicator_by_its_name() -> None:
+    share = np.random.default_rng(0).uniform(0.2, 0.8, 300)
+    found = described({"frac[x]": share})
+    assert not found.hidden.indicators[0]
+    assert found.figures.mean[0] == pytest.approx(share.mean(), abs=1e-3)
+
+
 def test_what_is_made_of_other_columns_is_left_out() -> None:
     values = np.random.default_rng(0).uniform(0, 1, 300)
     columns = Column.over("time:s", 0, 1), Column.over("time:s^2", 0, 1, derived=True)

@@ -323,6 +323,8 @@ def test_clients_of_one_name_are_told_apart_by_their_folder(tmp_path: Path) -> N
 def test_a_pattern_that_matches_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no path matches '.*nothing_\*'"):
         load_clients(str(tmp_path / "nothing_*"))
+    with pytest.raises(DataError, match="give one CSV or Parquet file per client"):
+        load_clients(str(tmp_path / "*.csv"))
 
 
 def test_clients_must_be_alike(tmp_path: Path) -> None:

@@ -214,8 +214,10 @@ def test_a_mapping_file_that_cannot_be_is_refused(
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_mapping(path)
-    with pytest.raises(ConfigError, match="not readable"):
+    with pytest.raises(ConfigError, match=r"missing\.toml does not exist; correct its name"):
         read_mapping(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match=r"cannot be read \(Is a directory\)"):
+        read_mapping(tmp_path)
 
 
 def test_sites_and_classes_are_mapped(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from secure_afl.data.account import account, read
+from secure_afl.data.compare import compare
 from secure_afl.data.tables.design import make_design
 from secure_afl.data.tables.dictionary import Category, Dictionary, Number
 from secure_afl.data.tables.raw import table_of_frame
@@ -69,3 +70,12 @@ def test_rows_that_a_ledger_cannot_know_again_are_said(ages: int) -> None:
     dataset = DESIGN.dataset("north", table_of_frame(pd.DataFrame(rows), "north"))
     said = [one for one in account(read(dataset)).findings if "a ledger does not know" in one.what]
     assert bool(said) == (ages == 3)
+
+
+def test_rows_at_several_hospitals_are_a_note_in_tables() -> None:
+    names = ("north", "south")
+    rows = pd.DataFrame({"age": [20, 30], "ill": ["no", "yes"]})
+    sets = [DESIGN.dataset(name, table_of_frame(rows, name)) for name in names]
+    (shared,) = compare([read(dataset) for dataset in sets], frozenset())
+    assert shared.what == "2 rows are at several clients, as at north and south"
+    assert shared.rank == "note", "two patients may well agree in a few columns"

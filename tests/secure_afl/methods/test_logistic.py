@@ -22,6 +22,7 @@ from secure_afl.federation.simulation import Federation
 from secure_afl.methods import Logistic
 from secure_afl.methods.evaluated import EvaluatedPublic, evaluated
 from secure_afl.methods.logistic import LogisticPublic
+from secure_afl.methods.memory import settle
 from secure_afl.methods.odds import LogisticFit
 from secure_afl.privacy.mechanism import Privacy
 from tests.kit.samples import make_clients, make_task
@@ -314,8 +315,65 @@ def test_a_receiver_may_not_change_classes_or_parameters_between_sums() -> None:
     data = ClientData("north", columns.features(values), labels)
     lie = replace(before, present=(0, 2), point=np.zeros((3, 1)), best=None)
     method.check(lie, 2)
+    memory: dict[str, Any] = {}
+    method.contribute(LogisticPublic(before.task), data, memory, b"")
+    # Whoever was away does not know; its rows of that class are left out.
+    away = dict(memory)
+    settle(away, 1, included=False)
+    ours = ClientData("north", data.features[labels == 0], labels[labels == 0])
+    assert np.array_equal(
+        method.contribute(lie, data, away, b""), method.contribute(lie, ours, {}, b"")
+    )
+    settle(memory, 1, included=True)
     with pytest.raises(DataError, match=r"'north' has rows of class 'b'.*take no part"):
-        method.contribute(lie, data, {}, b"")
+        method.contribute(lie, data, memory, b"")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_site_that_missed_the_first_sum_ends_no_run(kept: bool) -> None:
+    values, labels = made(400, [1.0, -0.5], 0)
+    labels[:20] = 2  # of one site alone, which is away at first
+    rows = columns_of(values).features(values)
+    bounds = [(0, 100), (100, 200), (200, 300), (300, 400)]
+    clients = [ClientData(f"c{a}", rows[a:b], labels[a:b]) for a, b in bounds]
+    federation = Federation(
+        evaluated(Logistic(), 0.2) if kept else Logistic(),
+        Plain(),
+        columns=columns_of(values),
+        row_mode="columns",
+        min_cohort=3,
+    )
+    report = federation.run(clients, classes=("a", "b", "c"), drop=["c0"]).report
+    assert any("No site has rows of c" in said for said in report.warnings)
+
+
+@pytest.mark.parametrize("half", [20.0, 2000.0, 4000.0])
+def test_a_column_whose_range_is_far_too_wide_is_named(half: float) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, (20000, 3))
+    labels = (rng.random(20000) < 1 / (1 + np.exp(-0.3 * values[:, 0]))).astype(np.int64)
+    columns = Columns(
+        (Column.over("x", -half, half), *(Column.over(n, -20, 20) for n in ("y", "z")))
+    )
+    clients = [ClientData(f"c{i}", columns.features(values[i::2]), labels[i::2]) for i in (0, 1)]
+    federation = Federation(Logistic(), Plain(), columns=columns, row_mode="columns")
+    report = federation.run(clients, classes=("a", "b")).report
+    said = [text for text in report.warnings if "draws coefficients to 0" in text]
+    assert bool(said) == (half > 20)
+    assert all("variance of x," in text for text in said)
+
+
+def test_rows_of_one_patient_are_not_independent() -> None:
+    values, labels = made(300, [1.0, -0.5], 0)
+    rows = columns_of(values).features(values)
+    whose = [f"p{place // 2}" for place in range(300)]
+    clients = [
+        ClientData(f"c{i}", rows[i::2], labels[i::2], [f"c{i}{name}" for name in whose[:150]])
+        for i in range(2)
+    ]
+    federation = Federation(Logistic(), Plain(), columns=columns_of(values), row_mode="columns")
+    said = federation.run(clients, classes=("a", "b")).report.warnings
+    assert any("errors of coefficients take rows for independent" in text for text in said)
 
 
 def test_a_model_is_evaluated_in_the_round_after_its_own() -> None:

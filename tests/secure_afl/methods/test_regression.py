@@ -1,5 +1,6 @@
 """Regression over one sum equals statsmodels on the pooled rows, whatever carries it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.result import Result
 from secure_afl.federation.simulation import Federation
+from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL
 from secure_afl.methods.evaluated import evaluated
 from secure_afl.methods.regression import Regression, RegressionPublic
@@ -171,9 +173,25 @@ def test_indicators_of_all_levels_are_a_combination() -> None:
 
 
 @pytest.mark.parametrize("rows", [4, 7])
-def test_no_more_rows_than_columns_and_intercept_are_refused(rows: int) -> None:
-    with pytest.raises(ConfigError, match=rf"{rows} rows for 6 columns .* ≥ 8"):
+def test_no_more_rows_than_columns_and_intercept_are_refused_before_any_sum(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Regression, "contribute", None)
+    with pytest.raises(ConfigError, match=rf"{rows} rows at most in the sum, for 6 .* ≥ 8"):
         run(*drawn(rows, 6), sites=2)
+
+
+@pytest.mark.parametrize(("rows", "enough"), [(7, False), (8, True)])
+def test_declared_rows_that_are_too_few_are_refused(rows: int, enough: bool) -> None:
+    terms = Terms(Regression(), Additive())
+    columns = columns_of(*drawn(20, 6))
+    declared = Declared(6, ("y",), (("a", 4), ("b", rows - 4)), bytes(32), 2, columns=columns)
+    declared = replace(declared, row_mode="columns")
+    if enough:
+        assert plan_task(terms, declared).total_rows == 8
+        return
+    with pytest.raises(ConfigError, match=r"7 rows at most in the sum, .* ≥ 8"):
+        plan_task(terms, declared)
 
 
 def test_a_perfect_fit_explains_all() -> None:
@@ -203,6 +221,24 @@ def test_a_range_far_too_wide_is_never_silent(half: float) -> None:
     if not said:
         assert abs(slope - 2) < 3 * error
         assert fit.figures["rounding_spread"] < 0.1
+
+
+@pytest.mark.parametrize("half", [20.0, 2000.0, 4000.0])
+def test_a_column_whose_range_is_far_too_wide_is_named(half: float) -> None:
+    # Noise is large, so that residuals show nothing; the slope is drawn to 0 all the same.
+    rng = np.random.default_rng(0)
+    values = np.column_stack([rng.exponential(1, 20000), rng.random(20000) < 0.01])
+    target = 0.15 * values[:, 0] + rng.standard_normal(20000)
+    columns = Columns(
+        (Column.over("x", -half, half), Column.over("rare", 0, 1)), Column.over("y", -6, 7)
+    )
+    result, _ = run(values, target, columns=columns)
+    (fit,) = result.report.fits
+    said = [text for text in result.report.warnings if "draws coefficients to 0" in text]
+    assert bool(said) == (half > 20)
+    assert all("variance of x," in text for text in said)
+    assert set(said) <= set(fit.notes)
+    assert fit.figures["rounding_spread"] < 0.1
 
 
 def test_a_target_that_does_not_vary_has_no_r_squared() -> None:

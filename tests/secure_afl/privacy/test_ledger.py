@@ -22,6 +22,7 @@ from secure_afl.privacy.accounting import (
     delta_of,
     distance_delta,
     epsilon_of,
+    mu_of,
     noise_multiplier,
 )
 from secure_afl.privacy.ledger import Budget, Ledger
@@ -106,6 +107,23 @@ def test_rounds_are_those_declared(ledger: Ledger) -> None:
     spend(ledger, 2, run=b"other", rounds=3, mu=0.01)
 
 
+def test_a_refusal_speaks_of_epsilon(ledger: Ledger) -> None:
+    budget = ledger.budget
+    assert budget is not None
+    spend(ledger, 1, mu=0.1)
+    with pytest.raises(LedgerRefusal) as refused:
+        spend(ledger, 2, mu=3.0)
+    asked = epsilon_of(budget.delta, 3.0)
+    words = f"Asked: a release of epsilon = {asked:.4g} at delta {budget.delta:g} (mu = 3)"
+    assert words in str(refused.value)
+    # What is left composes with what was spent to the budget.
+    mu = math.sqrt(mu_of(budget.epsilon, budget.delta) ** 2 - 0.1**2)
+    left = epsilon_of(budget.delta, mu)
+    assert f"Left: releases of epsilon ≤ {left:.4g} at delta 1e-05 (mu ≤ {mu:.4g}) together" in str(
+        refused.value
+    )
+
+
 def test_distances_cost_delta(ledger: Ledger) -> None:
     distance = 0.2e-5 / (1 + math.e**2)
     spend(ledger, 1, mu=0.1, distance=distance)
@@ -114,7 +132,7 @@ def test_distances_cost_delta(ledger: Ledger) -> None:
     assert epsilon is not None
     assert epsilon_of(1e-5, mu) < epsilon < 1.1 * epsilon_of(0.8e-5, mu)
     assert delta_of(epsilon, mu) + distance_delta(epsilon, 2 * distance) <= 1e-5
-    with pytest.raises(LedgerRefusal, match="Left: releases of mu ≤"):
+    with pytest.raises(LedgerRefusal, match="Left: releases of epsilon ≤"):
         spend(ledger, 3, mu=0.3, distance=20 * distance)
     # A larger budget allows more, and the same releases cost the same.
     ledger.raise_budget(Budget(50.0, 1e-5, "example", "add-remove"))

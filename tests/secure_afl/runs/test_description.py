@@ -10,9 +10,20 @@ import pandas as pd
 import pytest
 
 from secure_afl.analytic.describe import summarise
+from secure_afl.data.tables.design import make_design, read_design
+from secure_afl.data.tables.dictionary import Category, Dictionary, Number, Spec
+from secure_afl.data.tables.references import Reference, references
 from secure_afl.errors import ConfigError
 from secure_afl.federation.result import Result
-from secure_afl.runs.description import COMPONENTS, CORRELATIONS, FILES, TABLE, write_description
+from secure_afl.runs.description import (
+    COMPONENTS,
+    CORRELATIONS,
+    FILES,
+    TABLE,
+    Line,
+    rest,
+    write_description,
+)
 from secure_afl.runs.run import run
 from secure_afl.runs.saving import REPORT
 from secure_afl.runs.settings import make_config
@@ -81,7 +92,14 @@ def test_the_table_is_that_of_the_files(folder: Path) -> None:
     men = table.loc["sex[male]", "count"]
     assert int(men["all"]) == (rows.sex == "male").sum()
     assert int(men["yes"]) == ((rows.sex == "male") & (rows.ill == "yes")).sum()
-    assert table.loc["rare[yes]", "count"][["all", "no", "yes"]].tolist() == ["withheld"] * 3
+    # The first category is what the others leave, and withheld where they are.
+    women = table.loc["sex[female]", "count"]
+    assert int(women["all"]) == (rows.sex == "female").sum()
+    assert int(women["yes"]) == ((rows.sex == "female") & (rows.ill == "yes")).sum()
+    share = table.loc["sex[female]", "per cent"]
+    assert float(share["all"]) == pytest.approx(100 * (rows.sex == "female").mean())
+    for name in ("rare[yes]", "rare[no]"):
+        assert table.loc[name, "count"][["all", "no", "yes"]].tolist() == ["withheld"] * 3
     assert "rare[yes]" not in (folder / "out" / CORRELATIONS).read_text()
     for name in (CORRELATIONS, COMPONENTS):
         assert stat.S_IMODE((folder / "out" / name).stat().st_mode) == 0o600
@@ -95,7 +113,12 @@ def test_what_is_written_is_a_function_of_the_released_sum_alone(folder: Path) -
     total = result.rounds[0].released.total
     assert task.columns is not None
     copy = summarise(result.statistics, task.columns, task.classes, task.quantiser)
-    write_description(again, copy)
+    known = references(read_design(folder / "dictionary.toml"))
+    assert known == (
+        Reference("sex[female]", ("sex[male]",)),
+        Reference("rare[no]", ("rare[yes]",)),
+    )
+    write_description(again, copy, known)
     for name in FILES:
         assert (again / name).read_bytes() == (folder / "out" / name).read_bytes()
     assert total.dtype == np.int64
@@ -120,6 +143,8 @@ def test_noise_stands_beside_every_figure(folder: Path) -> None:
     noise = table.loc["age", "noise in mean"][["all", "no", "yes"]].astype(float)
     assert (noise > 0).all()
     assert noise["yes"] > noise["all"]
+    men, women = (table.loc[f"sex[{sex}]", "noise in count"] for sex in ("male", "female"))
+    assert women[["all", "no", "yes"]].tolist() == men[["all", "no", "yes"]].tolist()
     assert "noise" in (folder / "out" / CORRELATIONS).read_text().splitlines()[0]
     # Noisy sums without counts make no table, and the run stands.
     run_tables(folder, **{**settings, "head": "ridge", "squares": False})
@@ -136,3 +161,29 @@ def test_the_command_prints_it(folder: Path, command: Command) -> None:
     ).out  # fmt: skip
     for words in ("Table 1", "age, years: mean", "per cent", "Withheld are counts below 5"):
         assert words in said
+
+
+def test_the_noise_of_what_is_left_is_that_of_noise_drawn() -> None:
+    """Counts are (q + n)/2, with noise q of their own and n of the rows."""
+    rng = np.random.default_rng(0)
+    own, common = 3.0, 2.0
+    rows, each = rng.normal(0, common, 40_000), rng.normal(0, own, (3, 40_000))
+    counts = (each + rows) / 2
+    lines = [
+        Line(name, "", "count", np.array([10.0]), np.array([counts[0].std()])) for name in "abc"
+    ]
+    left = rest("x", Line("", "", "rows", np.array([100.0]), np.array([rows.std()])), lines)
+    assert left.values == [70.0]
+    assert left.errors is not None
+    assert left.errors[0] == pytest.approx((rows - counts.sum(axis=0)).std(), rel=0.02)
+
+
+def test_categories_without_a_column_are_first_ones_of_the_model() -> None:
+    sex, ill = Category(("f", "m", "x")), Category(("no", "yes"))
+    columns: dict[str, Spec] = {"age": Number((0, 99)), "sex": sex, "place": ill, "ill": ill}
+    known = Dictionary(columns, "ill")
+    assert references(make_design(known, formula="age*sex")) == (
+        Reference("sex[f]", ("sex[m]", "sex[x]")),
+    )
+    assert references(make_design(known, formula="age")) == ()
+    assert references(None) == ()

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from msgspec.structs import replace
 
 from secure_afl.analytic.coefficients import Coefficient, Fit
 from secure_afl.evaluation.numeric import measure_numbers
@@ -35,6 +36,13 @@ def test_a_linear_fit_has_intervals_and_what_there_is_not_is_a_dash() -> None:
     assert laid.notes == ("A note.",)
 
 
+def test_columns_of_which_there_is_nothing_are_left_out() -> None:
+    bare = replace(LINEAR, coefficients=LINEAR.coefficients[1:])
+    laid = fit_table(bare)
+    assert laid.head == ("", "estimate")
+    assert laid.rows == (("sex[male]", "−0.5"), ("gone", "–"))
+
+
 def test_a_logistic_fit_has_odds_ratios() -> None:
     fit = Fit(
         "logistic",
@@ -43,11 +51,19 @@ def test_a_logistic_fit_has_odds_ratios() -> None:
             Coefficient("age", math.log(2), 0.1, 6.9, 0.2, 0.0, math.log(4)),
             Coefficient("far", 800.0, 900.0, 0.9, 0.4, -1000.0, 2600.0),
             Coefficient("bare", 0.0, None, None, None, None, None),
+            Coefficient("tiny", 92.0, 9.0, 9.0, 0.2, 90.0, 94.0, per=0.01),
+            Coefficient("huge", 1e-5, None, None, None, None, None, per=1000.0),
         ),
     )
     laid = fit_table(fit)
     assert laid.head[3:] == ("z", "p", "odds ratio, 0.95")
-    assert [row[-1] for row in laid.rows] == ["2 (1 to 4)", "inf (0 to inf)", "1"]
+    assert [row[-1] for row in laid.rows] == [
+        "2 (1 to 4)",
+        "inf (0 to inf)",
+        "1",
+        "2.51 (2.46 to 2.56) per 0.01",
+        "1.01 per 1000",
+    ]
     assert laid.rows[0][4] == "0.200"
 
 

@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from protocols import Additive, Plain
+from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError
+from secure_afl.federation.simulation import Federation
+from secure_afl.methods.regression import Regression
+from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.planner import (
     Plan,
     coefficient_noise,
@@ -18,6 +22,7 @@ from secure_afl.runs.planner import (
 )
 from secure_afl.runs.settings import make_config
 from tests.kit.commands import Command
+from tests.kit.tables import table_clients
 
 
 def plan(rows: int = 400, columns: int = 12, **settings: Any) -> Plan:
@@ -117,6 +122,55 @@ def test_what_has_no_plan_is_refused() -> None:
         plan(max_rows=100)
     with pytest.raises(ConfigError, match="minimum cohort 6 of 5 sites"):
         plan(min_cohort=6)
+    with pytest.raises(ConfigError, match="--classes 2 with --method regression"):
+        plan_run(make_config({"method": "regression"}), 5, 100, 3, 2)
+    with pytest.raises(ConfigError, match=r"10 rows at most in the sum, for 9 columns.* ≥ 11"):
+        plan_run(make_config({"method": "regression"}), 5, 2, 9)
+
+
+def test_a_plan_of_a_number() -> None:
+    found = plan_run(make_config({"method": "regression"}), 5, 400, 12)
+    # 12 + 66 of G, 12 of Q, 12 sums, N, Σt and Σt².
+    assert (found.entries, found.classes, found.sums) == (105, None, 1)
+    assert found.sampling_error == pytest.approx(math.sqrt(0.75 / 1987))
+    assert "the target spread likewise" in found.assumed
+    assert found.unit.startswith("deviations of the outcome")
+
+
+def test_noise_in_a_number_s_coefficient_is_that_of_runs() -> None:
+    rng = np.random.default_rng(0)
+    sites, rows, dim = 5, 400, 5
+    ranges = tuple(Column.over(f"x{at}", -1, 1) for at in range(dim))
+    columns = Columns(ranges, Column.over("y", -1, 1))
+    values = rng.uniform(-1, 1, (sites * rows, dim))
+    target = 0.5 * values[:, 0] + 0.5 * rng.choice([-1, 1], len(values))
+    assert target.var() == pytest.approx(1 / 3, abs=0.02)
+    assert np.corrcoef(values[:, 0], target)[0, 1] ** 2 == pytest.approx(0.25, abs=0.02)
+    clients = table_clients(columns, values, target, sites)
+    privacy = Privacy(1.0, 1e-5, "example", "add-remove")
+    drawn = []
+    for _ in range(40):
+        federation = Federation(
+            Regression(), Additive(), privacy=privacy, columns=columns, row_mode="columns"
+        )
+        result = federation.run(clients, classes=("y",), max_rows=512)
+        estimates = [c.estimate for c in result.report.fits[0].coefficients[1:]]
+        drawn.append(np.array(estimates, dtype=np.float64))
+    spread = np.std(drawn, axis=0) * values.std(axis=0) / target.std()
+    config = make_config({"method": "regression", "epsilon": 1.0, "max_rows": 512})
+    said = plan_run(config, sites, rows, dim)
+    assert not said.lost
+    assert 0.7 * said.noise < np.median(spread) < 1.2 * said.noise
+    assert plan_run(config.replaced(epsilon=0.1), sites, rows, dim).lost
+
+
+def test_a_plan_of_odds() -> None:
+    found = plan_run(make_config({"method": "logistic", "rounds": 9}), 5, 400, 12)
+    # A Newton step: gradient 13, curvature 91, log-likelihood 1.
+    assert (found.entries, found.classes, found.sums) == (105, 2, 9)
+    # A column of −1 and 1 that makes p of 1/4 and 3/4 has R² = 1/4.
+    assert found.unit.startswith("log-odds")
+    assert found.sampling_error == pytest.approx(1 / math.sqrt(1987 * 0.25 * 0.75))
 
 
 def test_the_command_plans_and_still_prints_pairwise_parameters(command: Command) -> None:
@@ -127,11 +181,19 @@ def test_the_command_plans_and_still_prints_pairwise_parameters(command: Command
         command("params", 5, "--columns", 12, "--site-rows", 50, "--json", "-").out
     )
     assert content["vector_bytes"] == 416
+    number = command("params", 5, "--columns", 12, "--site-rows", 50, "--method", "regression")
+    assert "columns × classes" not in number.out
+    odds = command("params", 5, "--columns", 12, "--site-rows", 50, "--method", "logistic")
+    assert "sums, at most" in odds.out
     assert "threshold t" in command("params", 16).out
     for flags, problem in (
         (["--epsilon", 1], "--epsilon has no effect without --columns"),
         (["--site-rows", 9], "--site-rows has no effect without --columns"),
         (["--columns", 3], "--columns without --site-rows"),
+        (
+            ["--columns", 3, "--site-rows", 9, "--method", "regression", "--classes", 3],
+            "--classes 3 with --method regression",
+        ),
     ):
         found = command("params", 5, *flags)
         assert found.code == 2

@@ -23,6 +23,7 @@ from secure_afl.errors import (
     ConfigError,
     DataError,
     LedgerRefusal,
+    NoModel,
     NotKept,
     NotResumable,
     NotSaved,
@@ -399,15 +400,17 @@ def test_a_total_gets_one_noise_however_often_it_is_resumed(
     assert np.array_equal(resume(site.out).model.weights, first)
 
 
-def test_a_sum_out_of_its_bounds_leaves_nothing_to_finish(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [OutOfBoundsTotal((("gram", 1),)), NoModel("too few rows")])
+def test_a_sum_of_which_no_model_can_be_made_leaves_nothing_to_finish(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: SecureAflError
 ) -> None:
-    def liar(*_: object) -> None:
-        raise OutOfBoundsTotal((("gram", 1),))
+    def absorbed(*_: object) -> None:
+        raise error
 
-    monkeypatch.setattr(FederationServer, "absorb", liar)
-    with pytest.raises(OutOfBoundsTotal):
+    monkeypatch.setattr(FederationServer, "absorb", absorbed)
+    with pytest.raises(type(error)) as refused:
         site.run()
+    assert not getattr(refused.value, "__notes__", [])
     assert not (site.out / FOLDER).exists()
     assert site.charged()[0].released
 

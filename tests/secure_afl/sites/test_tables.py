@@ -113,6 +113,8 @@ def test_the_receiver_of_the_sum_keeps_table_1(tmp_path: Path) -> None:
     read = [(tmp_path / name / "data.csv").read_text() for name in NAMES]
     assert int(found["", "rows"]["all"]) == 60
     assert int(found["sex[male]", "count"]["all"]) == sum(text.count(",male") for text in read)
+    women = sum(text.count(",female") for text in read)
+    assert int(found["sex[female]", "count"]["all"]) == women
     # Nobody else has it.
     assert [path.parent for path in tmp_path.rglob(TABLE)] == [out]
 

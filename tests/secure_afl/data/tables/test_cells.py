@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secure_afl.data.tables.cells import as_number, read_cells
+from secure_afl.data.tables.cells import read_cells
 from secure_afl.data.tables.dictionary import Category, Number
 from secure_afl.data.tables.raw import table_of_frame
+from secure_afl.data.tables.words import as_number
 from secure_afl.errors import DataError
 from tests.secure_afl.data.tables.kit import design, written
 
@@ -63,6 +64,20 @@ def test_missing_cells_are_refused_unless_declared() -> None:
     assert (found.values.tolist(), found.missing.tolist()) == ([40, 30, 30], [False, True, True])
     with pytest.raises(DataError, match="'NA' in column 'age' is no number"):
         read_cells(table, "age", Number((0, 100), "", 30), ())
+
+
+def test_missing_words_that_are_numbers_go_by_their_value() -> None:
+    cells = ["40", "-9", "-9.0", "-9.00", "-9.5", "9"]
+    found = read_cells(
+        table_of_frame({"age": cells}, "s"), "age", Number((-10, 100), "", 30), ("-9",)
+    )
+    assert found.missing.tolist() == [False, True, True, True, False, False]
+    words = ["male", "99", "99.0", "non dit\u00e9"]
+    missing = ("9.9e1", "non dite\u0301")
+    found = read_cells(
+        table_of_frame({"sex": words}, "s"), "sex", Category(("female", "male"), "drop"), missing
+    )
+    assert found.missing.tolist() == [False, True, True, True]
 
 
 def test_a_category_that_nobody_declared_is_refused() -> None:

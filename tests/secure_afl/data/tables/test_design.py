@@ -11,8 +11,8 @@ from formulaic import model_matrix
 from hypothesis import given
 from hypothesis import strategies as st
 
-from secure_afl.data.dataset import TableOrigin
-from secure_afl.data.files import load, load_clients
+from secure_afl.data.dataset import DroppedRow, TableOrigin
+from secure_afl.data.files import load, load_clients, load_unlabelled
 from secure_afl.data.tables.design import Design, make_design
 from secure_afl.data.tables.dictionary import make_dictionary
 from secure_afl.data.tables.raw import read_table, table_of_frame
@@ -41,10 +41,15 @@ def test_what_is_left_out_is_accounted_for(tmp_path: Path) -> None:
     text = CSV.replace("30,female", ",female")
     data = load(written(tmp_path, text), design=made)
     assert data.origin is not None
-    assert data.origin.table == TableOrigin(("note",), 1, (("bmi", 1),))
+    assert data.origin.table == TableOrigin(("note",), (DroppedRow(1, 4),), (("bmi", 1),))
     assert (len(data), data.patients) == (2, ("p1", "p1"))
     with pytest.raises(DataError, match="all 1 rows have a missing value"):
         made.dataset("x", table_of_frame({k: [v] for k, v in _row(bmi="").items()}, "x"))
+
+
+def test_a_pattern_of_images_is_no_column_of_ids(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--id names the column of ids; allowed: one of age, bmi"):
+        load(written(tmp_path, CSV), design=design(id="{id}_*"))
 
 
 def _row(**cells: str) -> dict[str, str]:
@@ -155,13 +160,18 @@ def test_a_card_brings_the_design_back(tmp_path: Path) -> None:
         Design.of_card({"dictionary": {}})
 
 
-def test_rows_to_predict_are_all_there_or_refused(tmp_path: Path) -> None:
+def test_rows_to_predict_are_all_there_or_named(tmp_path: Path) -> None:
     drops = {"type": "number", "range": [10, 60], "missing": "drop"}
     made = make_design(dictionary(bmi=drops))
     without = CSV.replace(",ill", "").replace(",yes", "").replace(",no,", ",")
-    assert len(made.unlabelled("x", read_table(written(tmp_path, without)))) == 3
-    with pytest.raises(DataError, match=r"line 4: a value is missing"):
-        made.unlabelled("x", read_table(written(tmp_path, without.replace("30,", ","))))
+    assert len(load_unlabelled(written(tmp_path, without), design=made)) == 3
+    found = load_unlabelled(written(tmp_path, without.replace("30,", ",")), design=made)
+    assert len(found) == 2
+    assert found.origin is not None
+    assert found.origin.table is not None
+    assert found.origin.table.dropped == (DroppedRow(1, 4),)
+    with pytest.raises(DataError, match="all 1 rows have a missing value"):
+        made.unlabelled("x", table_of_frame({k: [v] for k, v in _row(bmi="").items()}, "x"))
 
 
 def test_sites_are_files_of_one_design(tmp_path: Path) -> None:

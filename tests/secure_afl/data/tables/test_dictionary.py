@@ -45,6 +45,14 @@ def test_what_a_column_cannot_be_is_refused(spec: dict[str, Any], words: str) ->
         make_dictionary({"columns": {"x": spec}}, "dictionary.toml")
 
 
+@pytest.mark.parametrize(("word", "category"), [("no", "no"), ("-9", "-9.0"), ("9e0", "9")])
+def test_a_word_is_a_category_or_a_missing_value(word: str, category: str) -> None:
+    spec = {"type": "category", "categories": ["yes", category], "missing": "drop"}
+    with pytest.raises(ConfigError, match=f"column 'x': '{category}' is a category, and stands"):
+        make_dictionary({"missing": [word], "columns": {"x": spec}}, "dictionary.toml")
+    assert make_dictionary({"missing": ["NA"], "columns": {"x": spec}}, "dictionary.toml")
+
+
 def test_two_columns_of_ids_are_refused() -> None:
     with pytest.raises(ConfigError, match="several columns of type id"):
         dictionary(other={"type": "id"})

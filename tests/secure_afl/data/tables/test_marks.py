@@ -119,6 +119,14 @@ def test_marks_turn_on_no_formula_target_or_range() -> None:
         assert np.array_equal(plain, again)
 
 
+@pytest.mark.parametrize("other", ["7.0", "0007", " 7", "7,0"])
+def test_a_patient_is_known_however_the_id_is_written(other: str) -> None:
+    # pandas makes floats of whole numbers where one is missing.
+    assert np.array_equal(patient_marks(("7",)), patient_marks((other,)))
+    assert np.array_equal(patient_marks(("North-7",)), patient_marks(("NORTH-7",)))
+    assert len(np.unique(patient_marks(("7", "70", "north-7")), axis=0)) == 3
+
+
 def test_patients_have_marks_and_nameless_ones_have_none() -> None:
     marks = patient_marks(("p1", "", "p2", "p1"))
     assert marks.shape == (2, 4)

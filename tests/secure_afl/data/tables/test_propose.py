@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from secure_afl.data.tables.codes import Code, missing_codes, suspected
 from secure_afl.data.tables.dictionary import Category, Ignored, Number, read_dictionary
 from secure_afl.data.tables.propose import propose
 from secure_afl.data.tables.raw import table_of_frame
@@ -54,3 +55,39 @@ def test_rare_words_are_not_written() -> None:
 
 def test_many_words_are_no_category(tmp_path: Path) -> None:
     assert draft(tmp_path, note=[f"w{k % 21}" for k in range(42)])["note"] == Ignored()
+
+
+AGES = [str(age) for age in range(18, 95, 3)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "codes"),
+    [
+        ([*AGES, "999", "999", "999.0"], [Code("999", 3)]),
+        ([*AGES, "999"], [Code("999", 1)]),
+        ([*AGES, "-9.0", "-8", "-9.0"], [Code("-9.0", 2), Code("-8", 1)]),
+        ([*AGES, "-9", "999"], [Code("-9", 1), Code("999", 1)]),
+        ([*AGES, "1000", "1000", "?"], [Code("1000", 2)]),
+        (["0", "1", "1", "9"], []),
+        (["0", "1", "1", "9", "9"], [Code("9", 2)]),
+        # A single far value may be a person's; 99 may be an age; -9 may be a temperature.
+        ([*AGES, "1000"], []),
+        ([*AGES, "99"], []),
+        ([*AGES, "-9", "-12", "-3"], []),
+        (["1", "2", "3", "3"], []),
+        (["1", "999"], []),
+        (["a", "b"], []),
+    ],
+)
+def test_numbers_far_from_all_others_may_be_codes(cells: list[str], codes: list[Code]) -> None:
+    assert missing_codes(cells) == codes
+
+
+def test_a_code_is_named_and_out_of_the_range(tmp_path: Path) -> None:
+    cells = [*AGES, "999", "999"]
+    text = propose(table_of_frame({"age": cells}, "site"), "age")
+    assert "# 999 is far from all others" in text
+    assert draft(tmp_path, age=cells)["age"] == Number((10, 100))
+    table = table_of_frame({"age": cells, "bmi": ["20.5"] * len(cells)}, "site")
+    assert suspected(table, []) == {"age": [Code("999", 2)]}
+    assert suspected(table, ["999.0"]) == {}
