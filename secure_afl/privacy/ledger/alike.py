@@ -75,11 +75,9 @@ def lineages_met(
 ) -> dict[str, Met]:
     """Find the lineages that have a client's rows, too; arguments are those of `authorise`.
 
-    One row is enough. Of `alike`, all earlier lineages together are one, for a year is none of its
-    months, and made of them; and each is one, for what is nothing beside a year may be a month. A
-    tenth may agree with each of the lineages that stand beside this one in its runs alone: clients
-    of a simulation, each of whose sums is charged. Lineages beside which it stood in an earlier run
-    were looked at then, and are again only if it has new rows that they have, too.
+    One row is enough. Of `alike` more than chance explains are, see `_same`. Lineages beside which
+    this one stood in an earlier run were looked at then, and are again only if it has new rows that
+    they have, too.
 
     Raises:
         OSError, ValueError: as `Rows.shared`.
@@ -89,25 +87,47 @@ def lineages_met(
     found = {other: Met(count, len(set(rows))) for other, count in shared.items()}
     beside, before = _beside(book, new)
     held = _held(kept.sizes(book.rows), alike)
+    held.pop(place, None)
     for kind in alike:
         owners = kept.owners(book.rows, place, kind.alone)
         fresh = set(kept.unknown(book.rows, place, kind.alone))
         touched = {other for row, others in owners if row in fresh for other in others}
         looked = [set(others) - (before - touched) for _, others in owners]
         counts = Counter(other for others in looked for other in others)
-        apart = sum(not beside.issuperset(others) for others in looked)
-        rest = sum(size for other, size in held.items() if other not in {*beside, place})
-        together = apart > kind.by_chance(rest)
-        for other, count in counts.items():
-            most = kind.by_chance(held[other])
-            if other in beside:
-                # Small tables have no pairs by luck.
-                most = kind.by_chance(held[other], pairs=int(kind.what == "rows"))
-                most = max(most, _BESIDE * min(len(kind.alone), held[other]))
-            if count > most or (together and other not in beside):
-                known = Met(count, len(kind.alone), kind.what)
-                found[other] = max(known, found.get(other, known), key=_telling)
+        for other in _same(kind, looked, held, beside):
+            known = Met(counts[other], len(kind.alone), kind.what)
+            found[other] = max(known, found.get(other, known), key=_telling)
     return {book.lineages[other].name: known for other, known in found.items()}
+
+
+def _same(
+    kind: Alike, looked: Sequence[set[int]], held: Mapping[int, float], beside: set[int]
+) -> set[int]:
+    """Find the lineages, by place, that have more than chance explains.
+
+    Each is one, for what is nothing beside a year may be a month; and all that are left are one,
+    for a year is none of its months, and made of them.
+
+    Args:
+        looked: which lineages have a row, for each of `kind.alone` that any has.
+        held: how many rows each lineage has.
+        beside: that stand beside this one in its runs alone: clients of a simulation, each of whose
+            sums is charged. A tenth may agree.
+    """
+    met = set()
+    for other, count in Counter(other for others in looked for other in others).items():
+        most = kind.by_chance(held[other])
+        if other in beside:
+            # Small tables have no pairs by luck.
+            most = kind.by_chance(held[other], pairs=int(kind.what == "rows"))
+            most = max(most, _BESIDE * min(len(kind.alone), held[other]))
+        if count > most:
+            met.add(other)
+    left = [others - beside for others in looked if not others & met]
+    rest = sum(size for other, size in held.items() if other not in beside | met)
+    if sum(map(bool, left)) > kind.by_chance(rest):
+        met.update(*left)
+    return met
 
 
 def _held(sizes: Mapping[int, int], alike: Sequence[Alike]) -> dict[int, float]:

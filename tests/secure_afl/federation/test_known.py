@@ -171,6 +171,22 @@ def test_an_edited_export_has_the_same_rows(
         made.run("two", edit(table(90, 0)), **sexes)
 
 
+def test_running_numbers_as_ids_are_refused_with_what_helps(book: Callable[..., Book]) -> None:
+    made = book(2.5, pid=Id())
+    frame = table(90, 0).assign(pid=[f"{row % 30}" for row in range(90)])
+    with pytest.raises(LedgerRefusal, match=r"30 of 30 patients were in.*make ids unlike, as nort"):
+        made.run("one", frame, 1.0)
+    # One that two hospitals have is a coincidence in a run, and stays one in the next.
+    apart = table(90, 7).assign(pid=[f"{row // 30}-{max(row % 30, 1)}" for row in range(90)])
+    apart.loc[[0, 30, 60], "pid"] = "same"
+    for times in (1, 2):
+        made.run("apart", apart, 1.0)
+        assert made.ledger.spent("/data/apart1.csv").releases == times
+    # Elsewhere it is one patient too many.
+    with pytest.raises(LedgerRefusal, match="1 of 30 patients were in lineage '/data/apart0"):
+        made.run("else", table(90, 1).replace({"pid": {"p1-0": "same"}}), 2.0)
+
+
 def test_one_patient_who_comes_back_is_known(book: Callable[..., Book]) -> None:
     made = book(pid=Id())
     made.run("one", table(90, 0))
@@ -395,6 +411,16 @@ def test_hospitals_in_a_second_run_are_looked_at_again_where_they_have_new_rows(
     assert made.ledger.shares("/data/h1.csv") == ("/data/h0.csv",)
     assert made.ledger.shares("/data/h2.csv") == ()
     assert made.ledger.spent("/data/h1.csv").releases == 4
+
+
+def test_a_copy_of_one_file_is_charged_for_that_file_alone(book: Callable[..., Book]) -> None:
+    made = book(4.0, pid=Ignored())
+    made.run("h", table(300, 0), 1.0)
+    made.run("copy", table(300, 0).head(100), 1.0, sites=2)
+    for copy in ("/data/copy0.csv", "/data/copy1.csv"):
+        assert "/data/h0.csv" in made.ledger.shares(copy)
+    assert made.ledger.shares("/data/h1.csv") == ()
+    assert made.ledger.spent("/data/h0.csv").releases == 3
 
 
 def test_months_in_one_run_are_parts_of_the_year_in_another(book: Callable[..., Book]) -> None:

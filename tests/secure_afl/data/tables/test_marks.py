@@ -132,3 +132,4 @@ def test_patients_have_marks_and_nameless_ones_have_none() -> None:
     assert marks.shape == (2, 4)
     assert (np.round(marks) == marks).all()
     assert (marks < 2**24).all()
+    assert np.array_equal(patient_marks(("P1 ", "n/a", "17")), patient_marks(("17.0", "p1")))
