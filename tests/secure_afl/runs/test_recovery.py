@@ -126,8 +126,13 @@ def test_so_is_a_run_with_an_evaluation(tmp_path: Path, change: int) -> None:
     assert pooled["examples"] > 20
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, MANY])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, marks=pytest.mark.slow),
+        pytest.param(MANY, marks=pytest.mark.nightly),
+    ],
+)
 def test_so_is_a_run_killed_at_any_change_at_all(
     tmp_path: Path, weights: Any, settings: dict[str, Any]
 ) -> None:
