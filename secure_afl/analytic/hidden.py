@@ -1,15 +1,13 @@
 """What of Table 1 is not printed, and why no subtraction finds it: `withheld` has the rules."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats, Integers
+from secure_afl.analytic.table_sums import TableSums
 from secure_afl.analytic.withheld import table_groups, withheld_classes, withheld_rows
-
-if TYPE_CHECKING:
-    from secure_afl.analytic.describe import Summary
 
 
 class Hidden(NamedTuple):
@@ -36,7 +34,7 @@ class Hidden(NamedTuple):
     few_each: Bools
 
 
-def hide(summary: "Summary") -> Hidden:
+def hide(summary: TableSums) -> Hidden:
     """Choose what is not printed; it follows from the sums alone."""
     derived = np.array([column.derived for column in summary.columns.columns])
     indicators = summary.indicators & ~derived
@@ -48,7 +46,7 @@ def hide(summary: "Summary") -> Hidden:
     )
 
 
-def _numbers(summary: "Summary", classes: Bools) -> tuple[Bools, Bools]:
+def _numbers(summary: TableSums, classes: Bools) -> tuple[Bools, Bools]:
     """Choose the numbers that a few rows may make up, over all rows and in a class, (d,) each."""
     sums, each = summary.statistics.cross.sum(axis=1), summary.statistics.cross
     groups = [np.array([place]) for place in np.flatnonzero(~classes)]
@@ -70,7 +68,7 @@ def _numbers(summary: "Summary", classes: Bools) -> tuple[Bools, Bools]:
     return few, few_each
 
 
-def _stood_in(summary: "Summary") -> list[tuple[int, int]]:
+def _stood_in(summary: TableSums) -> list[tuple[int, int]]:
     """Pair each number for whose missing values another stands with the indicator of these."""
     places = {name: place for place, name in enumerate(summary.names)}
     if not summary.is_exact:
@@ -82,7 +80,7 @@ def _stood_in(summary: "Summary") -> list[tuple[int, int]]:
     ]
 
 
-def _counts(summary: "Summary", indicators: Bools, classes: Bools) -> tuple[Bools, Bools]:
+def _counts(summary: TableSums, indicators: Bools, classes: Bools) -> tuple[Bools, Bools]:
     """Choose the indicators whose counts over all rows, and by class, are withheld, (d,) each."""
     ones, rows = summary.ones, summary.rows[~classes]
     shown = ones[:, ~classes]
@@ -104,7 +102,7 @@ def _counts(summary: "Summary", indicators: Bools, classes: Bools) -> tuple[Bool
     return total_hidden, each_hidden | total_hidden
 
 
-def _apart(summary: "Summary", group: list[int]) -> Floats:
+def _apart(summary: TableSums, group: list[int]) -> Floats:
     """Return what makes disjoint counts of a group's, (k, k).
 
     Where a category stands for missing values, their rows are among its rows, and subtraction
@@ -122,7 +120,7 @@ def _apart(summary: "Summary", group: list[int]) -> Floats:
     return apart
 
 
-def _few(summary: "Summary", squares: Integers, sums: Integers, rows: float) -> Bools:
+def _few(summary: TableSums, squares: Integers, sums: Integers, rows: float) -> Bools:
     """Say of which columns mean and deviation may be those of a few rows, (d,).
 
     All rows but k may be at one end of the range. Let y be the distance from there: k numbers other
@@ -149,7 +147,7 @@ def _few(summary: "Summary", squares: Integers, sums: Integers, rows: float) -> 
     return found & (squares > 0)
 
 
-def _perhaps_few(summary: "Summary", sums: Integers, rows: float) -> Bools:
+def _perhaps_few(summary: TableSums, sums: Integers, rows: float) -> Bools:
     """Say of which columns all rows of a class but a few may be at an end, (d,).
 
     Without its sum of squares: k numbers that are not there add up to at most 2b·k. And the others

@@ -1,8 +1,9 @@
 """Table 1 of a released sum: what its receiver reads of it, by what the task declares."""
 
 from protocols.layout import Integers, Layout
-from secure_afl.analytic.describe import StepNoise, Summary, summarise
+from secure_afl.analytic.describe import Summary, summarise
 from secure_afl.analytic.statistics import SQUARES, Statistics
+from secure_afl.analytic.table_sums import StepNoise
 from secure_afl.errors import ConfigError
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.methods.method import AnyMethod, Task

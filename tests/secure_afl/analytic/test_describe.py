@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from secure_afl.analytic.components import principal
-from secure_afl.analytic.describe import StepNoise, Summary, summarise
+from secure_afl.analytic.describe import Summary, summarise
 from secure_afl.analytic.quantise import Quantiser
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.analytic.table_noise import correlation_errors, figure_errors
+from secure_afl.analytic.table_sums import StepNoise
 from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError
 
