@@ -58,8 +58,9 @@ def run(
             when the run is interrupted.
         progress: called with what is under way, how much is done, and of how much.
         command: as reports quote it.
-        processes: that make cells side by side, 1 to 64. What they find does not turn on it. With
-            more than one a script's own code has to stand under `if __name__ == "__main__"`.
+        processes: that make cells side by side, 1 to 64, at most one a run. What they find does not
+            turn on it. Memory grows with it: each has all rows, and a run with its sums. With more
+            than one a script's own code has to stand under `if __name__ == "__main__"`.
 
     Raises:
         SecureAflError: settings or data that cannot be used, before anything is run. What goes

@@ -114,7 +114,17 @@ class Stage:
             shared = len(instance.judge(claim, truth, confidence))
             measures = instance.judge(claim, truth, simultaneous(confidence, max(1, shared)))
             measures = [_bounded(measure) for measure in measures]
-            pictures = instance.pictures(claim, truth)
+            return msgspec.structs.replace(
+                cell,
+                coalition=view.coalition,
+                claimed=claim is not None,
+                measures=tuple(measures),
+                roc=_thinned(instance.roc(claim, truth)),
+                seconds=seconds,
+                images=tuple(gallery(picture) for picture in instance.pictures(claim, truth)),
+                # What is told in a lie is more than the promise is about.
+                mu=None if attack.lies else _mu(self._record, adversary),
+            )
         except Exception as error:
             # Whatever an attack stumbles over, the other cells are still to be had.
             log.debug("%s failed", attack.name, exc_info=True)
@@ -123,17 +133,6 @@ class Stage:
             if not isinstance(error, SecureAflError):
                 message = f"{type(error).__name__}: {message}"
             return msgspec.structs.replace(cell, seconds=seconds, error=message)
-        return msgspec.structs.replace(
-            cell,
-            coalition=view.coalition,
-            claimed=claim is not None,
-            measures=tuple(measures),
-            roc=_thinned(instance.roc(claim, truth)),
-            seconds=seconds,
-            images=tuple(gallery(picture) for picture in pictures),
-            # What is told in a lie is more than the promise is about.
-            mu=None if attack.lies else _mu(self._record, adversary),
-        )
 
     @cached_property
     def _draw(self) -> Draw:

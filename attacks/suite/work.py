@@ -1,10 +1,13 @@
 """The cells of a suite that are still to be made, run by run, in one process or side by side."""
 
 import multiprocessing
+import os
 import pickle
-from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+import signal
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 from threadpoolctl import threadpool_limits
@@ -16,6 +19,9 @@ from attacks.suite.plan import AnyAttack, Setting
 from attacks.suite.pool import Pool
 from attacks.suite.stage import Stage
 from secure_afl.errors import ConfigError, SecureAflError
+
+# What libraries read when they are loaded; those that are there already are told otherwise.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Wanted(NamedTuple):
@@ -32,6 +38,15 @@ class Work(NamedTuple):
     setting: Setting
     wanted: tuple[Wanted, ...]
 
+    def title(self, number: int) -> str:
+        """Name a cell as people know it, by its place in `wanted`."""
+        run, cell = self.setting, self.wanted[number]
+        sums = "exact" if run.epsilon is None else f"ε = {run.epsilon:g}"
+        return (
+            f"attack '{cell.attack.name}' by '{cell.adversary}' on {run.method} under "
+            f"{run.protocol}, {sums}, {run.rows} rows, repeat {run.repeat}"
+        )
+
 
 class Given(NamedTuple):
     """What all cells are made of.
@@ -47,63 +62,138 @@ class Given(NamedTuple):
     confidence: float
 
 
+class _Broken(NamedTuple):
+    """What a process says of an error that is not a cell's own."""
+
+    error: str
+
+
 def make_cells(given: Given, works: Sequence[Work], processes: int) -> Generator[Cell]:
     """Make the cells, each as soon as it can be had.
 
-    One process has one run in memory at a time, and every process the rows of all clients.
+    A run's cells are made in one process, where they share its session, its views and what was
+    recovered of its sums. A process has one run in memory at a time, and the rows of all clients.
+    Every cell draws from a seed of its own and computes with one thread, so that neither their
+    number nor their order turns up in what it says.
 
     Args:
-        processes: ≥ 1. With more than one, a run's cells come together when all are there.
+        processes: ≥ 1.
 
     Raises:
         ConfigError: an attack that other processes cannot import.
-        SecureAflError: a process died.
+        SecureAflError: a process died, or a cell could not be made; the message names the cell.
     """
-    if processes == 1 or len(works) <= 1:
-        for work in works:
-            yield from _cells(given, work)
-        return
-    _check_importable(works)
+    with _one_thread():
+        if processes == 1 or len(works) <= 1:
+            for work in works:
+                yield from _cells(given, work)
+        else:
+            _check_importable(works)
+            yield from _side_by_side(given, works, min(processes, len(works)))
+
+
+def _side_by_side(given: Given, works: Sequence[Work], processes: int) -> Generator[Cell]:
+    """Hand runs to processes, and take each cell when it is made."""
     # A fork of threads that are at work may wait for ever.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(processes, len(works)), context, _begin, (given,))
+    waiting = deque(works)
+    at: dict[Connection, tuple[Work, int]] = {}
+    workers = []
     try:
-        for done in as_completed([pool.submit(_make, work) for work in works]):
-            yield from done.result()
-    except BrokenProcessPool:
-        raise SecureAflError(
-            "a process that made cells has died, most often for lack of memory. Finished cells are "
-            "kept: take fewer processes (--processes 1), and the same command goes on"
-        ) from None
+        for _ in range(processes):
+            wire, far = context.Pipe()
+            workers.append(context.Process(target=_make, args=(far, given), daemon=True))
+            workers[-1].start()
+            far.close()  # or its end would not be seen here
+            _hand(wire, waiting, at)
+        while at:
+            ready = wait(list(at))
+            for wire in [one for one in at if one in ready]:
+                work, made = at[wire]
+                yield _hear(wire, work.title(made))
+                at[wire] = work, made + 1
+                if made + 1 == len(work.wanted):
+                    _hand(wire, waiting, at)
     finally:
-        workers = list((pool._processes or {}).values())
-        pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:  # nobody wants what they are at
             worker.terminate()
+        for worker in workers:
+            worker.join()
+
+
+def _hand(wire: Connection, waiting: deque[Work], at: dict[Connection, tuple[Work, int]]) -> None:
+    at.pop(wire, None)
+    if not waiting:
+        wire.close()
+        return
+    work = waiting.popleft()
+    at[wire] = work, 0
+    try:
+        wire.send(work)
+    except OSError:
+        raise _died(work.title(0)) from None
+
+
+def _hear(wire: Connection, title: str) -> Cell:
+    try:
+        said: Cell | _Broken = wire.recv()
+    except (EOFError, OSError):
+        raise _died(title) from None
+    if isinstance(said, _Broken):
+        raise SecureAflError(said.error)
+    return said
+
+
+def _died(title: str) -> SecureAflError:
+    return SecureAflError(
+        f"the process that made {title} has died, most often for lack of memory. Finished cells "
+        "are kept: take fewer processes (--processes 1), and the same command goes on"
+    )
+
+
+def _make(wire: Connection, given: Given) -> None:
+    """Make the cells of the runs that come, until no more do."""
+    # Who stops the suite stops this process, too; a terminal would tell both.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        while True:
+            for cell in _cells(given, wire.recv()):
+                wire.send(cell)
+    except (EOFError, OSError):  # nobody is there any more: what cells raise is none of these
+        return
+    except SecureAflError as error:
+        wire.send(_Broken(str(error)))
 
 
 def _cells(given: Given, work: Work) -> Generator[Cell]:
     adversaries = known_adversaries()
     stage = Stage(given.config, work.setting, given.pools[work.setting.method])
-    for key, adversary, attack in work.wanted:
+    for number, (key, adversary, attack) in enumerate(work.wanted):
         # The matrices are small: threads would wait more than they work, and far more where other
         # programs run.
         with threadpool_limits(1):
-            cell = stage.cell(key, adversaries[adversary], attack, given.confidence)
+            try:
+                cell = stage.cell(key, adversaries[adversary], attack, given.confidence)
+            except Exception as error:
+                raise SecureAflError(
+                    f"{work.title(number)}: {type(error).__name__}: {error}"
+                ) from error
         yield cell
 
 
-_given: Given | None = None
-
-
-def _begin(given: Given) -> None:
-    global _given
-    _given = given
-
-
-def _make(work: Work) -> list[Cell]:
-    assert _given is not None, "a process begins with it"
-    return list(_cells(_given, work))
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have libraries that an attack loads, and processes, begin with one thread."""
+    before = {name: os.environ.get(name) for name in _THREADS}
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _check_importable(works: Sequence[Work]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from attacks.attack import ATTACKS, Attack, Known, Measure, Truth
 from attacks.measures.metrics import gaussian_auc
 from attacks.report.matrix import compact, panels, said
-from attacks.statistics.membership import LeverageMembership
+from attacks.statistics.membership import LeverageMembership, ModelMembership
 from attacks.suite.cells import CELLS, Cell, above_chance, averaged, is_done, success
 from attacks.suite.config import AttackConfig, make_config
 from attacks.suite.pool import available, draw, load_pool, sequel
@@ -107,16 +107,20 @@ def test_an_interrupted_suite_goes_on_without_doing_anything_twice(
 
 
 def test_processes_side_by_side_find_what_one_finds(tmp_path: Path) -> None:
-    one = run(SMALL, TINY, tmp_path / "one")
-    two = run(SMALL, TINY, tmp_path / "two", processes=2)
+    # The last of them draws.
+    attacks: dict[str, type[Attack[Any]]] = {**TINY, "membership-model": ModelMembership}
+    one = run(SMALL, attacks, tmp_path / "one")
+    two = run(SMALL, attacks, tmp_path / "two", processes=2)
     kinds = [msgspec.structs.replace(cell, seconds=0.0) for cell in one.cells]
     assert [msgspec.structs.replace(cell, seconds=0.0) for cell in two.cells] == kinds
     assert two.planned == len(two.cells)
     # Nothing is left to do, for one process or several.
-    assert run(SMALL, TINY, tmp_path / "two").cells == two.cells
+    assert run(SMALL, attacks, tmp_path / "two").cells == two.cells
 
 
 def test_side_by_side_what_is_done_is_kept(tmp_path: Path) -> None:
+    """Cell by cell: a run takes minutes, and need not be whole."""
+
     def stop(what: str, done: int, total: int) -> None:
         if what == "cells" and done:
             raise KeyboardInterrupt
@@ -140,21 +144,82 @@ def test_an_attack_that_only_this_process_knows_is_named(tmp_path: Path) -> None
 
 
 class Dying(Attack[Any]):
-    """Takes its process with it."""
+    """Takes its process with it, where a server attacks."""
 
     name = "dying"
     wants = "nothing"
 
     def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Any:
-        os._exit(9)
+        if "server" in view.coalition:
+            os._exit(9)
 
     def judge(self, claim: Any, truth: Truth, confidence: float = 0.95) -> list[Measure]:
         return []
 
 
-def test_a_process_that_dies_is_said(tmp_path: Path) -> None:
-    with pytest.raises(SecureAflError, match=r"has died.*--processes 1"):
+def test_a_process_that_dies_is_said_with_its_cell_and_others_are_kept(tmp_path: Path) -> None:
+    said = r"attack 'dying' by 'server' on afl under \w+, exact, 40 rows, repeat 0 has died"
+    with pytest.raises(SecureAflError, match=said + r".*--processes 1"):
         run(SMALL, {"dying": Dying}, tmp_path, processes=2)
+    assert '"adversary":"outsider"' in (tmp_path / CELLS).read_text(encoding="utf-8")
+
+
+class Curved(Leverage):
+    """Stumbles over its curve, after it has been judged."""
+
+    name = "curved"
+
+    def roc(self, claim: Any, truth: Truth) -> Any:
+        raise ZeroDivisionError("no curve")
+
+
+def test_what_goes_wrong_in_a_curve_is_one_cell_s_error_in_any_process(tmp_path: Path) -> None:
+    for processes in (1, 2):
+        cells = run(SMALL, {"curved": Curved}, tmp_path / str(processes), processes=processes).cells
+        assert {cell.error for cell in cells} == {"ZeroDivisionError: no curve"}
+
+
+class Unspeakable(Exception):
+    """An error whose words cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+class Wordless(Leverage):
+    name = "wordless"
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Any:
+        raise Unspeakable
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_error_that_is_no_cell_s_own_names_the_cell(tmp_path: Path, processes: int) -> None:
+    said = r"attack 'wordless' by 'outsider' on afl under \w+, exact, 40 rows, repeat 0: ValueError"
+    with pytest.raises(SecureAflError, match=said):
+        run(SMALL, {"wordless": Wordless}, tmp_path, processes=processes)
+
+
+class Threads(Counts):
+    """Counts the threads that a library gets which only this attack loads."""
+
+    name = "threads"
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> Any:
+        import torch
+
+        raise ConfigError(f"{torch.get_num_threads()} threads")
+
+
+def test_what_an_attack_loads_has_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as cores in the first cell of a process would be other bits than in the later."""
+    pytest.importorskip("torch")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    cells = run(SMALL, {"threads": Threads}, tmp_path, processes=2).cells
+    assert {cell.error for cell in cells} == {"1 threads"}
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_other_settings_or_data_are_other_cells(
