@@ -1,5 +1,6 @@
 """The cells of a suite that are still to be made, run by run, in one process or side by side."""
 
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -18,7 +19,9 @@ from attacks.suite.config import AttackConfig
 from attacks.suite.plan import AnyAttack, Setting
 from attacks.suite.pool import Pool
 from attacks.suite.stage import Stage
+from protocols.protocol import PROTOCOLS
 from secure_afl.errors import ConfigError, SecureAflError
+from secure_afl.methods.method import METHODS
 
 # What libraries read when they are loaded; those that are there already are told otherwise.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -102,7 +105,8 @@ def _side_by_side(given: Given, works: Sequence[Work], processes: int) -> Genera
     try:
         for _ in range(processes):
             wire, far = context.Pipe()
-            workers.append(context.Process(target=_make, args=(far, given), daemon=True))
+            arguments = far, given, _modules(works)
+            workers.append(context.Process(target=_make, args=arguments, daemon=True))
             workers[-1].start()
             far.close()  # or its end would not be seen here
             _hand(wire, waiting, at)
@@ -151,8 +155,20 @@ def _died(title: str) -> SecureAflError:
     )
 
 
-def _make(wire: Connection, given: Given) -> None:
+def _modules(works: Sequence[Work]) -> list[str]:
+    """List the modules of methods and protocols: those that no package announces register so."""
+    settings = [work.setting for work in works]
+    kinds = {METHODS[setting.method] for setting in settings}
+    return sorted(
+        {kind.__module__ for kind in kinds}
+        | {PROTOCOLS[setting.protocol].__module__ for setting in settings}
+    )
+
+
+def _make(wire: Connection, given: Given, modules: Sequence[str]) -> None:
     """Make the cells of the runs that come, until no more do."""
+    for name in modules:
+        importlib.import_module(name)
     # Who stops the suite stops this process, too; a terminal would tell both.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
