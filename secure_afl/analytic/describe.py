@@ -12,7 +12,7 @@ from secure_afl.analytic.quantise import Floats, Integers, Quantiser
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.analytic.table_sums import StepNoise, TableSums
 from secure_afl.analytic.withheld import LEAST_COUNT, withheld_pairs
-from secure_afl.data.columns import Columns
+from secure_afl.data.columns import Columns, base_of, is_of_missing
 from secure_afl.errors import ConfigError
 
 
@@ -44,15 +44,15 @@ class Figures:
     def masked(self, hidden: "Hidden") -> "Figures":
         """Return the figures without those that are not printed."""
         numbers = hidden.indicators | hidden.derived | hidden.few | hidden.everything
-        each = hidden.classes | numbers[:, None]
-        each = each | hidden.few_each[:, None]
+        compared = numbers | hidden.few_each
+        each = hidden.classes | compared[:, None]
         ones_each = hidden.classes | (hidden.ones_each | ~hidden.indicators)[:, None]
         return Figures(
             _without(self.rows, hidden.classes),
             np.nan if hidden.everything else self.total,
             _without(self.mean, numbers),
             _without(self.deviation, numbers),
-            _without(self.within, numbers | hidden.few_each),
+            _without(self.within, compared),
             _without(self.means, each),
             None if self.deviations is None else _without(self.deviations, each),
             _without(self.ones, hidden.ones | ~hidden.indicators),
@@ -219,8 +219,8 @@ class Summary(TableSums):
             return found
         at = place[counted]
         both, ones = self.both(at), self.raw.ones[at]
-        base = np.array([self.names[p].partition("[")[0] for p in at])
-        missing = np.array([self.names[p].endswith("[missing]") for p in at])
+        base = np.array([base_of(self.names[p]) for p in at])
+        missing = np.array([is_of_missing(self.names[p]) for p in at])
         shows = withheld_pairs(both, ones, ones, self.total, self.least)
         np.fill_diagonal(shows, False)
         for name in set(base.tolist()):

@@ -8,6 +8,7 @@ from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats, Integers
 from secure_afl.analytic.table_sums import TableSums
 from secure_afl.analytic.withheld import table_groups, withheld_classes, withheld_rows
+from secure_afl.data.columns import MISSING, is_of_missing
 
 
 class Hidden(NamedTuple):
@@ -76,7 +77,7 @@ def _stood_in(summary: TableSums) -> list[tuple[int, int]]:
     return [
         (places[base], missing)
         for name, missing in places.items()
-        if name.endswith("[missing]") and (base := name.removesuffix("[missing]")) in places
+        if is_of_missing(name) and (base := name.removesuffix(MISSING)) in places
     ]
 
 
@@ -109,7 +110,7 @@ def _apart(summary: TableSums, group: list[int]) -> Floats:
     would show the others of these.
     """
     apart = np.eye(len(group))
-    missing = [at for at, p in enumerate(group) if summary.names[p].endswith("[missing]")]
+    missing = [at for at, p in enumerate(group) if is_of_missing(summary.names[p])]
     if not summary.is_exact or len(missing) != 1 or len(group) == 1:
         return apart
     (last,), ones = missing, summary.ones.sum(axis=1)[group]

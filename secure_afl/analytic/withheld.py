@@ -6,6 +6,7 @@ import numpy as np
 
 from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats
+from secure_afl.data.columns import base_of, is_of_missing
 
 LEAST_COUNT = 5
 
@@ -62,9 +63,9 @@ def table_groups(names: Sequence[str], chosen: Bools) -> list[list[int]]:
     groups: dict[tuple[str, str], list[int]] = {}
     for place in np.flatnonzero(chosen).tolist():
         name = names[place]
-        base, missing = name.partition("[")[0], name.endswith("[missing]")
+        base, kind = base_of(name), "missing" if is_of_missing(name) else "words"
         groups.setdefault((base, "all"), []).append(place)
-        groups.setdefault((base, "missing" if missing else "words"), []).append(place)
+        groups.setdefault((base, kind), []).append(place)
     return list({tuple(group): group for group in groups.values()}.values())
 
 

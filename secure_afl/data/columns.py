@@ -14,6 +14,20 @@ LEAST, GREATEST = -32, 64
 """Ends of the interval of e, where sites find a range [−2^e, 2^e] together: `analytic.scales`."""
 
 
+MISSING = "[missing]"
+"""How the indicator of a column's missing values is called, after that column."""
+
+
+def base_of(name: str) -> str:
+    """Return the table's column that an indicator is of: `sex` of `sex[male]`."""
+    return name.partition("[")[0]
+
+
+def is_of_missing(name: str) -> bool:
+    """Say whether an indicator is that of missing values."""
+    return name.endswith(MISSING)
+
+
 class Column(Wire, frozen=True):
     """A number with a public range, and its map to [−1, 1]: (value − centre) / half.
 

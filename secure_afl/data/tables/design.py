@@ -2,11 +2,11 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -30,34 +30,14 @@ from secure_afl.data.tables.dictionary import (
 )
 from secure_afl.data.tables.formula import Factor, Term, main_effects, parse_formula
 from secure_afl.data.tables.marks import row_marks
+from secure_afl.data.tables.pieces import Piece, base_pieces, missing_pieces, product_of
 from secure_afl.data.tables.raw import RawTable
 from secure_afl.errors import ConfigError, DataError
 
-_FUNCTIONS: Mapping[str, Callable[[Floats], Floats]] = {"log": np.log, "sqrt": np.sqrt}
 MAX_FEATURES = 4096
 
 # Of fewer rows one knows little of how many values a column has.
 _MANY_ROWS = 30
-
-
-class _Piece(NamedTuple):
-    """A column of the design, or a factor of one.
-
-    Attributes:
-        name: for people.
-        low, high: ends of its range.
-        unit: for people.
-        of: makes its values (n,) of the columns' cells.
-        derived, indicator: as for `Column`.
-    """
-
-    name: str
-    low: float
-    high: float
-    unit: str
-    of: Callable[[Mapping[str, Cells]], Floats]
-    derived: bool = False
-    indicator: bool = False
 
 
 class Portable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -252,9 +232,11 @@ class Design:
         return Dataset(name, self._features(cells, kept), labels, ("?",), origin)
 
     @cached_property
-    def _pieces(self) -> tuple[_Piece, ...]:
+    def _pieces(self) -> tuple[Piece, ...]:
         pieces = [piece for term in self.terms for piece in self._term(term)]
-        pieces += [p for name in self.inputs for p in _missing(name, self.dictionary.columns[name])]
+        pieces += [
+            p for name in self.inputs for p in missing_pieces(name, self.dictionary.columns[name])
+        ]
         names = [piece.name for piece in pieces]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
@@ -266,9 +248,9 @@ class Design:
             )
         return tuple(pieces)
 
-    def _term(self, term: Term) -> list[_Piece]:
-        factors = [_base(factor, self.dictionary.columns[factor.column]) for factor in term]
-        return [_product(pieces) for pieces in itertools.product(*factors)]
+    def _term(self, term: Term) -> list[Piece]:
+        factors = [base_pieces(factor, self.dictionary.columns[factor.column]) for factor in term]
+        return [product_of(pieces) for pieces in itertools.product(*factors)]
 
     def _cells(
         self, table: RawTable, names: Sequence[str]
@@ -482,69 +464,3 @@ def _check_range(name: str, spec: Number | Category) -> None:
             f"column {name!r} has no range in the dictionary; write one that is known without the "
             "data: range = [0, 120]. Or find one together: --scale federated"
         )
-
-
-def _base(factor: Factor, spec: object) -> list[_Piece]:
-    """List what one factor makes: a number, or an indicator for each category but the first."""
-    name = factor.column
-    if isinstance(spec, Category):
-        return [
-            _Piece(f"{name}[{category}]", 0.0, 1.0, "", _indicator(name, place), indicator=True)
-            for place, category in enumerate(spec.categories)
-            if place > 0
-        ]
-    assert isinstance(spec, Number)
-    assert spec.range is not None
-    low, high = spec.range
-    if factor.function:
-        function = _FUNCTIONS[factor.function]
-        ends = function(np.array([low, high])).tolist()
-        label = f"{factor.function}({name})"
-        return [
-            _Piece(label, ends[0], ends[1], "", lambda cells: function(cells[name].values), True)
-        ]
-    power = factor.power
-    if power == 1:
-        return [_Piece(name, low, high, spec.unit, lambda cells: cells[name].values)]
-    ends = sorted((low**power, high**power))
-    least = 0.0 if power % 2 == 0 and low < 0 < high else ends[0]
-    return [
-        _Piece(
-            f"{name}^{power}", least, ends[1], "", lambda cells: cells[name].values ** power, True
-        )
-    ]
-
-
-def _indicator(name: str, place: int) -> Callable[[Mapping[str, Cells]], Floats]:
-    return lambda cells: (cells[name].values == place).astype(np.float64)
-
-
-def _missing(name: str, spec: object) -> list[_Piece]:
-    """Return the indicator of a column's missing values, where a value stands for them."""
-    if not isinstance(spec, Number | Category) or spec.missing in (REFUSE, DROP):
-        return []
-    return [
-        _Piece(
-            f"{name}[missing]",
-            0.0,
-            1.0,
-            "",
-            lambda cells: cells[name].missing.astype(np.float64),
-            indicator=True,
-        )
-    ]
-
-
-def _product(pieces: Sequence[_Piece]) -> _Piece:
-    """Multiply factors; the range follows from theirs."""
-    if len(pieces) == 1:
-        return pieces[0]
-    low, high = pieces[0].low, pieces[0].high
-    for piece in pieces[1:]:
-        corners = [a * b for a in (low, high) for b in (piece.low, piece.high)]
-        low, high = min(corners), max(corners)
-
-    def of(cells: Mapping[str, Cells]) -> Floats:
-        return reduce(np.multiply, [piece.of(cells) for piece in pieces])
-
-    return _Piece(":".join(piece.name for piece in pieces), low, high, "", of, True)
