@@ -79,11 +79,7 @@ def run(
     works = _works(config, plan, pools)
     keys = [wanted.key for work in works for wanted in work.wanted]
     cells = {key: cell for key in keys if is_done(cell := journal.find(key), confidence) and cell}
-    missing = [
-        work._replace(wanted=left)
-        for work in works
-        if (left := tuple(wanted for wanted in work.wanted if wanted.key not in cells))
-    ]
+    missing = _left(works, cells)
 
     def finish() -> Results:
         made = [cells[key] for key in keys if key in cells]
@@ -120,6 +116,14 @@ def _works(config: AttackConfig, plan: Plan, pools: Mapping[str, Pool]) -> list[
         )
         works.append(Work(setting, wanted))
     return works
+
+
+def _left(works: Sequence[Work], done: Mapping[str, Cell]) -> list[Work]:
+    """List the runs of which cells are missing, with these cells alone."""
+    left = (
+        work._replace(wanted=tuple(w for w in work.wanted if w.key not in done)) for work in works
+    )
+    return [work for work in left if work.wanted]
 
 
 def _load_pools(

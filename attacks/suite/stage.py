@@ -74,20 +74,7 @@ class Stage:
         self, key: str, adversary: Adversary, attack: type[AnyAttack], confidence: float
     ) -> Cell:
         """Attack, and judge; what goes wrong becomes the cell's error."""
-        setting = self.setting
-        cell = Cell(
-            key=key,
-            attack=attack.name,
-            method=setting.method,
-            protocol=setting.protocol,
-            adversary=adversary.name,
-            epsilon=setting.epsilon,
-            rows=setting.rows,
-            repeat=setting.repeat,
-            wants=attack.wants,
-            assumes=attack.assumes,
-            confidence=confidence,
-        )
+        cell = self._blank(key, adversary, attack, confidence)
         begin = time.perf_counter()
         try:
             try:
@@ -103,7 +90,7 @@ class Stage:
                 view, truth = self._lied_to(instance, view)
             # Not the cell's key, which knows the code: an edit would draw other numbers.
             drawn = int(key_of(*self._depends(adversary, attack))[:16], 16)
-            rng = np.random.default_rng([self.config.run.seed, setting.repeat, drawn])
+            rng = np.random.default_rng([self.config.run.seed, self.setting.repeat, drawn])
             begin = time.perf_counter()
             try:
                 claim = instance.claim(view, known, rng)
@@ -133,6 +120,25 @@ class Stage:
             if not isinstance(error, SecureAflError):
                 message = f"{type(error).__name__}: {message}"
             return msgspec.structs.replace(cell, seconds=seconds, error=message)
+
+    def _blank(
+        self, key: str, adversary: Adversary, attack: type[AnyAttack], confidence: float
+    ) -> Cell:
+        """Return a cell that says who attacks what, and nothing of how it went."""
+        setting = self.setting
+        return Cell(
+            key=key,
+            attack=attack.name,
+            method=setting.method,
+            protocol=setting.protocol,
+            adversary=adversary.name,
+            epsilon=setting.epsilon,
+            rows=setting.rows,
+            repeat=setting.repeat,
+            wants=attack.wants,
+            assumes=attack.assumes,
+            confidence=confidence,
+        )
 
     @cached_property
     def _draw(self) -> Draw:

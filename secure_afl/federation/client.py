@@ -169,22 +169,7 @@ class FederationClient(Half):
             self.protocol.check(session)
         # Before anything can be said; after all else, for what is refused costs nothing.
         if self.ledger is not None:
-            recorded = self.ledger.knows(session.id)
-            # Those of a session that is recorded are so too; to load rows takes long.
-            known = KnownBy() if seat is not None and recorded else self.known_by(public.task)
-            if not recorded and session.header.round == 1:
-                # A run that could not be finished would cost something all the same.
-                self.ledger.check(
-                    self.lineage, rows=known.rows, alike=known.alike, **self.whole_charge(public)
-                )
-            self.ledger.authorise(
-                self.lineage,
-                session=session.id,
-                party=self.start_digest(drawn if seat is None else seat.entropy),
-                rows=known.rows,
-                alike=known.alike,
-                **self.charge(public),
-            )
+            self._enter_in(self.ledger, session, public, drawn, seat)
         if seat is not None:
             seat.join(session, self.protocol, vector)
             party = seat.party
@@ -196,6 +181,36 @@ class FederationClient(Half):
             self._position = before
             raise
         return party
+
+    def _enter_in(
+        self,
+        ledger: Ledger,
+        session: Session,
+        public: PublicState,
+        drawn: bytes,
+        seat: Seat | None,
+    ) -> None:
+        """Have a release of these rows recorded, or refused.
+
+        Args:
+            drawn: entropy of a party that has no seat.
+        """
+        recorded = ledger.knows(session.id)
+        # Those of a session that is recorded are so too; to load rows takes long.
+        known = KnownBy() if seat is not None and recorded else self.known_by(public.task)
+        if not recorded and session.header.round == 1:
+            # A run that could not be finished would cost something all the same.
+            ledger.check(
+                self.lineage, rows=known.rows, alike=known.alike, **self.whole_charge(public)
+            )
+        ledger.authorise(
+            self.lineage,
+            session=session.id,
+            party=self.start_digest(drawn if seat is None else seat.entropy),
+            rows=known.rows,
+            alike=known.alike,
+            **self.charge(public),
+        )
 
     def conclude(self, opening: Opening, receiver: Line) -> None:
         """Check the end of the run, and settle what its last round left open."""
