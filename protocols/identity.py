@@ -6,7 +6,8 @@ the signing key. Whoever holds an enrolment deletes it when the session ends, an
 message that was recorded on its way: a signing key that leaks later opens nothing.
 """
 
-from typing import Annotated
+from functools import lru_cache
+from typing import Annotated, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hpke
@@ -27,6 +28,23 @@ MLKEM_PUBLIC_BYTES = 1184
 SEAL_KEY_BYTES = MLKEM_PUBLIC_BYTES + 32
 
 _SUITE = hpke.Suite(hpke.KEM.MLKEM768_X25519, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM)
+
+
+# Any scalar: it finds the points that agree with every key on zero, to which nothing can be sealed.
+PROBE = X25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+class _PublicKeys(NamedTuple):
+    x25519: X25519PublicKey
+    both: hpke.MLKEM768X25519PublicKey
+
+
+@lru_cache(maxsize=16)
+def _public_keys(seal_key: bytes) -> _PublicKeys:
+    """Read a sealing key, once for all clients of a process that seal to the same coordinators."""
+    mlkem = MLKEM768PublicKey.from_public_bytes(seal_key[:MLKEM_PUBLIC_BYTES])
+    x25519 = X25519PublicKey.from_public_bytes(seal_key[MLKEM_PUBLIC_BYTES:])
+    return _PublicKeys(x25519, hpke.MLKEM768X25519PublicKey(mlkem, x25519))
 
 
 class Member(Line, frozen=True):
@@ -69,7 +87,10 @@ class Member(Line, frozen=True):
                 fix="enrol the party again with the session's nonce",
             ) from None
         # A key that cannot be sealed to would fail whoever first tries, in the middle of things.
-        self.seal(b"", b"")
+        try:
+            PROBE.exchange(_public_keys(self.seal_key).x25519)
+        except ValueError:
+            raise self._unusable() from None
 
     def seal(self, secret: bytes, info: bytes) -> bytes:
         """Seal a secret to this member: HPKE single-shot, 1120 + len(secret) + 16 bytes.
@@ -77,13 +98,12 @@ class Member(Line, frozen=True):
         The sealed bytes are fresh each time.
         """
         try:
-            public = hpke.MLKEM768X25519PublicKey(
-                MLKEM768PublicKey.from_public_bytes(self.seal_key[:MLKEM_PUBLIC_BYTES]),
-                X25519PublicKey.from_public_bytes(self.seal_key[MLKEM_PUBLIC_BYTES:]),
-            )
-            return _SUITE.encrypt(secret, public, info)
+            return _SUITE.encrypt(secret, _public_keys(self.seal_key).both, info)
         except ValueError:
-            raise BadKey(f"the sealing key of '{self.name}' is unusable", party=self.name) from None
+            raise self._unusable() from None
+
+    def _unusable(self) -> BadKey:
+        return BadKey(f"the sealing key of '{self.name}' is unusable", party=self.name)
 
 
 class Identity:

@@ -222,18 +222,29 @@ def test_a_point_of_small_order_in_a_seal_does_not_open() -> None:
         ENROLMENT.open(twin, b"info")
 
 
+GOOD_KEY = ENROLMENT.member.seal_key
+UNUSABLE = (
+    bytes(SEAL_KEY_BYTES),
+    GOOD_KEY[:MLKEM_PUBLIC_BYTES] + bytes(32),
+    b"\xff" * MLKEM_PUBLIC_BYTES + GOOD_KEY[MLKEM_PUBLIC_BYTES:],
+)
+
+
 def test_unusable_sealing_keys_are_refused_by_type() -> None:
-    good = ENROLMENT.member.seal_key
-    for key in (
-        bytes(SEAL_KEY_BYTES),
-        good[:MLKEM_PUBLIC_BYTES] + bytes(32),
-        b"\xff" * MLKEM_PUBLIC_BYTES + good[MLKEM_PUBLIC_BYTES:],
-        good[:-1],
-        b"",
-    ):
+    for key in (*UNUSABLE, GOOD_KEY[:-1], b""):
         with pytest.raises(BadKey, match="'alice' is unusable") as caught:
             changed(ENROLMENT.member, seal_key=key).seal(b"secret", b"info")
         assert isinstance(caught.value, Refused)
+
+
+@pytest.mark.parametrize("key", UNUSABLE)
+def test_an_enrolment_with_an_unusable_sealing_key_is_refused_whoever_signed_it(
+    key: bytes,
+) -> None:
+    member = changed(ENROLMENT.member, seal_key=key)
+    signed = changed(member, endorsement=IDENTITY.sign(_endorsed(NONCE, member)))
+    with pytest.raises(BadKey, match="'alice' is unusable"):
+        signed.check(NONCE)
 
 
 def test_reprs_name_the_party_only() -> None:

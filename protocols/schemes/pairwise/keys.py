@@ -9,7 +9,7 @@ from msgspec import structs
 
 from protocols.codec import Secret, domain_tag, encode
 from protocols.errors import BadKey, BadSeal
-from protocols.identity import Identity
+from protocols.identity import PROBE, Identity
 from protocols.message import derive
 from protocols.primitives import shamir
 from protocols.primitives.masks import MASK_KEY_BYTES, key_stream
@@ -21,10 +21,6 @@ _KEY_BYTES = 32
 
 # Each key seals one content, ever, so that the nonce may be constant.
 _ZERO_NONCE = bytes(12)
-
-
-# Any scalar: it finds the points that agree with every key on zero.
-_PROBE = X25519PrivateKey.from_private_bytes(bytes(range(32)))
 
 
 class Keyring(Secret, frozen=True):
@@ -92,7 +88,7 @@ def check_advert(session: Session, name: str, advert: Advert) -> None:
 def check_order(name: str, advert: Advert) -> None:
     """Raise BadKey if a key of client `name` is a point of low order."""
     for key in (advert.mask_key, advert.share_key):
-        agree(_PROBE, key, name)
+        agree(PROBE, key, name)
 
 
 def commitment(session: Session, name: str, self_mask_seed: bytes) -> bytes:
