@@ -46,7 +46,7 @@ from protocols.roster import CLIENT
 from protocols.schemes.encrypted.chunks import encrypt_chunk, encrypt_zeros
 from protocols.schemes.encrypted.messages import KEY_HOLDER, SERVER
 from protocols.schemes.encrypted.parameters import find_parameters
-from protocols.schemes.encrypted.seal import SEED_BYTES, KeyPair, Ring, pieces
+from protocols.schemes.encrypted.seal import SEED_BYTES, KeyPair, Ring, Slots, pieces
 
 DIM, CLASSES, CLIENTS = 1024, 10, 10
 LENGTH = DIM * (DIM + 1) // 2 + DIM * CLASSES + CLASSES
@@ -182,10 +182,7 @@ def beside_tenseal() -> dict[str, Any]:
     """The same vector both ways, in turn; the largest error, and whether the key falls."""
     ours, peer = Encryption(), Vectors()
     values = ours.vector.astype(np.float64)
-    cuts = range(0, LENGTH, DEGREE // 2)
-
-    def tenseal() -> list[bytes]:
-        return [peer.encrypt(values[at : at + DEGREE // 2]).serialize() for at in cuts]
+    tenseal = by_tenseal(peer, values)
 
     def opened() -> float:
         slots = [ours.ring.decrypt(ours.key_pair.secret_key, ours.ring.load(c)) for c in mine]
@@ -207,6 +204,12 @@ def beside_tenseal() -> dict[str, Any]:
         "peer_largest_error": float(error),
         "peer_keys_recovered_of_10": sum(tenseal_key_falls(seed) for seed in range(10)),
     }
+
+
+def by_tenseal(peer: Vectors, values: Slots) -> Callable[[], list[bytes]]:
+    """What encrypts reals as `ckks_vector`s, from floats to bytes."""
+    cuts = range(0, len(values), DEGREE // 2)
+    return lambda: [peer.encrypt(values[at : at + DEGREE // 2]).serialize() for at in cuts]
 
 
 def tenseal_key_falls(seed: int) -> bool:

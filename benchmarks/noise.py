@@ -38,10 +38,8 @@ def main() -> None:
 
 
 def _figures(sigma: float) -> dict[str, object]:
-    against_peer = paired(lambda: discrete_gaussian(sigma, COUNT, ENTROPY), _peer(sigma), REPEATS)
-    against_stream = paired(
-        lambda: discrete_gaussian(sigma, COUNT, ENTROPY), _key_stream(sigma), 3 * REPEATS
-    )
+    against_peer = paired(ours(sigma), peer(sigma), REPEATS)
+    against_stream = paired(ours(sigma), _key_stream(sigma), 3 * REPEATS)
     scale = PEER_COUNT / COUNT  # the peer draws fewer
     return {
         "draws_per_second": COUNT / against_stream["ours_seconds"],
@@ -51,7 +49,13 @@ def _figures(sigma: float) -> dict[str, object]:
     }
 
 
-def _peer(sigma: float) -> Callable[[], object]:
+def ours(sigma: float) -> Callable[[], object]:
+    """`COUNT` draws."""
+    return lambda: discrete_gaussian(sigma, COUNT, ENTROPY)
+
+
+def peer(sigma: float) -> Callable[[], object]:
+    """`PEER_COUNT` draws by OpenDP, whose features of `contrib` are switched on."""
     space = opendp.vector_domain(opendp.atom_domain(T="i64")), opendp.l2_distance(T=float)
     mechanism = opendp.m.make_gaussian(*space, scale=sigma)
     zeros = np.zeros(PEER_COUNT, dtype=np.int64).tolist()

@@ -17,6 +17,7 @@ import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +29,7 @@ from protocols import Block, FaultPlan, Identity, Layout, Network, Pairwise, Par
 from protocols.layout import Integers, RingVector
 from protocols.primitives.masks import Mask, add_masks, add_masks_in_threads
 from protocols.protocol import enrol, form_session
+from protocols.roster import CLIENT, Line
 from protocols.schemes.pairwise.messages import parameters_of
 from protocols.schemes.pairwise.server import PairwiseServer
 from protocols.session import Session
@@ -47,7 +49,7 @@ def main() -> None:
     if arguments.thousand:
         print(json.dumps(thousand()))
         return
-    figures: dict[str, Any] = {"entries": ENTRIES, "load_average": os.getloadavg()[0]}
+    figures: dict[str, Any] = {"entries": ENTRIES}
     figures["beside Flower"] = _recorded().get("beside Flower")
     figures["n=100, k=99"] = hundred(arguments.repeats)
     if arguments.hundred:
@@ -77,6 +79,30 @@ def hundred(repeats: int) -> dict[str, Any]:
         figures[f"{threads} threads at the server"] = {
             name: median(run[name] for run in runs) for name in runs[0]
         } | {"server_ratio_range": [f(run["server_ratio"] for run in runs) for f in (min, max)]}
+    return figures
+
+
+def verification(repeats: int) -> dict[str, float]:
+    """100 Ed25519 signatures, verified by one thread and by a pool of two: CPU and least wall."""
+    identities = [Identity.generate(f"client{number:02}") for number in range(100)]
+    said = os.urandom(100)
+    signed = [(Line(one.name, CLIENT, one.verify_key), one.sign(said)) for one in identities]
+
+    def verify(pair: tuple[Line, bytes]) -> None:
+        pair[0].verify(pair[1], said)
+
+    def pooled() -> None:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(verify, signed))
+
+    ways = {"serial": lambda: list(map(verify, signed)), "pooled": pooled}
+    figures: dict[str, float] = {}
+    for name, clock, of in (("cpu", time.process_time, median), ("wall", time.perf_counter, min)):
+        taken: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(repeats):
+            for way, work in ways.items():
+                taken[way].append(seconds(work, clock))
+        figures |= {f"{way}_{name}": of(times) for way, times in taken.items()}
     return figures
 
 
@@ -147,11 +173,7 @@ def beside_flower(python: str) -> dict[str, Any]:
     script = Path(__file__).with_name("flower_secagg.py")
     done = subprocess.run([python, str(script)], check=True, capture_output=True, text=True)
     flower = json.loads(done.stdout)
-    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.1, server_trust="lying")
-    session, parties = cohort(100, protocol, min_cohort=90)
-    cpu = meter(parties)
-    run(session, parties, [])
-    ours = median(cpu[name] for name in session.clients)
+    ours = client_seconds()
     return {
         "flower": flower,
         "ours_client_cpu_seconds": ours,
@@ -159,6 +181,15 @@ def beside_flower(python: str) -> dict[str, Any]:
         "ours_largest_error": 0,
         "flower_largest_error": flower["largest_error"],
     }
+
+
+def client_seconds() -> float:
+    """Median CPU seconds of a client of a session like Flower's: 99 neighbours, nobody gone."""
+    protocol = Pairwise(corrupt_fraction=0.1, dropout_fraction=0.1, server_trust="lying")
+    session, parties = cohort(100, protocol, min_cohort=90)
+    cpu = meter(parties)
+    run(session, parties, [])
+    return median(cpu[name] for name in session.clients)
 
 
 def cohort(

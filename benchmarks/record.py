@@ -13,6 +13,8 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 # What long measurements go on from, and pictures of the data; not kept.
 POINTS = Path(__file__).parent / "points"
+# Of the last minute before the measurement, its own load not in it.
+_LOAD = os.getloadavg()[0]
 
 
 def data_folder() -> Path:
@@ -59,7 +61,7 @@ def paired(
 
 
 def write(name: str, figures: dict[str, Any]) -> None:
-    """Write `results/<name>.json`, with the command and the machine, and print it."""
+    """Write `results/<name>.json`, with the command, the machine and its load, and print it."""
     module = f"benchmarks.{name}"
     content = {
         "command": " ".join(["python", "-m", module, *sys.argv[1:]]),
@@ -67,6 +69,7 @@ def write(name: str, figures: dict[str, Any]) -> None:
             "cores": os.cpu_count(),
             "processor": _processor(),
             "python": platform.python_version(),
+            "load_average": {"before": _LOAD, "after": os.getloadavg()[0]},
         },
         **figures,
     }

@@ -141,14 +141,18 @@ def seated(
 
 
 def uploads(
-    protocol: Protocol, session: Session, enrolments: dict[str, Enrolment], entries: int
+    protocol: Protocol,
+    session: Session,
+    enrolments: dict[str, Enrolment],
+    entries: int,
+    recipient: str = "collector",
 ) -> Any:
-    """The collector's message from each client, one after the other."""
+    """An aggregator's message from each client, one after the other."""
     view = Session(session.header, session.roster)
     for name in session.clients:
         party = protocol.client(view, enrolments[name], _ones(entries))
         yield next(
-            encode(message) for message in party.start() if message.header.recipient == "collector"
+            encode(message) for message in party.start() if message.header.recipient == recipient
         )
 
 

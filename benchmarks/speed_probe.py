@@ -90,6 +90,15 @@ def noise(sigma: float) -> dict[str, float]:
     return cpu({"ours": lambda: discrete_gaussian(sigma, DRAWS, entropy), "aes": key_stream}, 9)
 
 
+def sites() -> list[Any]:
+    """Sixteen clients of a hundred rows each."""
+    from secure_afl.analytic.rows import ClientData
+
+    features, labels = rows_of(SITES * SITE_ROWS)
+    parts = zip(np.split(features, SITES), np.split(labels, SITES), strict=True)
+    return [ClientData(f"site_{n:02}", *part) for n, part in enumerate(parts)]
+
+
 def federation() -> dict[str, float]:
     """All parties of 16 sites with 100 rows each, beside AFL in NumPy without protection.
 
@@ -98,16 +107,13 @@ def federation() -> dict[str, float]:
     """
     import secure_afl.federation.simulation as simulation
     from protocols.schemes.additive import Additive
-    from secure_afl.analytic.rows import ClientData
     from secure_afl.federation.simulation import Federation
     from secure_afl.methods.afl import AFL
 
-    features, labels = rows_of(SITES * SITE_ROWS)
-    parts = list(zip(np.split(features, SITES), np.split(labels, SITES), strict=True))
-    clients = [ClientData(f"site_{n:02}", *part) for n, part in enumerate(parts)]
+    clients = sites()
 
     def bare() -> object:
-        sums = [afl_client(*part) for part in parts]
+        sums = [afl_client(client.features, client.labels) for client in clients]
         gram, cross = sum(g for g, _ in sums), sum(q for _, q in sums)
         return np.linalg.solve(gram + 0.1 * np.eye(DIM), cross)
 
