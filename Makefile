@@ -6,6 +6,8 @@ INSTALLED := .venv/.installed
 # Test workers take a core each; BLAS threads on top of them only get in each other's way.
 BENCHMARKS := flower gram speed speed_peers sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage heads_inversion evaluation prototypes privacy private private_guard private_picture audits patients one_sum relations tune fedavg inversion gradient_prior leakage attack_processes mixtures sums_leakage
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+# Many tests start processes, which take twice as long where each compiles every module again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test slow coverage nightly bench fuzz plans guards deaths docs licences matrix wheel check clean
 

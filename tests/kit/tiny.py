@@ -1,4 +1,4 @@
-"""Three small attacks on what a session releases, to try the suite with."""
+"""Small attacks on what a session releases, to try the suite with."""
 
 from typing import Any
 
@@ -108,6 +108,20 @@ class MeanPicture(Attack[Floats]):
             label = int(data.labels[0])
             pictures.append(Picture(f"{name}, class {label}", truth.images[name][0], claim[label]))
         return pictures
+
+
+class Drawing(Attack[float]):
+    """Draws a number, which says what seed its cell had."""
+
+    name = "drawing"
+    wants = "nothing"
+
+    def claim(self, view: RunView, known: Known, rng: np.random.Generator) -> float:
+        return float(rng.random())
+
+    def judge(self, claim: float | None, truth: Truth, confidence: float = 0.95) -> list[Measure]:
+        assert claim is not None
+        return [Measure("drawn", claim, 0.0, 1.0, 0.5, 1.0, 1, confidence)]
 
 
 class Stumbling(Attack[Any]):

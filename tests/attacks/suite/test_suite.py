@@ -24,7 +24,7 @@ from secure_afl.journal import Journal
 from secure_afl.runs.choose import make_method
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.prepare import load
-from tests.kit.tiny import TINY, Counts, Leverage, Stumbling
+from tests.kit.tiny import TINY, Counts, Drawing, Leverage, Stumbling
 
 DATA = RunConfig(backbone="identity", partition="iid:4")
 SMALL = AttackConfig(run=DATA, methods=("afl",), protocols=("plain", "ckks"), rows=(40,), sweep=())
@@ -106,9 +106,13 @@ def test_an_interrupted_suite_goes_on_without_doing_anything_twice(
     assert timeless[0] == timeless[1]
 
 
-def test_processes_side_by_side_find_what_one_finds(tmp_path: Path) -> None:
-    # The last of them draws.
-    attacks: dict[str, type[Attack[Any]]] = {**TINY, "membership-model": ModelMembership}
+@pytest.mark.parametrize(
+    "drawing", [Drawing, pytest.param(ModelMembership, marks=pytest.mark.slow)]
+)
+def test_processes_side_by_side_find_what_one_finds(
+    drawing: type[Attack[Any]], tmp_path: Path
+) -> None:
+    attacks: dict[str, type[Attack[Any]]] = {**TINY, drawing.name: drawing}
     one = run(SMALL, attacks, tmp_path / "one")
     two = run(SMALL, attacks, tmp_path / "two", processes=2)
     kinds = [msgspec.structs.replace(cell, seconds=0.0) for cell in one.cells]
