@@ -1,7 +1,7 @@
 """The journal of a seat: what happened to it, in order, and nothing of it twice.
 
-Records are sealed and chained: each is bound to the hash of all before it. A record whose write was
-cut off is dropped, for nothing was said because of it; any other damage ends the seat.
+Records are sealed and chained: each is bound to the seals of all before it. A record whose write
+was cut off is dropped, for nothing was said because of it; any other damage ends the seat.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from protocols.codec import Wire, decode, encode
 from protocols.errors import BadSavedState, Malformed, MovedSeat, NotStored
 from protocols.files import create_durably
-from protocols.seats.vault import SEAL_BYTES, Vault
+from protocols.seats.vault import SEAL_BYTES, Vault, edges
 
 _PURPOSE, _HEAD = "journal", "journal record's length"
 # A record's length, sealed: nobody but a cut-off write makes a record look longer than it is.
@@ -65,8 +65,7 @@ class Journal:
 
         def birth(file: int) -> bytes:
             born = Birth(os.fstat(file).st_ino, _filesystem(path.parent), content)
-            sealed, _ = journal._sealed(encode(born))
-            return sealed
+            return b"".join(journal._sealed(encode(born)))
 
         try:
             create_durably(path, birth)
@@ -132,12 +131,12 @@ class Journal:
         Raises:
             NotStored: it cannot be written, and the journal is as it was.
         """
-        sealed, chain = self._sealed(record)
-        place = Place(self._end, len(sealed) - _HEAD_BYTES, self._chain)
+        head, body = sealed = self._sealed(record)
+        place = Place(self._end, len(body), self._chain)
         try:
             with self._path.open("r+b") as file:
                 file.seek(self._end)
-                file.write(sealed)
+                file.writelines(sealed)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -147,8 +146,8 @@ class Journal:
                 f"the seat's journal cannot be written: {error.strerror}",
                 fix="free space in the seat's folder; the sender may send it again",
             ) from None
-        self._end += len(sealed)
-        self._chain = chain
+        self._end += len(head) + len(body)
+        self._chain = _next(self._chain, body)
         return place
 
     def read(self, place: Place) -> bytes:
@@ -166,10 +165,10 @@ class Journal:
         return self._vault.open(_PURPOSE, sealed, place.chain)
 
     def _sealed(self, record: bytes) -> tuple[bytes, bytes]:
-        """Return a record as it is written, and the chain's value after it."""
+        """Return a record as it is written: its head and its body."""
         body = self._vault.seal(_PURPOSE, record, self._chain)
         head = self._vault.seal(_HEAD, len(body).to_bytes(4, "little"), self._chain)
-        return head + body, _next(self._chain, body)
+        return head, body
 
     def _read(self) -> Generator[tuple[Place, bytes], None, None]:
         """Yield the records from here on, up to the end or a torn one."""
@@ -194,7 +193,11 @@ class Journal:
 
 
 def _next(chain: bytes, sealed: bytes) -> bytes:
-    return hashlib.sha256(chain + sealed).digest()
+    """Go on by a record's nonce and tag: nobody without the key makes another record of them.
+
+    To hash all of it would take as long as everything else that an upload costs a seat.
+    """
+    return hashlib.sha256(chain + edges(sealed)).digest()
 
 
 def _filesystem(folder: Path) -> int:
