@@ -7,8 +7,6 @@ already, and one addition in place. The spool of the second part takes some 2 GB
 """
 
 import argparse
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -21,7 +19,7 @@ from typing import Any
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from benchmarks.record import paired, seconds, write
+from benchmarks.record import paired, peak_bytes, seconds, write
 from protocols import (
     Block,
     Enrolment,
@@ -145,16 +143,6 @@ class TimedSpool(FileSpool):
         return data
 
 
-def _peak_mib() -> float:
-    """Greatest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # for `getrusage` in Linux counts what the parent had before
-        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
-        return int(line.split()[1]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
-
-
 def aggregate(wire: Connection, session_bytes: bytes, keys: bytes, folder: str) -> None:
     """One aggregator in a process of its own: takes encoded messages, answers with its own."""
     header, roster, members = decode(session_bytes, tuple[bytes, bytes, tuple[Member, ...]])
@@ -164,7 +152,7 @@ def aggregate(wire: Connection, session_bytes: bytes, keys: bytes, folder: str) 
     party.start()
     once = bound(session.layout)
     once()
-    begun_mib = _peak_mib()
+    begun_mib = peak_bytes() / 2**20
     receiving: list[tuple[float, float]] = []
     releasing: list[tuple[float, float]] = []
     bounds: list[float] = []
@@ -178,7 +166,7 @@ def aggregate(wire: Connection, session_bytes: bytes, keys: bytes, folder: str) 
         (receiving if is_upload else releasing).append(taken)
         if is_upload and len(receiving) % 10 == 0:
             bounds.append(seconds(once))
-            peaks[f"after {len(receiving)} uploads"] = _peak_mib()
+            peaks[f"after {len(receiving)} uploads"] = peak_bytes() / 2**20
         wire.send([encode(answer) for answer in said])
     uploads = len(receiving)
     wall = sum(w for w, _ in (*receiving, *releasing))
@@ -198,7 +186,11 @@ def aggregate(wire: Connection, session_bytes: bytes, keys: bytes, folder: str) 
             "ratio_wall": wall / uploads / one,
             "ratio_without_spool": (wall - spool.seconds) / uploads / one,
             "ratio_cpu": cpu / uploads / one,
-            "peak_rss_mib": {"begun": begun_mib, **dict([ten[0], ten[-1]]), "end": _peak_mib()},
+            "peak_rss_mib": {
+                "begun": begun_mib,
+                **dict([ten[0], ten[-1]]),
+                "end": peak_bytes() / 2**20,
+            },
             "result": party.result is not None,
         }
     )

@@ -7,7 +7,6 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,7 +23,7 @@ from attacks.encryption.ploys import (
 )
 from attacks.encryption.tenseal import DEGREE, Vectors, decrypt_reals, recover_key
 from attacks.views.lies import stage
-from benchmarks.record import paired, seconds, write
+from benchmarks.record import paired, peak_bytes, seconds, write
 from protocols import (
     Bfv,
     Block,
@@ -266,10 +265,7 @@ def add_up(clients: int) -> int:
     for _ in range(clients - 1):
         for total, chunk in zip(totals, chunks, strict=True):
             work.ring.add(total, work.ring.load(chunk))
-    # Not `ru_maxrss`: a new process inherits its parent's.
-    status = Path("/proc/self/status").read_text()
-    (peak,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) * 1024
+    return peak_bytes()
 
 
 VICTIM, RUSHING = "client1", "client3"

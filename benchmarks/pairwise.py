@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import RESULTS, seconds, write
+from benchmarks.record import RESULTS, peak_bytes, seconds, write
 from protocols import Block, FaultPlan, Identity, Layout, Network, Pairwise, Party, new_nonce
 from protocols.layout import Integers, RingVector
 from protocols.primitives.masks import Mask, add_masks, add_masks_in_threads
@@ -164,7 +163,7 @@ def thousand() -> dict[str, Any]:
         "client_sent_bytes": median(network.sent_bytes[name] for name in included),
         "sent_over_packed": median(network.sent_bytes[name] for name in included)
         / session.layout.packed_bytes,
-        "peak_bytes_of_all_parties": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes_of_all_parties": peak_bytes(),
     }
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -30,6 +31,19 @@ def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_c
     begin = clock()
     work()
     return clock() - begin
+
+
+def peak_bytes() -> int:
+    """Return the greatest resident memory of this process so far.
+
+    Linux has it in /proc: what `getrusage` counts begins with the peak of the parent process.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def paired(

@@ -9,7 +9,6 @@ of integers that are made of each client's rows a second time.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.record import write
+from benchmarks.record import peak_bytes, write
 from protocols import Additive
 from secure_afl.analytic.rows import ClientData
 from secure_afl.federation.simulation import Federation
@@ -80,11 +79,6 @@ def one(clients: int) -> dict[str, Any]:
         "peak_bytes_before": imported,
         "bytes_a_client": (peak - imported) / clients,
     }
-
-
-def peak_bytes() -> int:
-    """The most memory that this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":
