@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Test workers take a core each; BLAS threads on top of them only get in each other's way.
-BENCHMARKS := flower gram speed speed_peers sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage heads_inversion evaluation prototypes privacy private private_guard private_picture audits patients one_sum relations tune fedavg inversion gradient_prior leakage attack_processes mixtures sums_leakage
+BENCHMARKS := flower gram speed speed_peers sessions seats simulation additive pairwise ckks noise federation heads personal heads_leakage heads_inversion evaluation prototypes privacy private private_guard private_picture audits patients one_sum relations tune fedavg inversion gradient_prior leakage attack_processes mixtures sums_leakage hospitals regression logistic private_logistic layers layers_private layers_leakage rebuild
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Many tests start processes, which take twice as long where each compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE

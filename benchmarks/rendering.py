@@ -12,6 +12,19 @@ def read_results(name: str) -> dict[str, Any]:
     return found
 
 
+def sources_table() -> str:
+    """Each file of results, with the command and the machine that made it."""
+    lines = ["| file | command | cores | processor |\n", "| --- | --- | --: | --- |\n"]
+    for path in sorted(RESULTS.glob("*.json")):
+        found = read_results(path.stem)
+        machine = found["machine"]
+        lines.append(
+            f"| [{path.stem}](../benchmarks/results/{path.name}) | `{found['command']}` "
+            f"| {machine['cores']} | {machine['processor']} |\n"
+        )
+    return "".join(lines)
+
+
 def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """Render a table whose first column is of words, all others of numbers."""
     lines = [head, ["---"] + ["--:"] * (len(head) - 1), *rows]

@@ -27,7 +27,7 @@ from benchmarks.private_tables import (
     private_guard,
     private_picking,
 )
-from benchmarks.rendering import markdown_table, read_results
+from benchmarks.rendering import markdown_table, read_results, sources_table
 from benchmarks.speed_tables import peers_table, speed_table, wire_table
 from benchmarks.sums_tables import mixtures_table, sums_leakage_table
 
@@ -768,6 +768,7 @@ def _private_logistic() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "sources": sources_table,
     "federations": _federations,
     "personal": _personal,
     "headlines": headlines,
