@@ -20,6 +20,8 @@ from benchmarks.record import write
 
 HERE = Path(__file__).parents[1]
 PROCESSES = (1, 2)
+# It tests the masks themselves, which each run draws afresh.
+FRESH = {"uniformity"}
 
 
 def main() -> None:
@@ -33,13 +35,14 @@ def main() -> None:
             cells = json.loads((out / "results.json").read_text(encoding="utf-8"))["cells"]
             # Seconds are of the machine; all else is of the data and the seed.
             found.append([{**cell, "seconds": 0.0} for cell in cells])
-    assert found[0] == found[1], "two processes found something else than one"
+    differ = {one["attack"] for one, two in zip(*found, strict=True) if one != two}
+    assert differ <= FRESH, f"two processes found something else than one: {differ - FRESH}"
     write(
         "attack_processes",
         {
             "what": "secure-afl attack --quick on the embedded digits",
             "cells": len(found[0]),
-            "equal": True,
+            "differ": sorted(differ),
             **figures,
         },
     )
