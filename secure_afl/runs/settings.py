@@ -4,10 +4,12 @@ Which settings there are follows from `RunConfig` and from the classes of the re
 and protocols. A setting that would have no effect is refused by its name.
 """
 
+import difflib
 import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +55,9 @@ def make_config(
     declared = declared_options() if given.keys() - FIELDS.keys() else {}
     unknown = sorted(given.keys() - FIELDS.keys() - declared.keys())
     if unknown:
-        known = ", ".join([*FIELDS, *declared])
-        raise ConfigError(f"unknown field '{unknown[0]}'; allowed: {known}")
+        raise ConfigError(
+            f"unknown field '{unknown[0]}'; {meant(unknown[0], [*FIELDS, *declared])}"
+        )
     for registry in (METHODS, PROTOCOLS):
         if registry.kind in given:
             _chosen(registry, [given[registry.kind]])
@@ -101,8 +104,12 @@ def declared_options() -> Mapping[str, list[Declaring]]:
     Raises:
         BrokenExtension: one name for two things, of which one must be another's extension.
     """
+    return _declared((*METHODS.values(), *PROTOCOLS.values()))
+
+
+@lru_cache(maxsize=4)
+def _declared(things: tuple[Declaring, ...]) -> Mapping[str, list[Declaring]]:
     found: dict[str, list[Declaring]] = {}
-    things: list[Declaring] = [*METHODS.values(), *PROTOCOLS.values()]
     for thing in things:
         for name, own in options_of(thing).items():
             others = found.setdefault(name, [])
@@ -254,6 +261,13 @@ def _at_home(name: str, value: Any) -> Any:
     """Return a setting with the home directory for the ~ of a path."""
     path = name in FIELDS and option(FIELDS[name]).metavar in ("GLOB", "PATH", "FILE", "DIR")
     return texts.at_home(value) if path and isinstance(value, str) else value
+
+
+def meant(name: str, known: Collection[str]) -> str:
+    """Say which names are written almost like one that is unknown; all of them where none is."""
+    dashed = sorted(one.replace("_", "-") for one in known)
+    close = difflib.get_close_matches(name.replace("_", "-"), dashed, cutoff=0.75)
+    return f"did you mean {' or '.join(close)}?" if close else f"allowed: {', '.join(dashed)}"
 
 
 def converted(kind: type[Any], settings: Mapping[str, Any]) -> Any:

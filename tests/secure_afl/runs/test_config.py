@@ -125,8 +125,10 @@ def test_numbers_that_are_none_are_refused(field: str, value: float) -> None:
 
 
 def test_an_unknown_field_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ConfigError, match=r"unknown field 'clinets'; allowed: clients, test, "):
+    with pytest.raises(ConfigError, match=r"unknown field 'clinets'; did you mean clients\?"):
         make_config({"clinets": "sites/*"})
+    with pytest.raises(ConfigError, match=r"unknown field 'zigzag'; allowed: .*max-rows, "):
+        make_config({"zigzag": 3})
     with pytest.raises(jsonschema.ValidationError, match="clinets"):
         jsonschema.validate({"clinets": "x"}, json_schema(), jsonschema.Draft202012Validator)
 
