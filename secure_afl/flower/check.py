@@ -16,7 +16,7 @@ from pathlib import Path
 from protocols.errors import SecureAflError
 from secure_afl.errors import ConfigError
 from secure_afl.flower.deploy.bundle import NAME, unknown_in
-from secure_afl.sites.check import Finding
+from secure_afl.sites.check import Finding, unusable
 
 CONTROL = "/v1/control/list-runs"
 PACKAGES = ("secure_afl", "protocols", "flwr")
@@ -53,8 +53,10 @@ def check_node(node: Node) -> Iterator[Finding]:
     for what, look in looks:
         try:
             yield Finding(what, True, look(node))
-        except (SecureAflError, OSError, ValueError) as error:
+        except (SecureAflError, ValueError) as error:
             yield Finding(what, False, str(error))
+        except OSError as error:
+            yield Finding(what, False, unusable(error))
 
 
 def _user(node: Node) -> str:
@@ -133,7 +135,13 @@ def _ask(node: Node, method: str, path: str) -> tuple[int, http.client.HTTPMessa
     if not host or not port.isdigit():
         raise ConfigError(f"--superlink {node.superlink!r}; wanted: HOST:PORT")
     given = None if node.certificates is None else str(node.certificates)
-    context = ssl.create_default_context(cafile=given)
+    try:
+        context = ssl.create_default_context(cafile=given)
+    except OSError as error:
+        raise ConfigError(
+            f"--certificates {given} cannot be used: {error.strerror}; name the certificate of the "
+            "authority that the operator handed out, ca.crt"
+        ) from None
     connection = http.client.HTTPSConnection(host, int(port), timeout=20, context=context)
     try:
         connection.request(method, path)

@@ -52,8 +52,15 @@ def check_site(file: Path, *, ledger_begun: bool = False) -> Iterator[Finding]:
     for what, look in looks:
         try:
             yield Finding(what, True, look(site))
-        except (SecureAflError, OSError) as error:
+        except SecureAflError as error:
             yield Finding(what, False, str(error))
+        except OSError as error:
+            yield Finding(what, False, unusable(error))
+
+
+def unusable(error: OSError) -> str:
+    """Say which file cannot be used, and why."""
+    return f"{error.filename} cannot be used: {error.strerror}" if error.filename else str(error)
 
 
 def _identity(site: Site) -> str:

@@ -171,6 +171,15 @@ def test_a_site_check_finds_each_way_in_for_an_operators_code(node: Node) -> Non
     assert set(failed(node)) == {"bundle", "bundle's folder"}
 
 
+def test_what_is_not_there_is_named_with_what_to_do(tmp_path: Path) -> None:
+    node = Node(tmp_path / "home", "localhost:1", certificates=tmp_path / "ca.crt")
+    found = {finding.what: finding.words for finding in check_node(node)}
+    assert found["bundle's folder"].startswith(f"{tmp_path / 'home'} cannot be used: No such file")
+    for what in ("control", "clock"):
+        assert f"--certificates {tmp_path / 'ca.crt'} cannot be used: No such file" in found[what]
+        assert "name the certificate of the authority" in found[what]
+
+
 def test_a_site_check_says_the_most_dangerous_first(node: Node) -> None:
     found = list(check_node(node))
     assert [f.what for f in found] == [
