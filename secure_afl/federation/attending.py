@@ -36,6 +36,7 @@ from secure_afl.federation.letters import (
 )
 from secure_afl.federation.participant import Participant
 from secure_afl.federation.rounds import EndedRound, History, Opening
+from secure_afl.federation.warnings import session_warnings
 from secure_afl.methods.method import PublicState
 
 
@@ -246,6 +247,8 @@ class Attending:
             f"{half.method.name} over {session.protocol}, {len(session.clients)} clients, minimum "
             f"cohort {session.min_cohort}"
         )
+        for warning in session_warnings(half.method, half.protocol, task):
+            self._say(f"warning: {warning}")
         return None
 
     def _take_back(self, content: TakeBack) -> Content | None:

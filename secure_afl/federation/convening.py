@@ -22,6 +22,7 @@ from protocols.identity import Identity, Member
 from protocols.protocol import Protocol
 from protocols.release import Release
 from protocols.roster import CLIENT, Roster
+from protocols.session import Session
 from protocols.void import Evidence, Void
 from secure_afl.federation.attending import Posted
 from secure_afl.federation.convener import Convener, Planned
@@ -224,6 +225,8 @@ class Convening:
         gone = [name for name in silent if self._roster.by_name[name].role != CLIENT]
         if gone:
             return self._fail(f"no enrolment of {', '.join(gone)}, without whom there is no sum")
+        if all(self._roster.by_name[name].role != CLIENT for name in convener.members):
+            return self._fail("no client has enrolled; their own screens say why")
         if silent:
             self._tell(f"without {', '.join(silent)}, who did not enrol")
         try:
@@ -244,13 +247,22 @@ class Convening:
         outcome = self._outcome(session.nonce)
         if outcome is not None:
             return self._absorb(outcome, now)
-        roles = {member.name for member in session.header.coordinators}
-        gone = sorted(roles & self._declined)
-        if self._ended(session.nonce) or gone:
-            why = f"{', '.join(gone)} declined" if gone else "the session ended without a sum"
+        why = "the session ended without a sum" if self._ended(session.nonce) else ""
+        if why := why or self._too_few(session):
             self._tell(f"round {convener.round}: {why}; asking for the session back")
             return self._enter("taking back", now)
         return []
+
+    def _too_few(self, session: Session) -> str:
+        """Say who declined, if there is no sum without them; empty otherwise."""
+        roles = {member.name for member in session.header.coordinators}
+        if gone := sorted(roles & self._declined):
+            return f"{', '.join(gone)} declined"
+        gone = sorted(set(session.clients) & self._declined)
+        left = len(session.clients) - len(gone)
+        if left >= session.min_cohort:
+            return ""
+        return f"{', '.join(gone)} declined, and {left} clients are fewer than the minimum cohort"
 
     def _absorb(self, outcome: Outcome, now: float) -> list[Posted]:
         convener = self._convener

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from protocols.protocol import Protocol
 from secure_afl.analytic.rows import ClientData
 from secure_afl.federation.task import Terms
-from secure_afl.methods.method import Task
+from secure_afl.methods.method import AnyMethod, Task
 
 # Below about this many rows a dimension, membership shows in an exact sum.
 ROWS_PER_DIMENSION = 40
@@ -20,21 +21,43 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     Args:
         clients: those in the sum.
     """
-    method, protocol = terms.method, terms.protocol
+    method = terms.method
+    of_rows = []
+    if method.releases_statistics:
+        of_rows += [] if method.numeric else _bare_clients(clients)
+        of_rows += _several_rows_a_patient(clients, errors=method.fine_rows)
+    rows = sum(len(data) for data in clients)
+    few = few_rows(rows, method.widest(task), columns=task.columns is not None)
+    return _listed(method, terms.protocol, task, few, of_rows, len(clients))
+
+
+def session_warnings(method: AnyMethod, protocol: Protocol, task: Task) -> tuple[str, ...]:
+    """List what a party can know of a session before its sum: how many rows are declared at most.
+
+    Whether a sum is over fewer shows to nobody.
+    """
+    few = few_rows(
+        task.total_rows, method.widest(task), columns=task.columns is not None, declared=True
+    )
+    return _listed(method, protocol, task, few, [], task.clients)
+
+
+def _listed(
+    method: AnyMethod,
+    protocol: Protocol,
+    task: Task,
+    few: list[str],
+    of_rows: list[str],
+    clients: int,
+) -> tuple[str, ...]:
     found = []
     if not protocol.hides_vectors:
         found.append(f"Protocol '{protocol.name}' protects {protocol.protects}.")
     found += protocol.advice(task.clients)
     if task.mechanism is not None:
         return tuple(found)
-    rows = sum(len(data) for data in clients)
-    width = method.widest(task)
-    few = few_rows(rows, width, columns=task.columns is not None)
-    found += few
-    if method.releases_statistics:
-        found += [] if method.numeric else _bare_clients(clients)
-        found += _several_rows_a_patient(clients, errors=method.fine_rows)
-    found += method.advice(len(clients), few_rows=bool(few))
+    found += few + of_rows
+    found += method.advice(clients, few_rows=bool(few))
     told = not protocol.hides_vectors or method.broadcasts_statistics
     if few and method.releases_statistics and not told:
         # Not capitalize(), which would make small letters of all others.
@@ -47,21 +70,23 @@ def warnings(terms: Terms, task: Task, clients: Sequence[ClientData]) -> tuple[s
     return tuple(found)
 
 
-def few_rows(rows: int, width: int, *, columns: bool) -> list[str]:
+def few_rows(rows: int, width: int, *, columns: bool, declared: bool = False) -> list[str]:
     """Warn of an exact sum over fewer rows than hide whose they are; empty for enough.
 
     Args:
         rows: in the sum.
         width: dimensions of its Gram matrix.
         columns: dimensions are a table's columns.
+        declared: no more rows are declared, and there may be fewer.
     """
     enough = ROWS_PER_DIMENSION * width
     if rows >= enough:
         return []
     fewer = "fewer columns" if columns else "fewer dimensions (--dimension)"
+    most = "at most " if declared else ""
     return [
-        f"{rows} rows in the sum for {width} dimensions: whoever receives the exact sum can tell "
-        f"whose rows are in it, and with very few rows rebuild them. Safer: ≥ {enough} rows, "
+        f"{most}{rows} rows in the sum for {width} dimensions: whoever receives the exact sum can "
+        f"tell whose rows are in it, and with very few rows rebuild them. Safer: ≥ {enough} rows, "
         f"{fewer}, or noise (--epsilon)."
     ]
 

@@ -29,6 +29,7 @@ from secure_afl.federation.result import report_head, report_pooled
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.sums import foreseen_sums
 from secure_afl.federation.task import Declared, majority, plan_task
+from secure_afl.federation.warnings import session_warnings
 from secure_afl.methods.model import Model
 from secure_afl.runs.config import RunConfig
 from secure_afl.runs.reduce import suggested_dimension, unfold
@@ -64,6 +65,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         settings: of the run.
         fits: coefficients and their errors, for methods that estimate them.
         ranges: of columns that the dictionary has none for, as sites found them.
+        warnings: what to know before trusting the protection of a sum of so many declared rows.
     """
 
     method: str
@@ -88,6 +90,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
     row_mode: RowMode
     fits: tuple[Fit, ...]
     ranges: tuple[FoundRange, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Convention:
@@ -173,6 +176,7 @@ class Convention:
             ),
             settings=self.config.flat(),
             ranges=found_ranges(task.columns, self.columns),
+            warnings=session_warnings(method, protocol, task),
         )
 
     @property

@@ -162,6 +162,9 @@ class SiteParty:
 
     def attend(self, mailroom: Mailroom, convening: "Convening | None" = None) -> None:
         """Take part until the run is over."""
+        if convening is None and not self.attending.run:
+            convener = convener_of(self.terms.protocol, self.roster).name
+            self.tell(f"waiting for '{convener}', which forms the sessions")
         self.driver(mailroom, convening).run()
 
     def driver(

@@ -4,8 +4,9 @@ Keys that a run has too mean here what they mean there, with the site's own word
 promises less is refused. What a run's convener decides (the classes, the bits) stands in run.toml.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -16,7 +17,7 @@ from secure_afl.errors import ConfigError
 from secure_afl.federation.rounds import MAX_ATTEMPTS
 from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig, Text
-from secure_afl.runs.settings import converted, declared_options, make_config, read_toml
+from secure_afl.runs.settings import converted, declared_options, make_config, meant, read_toml
 from secure_afl.runs.tables import check_outcome, design_of
 
 YEAR = 31_536_000
@@ -126,6 +127,9 @@ class Convened(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 2
 
 
+Settings = TypeVar("Settings")
+
+
 class Site(msgspec.Struct, frozen=True):
     """A site's settings.
 
@@ -152,7 +156,7 @@ def read_site(file: Path) -> Site:
     for name in ("identity", "roster", "state", "role"):
         if name not in own:
             raise ConfigError(f"{file} has no '{name}'; secure-afl site init writes a whole file")
-    place: Place = converted(Place, own)
+    place: Place = _of(file, lambda: converted(Place, own))
     allowed = [*TERMS]
     if place.role == CLIENT:
         allowed += [*ROWS, *GUARDS]
@@ -174,15 +178,15 @@ def read_site(file: Path) -> Site:
         raise ConfigError(f"{file}: 'data' has no effect for a {place.role}; leave it out")
     for name in given:
         if name not in allowed and name not in declared_options():
+            known = [*_names(Place), *allowed, *declared_options()]
             raise ConfigError(
-                f"{file}: '{name}' has no effect for a {place.role}; allowed: "
-                f"{', '.join([*_names(Place), *allowed, *declared_options()])}"
+                f"{file}: '{name}' has no effect for a {place.role}; {meant(name, known)}"
             )
     # Files beside the site's file, wherever the command is given.
     for name in ("checkpoint", "public", "mapping", "ledger", "dictionary"):
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
-    run = make_config(given)
+    run = _of(file, lambda: make_config(given))
     method = make_terms(run).method
     if place.role == CLIENT:
         design = design_of(run)
@@ -197,6 +201,14 @@ def read_site(file: Path) -> Site:
         if (value := getattr(place, name)) is not None
     }
     return Site(msgspec.structs.replace(place, **paths), run, tuple(sorted(given)))
+
+
+def _of(file: Path, make: Callable[[], Settings]) -> Settings:
+    """Make settings of a file; what is wrong with them names it."""
+    try:
+        return make()
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
 
 
 def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
@@ -216,21 +228,21 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
     allowed = [*TERMS, *ROWS, *CONVENES, *declared_options()]
     for name in given:
         if name not in allowed:
+            known = [*_names(Convened), *allowed]
             raise ConfigError(
-                f"{file}: '{name}' is no setting of a run between sites; allowed: "
-                f"{', '.join([*_names(Convened), *allowed])}. What protects a site stands in its "
-                "site.toml"
+                f"{file}: '{name}' is no setting of a run between sites; {meant(name, known)} What "
+                "protects a site stands in its site.toml"
             )
     for name in ("checkpoint", "public", "mapping", "test", "dictionary"):
         if isinstance(given.get(name), str):
             given[name] = str(file.parent / Path(given[name]).expanduser())
-    run = make_config(given)
+    run = _of(file, lambda: make_config(given))
     if (design := design_of(run)) is None:
         parse_ids(run.id)
     else:
         own.setdefault("classes", list(design.classes))
     check_outcome(make_terms(run).method, design)
-    convened: Convened = converted(Convened, own)
+    convened: Convened = _of(file, lambda: converted(Convened, own))
     if len(set(convened.classes)) != len(convened.classes):
         raise ConfigError(f"{file}: 'classes' has a name twice; rename one")
     if design is not None and convened.classes != design.classes:
@@ -246,11 +258,23 @@ def check_terms(run: RunConfig, site: RunConfig, file: Path) -> None:
     """Raise ConfigError unless a run has the terms that its convener's own site insists on."""
     ours, theirs = make_terms(site), make_terms(run)
     for what in ("method", "protocol", "privacy"):
-        if getattr(ours, what) != getattr(theirs, what):
+        own, other = getattr(ours, what), getattr(theirs, what)
+        if own != other:
             raise ConfigError(
-                f"{file} has {what} {getattr(theirs, what)}, this site's file "
-                f"{getattr(ours, what)}; let both say one thing"
+                f"{file} has {what} {_unlike(other, own)}, this site's site.toml "
+                f"{_unlike(own, other)}; let both say one thing"
             )
+
+
+def _unlike(term: Any, other: Any) -> str:
+    """Say in words in what a method, protocol or promise is not like another."""
+    if term is None:
+        return "none"
+    if type(term) is not type(other):
+        return getattr(term, "name", None) or f"ε = {term.epsilon:g}"
+    others = msgspec.structs.asdict(other)
+    own = {name: v for name, v in msgspec.structs.asdict(term).items() if v != others[name]}
+    return " and ".join(f"with {name.replace('_', '-')} {value}" for name, value in own.items())
 
 
 def template(role: str, name: str) -> str:

@@ -10,7 +10,7 @@ from protocols.schemes.plain import Plain
 from secure_afl.analytic.rows import ClientData
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
-from secure_afl.federation.warnings import warnings
+from secure_afl.federation.warnings import session_warnings, warnings
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP
 from secure_afl.privacy.mechanism import Mechanism, Privacy
 from tests.kit.samples import make_clients, make_task
@@ -73,6 +73,17 @@ def test_with_privacy_nothing_is_said_that_depends_on_the_rows() -> None:
         assert said[0] == said[1] != ()
         assert "nothing" in said[0][0]
         assert warnings(Terms(method, Plain()), exact, dangerous) != said[0]
+
+
+def test_a_session_is_warned_of_by_the_rows_that_are_declared() -> None:
+    few, many = make_task(FEW, max_rows=20), make_task(MANY, max_rows=120)
+    (rows, receives) = session_warnings(AFL(), Additive(), few)
+    assert rows.startswith("at most 40 rows in the sum for 6 dimensions")
+    assert "The collector receives (G, Q)" in receives
+    assert session_warnings(AFL(), Additive(), many) == ()
+    assert "protects nothing" in session_warnings(AFL(), Plain(), many)[0]
+    noisy = replace(few, mechanism=Mechanism(Privacy(1.0), 1, 2, 0, 1))
+    assert session_warnings(AFL(), Additive(), noisy) == ()
 
 
 def test_a_run_reports_its_advice() -> None:

@@ -185,6 +185,7 @@ def test_whoever_vanishes_is_not_in_the_mean(protocol: Protocol) -> None:
     assert np.array_equal(result.rounds[0].released.total, np.sum(vectors, axis=0))
 
 
+@pytest.mark.slow
 class UpdateLayouts(ProtocolSuite):
     """The shared suite, on vectors of real updates where a test does not choose its own."""
 

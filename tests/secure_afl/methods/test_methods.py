@@ -232,12 +232,14 @@ def test_states_are_decoded_by_the_type_that_a_method_declares(
         again = decode(data, method.public)
         assert type(again) is type(state) is method.public
         assert encode(again) == data
-        for end in range(len(data)):
+        # Every byte of the heads, and some of the matrices between them.
+        places = [at for at in range(len(data)) if at < 300 or at % (1 + len(data) // 300) == 0]
+        for end in places:
             with pytest.raises(Malformed):
                 decode(data[:end], method.public)
         with pytest.raises(Malformed):
             decode(data + b"\0", method.public)
-        for at in range(len(data)):
+        for at in places:
             damaged = data[:at] + bytes([data[at] ^ 0x81]) + data[at + 1 :]
             # In a matrix it is another number, and nowhere the same state.
             with suppress(Malformed):

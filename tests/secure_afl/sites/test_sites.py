@@ -72,6 +72,9 @@ def test_sites_make_the_model_of_their_rows_in_one_place(
         assert model is not None
         assert np.array_equal(model.weights, sites.weights())
         assert charges(sites, name) == [(True, True)]
+        # Said where the rows are, before any of them counted.
+        assert any(t.startswith("warning: at most 128 rows") for t in sites.told[name])
+    assert any(warning.startswith("at most 128 rows") for warning in report.warnings)
     for name in sites.roles:
         # Nothing of the session can be read any more.
         (seat,) = (tmp_path / name / "state" / "seats").iterdir()
@@ -159,6 +162,25 @@ def test_an_aggregator_that_never_comes_back_ends_the_run_in_words(tmp_path: Pat
         # Nobody can say that its half of the sum is not out.
         assert charges(sites, name) == [(True, False)]
         assert sites.parties[name].attending.failed
+
+
+def test_a_run_for_which_no_client_enrols_ends_in_words(tmp_path: Path) -> None:
+    sites = Sites(tmp_path, Additive(), CLIENTS)
+    for name, role in sites.roles.items():
+        if role != "client":
+            sites.start(name)
+    sites.until(lambda: all(driver.finished for driver in sites.alive.values()))
+    assert "no client has enrolled" in sites.conventions["collector"].convening.problem
+
+
+def test_a_run_that_too_many_decline_ends_without_waiting_for_them(tmp_path: Path) -> None:
+    """Steps may take 10,000 seconds here, and all is over within 400."""
+    sites = Sites(tmp_path, Additive(), CLIENTS, run="min_cohort = 2\n", wait=(50, 10_000))
+    for name in sites.roles:
+        sites.start(name)
+    sites.until(lambda: all(driver.finished for driver in sites.alive.values()))
+    assert any("0 clients are fewer than the minimum" in t for t in sites.told["collector"])
+    assert "no sum came out in 2 attempts" in sites.conventions["collector"].convening.problem
 
 
 def test_a_client_whose_vector_was_never_sent_gives_its_own_entry_back(tmp_path: Path) -> None:
@@ -321,6 +343,8 @@ def test_settings_that_say_nothing_or_two_things_are_refused(tmp_path: Path) -> 
         (("max-rows = 32", "max-rows = 0"), "'max_rows': 0 is not allowed"),
         (('method = "afl"', 'method = "afk"'), "'afk' is not allowed"),
         (('method = "afl"', 'method = "afl"\ndrop = 2'), "'drop' has no effect for a client"),
+        (("max-rows = 32", "max-rows = '32'"), "site.toml: field 'max_rows': '32' is not allowed"),
+        (("backbone", "backbones"), "'backbones' has no effect for a client; did you mean backb"),
         (("identity", "identities"), "no 'identity'"),
     ]:
         client.write_text(text.replace(*change))
@@ -342,7 +366,8 @@ def test_settings_that_say_nothing_or_two_things_are_refused(tmp_path: Path) -> 
         (("classes", "klasses"), "no 'classes'"),
         (("['0', '1', '2']", "['0', '1', '0']"), "a name twice"),
         (("width = 6\n", ""), "no 'width'"),
-        (('method = "afl"', 'method = "fedhip"'), "has method FedHiP.*, this site's file AFL"),
+        (('method = "afl"', 'method = "fedhip"'), "has method fedhip, this site's site.toml afl"),
+        (('method = "afl"', 'method = "afl"\nridge = 2.0'), "with ridge 2.0, .* with ridge None"),
         (("width", "max-rows = 3\nwidth"), "'max_rows' is no setting of a run between sites"),
     ]:
         run.write_text(given.replace(*change))
