@@ -132,6 +132,13 @@ def _show(results: Any) -> None:
 
     for panel in matrix.panels(results):
         _show_matrix(matrix.panel_title(panel), *matrix.compact(results, panel))
+    if results.unopened:
+        errors().print(
+            f"Warning: nothing here opens uploads of {', '.join(results.unopened)}: attacks on "
+            "single uploads were not tried there, and their guessing says nothing. What opens them "
+            "is a module attacks/views/open_….",
+            highlight=False,
+        )
     failed = sum(cell.error is not None and not cell.refused for cell in results.cells)
     people().print(
         "*: the whole interval is above guessing; (?): one trial, nothing is sure; ·: nothing to "

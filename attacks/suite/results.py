@@ -13,6 +13,7 @@ from attacks.suite.cells import Cell
 from attacks.suite.config import AttackConfig
 from attacks.suite.plan import AnyAttack, Plan
 from attacks.suite.pool import Pool
+from attacks.views.openings import can_open
 from secure_afl.runs.choose import make_protocol
 
 
@@ -63,6 +64,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
         planned: how many cells there are to be.
         matrix_rows, sweep_rows: rows in the sums of the matrices and of the curves.
         swept: the protocols of the curves.
+        unopened: protocols whose uploads no code opens, so that guessing shows nothing there.
     """
 
     config: AttackConfig
@@ -76,6 +78,7 @@ class Results(msgspec.Struct, frozen=True, kw_only=True):
     matrix_rows: tuple[int, ...]
     sweep_rows: tuple[int, ...]
     swept: tuple[str, ...]
+    unopened: tuple[str, ...]
     planned: int
     cells: tuple[Cell, ...]
 
@@ -123,6 +126,7 @@ def make_results(
         matrix_rows=plan.matrix_rows,
         sweep_rows=plan.sweep_rows,
         swept=plan.swept,
+        unopened=tuple(name for name in config.protocols if not can_open(name)),
         planned=plan.cells,
         cells=tuple(cells),
     )

@@ -29,6 +29,12 @@ def openings(view: View) -> Openings:
     return _opened[view]
 
 
+def can_open(protocol: str) -> bool:
+    """Say whether views of sessions under a protocol are opened at all."""
+    _load_openers()
+    return protocol in OPENERS
+
+
 @cache
 def _load_openers() -> None:
     for module in pkgutil.iter_modules(attacks.views.__path__):

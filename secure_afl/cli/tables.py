@@ -139,13 +139,15 @@ def _width_line(report: Report) -> dict[str, str]:
 def _class_lines(report: Report) -> dict[str, str]:
     """Write how well classes are told apart."""
     accuracy = report.accuracy
+    # A method without a head has another model to compare with, which its line names.
+    ridge = "" if report.head is not None else "ridge, "
     return {
         **_head_lines(report.head),
         "accuracy": percent(accuracy.federated),
         **_prior_lines(report.results),
         **_pooled_lines(report),
-        "  centralised, float": percent(accuracy.centralised_float),
-        "  each client alone": percent(accuracy.local_mean),
+        f"  {ridge}centralised, float": percent(accuracy.centralised_float),
+        f"  {ridge}each client alone": percent(accuracy.local_mean),
         "own rows: personal model": percent(accuracy.personal_mean),
         "  federated model": percent(accuracy.holdout_federated_mean),
         "  own data alone": percent(accuracy.holdout_local_mean),

@@ -28,7 +28,8 @@ class Accuracy(msgspec.Struct, frozen=True):
 
     Attributes:
         federated: the global model, on the test set.
-        centralised_float: the same head on all rows in one place in float64, on the test set.
+        centralised_float: the same head, or a ridge classifier where the method has none, on all
+            rows in one place in float64, on the test set.
         local_mean: each client's ridge on its own rows alone, on the test set, averaged.
         personal_mean: each client's personal model on its own held-out rows, averaged.
         holdout_federated_mean, holdout_local_mean: the global and the local models on the same

@@ -97,7 +97,7 @@ class ProtocolSuite:
     corrupt: ClassVar[int] = 1
     max_length: ClassVar[int] = 12
     ring_widths: ClassVar[tuple[int, ...]] = RING_BITS
-    examples: ClassVar[int] = 20
+    examples: ClassVar[int] = 12
     max_routes: ClassVar[int] = 12
     robust: ClassVar[bool] = True
     vanish_steps: ClassVar[tuple[str, ...] | None] = None

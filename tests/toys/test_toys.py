@@ -89,14 +89,17 @@ def test_the_command_line_runs_them(command: Command, tmp_path: Path) -> None:
     assert "even" not in command.badly("run", *DIGITS, "--protocol", "toy", "--factor", 4)
 
 
+@pytest.mark.slow
 def test_they_reach_the_report_and_the_leakage_matrix(command: Command, tmp_path: Path) -> None:
-    said = command.well(
+    outcome = command.well(
         "attack",
         *DIGITS,
         *("--attacks", "toy-largest-class,client-statistics"),
         *("--methods", "toy-means,afl", "--protocols", "toy,additive", "--factor", 11),
         *("--rows", 40, "--sweep", "none", "--out", tmp_path),
-    ).out
+    )
+    said = outcome.out
+    assert "nothing here opens uploads of toy:" in " ".join(outcome.err.split())
     assert "toy-means, exact sums, 40 rows in the sum" in said
     assert "server of the toy" in said
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
@@ -106,7 +109,10 @@ def test_they_reach_the_report_and_the_leakage_matrix(command: Command, tmp_path
     assert by["toy-largest-class", "afl", "additive", "collector"]["claimed"]
     assert not by["toy-largest-class", "toy-means", "toy", "outsider"]["claimed"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    for text in ("toy-largest-class", "toy-means", "server of the toy", "Names the largest class"):
+    for text in (
+        "toy-largest-class", "toy-means", "server of the toy", "Names the largest class",
+        "Nothing here opens uploads of toy:",
+    ):  # fmt: skip
         assert text in page
 
 

@@ -177,6 +177,7 @@ class Curved(Leverage):
         raise ZeroDivisionError("no curve")
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_a_curve_is_one_cell_s_error_in_any_process(tmp_path: Path) -> None:
     for processes in (1, 2):
         cells = run(SMALL, {"curved": Curved}, tmp_path / str(processes), processes=processes).cells
@@ -215,6 +216,7 @@ class Threads(Counts):
         raise ConfigError(f"{torch.get_num_threads()} threads")
 
 
+@pytest.mark.slow
 def test_what_an_attack_loads_has_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,6 +235,7 @@ def test_equal_seeds_give_equal_reports(command: Command, tmp_path: Path) -> Non
     assert timeless(first)["accuracy"] != timeless(other)["accuracy"]
 
 
+@pytest.mark.slow
 def test_the_seed_governs_the_partition(command: Command, tmp_path: Path) -> None:
     arguments = ("--partition", "dirichlet:4:0.3", "--backbone", "identity", "--min-cohort", 2)
     bounds = {reported(command, tmp_path, *arguments, "--seed", n).max_rows for n in range(4)}

@@ -65,6 +65,7 @@ def test_equal_scores_count_half(seed: int) -> None:
     assert value(found.auc) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_they_are_of() -> None:
     covered = 0
     truth = float((drawn(200_000)[0].argmax(1) == drawn(200_000)[1]).mean())

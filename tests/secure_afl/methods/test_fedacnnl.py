@@ -383,6 +383,7 @@ def test_clients_may_have_heads_of_their_own_behind_the_layers_of_all(
         FedACnnL(personal="joint")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_is_finished_from_its_sums(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

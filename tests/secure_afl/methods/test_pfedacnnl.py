@@ -65,6 +65,7 @@ def test_without_groups_it_is_fedacnnl_with_heads_of_clients_own() -> None:
         assert np.array_equal(model.weights, plain.personal[name].weights)
 
 
+@pytest.mark.slow
 def test_clients_that_fit_together_find_each_other() -> None:
     clients, kept = turned()
     found = run(FIT, clients, holdout=kept)

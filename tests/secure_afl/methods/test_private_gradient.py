@@ -429,6 +429,7 @@ def test_a_run_that_the_budget_would_stop_midway_is_refused_before_its_first_sum
     assert ledger.spent("c0").releases == 0
 
 
+@pytest.mark.slow
 def test_the_columns_of_narrow_tables_keep_their_means() -> None:
     """Which of two columns is larger is all that tells these classes apart, or its sign."""
     rng = np.random.default_rng(0)

@@ -25,6 +25,7 @@ CANNOT = {
 }
 
 
+@pytest.mark.slow
 def test_the_checks_of_scikit_learn() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

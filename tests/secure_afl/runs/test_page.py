@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from protocols import Additive, Plain
+from secure_afl.cli.tables import _lines
 from secure_afl.evaluation.figures import Figures
 from secure_afl.features.backbone import parse_backbone
 from secure_afl.federation.report import Report
 from secure_afl.federation.simulation import Federation
-from secure_afl.methods import AFL, FedAvg, PrivateGradient
+from secure_afl.methods import AFL, AnyMethod, FedAvg, PrivateGradient
 from secure_afl.methods.evaluated import evaluated
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.runs.config import RunConfig
@@ -103,6 +104,19 @@ def test_every_kind_of_run_has_a_page(method: AFL, privacy: Privacy | None, said
     text = page_of(report)
     assert said in text
     assert "was <b>not</b> hidden" in re.sub(r"\s+", " ", text)
+
+
+@pytest.mark.parametrize(
+    ("method", "beside"), [(AFL(), "the same head of all data"), (FedAvg(rounds=1), "a ridge clas")]
+)
+def test_what_a_model_is_compared_with_is_named(method: AnyMethod, beside: str) -> None:
+    run = Federation(method, Additive()).run(make_clients((40, 30)), test=make_client("test", 30))
+    text = re.sub(r"\s+", " ", page_of(run.report))
+    assert f"on the same rows: {beside}" in text
+    assert "a ridge classifier of each site's data alone" in text
+    lines = _lines(run.report)
+    assert ("  centralised, float" in lines) == (run.report.head is not None)
+    assert ("  ridge, centralised, float" in lines) == (run.report.head is None)
 
 
 @pytest.mark.parametrize(

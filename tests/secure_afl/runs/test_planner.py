@@ -137,6 +137,7 @@ def test_a_plan_of_a_number() -> None:
     assert found.unit.startswith("deviations of the outcome")
 
 
+@pytest.mark.slow
 def test_noise_in_a_number_s_coefficient_is_that_of_runs() -> None:
     rng = np.random.default_rng(0)
     sites, rows, dim = 5, 400, 5

@@ -121,6 +121,7 @@ def test_the_noise_is_the_least_that_keeps_to_epsilon(
     assert epsilon_spent(0.999 * multiplier, DELTA, neighbours, rate, steps) > epsilon
 
 
+@pytest.mark.slow
 def test_replacing_a_row_takes_at_most_the_noise_of_removing_and_adding_one() -> None:
     rate, steps, epsilon = 1 / 6, 60, 2.0
     added, replaced = (
@@ -132,6 +133,7 @@ def test_replacing_a_row_takes_at_most_the_noise_of_removing_and_adding_one() ->
     assert 1.5 * added < replaced < group
 
 
+@pytest.mark.slow
 def test_no_pair_of_gradients_is_worse_than_the_one_accounted_for() -> None:
     """The claim of `epsilon_spent` about one step, by integration over a plane."""
     sigma, rate = 0.8, 0.3
@@ -184,6 +186,7 @@ def test_opacus_adds_the_noise_that_is_accounted_for(neighbours: Neighbours) -> 
     assert (abs(signal) < 5 * noise.std()).all()
 
 
+@pytest.mark.slow
 def test_a_row_moves_a_step_by_no_more_than_clip() -> None:
     settings = DpSgdSettings(epochs=1, learning_rate=1.0, clip=0.25, momentum=0.0)
     data = separable(30)
@@ -197,6 +200,7 @@ def test_a_row_moves_a_step_by_no_more_than_clip() -> None:
     assert np.linalg.norm(second - first) == pytest.approx(2 * 0.25, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_with_a_public_bound_nothing_public_depends_on_the_number_of_rows() -> None:
     results = [train(separable(rows), rows_bound=1000) for rows in (600, 601, 999)]
     assert {(r.noise_multiplier, r.sample_rate, r.steps, r.epsilon) for r in results} == {
@@ -206,6 +210,7 @@ def test_with_a_public_bound_nothing_public_depends_on_the_number_of_rows() -> N
         train(separable(), rows_bound=599)
 
 
+@pytest.mark.slow
 def test_empty_batches_are_steps_too() -> None:
     data = separable(1)
     settings = DpSgdSettings(epochs=3, batch_size=1, learning_rate=1.0)
@@ -215,6 +220,7 @@ def test_empty_batches_are_steps_too() -> None:
     assert result.model.weights.all()
 
 
+@pytest.mark.slow
 def test_a_seed_repeats_and_no_seed_does_not() -> None:
     import torch
 

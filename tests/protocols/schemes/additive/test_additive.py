@@ -88,6 +88,7 @@ class TestTwoAggregators(ProtocolSuite):
     max_routes = 8
 
 
+@pytest.mark.slow
 class TestThreeAggregators(ProtocolSuite):
     protocol = Additive(aggregators=3)
     examples = 10

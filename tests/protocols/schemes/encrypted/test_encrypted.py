@@ -64,6 +64,7 @@ class TestVerifiedCkks(ProtocolSuite):
     max_routes = 4
 
 
+@pytest.mark.slow
 class TestUnverifiedCkks(ProtocolSuite):
     protocol = Ckks(verify=False)
     clients = 4
@@ -71,6 +72,7 @@ class TestUnverifiedCkks(ProtocolSuite):
     max_routes = 2
 
 
+@pytest.mark.slow
 class TestBfv(ProtocolSuite):
     protocol = Bfv()
     clients = 4

@@ -101,6 +101,7 @@ def test_the_shrinkage_is_the_geometric_middle_of_those_as_good_as_the_best() ->
     assert given.curve == ()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**32), st.sampled_from(["observed", "uniform", "given"]), st.booleans())
 def test_the_order_of_the_classes_changes_not_a_bit(
