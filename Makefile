@@ -14,9 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
 
-# Under five minutes on two cores.
+# Under five minutes on two cores. The tests of a file share what they train.
 test: $(INSTALLED)
-	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto -m "not slow and not nightly"
+	$(ONE_THREAD) $(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "not slow and not nightly"
 
 # Real processes, many clients, statistics of many runs.
 slow: $(INSTALLED)
