@@ -40,6 +40,7 @@ from secure_afl.privacy.ledger.rules import (
     in_words,
     left,
     problem_of,
+    remedy_of,
     rounds_used,
     runs_of,
 )
@@ -405,10 +406,10 @@ class Ledger:
         return LedgerRefusal(
             f"lineage '{new.lineage}': {problem}. {met}Asked: {asked} in run {new.run[:16]}, round "
             f"{1 + rounds_used(e for e in earlier if e.run == new.run)} of {new.rounds}. "
-            f"Spent: {len(earlier)} releases{known}. Left: {left(earlier, budget)}. Ask for a "
-            "release with more noise or fewer rounds, or leave this data out; data is a new "
-            "lineage only if none of its rows has been used before. A session that failed can be "
-            f"given back: secure-afl ledger void. The ledger is {self.path}."
+            f"Spent: {len(earlier)} releases{known}. Left: {left(earlier, budget)}. "
+            f"{remedy_of(new, budget)}, or leave this data out; data is a new lineage only if none "
+            "of its rows has been used before. A session that failed can be given back: secure-afl "
+            f"ledger void. The ledger is {self.path}."
         )
 
     def _entries_of(self, book: Book, session: bytes) -> list[Entry]:

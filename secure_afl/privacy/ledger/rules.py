@@ -29,7 +29,10 @@ def problem_of(new: Entry, earlier: Sequence[Entry], budget: Budget | None) -> s
         return f"the run declares {new.rounds} rounds, and has had {rounds_used(same_run)}"
     if budget is None:
         if new.mu is None and any(e.mu is None and e.run != new.run for e in earlier):
-            return "another run had an exact release, and two of them differ by what changed"
+            return (
+                "another run had an exact release, and two exact sums show who is in one of them "
+                "alone, here or at another site"
+            )
         return ""
     if new.mu is None:
         return "an exact release spends an infinite epsilon, and there is a budget"
@@ -38,6 +41,16 @@ def problem_of(new: Entry, earlier: Sequence[Entry], budget: Budget | None) -> s
     if not affordable([*earlier, new], budget):
         return "the release would exceed the budget"
     return ""
+
+
+def remedy_of(new: Entry, budget: Budget | None) -> str:
+    """Say what to ask for in place of a release that is refused."""
+    if new.mu is None:
+        one = "Ask everything of one exact sum" if budget is None else "Ask for no exact sum"
+        return f"{one}, take noise (--epsilon)"
+    if budget is not None and (new.unit, new.neighbours) != (budget.unit, budget.neighbours):
+        return f"Ask for privacy of the budget's kind, {budget.unit} and {budget.neighbours}"
+    return "Ask for a release with more noise or fewer rounds"
 
 
 def rounds_used(entries: Iterable[Entry]) -> int:

@@ -164,7 +164,7 @@ def test_without_a_budget_exact_releases_are_those_of_one_run(path: Path) -> Non
     spend(ledger, 3, run=b"run", rounds=2, mu=None)
     with pytest.raises(LedgerRefusal, match="has had 2"):
         spend(ledger, 4, run=b"run", rounds=2, mu=None)
-    with pytest.raises(LedgerRefusal, match="another run had an exact release"):
+    with pytest.raises(LedgerRefusal, match=r"another run had an exact release.*of one exact sum"):
         spend(ledger, 5, mu=None)
     spend(ledger, 6)
     spend(ledger, 7, "knees", mu=None)
@@ -173,7 +173,9 @@ def test_without_a_budget_exact_releases_are_those_of_one_run(path: Path) -> Non
 
 def test_promises_of_other_kinds_do_not_add_up(ledger: Ledger, path: Path, tmp_path: Path) -> None:
     for changes in ({"unit": "client"}, {"neighbours": "replace-one"}):
-        with pytest.raises(LedgerRefusal, match="does not add up"):
+        with pytest.raises(
+            LedgerRefusal, match=r"does not add up.*of the budget.s kind, example and"
+        ):
             spend(ledger, 1, **changes)
     spend(ledger, 1, "knees")
     with pytest.raises(LedgerRefusal, match="asked: epsilon 2"):
