@@ -127,8 +127,11 @@ def prepare(
     from secure_afl.cli.console import progress
     from secure_afl.sites.process import prepare_site
 
+    told: list[str] = []
     with progress() as advance:
-        prepared = prepare_site(site, new_ledger=new_ledger, progress=advance)
+        prepared = prepare_site(site, told.append, new_ledger=new_ledger, progress=advance)
+    for what in told:
+        typer.echo(what, err=True)
     about = prepared.about
     typer.echo(f"{len(prepared.labels)} rows of {prepared.width} features by {about.spec}, kept")
 

@@ -99,4 +99,6 @@ def _data(site: Site) -> str:
     if not Path(site.place.data or "").exists():
         # A backbone may have to be downloaded first.
         raise DataError(f"there is no {site.place.data}; name the data of this site")
-    return check_bound(site_rows(site, "here"), site)
+    told: list[str] = []
+    bound = check_bound(site_rows(site, "here", told.append), site)
+    return "; ".join([bound, *told])

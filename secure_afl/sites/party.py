@@ -40,20 +40,30 @@ _TOLD = 3
 
 
 def site_rows(
-    site: Site,
-    name: str,
-    progress: Progress | None = None,
-    tell: "Callable[[Account], None] | None" = None,
+    site: Site, name: str, tell: Callable[[str], None], progress: Progress | None = None
 ) -> SiteRows:
     """Return a client's rows, by its site's settings.
 
     Args:
-        tell: called with the account of the data, when features are made of them.
+        tell: is told what looks wrong with the data, when features are made of them; the whole
+            account is kept in the site's state.
     """
     assert site.place.data is not None, "a client's settings have data"
-    store = Path(site.place.state) / "features"
+    state = Path(site.place.state)
     method = make_terms(site.run).method
-    return SiteRows(name, Path(site.place.data), site.run, method, store, progress, tell)
+
+    def account_for(account: "Account") -> None:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        content = msgspec.json.format(msgspec.json.encode(account), indent=2) + b"\n"
+        write_durably(state / ACCOUNT, content)
+        doubtful = [found for found in account.findings if found.rank != "note"]
+        for found in doubtful[:_TOLD]:
+            tell(f"warning: {found.what}: {found.fix}")
+        if len(doubtful) > _TOLD:
+            tell(f"… and {len(doubtful) - _TOLD} more: {state / ACCOUNT}")
+
+    store = state / "features"
+    return SiteRows(name, Path(site.place.data), site.run, method, store, progress, account_for)
 
 
 def check_bound(rows: SiteRows, site: Site) -> str:
@@ -214,7 +224,7 @@ class SiteParty:
             same_set = self.terms.keeps_same_set(len(self.roster.clients))
         assert place.data is not None, "a client's settings have data"
         assert run.max_rows is not None, "and a bound"
-        rows = site_rows(self.site, self.name, progress, self._tell_of)
+        rows = site_rows(self.site, self.name, self.tell, progress)
         self.rows = rows
         if self.state.run() is None:
             # What is wrong with the data shows before anybody hears of this party.
@@ -231,16 +241,6 @@ class SiteParty:
             ledger=open_site_ledger(self.site, new=new_ledger),
             lineage=str(Path(place.data).resolve()),
         )
-
-    def _tell_of(self, account: "Account") -> None:
-        """Say at this site what looks wrong with its data, and keep the account here."""
-        file = Path(self.site.place.state) / ACCOUNT
-        write_durably(file, msgspec.json.format(msgspec.json.encode(account), indent=2) + b"\n")
-        doubtful = [found for found in account.findings if found.rank != "note"]
-        for found in doubtful[:_TOLD]:
-            self.tell(f"warning: {found.what}: {found.fix}")
-        if len(doubtful) > _TOLD:
-            self.tell(f"… and {len(doubtful) - _TOLD} more: {file}")
 
     def _keep(self, saved: bytes) -> None:
         if self.attending.run:

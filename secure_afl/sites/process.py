@@ -115,12 +115,17 @@ def leave(file: Path, tell: Callable[[str], None]) -> None:
 
 
 def prepare_site(
-    file: Path, *, new_ledger: bool = False, progress: Progress | None = None
+    file: Path,
+    tell: Callable[[str], None],
+    *,
+    new_ledger: bool = False,
+    progress: Progress | None = None,
 ) -> "Prepared":
     """Make a client's features, and its ledger if asked, so that a session finds both.
 
     Args:
         file: the site's settings.
+        tell: is told what looks wrong with the data.
         new_ledger: begin the ledger, which must not exist.
 
     Raises:
@@ -131,7 +136,7 @@ def prepare_site(
         raise ConfigError(f"{file} is of a {site.place.role}, which has no data to prepare")
     roster = pinned_roster(Path(site.place.roster))
     name = pinned_identity(Path(site.place.identity), roster, role=CLIENT).name
-    rows = site_rows(site, name, progress)
+    rows = site_rows(site, name, tell, progress)
     check_bound(rows, site)
     ledger = open_site_ledger(site, new=new_ledger)
     if new_ledger:

@@ -34,7 +34,7 @@ class Nodes:
             for name in names:
                 file = sites.folder / name / "site.toml"
                 if name in sites.clients:
-                    prepare_site(file, new_ledger=True)
+                    prepare_site(file, print, new_ledger=True)
 
     @property
     def missing(self) -> set[str]:

@@ -1,5 +1,6 @@
 """`secure-afl deploy demo`: one run over Flower on this machine, beside its oracle."""
 
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from secure_afl.runs.saving import MODEL, REPORT
 from secure_afl.sites.convene import ConvenedReport
 from secure_afl.sites.party import site_rows
 from secure_afl.sites.settings import read_site
+
+log = logging.getLogger("secure_afl")
 
 PATIENCE = 1800.0
 
@@ -110,7 +113,7 @@ def oracle(laid: Laid, report: ConvenedReport) -> LinearModel:
 
     clients = []
     for name in SITES:
-        rows = site_rows(read_site(laid.site(name)), name)
+        rows = site_rows(read_site(laid.site(name)), name, log.info)
         loaded = rows.load(report.feature_dim, laid.rows.classes)
         clients.append(ClientData(name, np.asarray(loaded.features), loaded.labels))
     federation = Federation(AFL(), Plain(), feature_bits=report.feature_bits)

@@ -1,5 +1,6 @@
 """A federation's files for a demo: keys, rosters, settings, data, ledgers, all in one folder."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from secure_afl.progress import Progress
 from secure_afl.runs.choose import make_protocol
 from secure_afl.runs.settings import make_config
 from secure_afl.sites.process import prepare_site
+
+log = logging.getLogger("secure_afl")
 
 SITES = ("north", "south", "west")
 DATA = "SECURE_AFL_DATA"
@@ -149,7 +152,7 @@ def lay_out(folder: Path, protocol: str, progress: Progress | None = None) -> La
     run = {**terms, **rows.settings, "classes": rows.classes, "test": str(rows.test)}
     laid.run.write_text(_toml(run))
     for name in SITES:
-        prepare_site(laid.site(name), new_ledger=True, progress=progress)
+        prepare_site(laid.site(name), log.info, new_ledger=True, progress=progress)
     return laid
 
 

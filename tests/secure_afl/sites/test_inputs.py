@@ -12,6 +12,8 @@ from secure_afl.errors import DataError
 from secure_afl.features.backbone import parse_backbone
 from secure_afl.methods import AFL
 from secure_afl.runs.config import RunConfig
+from secure_afl.sites.check import check_site
+from secure_afl.sites.process import prepare_site
 from secure_afl.sites.rows import SiteRows
 from tests.kit.samples import make_clients
 from tests.kit.sites import Sites
@@ -24,7 +26,9 @@ def rows_of(path: Path, mapping: Path | None = None) -> SiteRows:
     return SiteRows("c0", path, config, AFL(), path.parent / "features")
 
 
-def test_a_sites_account_is_a_file_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", ["party", "prepare", "check"])
+def test_a_sites_account_is_a_file_of_its_own(before: str, tmp_path: Path) -> None:
+    """Whoever makes the features first says it: the others find them made."""
     sites = Sites(tmp_path, Plain(), CLIENTS)
     name = next(iter(CLIENTS))
     data = next((tmp_path / name).glob("*.npz"))
@@ -33,7 +37,13 @@ def test_a_sites_account_is_a_file_of_its_own(tmp_path: Path) -> None:
     key = "features" if "features" in arrays else "x"
     arrays[key][3] = arrays[key][2] = 0
     np.savez(data, **arrays)
-    sites.start(name)
+    settings = tmp_path / name / "site.toml"
+    if before == "prepare":
+        prepare_site(settings, sites.told[name].append, new_ledger=True)
+    elif before == "check":
+        sites.told[name] += [found.words for found in check_site(settings) if found.what == "data"]
+    else:
+        sites.start(name)
     file = tmp_path / name / "state" / "account.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     content = json.loads(file.read_text())
