@@ -36,6 +36,9 @@ from secure_afl.methods import AFL, AnyMethod, FedSGD
 from secure_afl.methods.networks.convnet import ConvNet
 from tests.kit.runs import record
 
+# Networks are trained for most of these.
+pytestmark = pytest.mark.slow
+
 SHAPE = (8, 8, 1)
 CLASSES = 10
 RNG = np.random.default_rng(0)

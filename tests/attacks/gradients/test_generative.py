@@ -33,6 +33,9 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods import ConvNet, FedSGD
 from tests.kit.runs import PLAIN, by_metric, record, truth_of
 
+# Networks are trained for most of these.
+pytestmark = pytest.mark.slow
+
 SIDE = 8
 NETWORK = RgapNetwork(shape=(3, 8, 8), layers=(Convolution(12, 5, 2, 2), Convolution(12, 3, 1, 1)))
 RECIPE = GeneratorRecipe(latent=8, widths=(32, 16, 8, 8), steps=400, batch=32, rate=5e-3)

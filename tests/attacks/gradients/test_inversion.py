@@ -310,6 +310,7 @@ def test_the_cosine_finds_images_in_plain_and_not_in_a_blind_sum() -> None:
     assert (plain[RETRIEVAL].trials, blind[RETRIEVAL].trials) == (3, 0)
 
 
+@pytest.mark.slow
 def test_dlg_runs_on_clipped_updates() -> None:
     clipped = run(FedSGD(rounds=1, update_clip=1.0, architecture=ConvNet()))
     attack = GradientDlg(MatchSettings(steps=5, rate=1.0, optimiser="lbfgs"), most=2)
@@ -361,6 +362,7 @@ def target(victim: Victim, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, t
     return images, labels, victim.gradients(images, labels)
 
 
+@pytest.mark.slow
 def test_dlg_finds_images_behind_sigmoids() -> None:
     victim = lenet()
     images, labels, wanted = target(victim)

@@ -544,6 +544,7 @@ def test_memory_does_not_grow_with_the_rounds() -> None:
 # Learning
 
 
+@pytest.mark.slow
 @every_protocol
 @pytest.mark.parametrize("method", [FedAvg(rounds=8), FedSGD(rounds=30)], ids=lambda m: m.name)
 def test_skewed_clients_learn_a_separable_problem(method: Averaging, protocol: Protocol) -> None:

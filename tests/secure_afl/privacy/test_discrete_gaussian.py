@@ -137,6 +137,7 @@ def test_signs_are_fair_and_successive_draws_independent(sigma: float) -> None:
         assert abs(both.mean() - np.abs(scaled).mean() ** 2) < 4 * spread / math.sqrt(MANY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [2.0, 37.0])
 def test_opendp_draws_from_the_same_law(sigma: float) -> None:
     # Its entropy is its own: this fails once in a million runs by chance.
