@@ -64,7 +64,7 @@ def follow(text: str, folder: Path) -> list[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Variables under which `secure-afl` and `python` are this tree's, as in its environment."""
+    """Variables of an activated environment, in which `secure-afl` and `python` are this tree's."""
     for name in ("examples", "tests"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".programs"
@@ -76,7 +76,7 @@ def _environment(folder: Path) -> dict[str, str]:
         (programs / name).chmod(0o755)
     return {
         **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{Path(python).parent}:{os.environ['PATH']}",
         "PYTHONPATH": f".:{ROOT}",
         "COLUMNS": "100",
         "XDG_CACHE_HOME": str(folder / ".cache"),
