@@ -74,8 +74,10 @@ def _environment(folder: Path) -> dict[str, str]:
     for name, command in (("python", ""), ("secure-afl", f' -c "{code}"')):
         (programs / name).write_text(f'#!/bin/sh\nexec {python}{command} "$@"\n')
         (programs / name).chmod(0o755)
+    # Whoever follows a page has no data sets beside the embedded ones.
+    own = {name: value for name, value in os.environ.items() if name != "SECURE_AFL_DATA"}
     return {
-        **os.environ,
+        **own,
         "PATH": f"{programs}:{Path(python).parent}:{os.environ['PATH']}",
         "PYTHONPATH": f".:{ROOT}",
         "COLUMNS": "100",
