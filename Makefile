@@ -72,6 +72,7 @@ check: $(INSTALLED) docs
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "secure-afl needs Python 3.11 or newer; set PYTHON=…")'
+	@echo 'Installing into .venv: 8 GB, 5 to 10 minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[vision,tables,tune,lattice,flower,dev,docs]'

@@ -1,4 +1,4 @@
-"""Which documents there are: those of the root, and those under `docs/`."""
+"""Which documents there are: those of the root, and those under `docs/` and `examples/`."""
 
 from pathlib import Path
 
@@ -8,4 +8,6 @@ ROOT_DOCUMENTS = ("README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
 
 def documents() -> list[Path]:
     """List all documents, the root's first."""
-    return [*(ROOT / name for name in ROOT_DOCUMENTS), *sorted((ROOT / "docs").rglob("*.md"))]
+    folders = (ROOT / name for name in ("docs", "examples"))
+    below = (page for folder in folders for page in sorted(folder.rglob("*.md")))
+    return [*(ROOT / name for name in ROOT_DOCUMENTS), *below]

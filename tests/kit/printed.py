@@ -64,7 +64,7 @@ def follow(text: str, folder: Path) -> list[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Variables under which `secure-afl` and `python` are this tree's, as in its environment."""
+    """Variables of an activated environment, in which `secure-afl` and `python` are this tree's."""
     for name in ("examples", "tests"):
         (folder / name).symlink_to(ROOT / name)
     programs = folder / ".programs"
@@ -74,9 +74,11 @@ def _environment(folder: Path) -> dict[str, str]:
     for name, command in (("python", ""), ("secure-afl", f' -c "{code}"')):
         (programs / name).write_text(f'#!/bin/sh\nexec {python}{command} "$@"\n')
         (programs / name).chmod(0o755)
+    # Whoever follows a page has no data sets beside the embedded ones.
+    own = {name: value for name, value in os.environ.items() if name != "SECURE_AFL_DATA"}
     return {
-        **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
+        **own,
+        "PATH": f"{programs}:{Path(python).parent}:{os.environ['PATH']}",
         "PYTHONPATH": f".:{ROOT}",
         "COLUMNS": "100",
         "XDG_CACHE_HOME": str(folder / ".cache"),

@@ -1,1 +1,1 @@
-"""A Flower app whose updates leave their nodes in a blind sum only. Run it by `flwr run`."""
+"""A Flower app whose updates leave their nodes in a blind sum only. README.md runs it."""

@@ -1,5 +1,7 @@
 """The server app: an unchanged FedAvg, and a grid over which it sees the clients' mean alone."""
 
+from pathlib import Path
+
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
@@ -23,4 +25,6 @@ def main(grid: Grid, context: Context) -> None:
         num_rounds=int(context.run_config.get("num-server-rounds", 3)),
     )
     model = {name: array.numpy() for name, array in result.arrays.items()}
-    np.savez("model.npz", allow_pickle=False, **model)
+    path = Path("model.npz").resolve()
+    np.savez(path, allow_pickle=False, **model)
+    print(f"model: {path}")

@@ -1,7 +1,9 @@
-"""The example app on Flower's own engine, with ten nodes in processes of Ray."""
+"""The example app as its README runs it: on Flower's own engine, ten nodes in processes of Ray."""
 
-import subprocess
-import sys
+import os
+import signal
+import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +12,46 @@ import pytest
 pytest.importorskip("flwr", reason="needs the extra 'flower'")
 pytest.importorskip("ray", reason="needs flwr[simulation]")
 
-APP = Path(__file__).parents[3] / "examples" / "flower_app"
+from secure_afl.flower.deploy.processes import free_port
+from tests.kit.printed import follow
+from tools.documents import ROOT
+
+APP = ROOT / "examples" / "flower_app"
 NODES, ROUNDS = 10, 3
 
-SIMULATE = f"""
-import os
-os.environ["RAY_DISABLE_DASHBOARD"] = "1"
-from flwr.simulation import run_simulation
-from blind_app.client_app import app as client
-from blind_app.server_app import app as server
-run_simulation(server, client, num_supernodes={NODES},
-               backend_config={{"client_resources": {{"num_cpus": 1.0, "num_gpus": 0.0}}}})
-"""
+
+def runs(process: int) -> bool:
+    """Say whether a process is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def followed(folder: Path) -> Path:
+    """Do what the README prints, and return where its files are; no SuperLink stays."""
+    text = (APP / "README.md").read_text(encoding="utf-8")
+    assert text.count("39195") == 3
+    files = folder / "out" / "flower_app"
+    try:
+        follow(text.replace("39195", str(free_port())), folder)
+        superlink = int((files / "superlink.pid").read_text())
+        end = time.monotonic() + 30
+        while runs(superlink) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert not runs(superlink)
+    finally:
+        if (files / "superlink.pid").exists():
+            left = int((files / "superlink.pid").read_text())
+            if runs(left):
+                os.kill(left, signal.SIGTERM)
+    return files
+
+
+def test_no_index_is_asked_for_this_project() -> None:
+    project = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert not [one for one in project["dependencies"] if "afl" in one]
 
 
 @pytest.mark.slow
@@ -31,17 +61,11 @@ def test_unchanged_fedavg_over_a_blind_sum_is_numpys_fedavg(
     monkeypatch.syspath_prepend(str(APP))
     from blind_app.task import accuracy, initial, rows_of, train  # type: ignore[import-not-found]
 
-    done = subprocess.run(
-        [sys.executable, "-c", SIMULATE],
-        cwd=tmp_path,
-        env={"PYTHONPATH": f"{APP}:{Path(__file__).parents[3]}", "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    with np.load(tmp_path / "model.npz") as found:
+    files = followed(tmp_path)
+    assert {path.name for path in files.iterdir()} == {
+        *("home", "model.npz", "superlink.log", "superlink.pid"),
+    }
+    with np.load(files / "model.npz") as found:
         got = {name: found[name] for name in found.files}
     model = initial()
     parts = [rows_of(node, NODES) for node in range(NODES)]

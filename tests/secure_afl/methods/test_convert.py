@@ -1,4 +1,7 @@
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +91,44 @@ def test_a_class_that_is_never_predicted_stays_so() -> None:
     shares = pipeline.predict_proba(ROWS)
     assert np.isfinite(shares).all()
     assert not shares[:, 3].any()
+
+
+# A place where this project is not installed.
+WITHOUT = """
+import sys
+
+class Absent:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in ("secure_afl", "protocols"):
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def alone(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", WITHOUT + code]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_a_pickled_pipeline_needs_this_package(tmp_path: Path) -> None:
+    (tmp_path / "pipeline").write_bytes(pickle.dumps(MODELS[0].to_sklearn()))
+    done = alone("import pickle; pickle.load(open('pipeline', 'rb'))", tmp_path)
+    assert "No module named 'secure_afl'" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_exported_torch_module_needs_torch_alone(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    rows = torch.from_numpy(ROWS)
+    batch = ({0: torch.export.Dim("rows")},)
+    exported = torch.export.export(MODELS[0].to_torch(), (rows[:2],), dynamic_shapes=batch)
+    torch.export.save(exported, tmp_path / "model.pt2")
+    np.save(tmp_path / "rows.npy", ROWS)
+    code = (
+        "import numpy, torch; rows = torch.from_numpy(numpy.load('rows.npy'));"
+        "print(*torch.export.load('model.pt2').module()(rows).argmax(1).tolist())"
+    )
+    done = alone(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(one) for one in MODELS[0].predict(ROWS)]
