@@ -49,6 +49,7 @@ def party(
     from secure_afl.cli.console import errors, people, progress
     from secure_afl.cli.fits import show_fits
     from secure_afl.errors import ConfigError
+    from secure_afl.runs.fits import numeric_lines
     from secure_afl.sites import process
 
     def tell(what: str) -> None:
@@ -80,6 +81,11 @@ def party(
                 "that all sites kept out"
             )
         )
+        if report.numeric is not None:
+            lines = ", ".join(
+                f"{name} {text}" for name, text in numeric_lines(report.numeric).items()
+            )
+            typer.echo(f"on {report.numeric.examples:,} rows of test data: {lines}")
         show_fits(people(None), report.fits)
 
 

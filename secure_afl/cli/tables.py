@@ -35,7 +35,7 @@ def show_report(report: Report, json_file: str | None) -> None:
         console.print("Ranges that sites found; a dictionary that has them needs no such sum:")
     for one in report.ranges:
         console.print(f"  {one.text}  # {one.cut} cut", markup=False, highlight=False)
-    _show_trust(console, [report])
+    _show_trust(console, [report], "--json FILE, or report.json in --out")
 
 
 def finite(epsilon: float | None) -> str:
@@ -72,18 +72,18 @@ def compare_reports(reports: Sequence[Report], json_file: str | None) -> None:
         style="dim",
         highlight=False,
     )
-    _show_trust(console, reports)
+    _show_trust(console, reports, "--json FILE")
 
 
-def _show_trust(console: Console, reports: Sequence[Report]) -> None:
+def _show_trust(console: Console, reports: Sequence[Report], where: str) -> None:
     for name, protects in {report.protocol: report.protects for report in reports}.items():
         if PROTOCOLS[name].hides_vectors:  # otherwise a warning speaks of it
             console.print(f"Protocol '{name}' protects {protects}.", markup=False, highlight=False)
     for trusts in dict.fromkeys(r.privacy.trusts for r in reports if r.privacy is not None):
         console.print(f"Privacy rests on this: {trusts}.", markup=False, highlight=False)
     warned = dict.fromkeys(warning for report in reports for warning in report.warnings)
-    rest = "the report has them (--json FILE, or report.json in --out)"
-    few_lines(console, [f"Warning: {warning}" for warning in warned], rest)
+    lines = [f"Warning: {warning}" for warning in warned]
+    few_lines(console, lines, f"the report has them ({where})")
 
 
 def _told(lines: dict[str, str]) -> dict[str, str]:

@@ -18,12 +18,14 @@ from secure_afl.data import files
 from secure_afl.data.columns import Columns
 from secure_afl.data.ids import parse_ids
 from secure_afl.errors import ConfigError
+from secure_afl.evaluation.numeric import NumericFigures
 from secure_afl.evaluation.pooled import PooledFigures
 from secure_afl.features.backbone import Backbone
 from secure_afl.features.cache import FeatureCache, default_path
 from secure_afl.federation.convener import Planned
 from secure_afl.federation.convening import Convening
 from secure_afl.federation.letters import RUN_BYTES
+from secure_afl.federation.numeric_scores import measure_model
 from secure_afl.federation.report import HeadReport, PrivacyReport
 from secure_afl.federation.result import report_head, report_pooled
 from secure_afl.federation.server import FederationServer
@@ -59,6 +61,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
         ridge: λ of a ridge head; null for others.
         head: what made the classifier of the sum; null for methods that sum no statistics.
         accuracy: of the model on the convener's own test data, 0 to 1; null without.
+        numeric: errors on these data, where the model predicts a number; null for others.
         pooled: figures of the model on the rows that all clients kept out; null without.
         outside: entries of the sum that break their bounds, by block.
         privacy: the promise, or null.
@@ -83,6 +86,7 @@ class ConvenedReport(msgspec.Struct, frozen=True):
     ridge: float | None
     head: HeadReport | None
     accuracy: float | None
+    numeric: NumericFigures | None
     pooled: PooledFigures | None
     outside: dict[str, int]
     privacy: PrivacyReport | None
@@ -147,10 +151,13 @@ class Convention:
         task, links = server.public.task, server.history.links
         last = links[: method.model_sums(server.public, len(links))][-1].release
         head = report_head(method, server.public)
-        accuracy = None
-        if self._test is not None and not model.numeric:
+        accuracy = numeric = None
+        if self._test is not None:
             test = rescaled(task.columns, self.columns, self._test)
-            accuracy = model.accuracy(test.features, test.labels)
+            if model.numeric:
+                numeric = measure_model(model, self.columns, test)
+            else:
+                accuracy = model.accuracy(test.features, test.labels)
         return ConvenedReport(
             method=method.name,
             protocol=protocol.name,
@@ -169,6 +176,7 @@ class Convention:
             ridge=head.value if head is not None and head.setting == "ridge" else None,
             head=head,
             accuracy=accuracy,
+            numeric=numeric,
             pooled=report_pooled(method, server.public),
             outside=dict(self.convening.convener.outside),
             privacy=(

@@ -169,6 +169,8 @@ def test_sites_have_the_coefficients_of_their_tables_in_one_place(tmp_path: Path
         _replace(tmp_path / name / "dictionary.toml", 'target = "ill"', 'target = "age"')
     for path in tmp_path.glob("*/*.toml"):
         path.write_text(path.read_text().replace('method = "afl"', 'method = "regression"'))
+    run = tmp_path / "collector" / "run.toml"
+    run.write_text('test = "../north/data.csv"\n' + run.read_text())
     sites.run()
     convention = sites.conventions["collector"]
     report = convention.report(convention.model())
@@ -183,10 +185,19 @@ def test_sites_have_the_coefficients_of_their_tables_in_one_place(tmp_path: Path
         row_mode="columns",
         columns=design.columns,
         backbone=table_backbone(design).digest,
-    ).run([table_rows(one, design) for one in loaded], classes=design.classes, max_rows=32)
+    ).run(
+        [table_rows(one, design) for one in loaded],
+        classes=design.classes,
+        max_rows=32,
+        test=table_rows(loaded[0], design),
+    )
     assert report.fits == alone.report.fits
     assert [c.name for c in report.fits[0].coefficients][1:] == list(design.columns.names)
     assert np.array_equal(sites.weights(), alone.model.weights)
+    assert report.accuracy is None
+    assert alone.report.numeric is not None
+    assert report.numeric is not None
+    assert report.numeric == alone.report.numeric.federated
 
 
 # Ranges that sites find together
