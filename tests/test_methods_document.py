@@ -36,7 +36,9 @@ def test_the_document_has_a_snippet_for_each_family() -> None:
 
 
 @pytest.mark.parametrize(
-    "protocol", [Additive(), Pairwise(dropout_fraction=0.25)], ids=lambda protocol: protocol.name
+    "protocol",
+    [Additive(), pytest.param(Pairwise(dropout_fraction=0.25), marks=pytest.mark.slow)],
+    ids=lambda protocol: protocol.name,
 )
 @pytest.mark.parametrize("family", SNIPPETS)
 def test_a_family_sums_exactly_over(family: str, protocol: Protocol) -> None:

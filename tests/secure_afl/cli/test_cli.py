@@ -118,6 +118,7 @@ def test_demo_is_exact_and_says_so(command: Command, tmp_path: Path) -> None:
     assert "protects nothing" in " ".join(outcome.out.split())
 
 
+@pytest.mark.slow
 def test_an_unverified_run_says_so(command: Command) -> None:
     for protocol in ("ckks", "bfv"):
         verified = command.well("run", *DIGITS, "--protocol", protocol)

@@ -431,6 +431,7 @@ def test_months_in_one_run_are_parts_of_the_year_in_another(book: Callable[..., 
         made.run("year", whole(months))
 
 
+@pytest.mark.slow
 def test_a_copy_of_one_file_is_known_in_a_large_ledger_of_few_columns(
     book: Callable[..., Book],
 ) -> None:

@@ -335,6 +335,7 @@ def test_with_noise_both_sums_are_charged(unit: Any, neighbours: Any, tmp_path: 
     assert spent[0] == pytest.approx(spent[1], rel=1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32), st.sampled_from(["example", "client"]), st.booleans())
 def test_no_neighbour_moves_the_counts_further_than_their_sensitivity(

@@ -94,6 +94,7 @@ def test_single_values_have_their_probabilities(sigma: float) -> None:
         assert stats.binomtest(hits, MANY, law[value]).pvalue > 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [256.0, 1024.0])
 def test_offsets_in_strips_lean_towards_zero_as_they_should(sigma: float) -> None:
     # A sampler that accepted every proposal would have them uniform.

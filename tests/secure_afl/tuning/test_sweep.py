@@ -230,6 +230,7 @@ def test_what_needs_data_is_checked_before_the_first_point(
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_changed_data_are_run_again(sites: RunConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = tuning.tune(sites, SMALL, out)

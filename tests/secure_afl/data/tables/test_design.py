@@ -67,6 +67,7 @@ def test_a_numeric_target_is_scaled_by_its_range(tmp_path: Path) -> None:
     assert "ill[yes]" in made.columns.names
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.floats(1, 99), st.floats(11, 59)), min_size=3, max_size=9))
 def test_terms_are_those_of_formulaic(rows: list[tuple[float, float]]) -> None:
     formula = "age*bmi + I(age**2) + log(bmi) + sex*bmi"
