@@ -54,3 +54,13 @@ def test_what_a_page_prints_is_compared(tmp_path: Path) -> None:
 def test_a_page_that_is_wrong_is_found(wrong: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match=said):
         follow(wrong, tmp_path)
+
+
+def test_a_page_imports_what_is_installed_and_nothing_else(tmp_path: Path) -> None:
+    page = "```sh\nmkdir work && cd work\npython -c 'import {}'\n```\n"
+    for name in ("attacks", "protocols", "secure_afl", "tests"):
+        (tmp_path / name).mkdir()
+    for installed in ("attacks", "protocols", "secure_afl"):
+        follow(page.format(installed), tmp_path / installed)
+    with pytest.raises(AssertionError, match="No module named 'tests'"):
+        follow(page.format("tests"), tmp_path / "tests")

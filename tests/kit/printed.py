@@ -64,9 +64,16 @@ def follow(text: str, folder: Path) -> list[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Variables of an activated environment, in which `secure-afl` and `python` are this tree's."""
+    """Variables under which `secure-afl` and `python` are this tree's, as in its environment.
+
+    Importable are the packages that an installation has, and no others: `tests` is none of them.
+    """
     for name in ("examples", "tests"):
         (folder / name).symlink_to(ROOT / name)
+    packages = folder / ".packages"
+    packages.mkdir()
+    for name in ("attacks", "protocols", "secure_afl"):
+        (packages / name).symlink_to(ROOT / name)
     programs = folder / ".programs"
     programs.mkdir()
     python = sys.executable
@@ -79,7 +86,7 @@ def _environment(folder: Path) -> dict[str, str]:
     return {
         **own,
         "PATH": f"{programs}:{Path(python).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": f".:{ROOT}",
+        "PYTHONPATH": str(packages),
         "COLUMNS": "100",
         "XDG_CACHE_HOME": str(folder / ".cache"),
         "OMP_NUM_THREADS": "1",
