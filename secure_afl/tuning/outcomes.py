@@ -117,7 +117,7 @@ def statement(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
     kinds = {outcome.point.kind for outcome in outcomes}
     lines = [
         f"Unit: {config.unit}; neighbours: {config.neighbours}; δ = {config.delta:g}.",
-        f"Clipping: {make_method(config.replaced(epsilon=1.0)).clipping}.",
+        f"Clipping of {config.method}: {make_method(config.replaced(epsilon=1.0)).clipping}.",
         *_noise(config, outcomes),
     ]
     if "exact" in kinds:
@@ -130,20 +130,24 @@ def statement(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
             "customary: that number is a release of its own, which its ε does not cover."
         )
     lines.append(
-        "Choosing a setting by the accuracies below is itself a release about the rows that they "
+        "Choosing a setting by these accuracies is itself a release about the rows that they "
         "were measured on; choose on data that are public, or spend part of ε on the choice."
     )
     return lines
 
 
 def _noise(config: RunConfig, outcomes: Sequence[Outcome]) -> list[str]:
-    multipliers = {
-        f"{outcome.point.config.epsilon:g}": outcome.noise_multiplier
-        for outcome in outcomes
-        if outcome.point.kind == "private" and outcome.noise_multiplier is not None
-    }
-    noise = ", ".join(f"{z:.3g} at ε = {epsilon}" for epsilon, z in multipliers.items())
-    lines = [f"Noise multiplier of a sum (σ over its joint sensitivity): {noise}."]
+    multipliers: dict[str, dict[str, float]] = {}
+    for outcome in outcomes:
+        own = outcome.point.config
+        if outcome.point.kind == "private" and outcome.noise_multiplier is not None:
+            multipliers.setdefault(own.method, {})[f"{own.epsilon:g}"] = outcome.noise_multiplier
+    lines = []
+    for method, found in multipliers.items():
+        noise = ", ".join(f"{z:.3g} at ε = {epsilon}" for epsilon, z in found.items())
+        lines.append(
+            f"Noise multiplier of a sum of {method} (σ over its joint sensitivity): {noise}."
+        )
     if config.noise == "central":
         return [*lines, "Noise: whoever decodes the sum sees it exactly, and adds all of it."]
     for cohort in dict.fromkeys(outcome.cohort for outcome in outcomes):

@@ -323,6 +323,7 @@ def test_a_tuned_run_from_the_command_line(command: Command, tmp_path: Path) -> 
     for word in ("add-remove", "δ = 1e-05", "Clipping", "Noise multiplier", "itself a release"):
         assert word in " ".join(content["read_first"])
         assert word in (result.out + result.err)
+    assert "Noise multiplier of a sum of private-gradient " in " ".join(content["read_first"])
 
 
 @pytest.mark.parametrize(
