@@ -68,6 +68,7 @@ def sums(folder: Path, formula: str) -> tuple[int, float, float]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_two_exact_runs_on_unlike_columns_show_the_patient_whom_one_of_them_left_out(
     tmp_path: Path,

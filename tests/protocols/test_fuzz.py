@@ -25,6 +25,7 @@ def test_corrupted_messages_break_nothing(protocol: Protocol) -> None:
         assert any(outcome.startswith(what) for outcome in tally.outcomes), str(tally)
 
 
+@pytest.mark.slow
 def test_damaged_encodings_are_refused_or_are_other_values() -> None:
     tally = fuzz_codec(15_000, seed=1)
     assert tally.outcomes["codec: refused"] > 7_000

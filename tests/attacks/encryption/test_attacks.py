@@ -29,6 +29,7 @@ def cells(folder: Path, verify: bool) -> dict[tuple[str, str], Cell]:
     return {(cell.attack, cell.adversary): cell for cell in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verify", [True, False])
 def test_who_has_a_clients_vector_in_the_end(tmp_path: Path, verify: bool) -> None:
     found = cells(tmp_path, verify)

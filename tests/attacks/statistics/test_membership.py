@@ -85,6 +85,7 @@ def test_the_model_alone_tells_less_but_something() -> None:
     assert 0.6 < from_model < from_sum
 
 
+@pytest.mark.slow
 def test_shadows_of_lda_are_those_of_retraining_with_the_candidate() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 60)
@@ -111,6 +112,7 @@ def test_shadows_of_lda_are_those_of_retraining_with_the_candidate() -> None:
         assert np.abs(shadow.members[place] - within).max() < 0.25 * moved + 0.02
 
 
+@pytest.mark.slow
 def test_a_model_of_lda_is_attacked_by_shadows_of_lda() -> None:
     clients = relu_clients([80] * 4, DIM)
     known, truth = membership_game(clients, DIM, 300, 600)

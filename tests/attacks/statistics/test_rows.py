@@ -80,6 +80,7 @@ def test_without_a_rotation_left_one_step_is_enough() -> None:
     )
 
 
+@pytest.mark.slow
 def test_signed_rows_do_not_yield_to_non_negativity() -> None:
     features = np.random.default_rng(0).standard_normal((20, 100))
     labels = np.arange(20) % 3

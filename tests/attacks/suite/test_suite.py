@@ -161,6 +161,7 @@ class Dying(Attack[Any]):
         return []
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_said_with_its_cell_and_others_are_kept(tmp_path: Path) -> None:
     said = r"attack 'dying' by 'server' on afl under \w+, exact, 40 rows, repeat 0 has died"
     with pytest.raises(SecureAflError, match=said + r".*--processes 1"):
@@ -198,6 +199,7 @@ class Wordless(Leverage):
         raise Unspeakable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_that_is_no_cell_s_own_names_the_cell(tmp_path: Path, processes: int) -> None:
     said = r"attack 'wordless' by 'outsider' on afl under \w+, exact, 40 rows, repeat 0: ValueError"

@@ -38,6 +38,7 @@ def drawn_rows(rows: int, seed: int) -> tuple[Floats, Floats]:
     return values, TRUTH[0] + values @ TRUTH[1:] + 0.1 * rng.standard_normal(rows)
 
 
+@pytest.mark.slow
 def test_the_noise_on_normal_equations_has_the_covariance_that_is_claimed() -> None:
     rows, targets = np.zeros((1, 3)), np.zeros(1)
     found = []

@@ -21,6 +21,7 @@ def rows_of(rng: np.random.Generator, means: Floats) -> tuple[Floats, Floats]:
     return rows.T @ rows, rows.T @ np.eye(3)[labels]
 
 
+@pytest.mark.slow
 def test_biases_are_those_of_true_means_on_average() -> None:
     rng = np.random.default_rng(0)
     means = 0.3 * rng.standard_normal((3, DIM))

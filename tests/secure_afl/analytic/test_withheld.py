@@ -1,6 +1,7 @@
 """What is printed fixes no small count: the widest range that it leaves is found by programs."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -78,6 +79,7 @@ def possible(cells: np.ndarray, totals: np.ndarray, hidden: np.ndarray) -> np.nd
     return widths.reshape(rows, columns)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     arrays(

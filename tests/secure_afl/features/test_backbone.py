@@ -399,6 +399,7 @@ def test_settings_of_timm_that_cannot_be_are_refused(
         parse_backbone(f"timm:{settings_text}")
 
 
+@pytest.mark.slow
 def test_a_size_that_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm", reason="timm is not installed")
     torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -492,6 +493,7 @@ def test_the_power_of_a_networks_entries(tiny: Backbone, checkpoint: Path) -> No
     assert parse_backbone(f"{TINY},power=1.0", checkpoint, image_size=SIZE).digest == tiny.digest
 
 
+@pytest.mark.slow
 def test_the_last_blocks_are_joined_and_projected(
     tiny: Backbone, checkpoint: Path, state: dict[str, Any]
 ) -> None:

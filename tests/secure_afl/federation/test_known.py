@@ -97,6 +97,7 @@ def book(tmp_path: Path) -> Callable[..., Book]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ids", [False, True])
 @pytest.mark.parametrize("budget", [None, 2.5])
 def test_a_year_is_made_of_its_months(
@@ -384,6 +385,7 @@ def hospitals(columns: list[int]) -> tuple[pd.DataFrame, dict[str, Any]]:
     return frame.iloc[order], {**spec, "ill": Category(tuple(kinds))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [[0, 1, 2, 3], [2, 3], [0, 1], [3]], ids=str)
 def test_hospitals_that_were_told_apart_are_so_in_all_runs(
     book: Callable[..., Book], columns: list[int]

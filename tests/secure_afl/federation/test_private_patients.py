@@ -267,6 +267,7 @@ def test_no_patient_moves_a_layers_sum_further_than_its_sensitivity(neighbours: 
     assert 0.2 * found.joint < max(distances) <= found.joint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", ["add-remove", "replace-one"])
 @pytest.mark.parametrize("method", [ClassMeans(), evaluated(AFL(), 0.5)], ids=lambda m: m.name)
 def test_no_patient_moves_means_or_counts_further(

@@ -79,6 +79,7 @@ def kept(sites: Sites, name: str) -> tuple[LinearModel, Mapping[str, Any]]:
     return LinearModel.load(sites.folder / name / "results" / MODEL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.0)], ids=repr)
 @pytest.mark.parametrize("personal", ["joint", "proximal"])
 def test_personal_models_are_made_and_kept_at_their_sites(
@@ -173,6 +174,7 @@ def test_rounds_over_nodes_are_sums_of_all_rows(
         assert charges(sites, client) == [(True, True)] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.0)], ids=repr)
 def test_noise_is_added_at_the_sites_and_charged_to_their_ledgers(
     protocol: Protocol, tmp_path: Path, recorder: Recorder

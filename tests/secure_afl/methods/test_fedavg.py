@@ -751,6 +751,7 @@ def test_a_configured_run_trains_on_features_or_on_pixels(tmp_path: Path) -> Non
         runs.run(msgspec.structs.replace(convnet, backbone="projection:64"))
 
 
+@pytest.mark.slow
 def test_the_methods_do_not_import_torch() -> None:
     code = (
         "import sys, secure_afl; from secure_afl import *; "

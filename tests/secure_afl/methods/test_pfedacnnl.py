@@ -202,6 +202,7 @@ def test_profiles_of_other_classes_are_refused() -> None:
         run(PFedACnnL(profiles=({"across": 1}, {"down": 1})), clients)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_from_the_command_line(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "profiles.json"
     low = {str(c): 1 if c < 5 else 0 for c in range(10)}

@@ -124,6 +124,7 @@ def test_the_sums_share_the_budget() -> None:
     assert spent[-1] == max(spent)
 
 
+@pytest.mark.slow
 def test_with_little_noise_intervals_hold_the_truth_and_with_much_there_are_none() -> None:
     (fit,) = federated(20_000, Privacy(20.0, 1e-5)).report.fits
     assert fit.coefficients[0].name == "(intercept)"

@@ -142,6 +142,7 @@ LEAVES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_any_single_change_of_the_file_is_noticed(written: Path, data: st.DataObject) -> None:

@@ -70,6 +70,7 @@ def within(raw: Floats, non_negative: bool) -> Floats:
     return shortened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("neighbours", "w", "v", "non_negative"), CASES)
 def test_the_worst_pair_of_rows_reaches_it_and_none_exceeds_it(
     neighbours: Neighbours, w: float, v: float | None, non_negative: bool

@@ -49,6 +49,7 @@ def train(data: Rows, epsilon: float = 2.0, **keywords: Any) -> dpsgd.DpSgdResul
     return train_dpsgd(data.features, data.labels, CLASSES, epsilon, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [None, BATCHES])
 def test_it_learns_what_can_be_learned_and_reports_what_that_cost(
     settings: DpSgdSettings | None,

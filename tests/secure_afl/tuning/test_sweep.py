@@ -51,6 +51,7 @@ def sites(tmp_path: Path) -> RunConfig:
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_is_the_product_of_what_varies() -> None:
     sweep = Sweep(
         epsilons=(1.0, 2.0),

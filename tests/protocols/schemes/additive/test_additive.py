@@ -1041,6 +1041,7 @@ class Durable:
             self.left.setdefault(route, set()).add(encode(message))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "index"), [(2, 1), (3, 1), (2, 0)])
 def test_never_two_sets_from_one_aggregator_whatever_it_is_told_and_whenever_it_restarts(
     m: int, index: int
