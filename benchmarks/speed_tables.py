@@ -1,8 +1,9 @@
 """The tables of docs/speed.md, from `benchmarks/results/speed.json` and those of peers."""
 
+from collections.abc import Callable
 from typing import Any
 
-from benchmarks.rendering import read_results
+from benchmarks.rendering import markdown_table, read_results
 
 _PEERS = {
     "afl_numpy": "AFL in NumPy",
@@ -52,41 +53,110 @@ def speed_table() -> str:
 
 
 def peers_table() -> str:
-    """What parties take beside other software and beside what cannot be avoided."""
-    speed = read_results("speed")["items"]
-    run, ckks = speed["federation"]["after"], read_results("ckks")["beside_tenseal_ckks_vector"]
-    noise, pairwise = read_results("noise"), read_results("pairwise")["beside Flower"]
-    opendp = min(point["times_as_fast_as_opendp"] for point in noise["sigmas"].values())
+    """Parties beside other software and beside what cannot be avoided, all of one run."""
+    found = read_results("speed_peers")
+    rows, versions = found["rows"], found["versions"]
+    run, additive, thousands = rows["federation"], rows["additive"], rows["ten_thousand"]
     parties = run["ours"] - run["scores"] - run["oracle"]
-    rows = [
-        ["client's statistics, 100 × 1024", "AFL in NumPy", _beside(speed["statistics_100_8"])],
-        ["the same, 25,000 × 1024", "one `dsyrk`", _beside(speed["statistics_25000_8"], "dsyrk")],
-        ["all parties, 16 × 100 rows", "AFL in NumPy", _times(parties / run["afl_numpy"])],
-        ["the same, with scores and oracle", "AFL in NumPy", _beside(speed["federation"])],
-        [
-            "`additive` client, 530,000 entries",
-            "one AES pass and one addition",
-            _beside(speed["additive"], "bound", "client"),
-        ],
-        [
-            "`pairwise` client, 100 clients, CPU",
-            f"SecAgg+ in Flower {pairwise['flower']['flwr']}",
-            _times(1 / pairwise["client_cpu_ratio"]),
-        ],
-        ["`ckks` encryption", "TenSEAL's `ckks_vector`", _times(ckks["ratio"])],
-        [
-            "noise, any σ measured",
-            f"OpenDP {noise['opendp']}",
-            f"≤ {_times(1 / opendp)}",
-        ],
+    ckks, fedavg, noise = rows["ckks"], rows["fedavg"], rows["noise"].values()
+    slowest = max(noise, key=lambda point: float(point["ratio"]))
+    numpy, units = "AFL in NumPy", "one AES pass and one addition"
+    lines = [
+        _peer("client's statistics, 100 × 1024", numpy, rows["statistics_100"], "afl_numpy", "0.6"),
+        _peer("the same, 25,000 × 1024", "one `dsyrk`", rows["statistics_25000"], "dsyrk"),
+        _peer("all parties, 16 × 100 rows", numpy, run | {"ours": parties}, "afl_numpy", "1.1"),
+        _peer("the same, with scores and oracle", numpy, run, "afl_numpy"),
+        _peer("a client's upload", f"{numpy}, float64", run["bytes"], "afl_numpy", "0.253", _bytes),
+        *(
+            _peer(title, units, additive | {"ours": additive[party]}, "bound", limit)
+            for title, party, limit in (
+                ("`additive` client, 530,000 entries", "client", ""),
+                ("its collector, an upload, in memory", "collector", ""),
+                ("its other aggregator, an upload, in memory", "aggregator_1", "2"),
+            )
+        ),
+        *_disk(rows["durable"]),
+        _peer(
+            "`pairwise` client, 100 clients",
+            f"SecAgg+ in Flower {versions['flwr']}",
+            rows["pairwise"],
+            "flower",
+        ),
+        _peer(
+            "100 signatures, in a pool of two threads",
+            "in one thread",
+            {"ours": rows["signatures"]["pooled_cpu"], "peer": rows["signatures"]["serial_cpu"]},
+            "peer",
+        ),
+        _peer(
+            "`ckks` encryption of 535,050 entries",
+            f"`ckks_vector` of TenSEAL {versions['tenseal']}",
+            {"ours": ckks["ours_seconds"], "peer": ckks["peer_seconds"]},
+            "peer",
+        ),
+        _peer("a draw of noise, any σ measured", f"OpenDP {versions['opendp']}", slowest, "opendp"),
+        _peer(
+            "one round of AFL, hand signs, 16 sites",
+            f"FedAvg until as accurate, {fedavg['reached']} rounds",
+            fedavg,
+            "fedavg",
+        ),
+        _peer(
+            "and a client's bytes, up and down",
+            f"FedAvg until as accurate, {fedavg['reached']} rounds",
+            fedavg["bytes"],
+            "fedavg",
+            show=_bytes,
+        ),
     ]
-    head = ["", "peer or limit", "time"]
-    lines = [head, ["---", "---", "--:"], *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    head = ["", "peer or limit", "ours", "peer's", "ratio", "wanted"]
+    table = [head, ["---", "---", *["--:"] * 4], *lines]
+    load = found["machine"]["load_average"]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in table) + (
+        f"\nTen thousand clients of 64 features in one process take "
+        f"{thousands['cpu_seconds']:.1f} s and {thousands['peak_bytes'] / 1e9:.2f} GB in the same "
+        f"run; 39 s are wanted. The load of the machine, which has "
+        f"{found['machine']['cores']} cores, was {load['before']:.1f} before and "
+        f"{load['after']:.1f} after.\n"
+    )
 
 
-def _beside(item: dict[str, Any], peer: str = "afl_numpy", key: str = "ours") -> str:
-    return _times(item["after"][key] / item["after"][peer])
+def _peer(
+    title: str,
+    peer: str,
+    point: dict[str, Any],
+    against: str,
+    wanted: str = "",
+    show: Callable[[float], str] | None = None,
+) -> list[str]:
+    ours, theirs = float(point["ours"]), float(point[against])
+    show = show or _duration
+    limit = f"≤ {wanted} ×" if wanted else "–"
+    return [title, peer, show(ours), show(theirs), _times(ours / theirs), limit]
+
+
+def _disk(durable: dict[str, Any]) -> list[list[str]]:
+    """An aggregator's upload beside writing the same bytes and waiting for the disk."""
+    parties = {"collector": ("its collector", "3"), "aggregator_1": ("its other aggregator", "")}
+    rows = []
+    for party, (title, limit) in parties.items():
+        for way, where in (("spool", "spool in files"), ("seat", "seat")):
+            for clock, what in (("wall", "wall"), ("cpu", "CPU")):
+                point = {"ours": durable[party][way][clock], "peer": durable[party]["write"][clock]}
+                wanted = limit if clock == "wall" else ""
+                name = f"{title}, an upload, {where}, {what}"
+                rows.append(_peer(name, "write and fsync", point, "peer", wanted))
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1e-4:
+        return f"{1e9 * seconds:,.0f} ns"
+    return _milliseconds(seconds)
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e6:.2f} MB"
 
 
 def _times(ratio: float) -> str:
@@ -141,3 +211,23 @@ def wire_table() -> str:
             ]
         )
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def processes_table() -> str:
+    """`attack --quick` by the number of processes."""
+    found = read_results("attack_processes")
+    rows = []
+    for processes in ("1 processes", "2 processes"):
+        run = found[processes]
+        before, after = run["load_average"]
+        rows.append(
+            [
+                processes.replace("1 processes", "1 process"),
+                f"{run['wall_seconds']:.0f} s",
+                f"{run['cpu_seconds']:.0f} s",
+                f"{run['peak_megabytes_of_a_process']:.0f} MB",
+                f"{before:.1f} → {after:.1f}",
+            ]
+        )
+    head = [f"{found['cells']} cells", "wall", "CPU", "most memory of a process", "load"]
+    return markdown_table(head, rows)

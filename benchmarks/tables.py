@@ -28,7 +28,7 @@ from benchmarks.private_tables import (
     private_picking,
 )
 from benchmarks.rendering import markdown_table, read_results, sources_table
-from benchmarks.speed_tables import peers_table, speed_table, wire_table
+from benchmarks.speed_tables import peers_table, processes_table, speed_table, wire_table
 from benchmarks.sums_tables import mixtures_table, sums_leakage_table
 
 _ROOT = Path(__file__).parents[1]
@@ -781,6 +781,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "prototypes": _prototypes,
     "sessions": _sessions,
     "additive": _additive,
+    "attack_processes": processes_table,
     "audits": audits,
     "ckks": _ckks,
     "fedavg": _fedavg,
