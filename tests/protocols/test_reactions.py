@@ -108,6 +108,7 @@ def question(layout: Layout, at: int, value: int, answer: int) -> dict[bool, dic
     return worlds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
 @pytest.mark.parametrize(
     ("layout", "at", "value", "answer"),

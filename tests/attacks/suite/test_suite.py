@@ -122,6 +122,7 @@ def test_processes_side_by_side_find_what_one_finds(
     assert run(SMALL, attacks, tmp_path / "two").cells == two.cells
 
 
+@pytest.mark.slow
 def test_side_by_side_what_is_done_is_kept(tmp_path: Path) -> None:
     """Cell by cell: a run takes minutes, and need not be whole."""
 

@@ -335,6 +335,7 @@ def with_commas(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(weight=frame.weight.str.replace(".", ","))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit", [renamed, later_and_named_anew, later_and_with_more, missing_otherwise, with_commas]
 )

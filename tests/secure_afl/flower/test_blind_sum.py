@@ -123,6 +123,7 @@ OF_MEANS: list[Callable[[], Strategy]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", OF_MEANS, ids=["avg", "avgm", "prox", "adam", "yogi"])
 def test_an_unchanged_strategy_learns_what_it_learns_without(make: Callable[[], Strategy]) -> None:
     apps = {node: ClientApp() for node in range(1, NODES + 1)}

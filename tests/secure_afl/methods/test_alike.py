@@ -175,6 +175,7 @@ def test_the_servers_steps_are_the_papers(
     np.testing.assert_allclose(public.parameters, server, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 @every_kin
 def test_every_protocol_gives_the_sums_of_one_place(method: FedAvg, protocol: Protocol) -> None:

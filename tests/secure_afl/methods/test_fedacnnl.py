@@ -114,6 +114,7 @@ def test_no_partition_changes_a_bit_of_any_sum_or_of_the_model(method: FedACnnL)
         assert np.array_equal(other.model.weights, first.model.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.filters}{m.layers}")
 def test_batches_are_irrelevant(method: FedACnnL, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = striped(30)
@@ -134,6 +135,7 @@ def test_who_drops_out_only_is_not_in_the_sum() -> None:
         assert np.array_equal(total, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: f"{m.filters}{m.layers}")
 def test_it_learns_what_ridge_on_pixels_cannot(method: FedACnnL) -> None:
     from secure_afl.methods import AFL

@@ -558,6 +558,7 @@ def test_skewed_clients_learn_a_separable_problem(method: Averaging, protocol: P
     assert result.report.accuracy.federated > 0.95
 
 
+@pytest.mark.slow
 @every_protocol
 @pytest.mark.usefixtures("one_thread")
 def test_a_convnet_learns_images(protocol: Protocol) -> None:
@@ -734,6 +735,7 @@ def test_the_configuration_reaches_the_method() -> None:
     assert runs_choose.make_method(convnet) == FedSGD(architecture=ConvNet())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_a_configured_run_trains_on_features_or_on_pixels(tmp_path: Path) -> None:
     result = runs.run(RunConfig(method="fedsgd", out=str(tmp_path)).replaced(rounds=4))

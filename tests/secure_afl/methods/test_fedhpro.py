@@ -144,6 +144,7 @@ def test_matching_turns_prototypes_gradients_to_the_classes() -> None:
     assert likeness(further)[present].min() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("class_means", ["clients", "rows"])
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda p: p.name)
 @pytest.mark.parametrize("kind", [FedHPro, FedProto])

@@ -71,6 +71,7 @@ def images(shape: LayerShape, rng: np.random.Generator) -> list[Floats]:
     return list(whole(np.concatenate([flat, -flat]), shape.steps))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", ["add-remove", "replace-one"])
 @pytest.mark.parametrize(
     "shape", SHAPES, ids=lambda s: f"{s.maps.height}x{s.maps.width}k{s.kernel}"

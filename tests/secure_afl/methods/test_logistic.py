@@ -182,6 +182,7 @@ def test_separable_classes_are_named_with_the_way_out() -> None:
     assert not any("separable" in said for said in settled.report.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [1, 40, 1500])
 def test_classes_that_are_separable_in_part_do_not_pass_for_converged(several: int) -> None:
     values, labels = made(3000, [0.5, 0.5], 0)

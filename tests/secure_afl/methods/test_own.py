@@ -53,6 +53,7 @@ def nearest(training: Training, **settings: Any) -> OwnTraining:
     return training.averaging(rounding="nearest", **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [PLAIN, ADAPTER, HEADED], ids=lambda t: t.name)
 @pytest.mark.parametrize(
     "protocol", [Additive(), Pairwise(dropout_fraction=0.25), Ckks()], ids=lambda p: p.name

@@ -251,6 +251,7 @@ def test_the_model_predicts_as_the_clients_trained() -> None:
     assert (equal.predict(whole.features) == plain).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_digits_are_learned_and_five_sums_are_enough_at_one() -> None:
     data = embedded_digits()
     features = parse_backbone("projection:128").extract(data)

@@ -51,6 +51,7 @@ def run(
     return federation.run(clients, classes=("y",), max_rows=rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["additive", "pairwise", "plain"])
 @pytest.mark.parametrize("neighbours", ["add-remove", "replace-one"])
 def test_a_noisy_sum_is_exact_but_for_its_noise(protocol: str, neighbours: str) -> None:

@@ -108,6 +108,7 @@ def test_offsets_in_strips_lean_towards_zero_as_they_should(sigma: float) -> Non
     assert p_value(counts, np.full(step, 1 / step)) < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", LARGE)
 def test_moments(sigma: float) -> None:
     draws = discrete_gaussian(sigma, MANY, ENTROPY) / sigma
@@ -260,6 +261,7 @@ def test_exact_comparisons_follow_the_law() -> None:
     assert p_value(observed(draws, ends), expected(214.0, ends)) < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.5, 20.0, 1000.0, 1e9])
 def test_a_word_on_a_boundary_between_strips_takes_more_bits(sigma: float) -> None:
     sampler = Sampler(sigma, ENTROPY)

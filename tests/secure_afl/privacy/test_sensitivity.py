@@ -195,6 +195,7 @@ SQUARES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("neighbours", "w", "v", "u", "non_negative"), SQUARES)
 def test_squares_by_class_move_no_further_and_some_pair_reaches_it(
     neighbours: Neighbours, w: float, v: float | None, u: float, non_negative: bool

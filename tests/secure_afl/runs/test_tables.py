@@ -233,6 +233,7 @@ def test_ranges_are_found_and_the_model_predicts_files(
     assert predicted == [KINDS[label] for label in again.model.predict(rows.features)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sums", [1, 2])
 def test_a_run_that_is_stopped_goes_on_from_the_ranges(
     folder: Path, sums: int, monkeypatch: pytest.MonkeyPatch

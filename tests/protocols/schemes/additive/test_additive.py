@@ -85,7 +85,7 @@ Seeds = st.integers(0, 2**32 - 1)
 
 class TestTwoAggregators(ProtocolSuite):
     protocol = Additive()
-    max_routes = 8
+    max_routes = 5
 
 
 @pytest.mark.slow

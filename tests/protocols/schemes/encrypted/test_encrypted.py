@@ -61,7 +61,7 @@ class TestVerifiedCkks(ProtocolSuite):
     protocol = Ckks()
     clients = 4
     examples = 4
-    max_routes = 4
+    max_routes = 3
 
 
 @pytest.mark.slow

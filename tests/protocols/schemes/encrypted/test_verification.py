@@ -80,6 +80,7 @@ def read_by_holder(
     return b"".join(seen), error
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("halves", [-3, -2, -1, 0, 1, 2, 3])
 def test_a_shift_has_one_outcome_whatever_the_noise(
@@ -106,6 +107,7 @@ def test_a_shift_has_one_outcome_whatever_the_noise(
     assert error is (InexactDecoding if halves % 2 and protocol.name == BFV else None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [-1, 0, 1])
 @pytest.mark.parametrize("place", [0, 1, 4095])
 def test_half_a_unit_in_any_coefficient_is_never_rounded(beside: int, place: int) -> None:

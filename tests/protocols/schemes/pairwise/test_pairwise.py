@@ -76,8 +76,8 @@ class TestLying(ProtocolSuite):
 
     protocol = Pairwise(corrupt_fraction=0.2, dropout_fraction=0.2, server_trust="lying")
     min_cohort = 4
-    examples = 10
-    max_routes = 5
+    examples = 8
+    max_routes = 3
 
 
 # Exact sums
