@@ -1,9 +1,12 @@
 """`secure-afl party` and `secure-afl site`: federations between sites."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from secure_afl.sites.convene import ConvenedReport
 
 SiteFile = Annotated[
     Path, typer.Option("--site", metavar="FILE", help="This site's settings, a site.toml.")
@@ -46,10 +49,8 @@ def party(
 
       secure-afl party --site site.toml --post folder:/mnt/federation --config run.toml
     """
-    from secure_afl.cli.console import errors, people, progress
-    from secure_afl.cli.fits import show_fits
+    from secure_afl.cli.console import errors, progress
     from secure_afl.errors import ConfigError
-    from secure_afl.runs.fits import numeric_lines
     from secure_afl.sites import process
 
     def tell(what: str) -> None:
@@ -70,23 +71,29 @@ def party(
             progress=advance,
         )
     if report is not None:
-        typer.echo(
-            f"{report.method} over {report.protocol}: {len(report.included)} of {report.clients} "
-            f"clients in the last sum, {report.rounds} in all"
-            + ("" if report.accuracy is None else f"; {report.accuracy:.1%} on the test data")
-            + (
-                ""
-                if report.pooled is None or report.pooled.accuracy is None
-                else f"; {report.pooled.accuracy.value:.1%} on {report.pooled.examples:,} rows "
-                "that all sites kept out"
-            )
-        )
-        if report.numeric is not None:
-            lines = ", ".join(
-                f"{name} {text}" for name, text in numeric_lines(report.numeric).items()
-            )
-            typer.echo(f"on {report.numeric.examples:,} rows of test data: {lines}")
-        show_fits(people(None), report.fits)
+        _show(report)
+
+
+def _show(report: "ConvenedReport") -> None:
+    """Print what came of a run, at its convener."""
+    from secure_afl.cli.console import people
+    from secure_afl.cli.fits import show_fits
+    from secure_afl.runs.fits import numeric_lines
+
+    said = [
+        f"{report.method} over {report.protocol}: {len(report.included)} of {report.clients} "
+        f"clients in the last sum, {report.rounds} in all"
+    ]
+    if report.accuracy is not None:
+        said.append(f"{report.accuracy:.1%} on the test data")
+    if report.pooled is not None and report.pooled.accuracy is not None:
+        share, rows = report.pooled.accuracy.value, report.pooled.examples
+        said.append(f"{share:.1%} on {rows:,} rows that all sites kept out")
+    typer.echo("; ".join(said))
+    if report.numeric is not None:
+        lines = ", ".join(f"{name} {text}" for name, text in numeric_lines(report.numeric).items())
+        typer.echo(f"on {report.numeric.examples:,} rows of test data: {lines}")
+    show_fits(people(None), report.fits)
 
 
 site = typer.Typer(
