@@ -230,8 +230,8 @@ def read_run(file: Path, site: Site) -> tuple[Convened, RunConfig]:
         if name not in allowed:
             known = [*_names(Convened), *allowed]
             raise ConfigError(
-                f"{file}: '{name}' is no setting of a run between sites; {meant(name, known)} What "
-                "protects a site stands in its site.toml"
+                f"{file}: '{name}' is no setting of a run between sites (what protects a site "
+                f"stands in its site.toml); {meant(name, known)}"
             )
     for name in ("checkpoint", "public", "mapping", "test", "dictionary"):
         if isinstance(given.get(name), str):
