@@ -59,9 +59,15 @@ def _listed(
     found += few + of_rows
     found += method.advice(clients, few_rows=bool(few))
     told = not protocol.hides_vectors or method.broadcasts_statistics
+    # Not capitalize(), which would make small letters of all others.
+    receiver = protocol.receiver_title[:1].upper() + protocol.receiver_title[1:]
+    if method.liar_reads and protocol.hides_vectors:
+        found.append(
+            f"{receiver} could read {method.liar_reads}, if it lies about the state between the "
+            "sums: nobody else can check that. Let somebody receive them whom all clients would "
+            "trust with so much, or take a method of one sum."
+        )
     if few and method.releases_statistics and not told:
-        # Not capitalize(), which would make small letters of all others.
-        receiver = protocol.receiver_title[:1].upper() + protocol.receiver_title[1:]
         found.append(
             f"{receiver} receives (G, Q), which show whose rows are in the sum where the model W, "
             "all that is needed of them, hardly does. Let somebody receive the sum whom the "

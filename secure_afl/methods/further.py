@@ -99,6 +99,11 @@ class Further(Method[State], Generic[State], frozen=True):
         return self.method.needs_totals
 
     @property
+    def liar_reads(self) -> str:
+        """What a receiver of the method's sums reads that lies about the state between them."""
+        return self.method.liar_reads
+
+    @property
     def clipping(self) -> str:
         """Clause on what bounds a unit's part in a sum."""
         return self.method.clipping

@@ -131,6 +131,11 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         """A shortened step goes by an earlier sum, which is its receiver's."""
         return True
 
+    @property
+    def liar_reads(self) -> str:
+        """Rows: a point may leave one alone on its side."""
+        return "single rows"
+
     def begin(self, task: Task) -> LogisticPublic:
         """Return the task with nothing learned yet.
 

@@ -243,6 +243,11 @@ class Method(Wire, Generic[Public], frozen=True):
         return False
 
     @property
+    def liar_reads(self) -> str:
+        """What a receiver of exact sums reads that lies about the state between them; or empty."""
+        return ""
+
+    @property
     def least_cohort(self) -> int:
         """Clients below which a sum of this method shows too much of one."""
         return 2

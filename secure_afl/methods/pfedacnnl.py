@@ -165,6 +165,11 @@ class PFedACnnL(FedACnnL, frozen=True, tag="pfedacnnl"):
         return self.grouped or super().personalises
 
     @property
+    def liar_reads(self) -> str:
+        """Sums of groups that it did not join, of one client perhaps."""
+        return "the sums of single clients" if self.grouped else ""
+
+    @property
     def sums(self) -> int:
         """Blind sums of FedACnnL, and with groups two for each time that clients pick."""
         return super().sums + (2 * self._picks - 1 if self.grouped else 0)

@@ -88,6 +88,11 @@ class Softmax(Method[SoftmaxPublic], frozen=True, tag="softmax"):
         """The Gram matrix of the first sum is the receiver's, and needed after every other."""
         return True
 
+    @property
+    def liar_reads(self) -> str:
+        """Rows: gradients at two points may differ by one alone."""
+        return "single rows"
+
     def begin(self, task: Task) -> SoftmaxPublic:
         """Return the task with no weights yet.
 
