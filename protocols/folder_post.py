@@ -8,16 +8,18 @@ are readable for all: where parties are different users, the folder says who may
 
 import hashlib
 import os
-import stat
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from protocols.errors import NotStored
-from protocols.files import PARTIAL_PREFIX, write_durably
+from protocols.files import PARTIAL_PREFIX, make_folder, open_regular, write_durably
 from protocols.roster import check_name
 
 SUFFIX = ".mail"
+# Mail is sealed, and for another user.
+_FOR_ALL = 0o644
+_TOUCHES_OPEN_FILES = os.utime in os.supports_fd
 
 
 class FolderPost:
@@ -50,12 +52,11 @@ class FolderPost:
         """
         path = self._inbox(recipient) / (hashlib.sha256(mail).hexdigest() + SUFFIX)
         try:
-            path.parent.mkdir(exist_ok=True)
-            if _holds(path, mail):
-                os.utime(path)
-            else:
-                write_durably(path, mail)
-                path.chmod(0o644)  # sealed, and for another user
+            # Whoever exchanges the inbox after this look has sealed mail, under its hash, written
+            # elsewhere: over nothing that was there.
+            make_folder(path.parent)
+            if not _touched(path, mail):
+                write_durably(path, mail, _FOR_ALL)
         except OSError as error:
             raise NotStored(
                 f"mail for '{recipient}' cannot be put into the post: {error.strerror}",
@@ -82,20 +83,12 @@ class FolderPost:
 
     def _read(self, path: Path) -> bytes | None:
         """Return a file's content if it is new, whole, and no link to elsewhere."""
-        # Neither a link to elsewhere nor a pipe that nobody writes to.
-        flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        descriptor = os.open(path, os.O_RDONLY | flags)
-        try:
-            found = os.fstat(descriptor)
+        with open_regular(path) as file:
+            found = os.fstat(file.fileno())
             mark = found.st_mtime_ns, found.st_size
-            if not stat.S_ISREG(found.st_mode) or found.st_size > self._most:
+            if found.st_size > self._most or self._collected.get(path) == mark:
                 return None
-            if self._collected.get(path) == mark:
-                return None
-            with os.fdopen(os.dup(descriptor), "rb") as file:
-                mail = file.read(self._most + 1)
-        finally:
-            os.close(descriptor)
+            mail = file.read(self._most + 1)
         self._collected[path] = mark
         # Another hash is of mail that is still on its way, and will have another time or size.
         return mail if hashlib.sha256(mail).hexdigest() == path.stem else None
@@ -105,11 +98,14 @@ class FolderPost:
         return self._folder / recipient
 
 
-def _holds(path: Path, mail: bytes) -> bool:
-    """Say whether a file is this mail, whole: a sync that broke off may leave one that is not."""
-    try:
-        found = path.lstat()
-        same = stat.S_ISREG(found.st_mode) and found.st_size == len(mail)
-        return same and path.read_bytes() == mail
-    except OSError:
-        return False
+def _touched(path: Path, mail: bytes) -> bool:
+    """Touch a file that is this mail, whole, as one that a broken sync left is not; say if it is.
+
+    What cannot be read or touched is none: it is written again.
+    """
+    with suppress(OSError), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == len(mail) and file.read(size + 1) == mail:
+            os.utime(file.fileno() if _TOUCHES_OPEN_FILES else path)
+            return True
+    return False

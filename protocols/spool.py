@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from protocols.errors import BadSavedState, NotStored
-from protocols.files import remove_partials, write_durably
+from protocols.files import open_regular, remove_partials, write_durably
 
 
 class Spool(Protocol):
@@ -82,7 +82,8 @@ class FileSpool:
             BadSavedState: the file is missing or cannot be read.
         """
         try:
-            return self._path(sender).read_bytes()
+            with open_regular(self._path(sender)) as file:
+                return file.read()
         except OSError as error:
             raise BadSavedState(
                 f"the message of '{sender}' cannot be read from the spool: {error.strerror}",

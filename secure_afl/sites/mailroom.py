@@ -5,6 +5,7 @@ from typing import Protocol
 
 from protocols.carrier import Post
 from protocols.errors import NotStored
+from protocols.files import make_folder
 from protocols.folder_post import FolderPost
 from secure_afl.errors import ConfigError
 from secure_afl.federation.letters import MAX_LETTER_BYTES
@@ -57,10 +58,10 @@ class FolderMailroom:
     def _post(self, name: str, most: int = 2**31) -> FolderPost:
         folder = self._folder / name
         try:
-            folder.mkdir(exist_ok=True)
+            make_folder(folder)
         except OSError as error:
             raise NotStored(
-                f"{folder} cannot be made: {error.strerror}", fix="see who may write there"
+                f"{folder} cannot be made: {error.strerror}", fix="see what is there"
             ) from None
         return FolderPost(folder, most=most)
 

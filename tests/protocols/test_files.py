@@ -14,8 +14,12 @@ import pytest
 from protocols.files import (
     PARTIAL_PREFIX,
     PARTIAL_SUFFIX,
+    claim,
     create_durably,
+    flush_folder,
     locked,
+    make_folder,
+    open_regular,
     remove_partials,
     write_durably,
 )
@@ -230,3 +234,67 @@ def test_a_lock_holds_among_threads_and_processes(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["count", "count.lock"]
     with pytest.raises(FileNotFoundError), locked(tmp_path / "nowhere" / "a"):
         pass
+
+
+# Where others may write
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_mode_is_the_files_own_before_it_has_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    replace = Path.replace
+
+    def replaced(partial: Path, path: Path) -> Path:
+        modes.append(stat.S_IMODE(partial.stat().st_mode))
+        return replace(partial, path)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    before = os.umask(0o077)
+    try:
+        write_durably(tmp_path / "a", b"1", 0o644)
+    finally:
+        os.umask(before)
+    assert modes == [0o644]
+
+
+@pytest.mark.parametrize("exchanged", [False, True], ids=["before", "after it was looked at"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_of_its_own_is_not_read(
+    kind: str, exchanged: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it waited for, as for whoever writes into a pipe."""
+    path, other = tmp_path / "a", tmp_path / "private"
+    other.write_bytes(b"private")
+    lay = {"link": lambda: path.symlink_to(other), "pipe": lambda: os.mkfifo(path)}
+    look = Path.lstat
+
+    def looked(place: Path) -> os.stat_result:
+        found = look(place)
+        place.unlink()
+        lay.get(kind, place.mkdir)()
+        return found
+
+    if exchanged:
+        path.write_bytes(b"1")
+        monkeypatch.setattr(Path, "lstat", looked)
+    else:
+        lay.get(kind, path.mkdir)()
+    with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
+        open_regular(path)
+
+
+def test_a_pipe_in_a_folders_place_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "folder"
+    os.mkfifo(pipe)
+    for use in (flush_folder, claim, make_folder):
+        with pytest.raises(NotADirectoryError):
+            use(pipe)
+
+
+def test_a_lock_is_no_link_to_another_file(tmp_path: Path) -> None:
+    (tmp_path / "a.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "a"):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from protocols import Additive, Ckks, Pairwise, Protocol, Sum
 from protocols.carrier import Carrier, Patience
 from protocols.codec import decode, encode
 from protocols.errors import InvalidSession, NotStored
+from protocols.files import write_durably
 from protocols.folder_post import FolderPost
 from protocols.seats.seat import Seat
 from tests.kit.seats import Table
@@ -199,3 +203,83 @@ def test_mail_that_a_broken_sync_left_is_put_there_again(tmp_path: Path) -> None
     time.sleep(0.01)
     post.send("north", b"mail")
     assert inbox(other) == [b"mail"]
+
+
+# Whoever else may write into the folder
+
+
+@pytest.fixture
+def private(tmp_path: Path) -> Path:
+    """A file for its owner alone, touched long ago."""
+    path = tmp_path / "north.identity"
+    path.write_bytes(b"private")
+    path.chmod(0o600)
+    os.utime(path, (1, 1))
+    return path
+
+
+def is_as_it_was(private: Path) -> bool:
+    found = private.stat()
+    return (stat.S_IMODE(found.st_mode), found.st_mtime) == (0o600, 1)
+
+
+def test_a_link_that_takes_the_place_of_new_mail_opens_no_private_file(
+    tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner of an inbox once had a party make its own key readable for all."""
+
+    def exchanged(path: Path, *rest: Any) -> None:
+        write_durably(path, *rest)
+        path.unlink()
+        path.symlink_to(private)
+
+    monkeypatch.setattr("protocols.folder_post.write_durably", exchanged)
+    FolderPost(tmp_path).send("north", b"mail")
+    assert is_as_it_was(private)
+
+
+def test_a_link_that_takes_the_place_of_old_mail_touches_no_other_file(
+    tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = FolderPost(tmp_path)
+    post.send("north", b"mail")
+    (path,) = (tmp_path / "north").iterdir()
+    touch, touched = os.utime, []
+
+    def exchanged(where: Any) -> None:
+        path.unlink()
+        path.symlink_to(private)
+        touch(where)
+        touched.append(where)
+
+    monkeypatch.setattr(os, "utime", exchanged)
+    post.send("north", b"mail")
+    assert touched
+    assert is_as_it_was(private)
+
+
+def test_mail_takes_the_place_of_whatever_lies_there(tmp_path: Path, private: Path) -> None:
+    post = FolderPost(tmp_path)
+    post.send("north", b"private")
+    (path,) = (tmp_path / "north").iterdir()
+    lays: list[Callable[[], None]] = [lambda: path.symlink_to(private), lambda: os.mkfifo(path)]
+    for lay in lays:
+        path.unlink()
+        lay()
+        post.send("north", b"private")
+        assert stat.S_ISREG(path.lstat().st_mode)
+        assert stat.S_IMODE(path.lstat().st_mode) == 0o644
+        assert is_as_it_was(private)
+
+
+def test_an_inbox_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    own.mkdir()
+    shared.mkdir()
+    (shared / "north").symlink_to(own)
+    os.mkfifo(shared / "south")
+    post = FolderPost(shared)
+    for name in ("north", "south"):
+        with pytest.raises(NotStored, match=f"for '{name}' .* a link or a file lies"):
+            post.send(name, b"mail")
+    assert list(own.iterdir()) == []

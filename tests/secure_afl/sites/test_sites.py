@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protocols import Additive, Bfv, Ckks, Pairwise, Plain, Protocol
-from protocols.errors import Busy
+from protocols.errors import Busy, NotStored
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.result import report_pooled
@@ -432,3 +432,12 @@ def test_sites_keep_the_model_where_its_evaluation_comes_to_nothing(tmp_path: Pa
         model = sites.parties[name].model()
         assert model is not None
         assert np.array_equal(model.weights, sites.weights())
+
+
+def test_a_post_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    own, shared = tmp_path / "own", tmp_path / "shared"
+    own.mkdir()
+    shared.mkdir()
+    (shared / "letters").symlink_to(own)
+    with pytest.raises(NotStored, match=r"letters cannot be made: a link or a file"):
+        FolderMailroom(shared).letters()
