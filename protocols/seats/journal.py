@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protocols.codec import Wire, decode, encode
-from protocols.errors import BadSavedState, Malformed, MovedSeat, NotStored
+from protocols.errors import BadSavedState, Malformed, NotStored
 from protocols.files import create_durably
+from protocols.seats.birthplace import Birthplace
 from protocols.seats.vault import SEAL_BYTES, Vault, edges
 
 _PURPOSE, _HEAD = "journal", "journal record's length"
@@ -27,12 +28,11 @@ class Birth(Wire, frozen=True):
     """The first record: where the journal was made, and what for.
 
     Attributes:
-        inode, filesystem: of the file, which a copy does not have.
+        place: of the file, which a copy does not have.
         content: opaque here.
     """
 
-    inode: int
-    filesystem: int
+    place: Birthplace
     content: bytes
 
 
@@ -64,8 +64,7 @@ class Journal:
         journal = cls(path, vault)
 
         def birth(file: int) -> bytes:
-            born = Birth(os.fstat(file).st_ino, _filesystem(path.parent), content)
-            return b"".join(journal._sealed(encode(born)))
+            return b"".join(journal._sealed(encode(Birth(Birthplace.of(file), content))))
 
         try:
             create_durably(path, birth)
@@ -88,24 +87,13 @@ class Journal:
         try:
             _, first = next(records)
             journal.birth = decode(first, Birth)
-            here = path.stat().st_ino, _filesystem(path.parent)
+            journal.birth.place.check(path)
         except StopIteration:
             raise BadSavedState("the journal has no first record") from None
         except (OSError, Malformed) as error:
             raise BadSavedState(f"the journal cannot be read: {error}") from None
         finally:
             records.close()
-        if here[0] == journal.birth.inode and here[1] != journal.birth.filesystem:
-            raise MovedSeat(
-                "the file system has another number than when this seat was made, as XFS and FAT "
-                "may have after a reboot",
-                fix="mount it as it was, or take part in a new session; the seat has not ended",
-            )
-        if here != (journal.birth.inode, journal.birth.filesystem):
-            raise BadSavedState(
-                "the journal was copied, and its original may go on elsewhere",
-                fix="use the folder that the seat was made in, or take part in a new session",
-            )
         return journal
 
     def replay(self) -> Iterator[tuple[Place, bytes]]:
@@ -198,7 +186,3 @@ def _next(chain: bytes, sealed: bytes) -> bytes:
     To hash all of it would take as long as everything else that an upload costs a seat.
     """
     return hashlib.sha256(chain + edges(sealed)).digest()
-
-
-def _filesystem(folder: Path) -> int:
-    return os.statvfs(folder).f_fsid % 2**63

@@ -29,7 +29,7 @@ from protocols.errors import (
     SessionAborted,
     UnknownSender,
 )
-from protocols.files import create_durably, remove_partials, write_durably
+from protocols.files import Content, create_durably, remove_partials, write_durably
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Integers
 from protocols.message import Message, check_claims, check_signed, without_body
@@ -37,6 +37,7 @@ from protocols.party import ENTROPY_BYTES, Party, State, Sum, Vector
 from protocols.protocol import Protocol
 from protocols.release import Release
 from protocols.roster import CLIENT
+from protocols.seats.birthplace import Birthplace
 from protocols.seats.journal import Journal, Place
 from protocols.seats.lock import lock_folder, unlock
 from protocols.seats.media import check_local
@@ -71,21 +72,37 @@ class Enrolled(Secret, frozen=True):
     Attributes:
         enrolment: the keys.
         entropy: 32 bytes.
+        folder: the seat's, which copies of it are not, were they of hard links.
+        file: what this is stored in, which one that is put back into the folder is not.
         session: id of the one that the seat is bound to; empty before it joins.
     """
 
     enrolment: bytes
     entropy: bytes
+    folder: Birthplace
+    file: Birthplace
     session: bytes = b""
 
     @classmethod
     def load(cls, folder: Path, vault: Vault) -> "Enrolled":
         """Read it from a seat's folder; raises BadSavedState where it is damaged."""
-        return decode(vault.open("enrolment", _read(folder / "enrolment")), cls)
+        try:
+            return decode(vault.open("enrolment", _read(folder / "enrolment")), cls)
+        except Malformed:
+            raise BadSavedState(
+                "the enrolment of this seat is damaged, or another version's",
+                fix="take part in a new session",
+            ) from None
 
-    def sealed(self, vault: Vault) -> bytes:
-        """Return it as it lies in a seat's folder."""
-        return vault.seal("enrolment", encode(self))
+    def sealed(self, vault: Vault, file: int) -> bytes:
+        """Return it as it lies in a seat's folder, in the file of this descriptor."""
+        here = structs.replace(self, file=Birthplace.of(file))
+        return vault.seal("enrolment", encode(here))
+
+    def check(self, folder: Path) -> None:
+        """Compare with the folder that it was read from; raises as `Birthplace.check`."""
+        self.folder.check(folder)
+        self.file.check(folder / "enrolment")
 
 
 class StoredVector(Secret, frozen=True):
@@ -112,6 +129,7 @@ class Seat:
         self._heard: dict[str, dict[str, Message]] = {}
         self._saved = Enrolled.load(folder, vault)
         self._enrolment = Enrolment.load(self._saved.enrolment)
+        self._check_no_copy()
 
     @classmethod
     def hello(
@@ -124,7 +142,8 @@ class Seat:
         Raises:
             SeatEnded: the seat was given up.
             Busy: another process has it.
-            BadSavedState: what is there is damaged, or another party's.
+            BadSavedState: what is there is damaged, or another party's; or a copy, which has ended.
+            MovedSeat: the file system has another number now; the seat has not ended.
             NotStored: it cannot be written, or lies on a network's file system.
         """
         check_local(folder.parent)
@@ -143,8 +162,10 @@ class Seat:
                     _create(folder / "key", new_key())
                 vault = Vault.load(folder / "key")
                 enrolment = identity.enrol(role, nonce, bound)
-                enrolled = Enrolled(enrolment.save(), secrets.token_bytes(ENTROPY_BYTES))
-                _create(folder / "enrolment", enrolled.sealed(vault))
+                here = Birthplace.of(folder)
+                entropy = secrets.token_bytes(ENTROPY_BYTES)
+                enrolled = Enrolled(enrolment.save(), entropy, folder=here, file=here)
+                _create(folder / "enrolment", lambda file: enrolled.sealed(vault, file))
             seat = cls(folder, lock, Vault.load(folder / "key"))
         except BaseException:
             unlock(lock)
@@ -161,7 +182,7 @@ class Seat:
         """Open a seat that is there.
 
         Raises:
-            SeatEnded, Busy, BadSavedState: as `hello`.
+            SeatEnded, Busy, BadSavedState, MovedSeat: as `hello`.
         """
         if not folder.is_dir():
             raise BadSavedState("there is no such seat", fix="say hello first")
@@ -255,8 +276,8 @@ class Seat:
         try:
             journal = Journal.open(path, self._vault)
             first = decode(journal.birth.content, Bound)
-        except MovedSeat:
-            raise
+        except MovedSeat as error:
+            raise self._moved(error) from None
         except (BadSavedState, Malformed) as error:
             raise self._end_because(error.what) from None
         if first.header != encode(session.header):
@@ -282,7 +303,7 @@ class Seat:
         """Name the session in what hello stored, without which there is no seat."""
         saved = structs.replace(self._saved, session=session.id)
         try:
-            write_durably(self.folder / "enrolment", saved.sealed(self._vault))
+            write_durably(self.folder / "enrolment", lambda file: saved.sealed(self._vault, file))
         except OSError as error:
             raise NotStored(f"the seat cannot be written: {error.strerror}") from None
         self._saved = saved
@@ -462,6 +483,22 @@ class Seat:
             raise self._end_because(f"it does not hear its journal again: {error.what}") from None
         return said
 
+    def _check_no_copy(self) -> None:
+        """End the seat if this is a copy, of which nobody knows how far its original has come."""
+        try:
+            self._saved.check(self.folder)
+        except MovedSeat as error:
+            raise self._moved(error) from None
+        except BadSavedState as error:
+            raise self._end_because(error.what) from None
+        except OSError as error:
+            raise BadSavedState(
+                f"this seat's folder cannot be looked at: {error.strerror}", party=self.name
+            ) from None
+
+    def _moved(self, error: MovedSeat) -> MovedSeat:
+        return MovedSeat(error.what, party=self.name, fix=error.fix)
+
     def _end_because(self, what: str) -> BadSavedState:
         """End the seat for good; returns the error that says why."""
         with suppress(NotStored):
@@ -597,7 +634,7 @@ def _forget(folder: Path) -> None:
         remove_partials(folder, older_than=-1)
 
 
-def _create(path: Path, content: bytes) -> None:
+def _create(path: Path, content: Content) -> None:
     try:
         create_durably(path, content)
     except FileExistsError:
