@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from secure_afl.analytic.hidden import Hidden, hide
+from secure_afl.analytic.known import Known, known_sums
 from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats, Integers, Quantiser
 from secure_afl.analytic.statistics import Statistics
@@ -20,6 +21,8 @@ from secure_afl.errors import ConfigError
 class Figures:
     """Figures of Table 1; NaN for what is withheld, or lost in noise.
 
+    They are of the rows that have a value, where the sum tells: see `Summary.known`.
+
     Attributes:
         rows: of each class, (C,).
         total: rows of all classes.
@@ -29,6 +32,8 @@ class Figures:
         deviations: by class, (d, C); None where no squares by class were summed.
         ones: rows at the upper end of an indicator's range, (d,).
         ones_each: the same by class, (d, C).
+        known: rows that a column's figures are of, (d,).
+        known_each: the same by class, (d, C).
     """
 
     rows: Floats
@@ -40,6 +45,8 @@ class Figures:
     deviations: Floats | None
     ones: Floats
     ones_each: Floats
+    known: Floats
+    known_each: Floats
 
     def masked(self, hidden: "Hidden") -> "Figures":
         """Return the figures without those that are not printed."""
@@ -57,6 +64,8 @@ class Figures:
             None if self.deviations is None else _without(self.deviations, each),
             _without(self.ones, hidden.ones | ~hidden.indicators),
             _without(self.ones_each, ones_each),
+            _without(self.known, np.array(hidden.everything)),
+            _without(self.known_each, hidden.classes | hidden.known_each[:, None]),
         )
 
 
@@ -83,39 +92,68 @@ class Summary(TableSums):
         return self.unit / 2
 
     @cached_property
+    def known(self) -> Known:
+        """The sums of the rows that have a value."""
+        return known_sums(self, ~self.hidden.ones)
+
+    @cached_property
+    def known_total(self) -> Floats:
+        """Rows that have a value, (d,)."""
+        total: Floats = self.known.counts.sum(axis=1) / self.label_scale**2
+        return total
+
+    @cached_property
     def shift(self) -> Integers:
         """Integers near the means, about which sums are taken: floats then lose nothing."""
         if self.label_scale != 1:
             return np.zeros(len(self.names), dtype=np.int64)
-        shift: Integers = np.rint(self.statistics.cross.sum(axis=1) / self.total).astype(np.int64)
+        shift: Integers = np.rint(self.known.sums.sum(axis=1) / self.known_total).astype(np.int64)
         return shift
 
     @cached_property
     def cross(self) -> Floats:
         """Class sums about the shift, (d, C); int64 wraps around, and the difference is right."""
-        moved = self.statistics.cross - np.outer(self.shift, self.statistics.counts)
+        moved = self.known.sums - self.shift[:, None] * self.known.counts
         cross: Floats = moved / self.label_scale
         return cross
 
     @cached_property
-    def _gram(self) -> Floats:
-        """Gram matrix about the shift, (d, d)."""
-        c, total = self.shift, self.statistics.cross.sum(axis=1)
-        across = np.outer(c, total)
-        gram = self.statistics.gram - across - across.T
-        moved: Floats = (gram + np.outer(c, c) * self.statistics.counts.sum()).astype(np.float64)
-        return moved
+    def _squares(self) -> Floats:
+        """Sums of squares about the shift, (d,)."""
+        c, known = self.shift, self.known
+        moved = known.squares - 2 * c * known.sums.sum(axis=1) + c**2 * known.counts.sum(axis=1)
+        squares: Floats = moved.astype(np.float64)
+        return squares
 
     @cached_property
     def _middle(self) -> Floats:
         """Means about the shift, (d,)."""
-        middle: Floats = self.cross.sum(axis=1) / self.total
+        middle: Floats = self.cross.sum(axis=1) / self.known_total
         return middle
 
     @cached_property
     def covariance(self) -> Floats:
-        """Covariance over N in squared integer steps, (d, d)."""
-        return self._gram / self.total - np.outer(self._middle, self._middle)
+        """Covariance over N in squared integer steps, (d, d), of all rows.
+
+        A missing value counts as the mean of the known ones, where `known` has these: pairs of
+        columns do not tell the covariance of the rows that have both.
+        """
+        c, total = self.shift, self.statistics.cross.sum(axis=1)
+        across = np.outer(c, total)
+        gram = self.statistics.gram - across - across.T
+        gram = gram + np.outer(c, c) * self.statistics.counts.sum()
+        middle = (total - c * self.statistics.counts.sum()) / self.label_scale / self.total
+        covariance: Floats = gram / self.total - np.outer(middle, middle)
+        # What stands for a missing value moves by so much for each step of the indicator.
+        moves = np.eye(len(c))
+        for place, missing, level in self.known.taken:
+            assert level is not None, "what was taken out has a level"
+            moves[place, missing] = (self.level[place] - level) / (2 * self.end)
+        if self.known.taken:
+            covariance = moves @ covariance @ moves.T
+        for place, missing, _ in self.known.taken:
+            covariance[[place, missing], [missing, place]] = 0.0
+        return covariance
 
     @cached_property
     def level(self) -> Floats:
@@ -130,8 +168,9 @@ class Summary(TableSums):
 
     @cached_property
     def known_rows(self) -> Floats:
-        """Rows of each class, (C,); NaN for one without."""
-        return np.where(self.rows >= 1, self.rows, np.nan)
+        """Rows of each class that have a value, (d, C); NaN for a class without."""
+        rows = self.known.counts / self.label_scale**2
+        return np.where(rows >= 1, rows, np.nan)
 
     @cached_property
     def hidden(self) -> Hidden:
@@ -146,48 +185,54 @@ class Summary(TableSums):
     @cached_property
     def raw(self) -> Figures:
         """Figures before anything is withheld."""
-        n, own = self.total, self.unit
+        n, own, ones = self.known_total, self.unit, self.ones.copy()
+        for place, missing, level in self.known.taken:
+            if level == self.end:
+                ones[place] -= ones[missing]
+        variances = (self._squares / n - self._middle**2) * (n / (n - 1))
         return Figures(
             self.rows,
-            n,
+            self.total,
             self.columns.centres + own * self.level,
-            own * root(self.covariance.diagonal() * (n / (n - 1))),
+            own * root(variances),
             own * root(self.within),
             self.columns.centres[:, None] + own[:, None] * self.level_each,
             None if self.squares is None else own[:, None] * root(self.variances),
-            self.ones.sum(axis=1),
-            self.ones,
+            ones.sum(axis=1),
+            ones,
+            n,
+            self.known_rows,
         )
 
     @cached_property
     def groups(self) -> tuple[Floats, Floats]:
-        """Class sums (d, K) and rows (K,) of classes shown, and of those withheld together."""
-        hidden = self.hidden.classes
-        sums, rows = self.cross[:, ~hidden], self.rows[~hidden]
+        """Class sums and rows, (d, K) each, of classes shown, and of those withheld together."""
+        hidden, known = self.hidden.classes, self.known.counts / self.label_scale**2
+        parts = [np.array([place]) for place in np.flatnonzero(~hidden)]
         if hidden.any():
-            sums = np.hstack([sums, self.cross[:, hidden].sum(axis=1, keepdims=True)])
-            rows = np.hstack([rows, self.rows[hidden].sum(keepdims=True)])
-        return sums[:, rows >= 1], rows[rows >= 1]
+            parts.append(np.flatnonzero(hidden))
+        parts = [part for part in parts if self.rows[part].sum() >= 1]
+        sums = [self.cross[:, part].sum(axis=1) for part in parts]
+        return np.stack(sums, axis=1), np.stack([known[:, p].sum(axis=1) for p in parts], axis=1)
 
     @cached_property
     def within(self) -> Floats:
         """Variances pooled within `groups`, (d,), in squared integer steps."""
         sums, rows = self.groups
-        left = self.total - len(rows)
-        if left <= 0:
-            return np.full(len(self.names), np.nan)
-        within: Floats = (self._gram.diagonal() - (sums**2 / rows).sum(axis=1)) / left
-        return within
+        left = self.known_total - rows.shape[1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            within = (self._squares - (sums**2 / rows).sum(axis=1)) / left
+        return np.where(left > 0, within, np.nan)
 
     @cached_property
     def variances(self) -> Floats:
         """Variances by class over n − 1, (d, C), in squared integer steps."""
-        assert self.squares is not None, "asked for where they are"
+        known = self.known
+        assert known.squares_each is not None, "asked for where they are"
         c = self.shift[:, None]
-        moved = self.squares - 2 * c * self.statistics.cross
-        if self.label_scale == 1:
-            moved = moved + c**2 * self.statistics.counts
-        n = np.where(self.rows >= 2, self.rows, np.nan)
+        # Where rows have weights, the shift is zero.
+        moved = known.squares_each - 2 * c * known.sums + c**2 * known.counts
+        n = np.where(self.known_rows >= 2, self.known_rows, np.nan)
         variances: Floats = (moved - self.cross**2 / n) / (n - 1)
         return variances
 
@@ -213,27 +258,39 @@ class Summary(TableSums):
     def shown_correlations(self) -> Floats:
         """Correlations without those of indicator pairs that show a small count, (k, k)."""
         place = self.correlated
-        found = self.correlations.copy()
-        counted = np.flatnonzero(self.hidden.indicators[place])
-        if not len(counted):
-            return found
-        at = place[counted]
-        both, ones = self.both(at), self.raw.ones[at]
+        at = place[self.hidden.indicators[place]]
+        if not len(at):
+            return self.correlations
+        # A correlation turns on counts of an indicator, and of the rows that have a value.
+        turns = place[:, None] == at
+        for pair in self.known.taken:
+            turns[place == pair.place] |= at == pair.missing
+        shows = turns.astype(int) @ self._small_pairs(at).astype(int) @ turns.T.astype(int) > 0
+        np.fill_diagonal(shows, False)
+        return np.where(shows, np.nan, self.correlations)
+
+    def _small_pairs(self, at: Integers) -> Bools:
+        """Say of which pairs of indicators at these places a cell is small, (k, k)."""
+        apart, taken = np.eye(len(at)), np.zeros(len(at), dtype=bool)
+        for pair in self.known.taken:
+            taken |= at == pair.missing
+            if pair.level == self.end:
+                apart -= np.outer(at == pair.place, at == pair.missing)
+        both, ones = apart @ self.both(at) @ apart.T, apart @ self.ones.sum(axis=1)[at]
         base = np.array([base_of(self.names[p]) for p in at])
-        missing = np.array([is_of_missing(self.names[p]) for p in at])
+        # Those of missing values may be among the others' rows, where they were not taken out.
+        among = np.array([is_of_missing(self.names[p]) for p in at]) & ~taken
         shows = withheld_pairs(both, ones, ones, self.total, self.least)
         np.fill_diagonal(shows, False)
         for name in set(base.tolist()):
             # What is left of the others' rows is in the first category.
-            own = (base == name) & ~missing
+            own = (base == name) & ~among
             left = ones - both[own].sum(axis=0), self.total - ones[own].sum(keepdims=True)
             small = withheld_pairs(left[0][None], left[1], ones, self.total, self.least)[0]
             shows |= np.outer(own, small) | np.outer(small, own)
         # No row has two categories of one variable, as everybody knows.
-        shows &= (base[:, None] != base) | missing[:, None] | missing
-        part = found[np.ix_(counted, counted)]
-        found[np.ix_(counted, counted)] = np.where(shows, np.nan, part)
-        return found
+        shows &= (base[:, None] != base) | among[:, None] | among
+        return shows
 
 
 def root(squares: Floats) -> Floats:

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from secure_afl.analytic.known import Known, known_sums, stand_ins
 from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats, Integers
 from secure_afl.analytic.table_sums import TableSums
 from secure_afl.analytic.withheld import table_groups, withheld_classes, withheld_rows
-from secure_afl.data.columns import MISSING, is_of_missing
+from secure_afl.data.columns import is_of_missing
 
 
 class Hidden(NamedTuple):
@@ -23,6 +24,7 @@ class Hidden(NamedTuple):
         few, few_each: numbers whose mean and deviation may be those of a few rows, over all rows
             and in a class, (d,) each. The latter have no figure by class: one would follow from
             the others.
+        known_each: columns of which it is withheld how many rows of a class have a value, (d,).
     """
 
     everything: bool
@@ -33,6 +35,7 @@ class Hidden(NamedTuple):
     ones_each: Bools
     few: Bools
     few_each: Bools
+    known_each: Bools
 
 
 def hide(summary: TableSums) -> Hidden:
@@ -41,44 +44,43 @@ def hide(summary: TableSums) -> Hidden:
     indicators = summary.indicators & ~derived
     classes = withheld_classes(summary.rows, summary.least)
     in_all, by_class = _counts(summary, indicators, classes)
-    few, few_each = _numbers(summary, classes)
+    known = known_sums(summary, ~in_all)
+    few, few_each = _numbers(summary, known, classes)
+    known_each = np.zeros(len(few), dtype=bool)
+    for pair in known.taken:
+        known_each[pair.place] |= by_class[pair.missing]
     return Hidden(
-        summary.total < summary.least, classes, indicators, derived, in_all, by_class, few, few_each
+        summary.total < summary.least,
+        classes,
+        indicators,
+        derived,
+        in_all,
+        by_class,
+        few,
+        # A mean by class would tell how many rows of the class it is of.
+        few_each | known_each,
+        known_each,
     )
 
 
-def _numbers(summary: TableSums, classes: Bools) -> tuple[Bools, Bools]:
+def _numbers(summary: TableSums, known: Known, classes: Bools) -> tuple[Bools, Bools]:
     """Choose the numbers that a few rows may make up, over all rows and in a class, (d,) each."""
-    sums, each = summary.statistics.cross.sum(axis=1), summary.statistics.cross
     groups = [np.array([place]) for place in np.flatnonzero(~classes)]
     if classes.any():  # whoever subtracts has those withheld together
         groups.append(np.flatnonzero(classes))
-    squares = summary.statistics.gram.diagonal()
-    few = _few(summary, squares, sums, summary.total)
+    few = _few(summary, known.squares, known.sums.sum(axis=1), known.counts.sum(axis=1))
     few_each = np.zeros(len(few), dtype=bool)
     for group in groups:
-        own, rows = each[:, group].sum(axis=1), float(summary.rows[group].sum())
-        if summary.squares is not None:
-            few_each |= _few(summary, summary.squares[:, group].sum(axis=1), own, rows)
+        own, rows = known.sums[:, group].sum(axis=1), known.counts[:, group].sum(axis=1)
+        if known.squares_each is not None:
+            few_each |= _few(summary, known.squares_each[:, group].sum(axis=1), own, rows)
         else:
-            few_each |= _perhaps_few(summary, own, rows)
-    for place, missing in _stood_in(summary):
-        known = summary.rows - summary.ones[missing]
-        few[place] |= 0 < known.sum() < summary.least
-        few_each[place] |= any(0 < known[group].sum() < summary.least for group in groups)
+            few_each |= _perhaps_few(summary, known, own, rows)
+    for pair in stand_ins(summary.columns) if summary.is_exact else ():
+        there = summary.rows - summary.ones[pair.missing]
+        few[pair.place] |= there.sum() < summary.least
+        few_each[pair.place] |= any(0 < there[group].sum() < summary.least for group in groups)
     return few, few_each
-
-
-def _stood_in(summary: TableSums) -> list[tuple[int, int]]:
-    """Pair each number for whose missing values another stands with the indicator of these."""
-    places = {name: place for place, name in enumerate(summary.names)}
-    if not summary.is_exact:
-        return []
-    return [
-        (places[base], missing)
-        for name, missing in places.items()
-        if is_of_missing(name) and (base := name.removesuffix(MISSING)) in places
-    ]
 
 
 def _counts(summary: TableSums, indicators: Bools, classes: Bools) -> tuple[Bools, Bools]:
@@ -121,7 +123,7 @@ def _apart(summary: TableSums, group: list[int]) -> Floats:
     return apart
 
 
-def _few(summary: TableSums, squares: Integers, sums: Integers, rows: float) -> Bools:
+def _few(summary: TableSums, squares: Integers, sums: Integers, rows: Integers) -> Bools:
     """Say of which columns mean and deviation may be those of a few rows, (d,).
 
     All rows but k may be at one end of the range. Let y be the distance from there: k numbers other
@@ -131,47 +133,45 @@ def _few(summary: TableSums, squares: Integers, sums: Integers, rows: float) -> 
     and tell the three counts.
 
     Args:
-        squares, sums: ΣF² and ΣF of these rows, (d,).
+        squares, sums, rows: ΣF², ΣF and the number of these rows, (d,) each.
     """
     if not summary.is_exact:
         return np.zeros(len(sums), dtype=bool)
-    count, least, b = int(rows), summary.least, summary.end
+    least, b = summary.least, summary.end
     tails, out = squares // b**2, sums // b
-    counts = np.stack([tails + out, tails - out, 2 * (count - tails)]) / 2
+    counts = np.stack([tails + out, tails - out, 2 * (rows - tails)]) / 2
     small = ((counts > 0) & (counts < least)).any(axis=0)
     found: Bools = small & (squares % b**2 == 0) & (sums % b == 0)
     for end in (-b, b):
-        from_end, away = _from(end, squares, sums, count)
+        from_end, away = _from(end, squares, sums, rows)
         found |= (from_end**2 < least * away) & (away > 0)
     around = summary.columns.centres == 0
     found |= around & (sums.astype(np.float64) ** 2 < least * squares) & (squares < least * b**2)
     return found & (squares > 0)
 
 
-def _perhaps_few(summary: TableSums, sums: Integers, rows: float) -> Bools:
+def _perhaps_few(summary: TableSums, known: Known, sums: Integers, rows: Integers) -> Bools:
     """Say of which columns all rows of a class but a few may be at an end, (d,).
 
     Without its sum of squares: k numbers that are not there add up to at most 2b·k. And the others
     of the class would be zeros among all N rows: (Σy)² ≤ (N − n + k)·Σy².
 
     Args:
-        sums: ΣF of the class, (d,).
-        rows: n.
+        sums, rows: ΣF of the class, and n, (d,) each.
     """
     found = np.zeros(len(sums), dtype=bool)
-    if not summary.is_exact or not rows:
+    if not summary.is_exact:
         return found
-    statistics, least, b = summary.statistics, summary.least, summary.end
-    total, squares = statistics.cross.sum(axis=1), statistics.gram.diagonal()
+    least, b, every = summary.least, summary.end, known.counts.sum(axis=1)
     for end in (-b, b):
-        distance = np.abs(sums - end * int(rows))
-        from_end, away = _from(end, squares, total, int(summary.total))
-        heap = from_end**2 <= (summary.total - rows + least) * away
+        distance = np.abs(sums - end * rows)
+        from_end, away = _from(end, known.squares, known.sums.sum(axis=1), every)
+        heap = from_end**2 <= (every - rows + least) * away
         found |= heap & (distance > 0) & (distance < 2 * b * least)
     return found
 
 
-def _from(end: int, squares: Integers, sums: Integers, rows: int) -> tuple[Floats, Floats]:
+def _from(end: int, squares: Integers, sums: Integers, rows: Integers) -> tuple[Floats, Floats]:
     """Return Σy and Σy² of the distances y from an end, (d,) each."""
     moved = squares - 2 * end * sums + end**2 * rows
     return (sums - end * rows).astype(np.float64), moved.astype(np.float64)

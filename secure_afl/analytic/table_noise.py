@@ -29,7 +29,7 @@ def figure_errors(summary: Summary) -> Figures | None:
     sums, sizes = summary.groups
     centres, inside = summary.shift[:, None] + sums / sizes, summary.within
     # Those withheld together have the noise of all their classes.
-    parts = np.ones(len(sizes))
+    parts = np.ones(sizes.shape[1])
     if summary.hidden.classes.any():
         parts[-1] = summary.hidden.classes.sum()
     within = noise.diagonal**2 + (parts * spread(0.0, centres, inside[:, None])).sum(axis=1)
@@ -44,11 +44,13 @@ def figure_errors(summary: Summary) -> Figures | None:
         float(np.sqrt(classes) * rows),
         own * mean,
         own * np.sqrt(whole) / total / (2 * root(v)),
-        own * np.sqrt(within) / max(total - len(sizes), 1) / (2 * root(inside)),
+        own * np.sqrt(within) / max(total - sizes.shape[1], 1) / (2 * root(inside)),
         own[:, None] * np.sqrt(cross**2 + each**2 * rows**2) / known,
         by_class,
         np.full(len(own), np.sqrt(classes) * ones),
         np.full((len(own), classes), ones),
+        np.full(len(own), np.sqrt(classes) * rows),
+        np.full((len(own), classes), rows),
     ).masked(summary.hidden)
 
 

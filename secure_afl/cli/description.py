@@ -10,7 +10,14 @@ from secure_afl.analytic.describe import Summary
 from secure_afl.data.tables.references import Reference
 from secure_afl.errors import ConfigError
 from secure_afl.federation.result import Result
-from secure_afl.runs.description import TABLE, Line, gram_notes, notes, table_lines
+from secure_afl.runs.description import (
+    STAND_INS,
+    TABLE,
+    Line,
+    gram_notes,
+    notes,
+    table_lines,
+)
 from secure_afl.runs.planner import Plan
 
 _MOST_CLASSES, _MOST_LINES = 4, 60
@@ -113,4 +120,5 @@ def _short(value: float, figure: str) -> str:
     """Write counts whole, per cent to a tenth, and other figures to four digits."""
     if figure == "per cent":
         return f"{value:.1f}"
-    return f"{value:,.0f}" if figure in ("count", "rows", "patients") else f"{value:.4g}"
+    whole = ("count", "rows", "patients", STAND_INS)
+    return f"{value:,.0f}" if figure in whole else f"{value:.4g}"

@@ -10,8 +10,10 @@ import numpy as np
 
 from secure_afl.analytic.components import Components, principal
 from secure_afl.analytic.describe import Figures, Summary
+from secure_afl.analytic.known import StandIn
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.table_noise import correlation_errors, figure_errors
+from secure_afl.data.columns import MISSING
 from secure_afl.data.mapping import shorten
 from secure_afl.data.tables.references import Reference
 from secure_afl.federation.warnings import ROWS_PER_DIMENSION
@@ -19,6 +21,7 @@ from secure_afl.federation.warnings import ROWS_PER_DIMENSION
 TABLE, CORRELATIONS, COMPONENTS = "table1.csv", "correlations.csv", "components.csv"
 FILES = (TABLE, CORRELATIONS, COMPONENTS)
 WITHHELD = "withheld"
+STAND_INS = "stand-ins among the values"
 
 
 class Line(NamedTuple):
@@ -50,6 +53,7 @@ def table_lines(summary: Summary, references: Sequence[Reference] = ()) -> list[
     first = {reference.others[0]: reference for reference in references}
     places = {name: at for at, name in enumerate(summary.names)}
     found, errors = summary.figures, figure_errors(summary)
+    left_in = {pair.missing for pair in summary.known.left}
     whose = "patients" if summary.label_scale != 1 else "rows"
 
     def line(name: str, unit: str, figure: str, at: int | None, *, told: bool = True) -> Line:
@@ -60,8 +64,12 @@ def table_lines(summary: Summary, references: Sequence[Reference] = ()) -> list[
 
     def left(reference: Reference) -> list[Line]:
         others = [line(name, "", "count", places[name]) for name in reference.others]
-        counted = rest(reference.name, lines[0], others)
-        return [counted, _share(counted, found)]
+        own = places[reference.others[0]]
+        missing = [
+            line("", "", "count", pair.missing) for pair in summary.known.taken if pair.place == own
+        ]
+        counted = rest(reference.name, lines[0], [*others, *missing])
+        return [counted, _share(counted, found, own)]
 
     lines = [line("", "", whose, None)]
     hidden = summary.hidden
@@ -73,7 +81,10 @@ def table_lines(summary: Summary, references: Sequence[Reference] = ()) -> list[
         if hidden.indicators[at]:
             counted = line(column.name, column.unit, "count", at)
             lines.append(counted)
-            lines.append(_share(counted, found))
+            lines.append(_share(counted, found, at))
+            if at in left_in:
+                base = column.name.removesuffix(MISSING)
+                lines.append(counted._replace(name=base, figure=STAND_INS))
             continue
         lines.append(line(column.name, column.unit, "mean", at))
         lines.append(
@@ -91,6 +102,7 @@ def _row(figures: Figures, figure: str, at: int | None) -> Floats:
     deviations = nothing if figures.deviations is None else figures.deviations[at]
     whole, each = {
         "count": (figures.ones[at], figures.ones_each[at]),
+        "known": (figures.known[at], figures.known_each[at]),
         "mean": (figures.mean[at], figures.means[at]),
         "deviation": (figures.deviation[at], deviations),
         "deviation within classes": (figures.within[at], nothing),
@@ -118,9 +130,13 @@ def _known(errors: Floats | None) -> Floats:
     return errors
 
 
-def _share(counted: Line, figures: Figures) -> Line:
-    """Return a count in per cent of the rows, to first order in their noise."""
-    rows = np.concatenate([[figures.total], figures.rows])
+def _share(counted: Line, figures: Figures, at: int) -> Line:
+    """Return a count in per cent of the rows that have a value, to first order in their noise.
+
+    Args:
+        at: place of the column, or of one of the same variable.
+    """
+    rows = _row(figures, "known", at)
     return counted._replace(
         figure="per cent",
         values=100 * counted.values / rows,
@@ -146,6 +162,7 @@ def notes(summary: Summary) -> list[str]:
             "± is the standard deviation of the noise alone, to first order; a figure without one "
             "is lost in it."
         )
+    found += _missing_notes(summary)
     if hidden.derived.any():
         found.append(
             "Interactions, powers and functions are left out: with counts and means they tell of "
@@ -158,7 +175,8 @@ def notes(summary: Summary) -> list[str]:
             f"Withheld are means and deviations of {shorten(names)}, which may be those of fewer "
             f"than {least} rows: all others may be 0, at an end of the range, or missing."
         )
-    if (places := np.flatnonzero(hidden.few_each & ~hidden.few & numbers)).size:
+    alone = hidden.few_each & ~hidden.few & ~hidden.known_each & numbers
+    if (places := np.flatnonzero(alone)).size:
         names = [summary.names[place] for place in places]
         found.append(
             f"Withheld are figures by class of {shorten(names)}: one may be of fewer than {least} "
@@ -172,12 +190,55 @@ def notes(summary: Summary) -> list[str]:
     return found
 
 
+def _missing_notes(summary: Summary) -> list[str]:
+    """Say what figures are of where another value stands for missing ones."""
+    known, hidden, found = summary.known, summary.hidden, []
+    if known.taken:
+        found.append(
+            f"Figures of {_variables(summary, known.taken)} are of the rows that have a value; the "
+            f"count under {MISSING} is of the others."
+        )
+    if apart := [pair for pair in known.taken if hidden.known_each[pair.place]]:
+        found.append(
+            f"Withheld by class is what would tell how many rows have no value of "
+            f"{_variables(summary, apart)}, fewer than {summary.least} in a class."
+        )
+    if known.left:
+        noisy = summary.noise is not None or summary.label_scale != 1
+        why = (
+            "in noise how many rows have none is not known"
+            if noisy
+            else "how many rows have none is withheld"
+        )
+        found.append(
+            f"Figures of {_variables(summary, known.left)} are not of known values alone: the "
+            "dictionary's value or category stands for missing ones, and counts like any other, "
+            f"for {why}. See {STAND_INS!r}."
+        )
+    return found
+
+
+def _variables(summary: Summary, pairs: Sequence[StandIn]) -> str:
+    """List the table's columns that these are of."""
+    names = [summary.names[pair.missing].removesuffix(MISSING) for pair in pairs]
+    return shorten(tuple(dict.fromkeys(names)))
+
+
 def gram_notes(summary: Summary) -> list[str]:
     """Say what correlations and components give away beyond Table 1, in sentences."""
     found = [
         f"{CORRELATIONS} and {COMPONENTS} are functions of the Gram matrix, which the model is "
         "hardly: keep them where the sum is."
     ]
+    if taken := summary.known.taken:
+        found.append(
+            f"In both a missing value of {_variables(summary, taken)} counts as the mean of the "
+            "known ones, which draws correlations towards 0."
+        )
+    if left := summary.known.left:
+        found.append(
+            f"In both a missing value of {_variables(summary, left)} counts as the dictionary says."
+        )
     need = ROWS_PER_DIMENSION * len(summary.names)
     if summary.is_exact and summary.total < need:
         found.append(

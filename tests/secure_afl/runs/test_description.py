@@ -19,8 +19,11 @@ from secure_afl.runs.description import (
     COMPONENTS,
     CORRELATIONS,
     FILES,
+    STAND_INS,
     TABLE,
     Line,
+    gram_notes,
+    notes,
     rest,
     write_description,
 )
@@ -151,6 +154,78 @@ def test_noise_stands_beside_every_figure(folder: Path) -> None:
     assert not (folder / "out" / TABLE).exists()
     with pytest.raises(ConfigError, match="no effect on a sum without class counts"):
         run_tables(folder, **{**settings, "head": "ridge"})
+
+
+def with_missing_values(folder: Path) -> pd.DataFrame:
+    """Take ages and sexes out of the files, and declare what stands for them; returns all rows."""
+    rng = np.random.default_rng(0)
+    frames = []
+    for path in sorted(folder.glob("site_*.csv")):
+        frame = pd.read_csv(path)
+        frame.loc[rng.random(len(frame)) < 0.3, "age"] = np.nan
+        frame.loc[rng.random(len(frame)) < 0.3, "sex"] = np.nan
+        frame.to_csv(path, index=False)
+        frames.append(frame)
+    text = (folder / "dictionary.toml").read_text()
+    for name, kind, stands in (("age", "number", "2"), ("sex", "category", '"male"')):
+        head = f'[columns.{name}]\ntype = "{kind}"\n'
+        text = text.replace(head, f"{head}missing = {stands}\n")
+    (folder / "dictionary.toml").write_text(text)
+    return pd.concat(frames)
+
+
+def test_values_that_stand_for_missing_ones_are_no_observations(
+    folder: Path, command: Command
+) -> None:
+    rows = with_missing_values(folder)
+    said = command.well(
+        "run", "--clients", folder / "site_*.csv", "--dictionary", folder / "dictionary.toml",
+        "--squares", "--out", folder / "out",
+    ).out  # fmt: skip
+    assert "Figures of age, sex are of the rows that have a value" in said
+    assert "a missing value of age, sex counts as the mean of the known ones" in said
+    table = pd.read_csv(folder / "out" / TABLE, index_col=["column", "figure"])
+    mean, deviation = table.loc["age", "mean"], table.loc["age", "deviation"]
+    assert float(mean["all"]) == pytest.approx(rows.age.mean(), abs=0.02)
+    assert float(deviation["all"]) == pytest.approx(rows.age.std(), abs=0.02)
+    for kind in ("no", "yes"):
+        ages = rows.age[rows.ill == kind]
+        assert float(mean[kind]) == pytest.approx(ages.mean(), abs=0.02)
+        assert float(deviation[kind]) == pytest.approx(ages.std(), abs=0.02)
+    for name, sex in (("sex[male]", "male"), ("sex[female]", "female")):
+        for kind, own in (("all", rows.sex), ("yes", rows.sex[rows.ill == "yes"])):
+            assert int(table.loc[name, "count"][kind]) == (own == sex).sum()
+            share = float(table.loc[name, "per cent"][kind])
+            assert share == pytest.approx(100 * (own.dropna() == sex).mean())
+    assert int(table.loc["sex[missing]", "count"]["all"]) == rows.sex.isna().sum()
+    assert not any(figure == STAND_INS for _, figure in table.index)
+
+
+def test_where_stand_ins_stay_the_table_says_so(folder: Path) -> None:
+    with_missing_values(folder)
+    settings = {"method": "afl", "head": "lda", "epsilon": 8, "max_rows": 128}
+    result = run_tables(folder, **settings)
+    table = pd.read_csv(folder / "out" / TABLE, index_col=["column", "figure"])
+    for name in ("age", "sex"):
+        among = table.loc[name, STAND_INS]
+        assert among["all"] == table.loc[f"{name}[missing]", "count"]["all"]
+    assert result.summary is not None
+    (said,) = (note for note in notes(result.summary) if "not of known values alone" in note)
+    assert said.startswith("Figures of age, sex are")
+    assert "in noise" in said
+    assert any("age, sex counts as the dictionary" in note for note in gram_notes(result.summary))
+
+
+def test_without_missing_values_the_table_does_not_tell_that_there_are_none(folder: Path) -> None:
+    text = (folder / "dictionary.toml").read_text()
+    head = '[columns.age]\ntype = "number"\n'
+    (folder / "dictionary.toml").write_text(text.replace(head, f"{head}missing = 2\n"))
+    result = run_tables(folder)
+    table = pd.read_csv(folder / "out" / TABLE, index_col=["column", "figure"])
+    assert table.loc["age", STAND_INS]["all"] == "withheld"
+    assert table.loc["age", "mean"]["all"] != "withheld"
+    assert result.summary is not None
+    assert any("rows have none is withheld" in note for note in notes(result.summary))
 
 
 def test_the_command_prints_it(folder: Path, command: Command) -> None:
