@@ -14,6 +14,7 @@ from secure_afl.data.tables.words import MissingWords, as_number, is_date, is_wr
 from secure_afl.errors import DataError
 
 _COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
+_EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}", re.ASCII)
 _GROUPED = re.compile(r"[+-]?\d{1,3}([ ,.'’_\u00a0\u202f]\d{3})+([.,]\d+)?", re.ASCII)
 
 
@@ -82,7 +83,11 @@ def _numbers(
 
 def _why_no_number(cell: str) -> str:
     if _COMMA.fullmatch(cell):
-        return f"is no number: write the decimal comma as a point, {cell.replace(',', '.')}"
+        point = cell.replace(",", ".")
+        if _EITHER.fullmatch(cell):
+            whole = cell.replace(",", "")
+            return f"is no number: write {whole} if its comma parts thousands, {point} if decimals"
+        return f"is no number: write the decimal comma as a point, {point}"
     if _GROUPED.fullmatch(cell):
         return "is no number: write it without signs between thousands"
     if is_date(cell):

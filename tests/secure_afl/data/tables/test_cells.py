@@ -30,6 +30,8 @@ def test_words_that_only_python_takes_for_numbers_are_none(word: str) -> None:
     ("cell", "words"),
     [
         ("1,5", "write the decimal comma as a point, 1.5"),
+        ("1,234", "write 1234 if its comma parts thousands, 1.234 if decimals"),
+        ("0,234", "write the decimal comma as a point, 0.234"),
         ("1,234.5", "without signs between thousands"),
         ("1 234", "without signs between thousands"),
         ("2024-01-31", "is a date"),
