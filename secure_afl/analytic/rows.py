@@ -47,8 +47,8 @@ class ClientData:
         name: unique among the clients.
         features: (n, d) float, finite, n ≥ 1; may be memory-mapped.
         labels: (n,) int64 in 0..C−1; or words, which `number_labels` replaces by numbers.
-        patients: whose each row is, n words or numbers; an empty word is a patient of its own.
-            None where rows do not say.
+        patients: whose each row is, n words or numbers; an empty word is a patient of its own, as
+            are None, NaN and pandas' NA. None where rows do not say.
         targets: the number that is to be predicted of each row, (n,) float64 in [−1, 1]; labels
             are 0 then. None where rows have classes.
         marks: what a ledger knows a table's rows by, (n, 12, 4); None where it goes by features.
@@ -70,7 +70,7 @@ class ClientData:
         object.__setattr__(self, "features", as_features(self.features, where))
         object.__setattr__(self, "labels", as_labels(self.labels, where))
         if self.patients is not None:
-            object.__setattr__(self, "patients", tuple(map(str, self.patients)))
+            object.__setattr__(self, "patients", tuple(map(_name_of, self.patients)))
             if len(self.patients) != len(self.features):
                 raise DataError(
                     f"{where}: {len(self.patients)} patients for {len(self.features)} rows; give "
@@ -131,6 +131,13 @@ class ClientData:
 
     def __repr__(self) -> str:
         return f"<ClientData {self.name}: {len(self)} rows>"
+
+
+def _name_of(patient: object) -> str:
+    """Return a patient's name; empty for what frames hold where there is none."""
+    name = str(patient)
+    missing = not isinstance(patient, str) and name.casefold() in ("none", "nan", "nat", "<na>")
+    return "" if missing else name
 
 
 def _as_targets(targets: Floats, rows: int, where: str) -> Floats:

@@ -67,7 +67,6 @@ def evaluate(
     """Score a saved model on labelled data, with the backbone that its card names."""
     from secure_afl.cli.fits import show_numeric
     from secure_afl.cli.tables import check_writable, show_figures, write_json
-    from secure_afl.data.ids import parse_ids
     from secure_afl.data.mapping import read_mapping
     from secure_afl.errors import ConfigError
     from secure_afl.runs import inference
@@ -78,8 +77,8 @@ def evaluate(
     if sensitivity is not None and sensitive_to is None:
         raise ConfigError("--sensitivity has no effect without --sensitive-to; leave it out")
     mapping = settings.pop("mapping", None)
-    names = read_mapping(None if mapping is None else Path(mapping))
-    ids = parse_ids(settings.pop("id", None))
+    names = None if mapping is None else read_mapping(Path(mapping))
+    id = settings.pop("id", None)
     with progress() as advance:
         saved = _load(model, keys, **settings)
         if html is not None and saved.model.numeric:
@@ -90,7 +89,7 @@ def evaluate(
             split,
             advance,
             names,
-            ids,
+            id,
             prior=_prior(prior),
             sensitive_to=sensitive_to,
             sensitivity=0.95 if sensitivity is None else sensitivity,

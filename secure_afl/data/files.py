@@ -44,8 +44,9 @@ def load(
     of the folder, or of the file without its suffix.
 
     Args:
-        mapping: of class names and of the dataset's own.
-        ids: where examples say whose they are; by default the array `patients` of an `.npz`.
+        mapping: of class names and of the dataset's own; of a table the latter alone.
+        ids: where examples say whose they are; by default the array `patients` of an `.npz`. Not
+            of tables, whose design says so.
         design: of a table's rows, without which no CSV or Parquet file is read.
 
     Raises:
@@ -55,6 +56,7 @@ def load(
     mapping = mapping or Mapping()
     refuse_litter(path)
     if design is not None:
+        _check_of_images(mapping, ids)
         return design.dataset(mapping.site_of(name_of(path)), _table(path), path)
     if path.is_dir():
         try:
@@ -141,6 +143,20 @@ def load_clients(
     check_alike(clients)
     check_classes(clients, mapping)
     return align(clients, sort_names(name for client in clients for name in client.classes))
+
+
+def _check_of_images(mapping: Mapping, ids: Ids | None) -> None:
+    """Refuse what a table has in its design instead: it would have no effect."""
+    if ids is not None:
+        raise DataError(
+            f"id {ids.text!r} beside a table's design; the design names the column of ids: "
+            "make_design(…, id=COLUMN)"
+        )
+    if mapping.classes:
+        raise DataError(
+            f"a mapping of the class {next(iter(mapping.classes))!r} beside a table's dictionary, "
+            "which declares the categories; correct the cells, or leave the mapping out"
+        )
 
 
 def _table(path: Path) -> RawTable:

@@ -15,7 +15,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.data import dataset as data
 from secure_afl.data import files as data_files
 from secure_afl.data.classes import check_numbering
-from secure_afl.data.ids import Ids
+from secure_afl.data.ids import parse_ids
 from secure_afl.data.mapping import Mapping, shorten
 from secure_afl.data.tables.design import Design
 from secure_afl.errors import ConfigError, DataError
@@ -122,6 +122,7 @@ def load_model(
         roster: that the signer of the model has to be on; without it, nobody has to have signed.
 
     Raises:
+        ConfigError: a checkpoint for a model of tables.
         DataError: damaged or changed files, a backbone whose digest is not the card's, or a signer
             who is not on the roster.
     """
@@ -135,6 +136,10 @@ def load_model(
     except (KeyError, msgspec.ValidationError):
         raise DataError(f"the card of {path} does not say which backbone made it") from None
     if made_by.spec == TABLE:
+        if checkpoint is not None:
+            raise ConfigError(
+                f"--checkpoint {checkpoint} with a model of tables, which has none; leave it out"
+            )
         backbone = table_backbone(Design.of_card(card.get("table")))
     else:
         backbone = parse_backbone(
@@ -179,30 +184,31 @@ def evaluate(
     split: str,
     progress: Progress | None,
     mapping: Mapping | None = None,
-    ids: Ids | None = None,
+    id: str | None = None,
     *,
     prior: Prior | None = None,
     sensitive_to: str | None = None,
     sensitivity: float = 0.95,
 ) -> Evaluation:
-    """Score a model on a folder or .npz of labelled examples, their names brought to the model's.
+    """Score a model on a folder, .npz or table of labelled examples.
 
     Args:
-        mapping: of names.
-        ids: where examples say whose they are.
+        mapping: of names to the model's; not of tables, whose categories are the dictionary's.
+        id: where examples say whose they are: a table's column, else as `parse_ids` takes it.
         prior: the class shares to count on; by default those in the card.
         sensitive_to, sensitivity: as `evaluate_model`.
 
     Raises:
         DataError, ConfigError: examples of a class that the model does not know, a prior that the
-            model cannot have, or no such class.
+            model cannot have, no such class, or a setting without effect.
     """
     if saved.model.numeric:
-        return _evaluate_number(saved, path, split, progress, mapping, ids, sensitive_to)
+        _check_classless(prior, sensitive_to)
+        return _evaluate_number(saved, path, split, progress, mapping, id)
     models = under_priors(saved.model, prior)
     if sensitive_to is not None and sensitive_to not in saved.model.classes:
         raise ConfigError(f"no class {sensitive_to!r}; allowed: {', '.join(saved.model.classes)}")
-    found = data_files.load(path, split, mapping, ids, saved.design)
+    found = _labelled(saved, path, split, mapping, id)
     check_numbering({"the model": saved.model.classes, path: found.classes})
     (dataset,) = data.align([found], saved.model.classes)
     rows = ClientData.of(dataset, _features(saved, path, dataset, progress), "test")
@@ -225,20 +231,38 @@ def _evaluate_number(
     split: str,
     progress: Progress | None,
     mapping: Mapping | None,
-    ids: Ids | None,
-    sensitive_to: str | None,
+    id: str | None,
 ) -> Evaluation:
     """Score a model that predicts a number, in the target's own unit."""
-    if sensitive_to is not None:
-        raise ConfigError(
-            f"--sensitive-to {sensitive_to} with a model that predicts a number; leave it out"
-        )
-    dataset = data_files.load(path, split, mapping, ids, saved.design)
+    dataset = _labelled(saved, path, split, mapping, id)
     if dataset.targets is None:
         raise DataError(f"{path} has no column of numbers {saved.model.classes[0]!r} to compare")
     rows = ClientData.of(dataset, _features(saved, path, dataset, progress), "test")
     columns = saved.model.columns if isinstance(saved.model, RegressionModel) else None
     return Evaluation(len(rows), None, {}, (), measure_model(saved.model, columns, rows))
+
+
+def _labelled(
+    saved: SavedModel, path: str, split: str, mapping: Mapping | None, id: str | None
+) -> data.Dataset:
+    """Load labelled examples; of a table, by the column of ids and no mapping."""
+    design = saved.design
+    if design is None:
+        return data_files.load(path, split, mapping, parse_ids(id))
+    if mapping is not None:
+        raise ConfigError(
+            "--mapping with a model of tables, whose dictionary declares the categories; correct "
+            "the cells, or leave it out"
+        )
+    return data_files.load(path, design=design if id is None else design.with_id(id))
+
+
+def _check_classless(prior: Prior | None, sensitive_to: str | None) -> None:
+    """Refuse what is of classes, with a model that predicts a number."""
+    for flag, value in (("--prior", prior), ("--sensitive-to", sensitive_to)):
+        if value is not None:
+            shown = f" {value}" if isinstance(value, str) else ""
+            raise ConfigError(f"{flag}{shown} with a model that predicts a number; leave it out")
 
 
 def predict(

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from secure_afl.data.tables.formula import Factor, Term, main_effects, parse_for
 from secure_afl.data.tables.marks import row_marks
 from secure_afl.data.tables.pieces import Piece, base_pieces, missing_pieces, product_of
 from secure_afl.data.tables.raw import RawTable
+from secure_afl.data.tables.words import MissingWords
 from secure_afl.errors import ConfigError, DataError
 
 MAX_FEATURES = 4096
@@ -152,6 +153,15 @@ class Design:
         dictionary = msgspec.structs.replace(self.dictionary, columns=specs)
         return make_design(dictionary, self.target, self.formula, self.id)
 
+    def with_id(self, name: str) -> "Design":
+        """Return this design with another column that says whose each row is.
+
+        Raises:
+            ConfigError: the column is a feature.
+        """
+        _check_id(self.dictionary, name)
+        return replace(self, id=name)
+
     @classmethod
     def of_card(cls, content: Any) -> "Design":
         """Make the design that a model's card holds.
@@ -201,15 +211,17 @@ class Design:
             row_marks(table, self._valued, self.dictionary.missing)[kept],
         )
 
-    @staticmethod
-    def _ids(table: RawTable, name: str) -> tuple[str, ...]:
+    def _ids(self, table: RawTable, name: str) -> tuple[str, ...]:
+        """Return whose each row is; empty where it is missing."""
         if name not in table.columns:
             raise DataError(
                 f"{table.where} has no column {name!r}, and of tables --id names the column of "
                 f"ids; allowed: one of {shorten(tuple(table.columns))}. Patterns are of names of "
                 "image files"
             )
-        return table.columns[name]
+        cells, absent = table.columns[name], MissingWords(self.dictionary.missing)
+        nameless = {cell for cell in set(cells) if cell in absent}
+        return tuple("" if cell in nameless else cell for cell in cells)
 
     @property
     def _valued(self) -> tuple[str, ...]:
@@ -278,7 +290,11 @@ class Design:
         kept: NDArray[np.bool_],
     ) -> Origin:
         found = TableOrigin(
-            unread=tuple(name for name in table.columns if name not in self.dictionary.columns),
+            unread=tuple(
+                name
+                for name in table.columns
+                if name not in self.dictionary.columns and name != self.id
+            ),
             dropped=tuple(
                 DroppedRow(place, table.lines[place]) for place in np.flatnonzero(~kept).tolist()
             ),
@@ -333,11 +349,8 @@ def make_design(
             "the dictionary"
         )
     _check_target(dictionary, target)
-    if id is not None and isinstance(dictionary.columns.get(id), Number | Category):
-        raise ConfigError(
-            f"column {id!r} is to say whose rows are, and is a feature in the dictionary; give it "
-            "type id there"
-        )
+    if id is not None:
+        _check_id(dictionary, id)
     if formula is None:
         names = [n for n, spec in dictionary.columns.items() if _is_value(spec) and n != target]
         if not names:
@@ -348,6 +361,7 @@ def make_design(
     opened: tuple[str, ...] = ()
     if open:
         dictionary, opened = _widened(dictionary, target, terms)
+    _check_range(target, dictionary.columns[target])
     for factor in itertools.chain.from_iterable(terms):
         _check_factor(dictionary, factor)
     for term in terms:
@@ -419,7 +433,14 @@ def _check_target(dictionary: Dictionary, target: str) -> None:
             f"target {target!r} has a value for missing ones, which nobody can know; allowed: "
             f"{REFUSE}, {DROP}"
         )
-    _check_range(target, spec)
+
+
+def _check_id(dictionary: Dictionary, id: str) -> None:
+    if isinstance(dictionary.columns.get(id), Number | Category):
+        raise ConfigError(
+            f"column {id!r} is to say whose rows are, and is a feature in the dictionary; give it "
+            "type id there"
+        )
 
 
 def _check_factor(dictionary: Dictionary, factor: Factor) -> None:
@@ -458,7 +479,7 @@ def _check_marginal(dictionary: Dictionary, term: Term, terms: Sequence[Term]) -
             )
 
 
-def _check_range(name: str, spec: Number | Category) -> None:
+def _check_range(name: str, spec: object) -> None:
     if isinstance(spec, Number) and spec.range is None:
         raise ConfigError(
             f"column {name!r} has no range in the dictionary; write one that is known without the "

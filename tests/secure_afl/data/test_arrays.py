@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from protocols import Plain
@@ -141,3 +142,12 @@ def test_words_are_composed() -> None:
     assert as_labels(["Mu\u0308de", b"x".decode()], "a").tolist() == ["M\u00fcde", "x"]
     assert as_labels(np.array([b"x", b"y"]), "a").tolist() == ["x", "y"]
     assert as_labels(np.array(["x", "y"], dtype=object), "a").tolist() == ["x", "y"]
+
+
+def test_who_has_no_name_is_a_patient_of_its_own() -> None:
+    names = ["p1", None, np.nan, pd.NA, pd.NaT, "", "nan", 7]
+    data = ClientData("a", np.eye(8), np.zeros(8, dtype=np.int64), names)
+    assert data.patients == ("p1", "", "", "", "", "", "nan", "7")
+    series = pd.Series(["p1", "p2", "p1"]).where([True, False, True])
+    again = ClientData("a", np.eye(3), np.zeros(3, dtype=np.int64), series)
+    assert again.patients == ("p1", "", "p1")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +23,7 @@ from secure_afl.runs.inference import evaluate, load_model, predict
 from secure_afl.runs.run import resume, run
 from secure_afl.runs.settings import make_config
 from secure_afl.runs.tables import RowRule, row_rule
+from tests.kit.commands import Command
 
 NAMES = ("sepal_length", "sepal_width", "petal_length", "petal_width")
 DICTIONARY = 'target = "kind"\n' + "".join(
@@ -158,6 +160,31 @@ def test_clipped_rows_keep_their_lengths(tmp_path: Path) -> None:
     assert forgotten < 0.7 < 0.9 < kept
 
 
+def test_a_model_is_scored_by_patients_of_a_column(folder: Path, command: Command) -> None:
+    for path in (*folder.glob("site_*.csv"), folder / "test.csv"):
+        frame = pd.read_csv(path)
+        # A column that has a name of two words, as no array of an .npz.
+        frame["case no."] = [f"p{place // 3}" for place in range(len(frame))]
+        frame.to_csv(path, index=False)
+    out, test = folder / "out", folder / "test.csv"
+    result = run(config(folder, out=str(out), id="case no."))
+    (figures, *_) = result.report.results
+    assert figures.patients == 10
+    told = command.well("evaluate", out, test, "--id", "case no.", "--json", "-").out
+    again = json.loads(told)["results"][0]
+    assert again["patients"] == 10
+    assert again["accuracy"] == msgspec.to_builtins(figures.accuracy)
+    said = command.badly("evaluate", out, test, "--id", "nonsense")
+    assert "has no column 'nonsense'" in said
+    said = command.badly("evaluate", out, test, "--id", "petal_width")
+    assert "'petal_width' is to say whose rows are, and is a feature" in said
+    (folder / "map.toml").write_text('[classes]\n"x" = "setosa"\n')
+    said = command.badly("evaluate", out, test, "--mapping", folder / "map.toml")
+    assert "--mapping with a model of tables" in said
+    said = command.badly("predict", out, test, "--checkpoint", folder / "x.pth")
+    assert "with a model of tables, which has none" in said
+
+
 def test_frames_in_python_are_the_files(folder: Path) -> None:
     from secure_afl import AFL, Additive, frame_rows, read_design, table_federation
 
@@ -276,6 +303,21 @@ def test_a_missing_value_that_another_stands_for_is_cut_with_the_rest(folder: Pa
     saved = load_model(folder / "out")
     assert saved.design is not None
     assert saved.design.dictionary.columns["petal_width"].missing == 4.0  # type: ignore[union-attr]
+
+
+def test_the_range_of_a_target_is_found_like_any_other(folder: Path) -> None:
+    settings = {"target": "petal_width", "method": "regression", "formula": "petal_length"}
+    open = without_ranges(folder, "petal_width")
+    found = run(config(folder, **open, **settings))
+    assert [one.text for one in found.report.ranges] == ["petal_width: range = [-4.0, 4.0]"]
+    declared(folder, petal_width="range = [-4.0, 4.0]")
+    assert run(config(folder, **settings)).report.fits == found.report.fits
+    saved = load_model(folder / "out")
+    figures = evaluate(saved, str(folder / "test.csv"), "test", None)
+    assert figures.numeric is not None
+    assert figures.numeric.rmse.value < 0.3
+    with pytest.raises(ConfigError, match="--prior uniform with a model that predicts a number"):
+        evaluate(saved, str(folder / "test.csv"), "test", None, prior="uniform")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from secure_afl.data.dataset import DroppedRow, TableOrigin
 from secure_afl.data.files import load, load_clients, load_unlabelled
+from secure_afl.data.ids import parse_ids
+from secure_afl.data.mapping import Mapping
 from secure_afl.data.tables.design import Design, make_design
 from secure_afl.data.tables.dictionary import make_dictionary
 from secure_afl.data.tables.raw import read_table, table_of_frame
@@ -45,6 +47,43 @@ def test_what_is_left_out_is_accounted_for(tmp_path: Path) -> None:
     assert (len(data), data.patients) == (2, ("p1", "p1"))
     with pytest.raises(DataError, match="all 1 rows have a missing value"):
         made.dataset("x", table_of_frame({k: [v] for k, v in _row(bmi="").items()}, "x"))
+
+
+def test_words_for_missing_values_are_no_ids(tmp_path: Path) -> None:
+    known = make_dictionary({**CONTENT, "missing": ["NA", "-9"]}, "dictionary.toml")
+    text = CSV.replace("no,p2", "no,NA").replace("no,p1", "no,-9.0")
+    assert load(written(tmp_path, text), design=make_design(known)).patients == ("p1", "", "")
+
+
+def test_a_column_of_ids_is_read_though_the_dictionary_lacks_it(tmp_path: Path) -> None:
+    known = dictionary(patient=None, note=None)
+    data = load(written(tmp_path, CSV), design=make_design(known, id="patient"))
+    assert data.origin is not None
+    assert data.origin.table is not None
+    assert data.origin.table.unread == ("note",)
+    assert data.patients == ("p1", "p2", "p1")
+    again = make_design(known).with_id("patient")
+    assert load(written(tmp_path, CSV), design=again).patients == data.patients
+    with pytest.raises(ConfigError, match="'bmi' is to say whose rows are, and is a feature"):
+        make_design(known).with_id("bmi")
+
+
+def test_what_a_design_says_is_not_said_twice(tmp_path: Path) -> None:
+    path = written(tmp_path, CSV)
+    with pytest.raises(DataError, match="id 'patient' beside a table's design"):
+        load(path, ids=parse_ids("patient"), design=design())
+    with pytest.raises(DataError, match="mapping of the class 'ja' beside a table's dictionary"):
+        load(path, mapping=Mapping({"ja": "yes"}), design=design())
+
+
+def test_a_target_without_a_range_is_one_that_sites_find() -> None:
+    known = dictionary(bmi={"type": "number"})
+    with pytest.raises(ConfigError, match="column 'bmi' has no range"):
+        make_design(known, target="bmi")
+    made = make_design(known, target="bmi", open=True)
+    assert made.open == ("bmi",)
+    assert made.columns.target is not None
+    assert made.columns.target.open
 
 
 def test_a_pattern_of_images_is_no_column_of_ids(tmp_path: Path) -> None:
