@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.padding import Padding
 from rich.table import Table
 
 from secure_afl.cli.console import errors, people, progress
@@ -116,15 +117,12 @@ def attack(
 
 
 def _list_attacks(cards: Sequence[Any]) -> None:
-    table = Table()
-    table.add_column("attack", no_wrap=True)
-    for title in ("what it does", "wants of its view", "is given besides"):
-        table.add_column(title)
     for card in cards:
         summary = " ".join(card.summary.split("\n\n")[0].split())
-        name = f"{card.name} (costly)" if card.costly else card.name
-        table.add_row(name, summary, card.wants, "; ".join(card.assumes) or "–")
-    people().print(table)
+        given = "; ".join(card.assumes) or "nothing"
+        people().print(f"{card.name} (costly)" if card.costly else card.name)
+        for line in (summary, f"Wants of its view: {card.wants}.", f"Is given besides: {given}."):
+            people().print(Padding(line, (0, 0, 0, 4), expand=False))
 
 
 def _show(results: Any) -> None:

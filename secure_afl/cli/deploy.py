@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-deploy = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Federate between machines over Flower: a demo on this one, and an operator's files.",
+from secure_afl.cli.plain import Group
+
+deploy = Group(
+    "Federate between machines over Flower: a demo on this one, and an operator's files.",
 )
 
 

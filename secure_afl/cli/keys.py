@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from secure_afl.cli.plain import Group
+
 if TYPE_CHECKING:
     from protocols.roster import Line, Roster
     from secure_afl.federation.rosters import Change
@@ -50,11 +52,8 @@ def keygen(
         typer.echo(f"{out / ROSTER} is now {_edition(made.roster)}")
 
 
-roster = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Merge, show and change the roster: the list of parties that all of them pin.\n\n"
+roster = Group(
+    "Merge, show and change the roster: the list of parties that all of them pin.\n\n"
     "Every party makes its key (secure-afl keygen) and sends its public line. One of them merges "
     "the lines and sends the roster to all, who compare its fingerprint over another channel.",
 )

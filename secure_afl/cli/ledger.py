@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from protocols.errors import ProtocolError
 from secure_afl.cli.console import people
+from secure_afl.cli.plain import Group
 from secure_afl.errors import ConfigError, LedgerRefusal
 
 if TYPE_CHECKING:
@@ -39,12 +40,9 @@ class _Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-ledger = typer.Typer(
+ledger = Group(
+    "Show what was released about each lineage of data, raise a budget, give sessions back.",
     cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    help="Show what was released about each lineage of data, raise a budget, give sessions back.",
 )
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="A ledger of run --ledger.")]

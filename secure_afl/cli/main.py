@@ -11,16 +11,15 @@ import io
 import logging
 import sys
 from importlib.metadata import entry_points, version
-from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from protocols.errors import BrokenExtension, SecureAflError
 from secure_afl.cli.console import errors
 from secure_afl.cli.options import Flagged
+from secure_afl.cli.plain import Command
 from secure_afl.texts import at_home
 
 OWN = {
@@ -71,25 +70,6 @@ class Commands(TyperGroup):
             rows.append((name, (inspect.cleandoc(_help(found)).splitlines() or [""])[0]))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-
-class Command(TyperCommand):
-    """A command that says where arguments too many come from."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse as click does; paths that no parameter takes are a pattern without quotes."""
-        given = list(args)
-        try:
-            return super().parse_args(ctx, args)
-        except click.UsageError as error:
-            paths = [text for text in given if not text.startswith("-") and Path(text).exists()]
-            if "unexpected extra argument" not in error.message or len(paths) < 2:
-                raise
-            hint = (
-                f"if a pattern stands for {paths[0]}, {paths[1]} and others, quote it: "
-                f"--clients '{Path(paths[0]).parent}/*'"
-            )
-            raise click.UsageError(f"{error.message}; {hint}", ctx) from None
 
 
 app = typer.Typer(

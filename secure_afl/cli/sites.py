@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from secure_afl.cli.plain import Group
+
 if TYPE_CHECKING:
     from secure_afl.sites.convene import ConvenedReport
 
@@ -96,11 +98,8 @@ def _show(report: "ConvenedReport") -> None:
     show_fits(people(None), report.fits)
 
 
-site = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Write and check a site's settings: all that protects the site stands in one file.",
+site = Group(
+    "Write and check a site's settings: all that protects the site stands in one file.",
 )
 
 

@@ -78,6 +78,7 @@ def test_list_says_what_attacks_want_and_assume(command: Command) -> None:
     assert "leverage" in said
     assert "candidate rows" in said
     assert "a released sum of statistics" in said
+    assert "with their labels as extra['public_labels']" in said
 
 
 @pytest.mark.parametrize(

@@ -430,6 +430,14 @@ def test_help_names_every_command_and_where_to_start(command: Command) -> None:
     assert "--partition" in command.well("run", "--help").out
 
 
+def test_help_says_what_is_required_and_what_is_taken_otherwise(command: Command) -> None:
+    said = command.well("inspect", "--help").out
+    assert " [required]" in said
+    assert " [default: train]" in said
+    assert "\\[" not in said
+    assert " [required]" in command.well("roster", "show", "--help").out
+
+
 def test_the_version_is_that_of_the_package(command: Command) -> None:
     assert command.well("--version").out == f"secure-afl {version('secure-afl')}\n"
 
