@@ -34,8 +34,8 @@ def run(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Finish a run that was stopped, with its own settings; DIR is its --out, or the "
-            "folder that the error named.",
+            help="Finish a run that was stopped, with its own settings; DIR is its --out, or "
+            "without one LEDGER.unfinished-run, beside its ledger.",
         ),
     ] = None,
     json_file: JsonFile = None,

@@ -111,14 +111,15 @@ class Recovery(Keeper):
         """Open the folder of a run that was stopped.
 
         Args:
-            folder: the run's own, or the one of `--out`.
+            folder: the run's own, the one of `--out`, or the one beside a ledger.
 
         Raises:
-            NotResumable: there is nothing to finish, or it is damaged, a copy, or cannot be opened.
+            NotResumable: there is nothing to finish, or it is damaged, a copy, or cannot be opened;
+                or several runs lie beside the ledger.
             Busy: another process has it.
         """
         folder = folder.absolute()
-        sealed = _folder(folder if (folder / RECORD).exists() else folder / FOLDER)
+        sealed = _folder(_run_in(folder))
         if not sealed.exists:
             sealed.sweep()
             raise NotResumable(
@@ -303,6 +304,21 @@ def given_settings(config: RunConfig) -> dict[str, Any]:
     given = {name: value for name, value in content.items() if value != FIELDS[name].default}
     # The method always: which one is taken where none is named turns on other settings.
     return given | dict(config.options) | {"method": config.method}
+
+
+def _run_in(folder: Path) -> Path:
+    """Find the folder of the run that a folder is, or has in it; one of nothing where none is."""
+    if (folder / RECORD).exists():
+        return folder
+    if not folder.name.endswith(f".{FOLDER}"):
+        return folder / FOLDER
+    found = sorted(record.parent for record in folder.glob(f"*/{RECORD}"))
+    if len(found) > 1:
+        raise NotResumable(
+            f"{len(found)} runs were stopped in {folder}; name one of them: "
+            f"{', '.join(str(place) for place in found)}"
+        )
+    return found[0] if found else folder / FOLDER
 
 
 def _folder(place: Path, **opened: Any) -> SealedFolder:

@@ -86,7 +86,7 @@ def resume(
     run begins anew.
 
     Args:
-        folder: the run's own, or the one of its `--out`.
+        folder: the run's own, the one of its `--out`, or the one beside its ledger.
         progress, deliver, tell: as for `run`.
 
     Raises:

@@ -632,8 +632,9 @@ def test_a_folder_that_vanishes_between_rounds_is_written_again(
 # Where a run's folder lies, and what else lies there
 
 
+@pytest.mark.parametrize("given", ["its own folder", "the one beside the ledger"])
 def test_without_out_the_folder_lies_beside_the_ledger(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any, given: str
 ) -> None:
     site = Site(tmp_path, out=None)
     stop(site, monkeypatch, sums=1)
@@ -646,11 +647,30 @@ def test_without_out_the_folder_lies_beside_the_ledger(
         assert (place / "record").exists()
         found.append(result)
 
-    result = resume(place, deliver=deliver)
+    named = place if given == "its own folder" else place.parent
+    result = resume(named, deliver=deliver)
     assert found == [result]
     assert np.array_equal(result.model.weights, weights)
     assert not place.parent.exists()
     assert len(site.charged()) == 1
+
+
+def test_of_several_runs_beside_a_ledger_one_has_to_be_named(tmp_path: Path) -> None:
+    beside = tmp_path / f"ledger.json.{FOLDER}"
+    for name in ("0a0a0a0a", "0b0b0b0b"):
+        (beside / name).mkdir(parents=True)
+        (beside / name / "record").touch()
+    with pytest.raises(NotResumable, match="2 runs were stopped") as refused:
+        resume(beside)
+    assert str(beside / "0a0a0a0a") in str(refused.value)
+    assert str(beside / "0b0b0b0b") in str(refused.value)
+
+
+def test_a_folder_beside_a_ledger_without_runs_has_nothing_to_finish(tmp_path: Path) -> None:
+    beside = tmp_path / f"ledger.json.{FOLDER}"
+    beside.mkdir()
+    with pytest.raises(NotResumable, match="there is nothing to resume"):
+        resume(beside)
 
 
 def test_a_result_that_nobody_got_is_kept(tmp_path: Path, weights: Any) -> None:
