@@ -9,7 +9,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Many tests start processes, which take twice as long where each compiles every module again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test slow coverage nightly bench fuzz plans guards deaths docs licences matrix wheel check clean
+.PHONY: demo test slow coverage nightly bench fuzz plans guards deaths docs commands licences matrix wheel check clean
 
 demo: $(INSTALLED)
 	$(BIN)/secure-afl demo
@@ -50,6 +50,10 @@ bench: $(INSTALLED)
 # The documents as a site, into build/site; fails where a link leads nowhere.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# All commands and flags, into docs/commands.md.
+commands: $(INSTALLED)
+	$(BIN)/python -m tools.commands
 
 # The licences of all that users install, into docs/licences.md.
 licences: $(INSTALLED)

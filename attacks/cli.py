@@ -42,10 +42,10 @@ _OF_THE_RUN = (
 def _settings() -> "list[Option]":
     from attacks.suite.config import AttackConfig
     from protocols.registry import options_of
-    from secure_afl.runs.settings import declared_options
+    from secure_afl.runs.settings import declared_options, with_default
 
     return [
-        *options_of(AttackConfig).values(),
+        *(with_default(own) for own in options_of(AttackConfig).values()),
         *run_settings(*_OF_THE_RUN, *declared_options()),
     ]
 

@@ -61,7 +61,7 @@ def test_the_reference_has_every_export_and_command(site: Path) -> None:
     names = (site / "docs" / "reference" / "secure_afl.html").read_text(encoding="utf-8")
     for name in secure_afl.__all__:
         assert re.search(rf'id="[\w.]+\.{name}"', names), name
-    commands = (site / "docs" / "reference" / "commands.html").read_text(encoding="utf-8")
+    commands = (site / "docs" / "commands.html").read_text(encoding="utf-8")
     for command in ("run", "ledger-raise-budget", "deploy-demo", "attack"):
         assert f'id="secure-afl-{command}"' in commands
 

@@ -2,10 +2,9 @@
 
 mkdocs looks for pages under `docs/` alone. These hooks put them where the repository has them, add
 the documents of the root and whatever file a document links to, and write the reference: a page of
-each package's public names, and one of the command line.
+each package's public names.
 """
 
-import html
 import importlib
 import inspect
 import re
@@ -13,10 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from typer.cli import get_docs_for_click
 
 from tools.documents import ROOT, documents
 
@@ -69,7 +66,6 @@ def _reference() -> dict[str, str]:
         pages[name] = _page(f"Package `{name}`", _first_paragraph(package), exported)
     words = "What a protocol, a method or an attack of your own subclasses, returns or is given."
     pages["extending"] = _page("Extending", words, list(EXTENDING))
-    pages["commands"] = _commands()
     return pages
 
 
@@ -91,19 +87,3 @@ def _home(package: ModuleType, name: str) -> str:
     found: Any = getattr(package, name)
     home: str | None = getattr(found, "__module__", None)
     return f"{home}.{found.__qualname__}" if home else f"{package.__name__}.{name}"
-
-
-def _commands() -> str:
-    from secure_afl.cli.main import app
-
-    command = typer.main.get_command(app)
-    context = typer.Context(command, info_name="secure-afl")
-    text = html.unescape(get_docs_for_click(obj=command, ctx=context, name="secure-afl"))
-    # Examples in help texts are indented by two; their fences keep <class> and * as they are.
-    text = re.sub(r"(?<=\n\n)((?:  \S.*\n)+)", r"```sh\n\1```\n", text)
-    parts = re.split(r"(^```.*?^```|`[^`\n]+`)", text, flags=re.DOTALL | re.MULTILINE)
-    return "".join(part if part.startswith("`") else _plain(part) for part in parts)
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"(?<=[^\n])\*(?!\*)(?<!\*\*)", r"\\*", text.replace("<", "&lt;"))

@@ -155,7 +155,7 @@ def revoke(
 
     Their keys are revoked: no file brings them back.
 
-    secure-afl roster revoke roster.json west
+      secure-afl roster revoke roster.json west
     """
     from secure_afl.federation.rosters import revoke
 

@@ -38,8 +38,7 @@ Rate: TypeAlias = Annotated[
     Meta(
         ge=MIN_RATE,
         le=MAX_RATE,
-        description="learning rate: with fedavg of the clients' steps, with fedsgd of the "
-        "server's. Default, for linear models: 10 and 30.",
+        description="learning rate of the clients' steps; with fedsgd of the server's.",
         extra={"metavar": "η"},
     ),
 ]
@@ -48,8 +47,7 @@ Clip: TypeAlias = Annotated[
     Meta(
         ge=MIN_RATE,
         le=MAX_RATE,
-        description="greatest L2 norm of a client's update. Default: 30 with fedavg, 1.5 with "
-        "fedsgd.",
+        description="greatest L2 norm of a client's update.",
         extra={"metavar": "NORM"},
     ),
 ]

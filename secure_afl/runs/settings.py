@@ -125,7 +125,9 @@ def _declared(things: tuple[Declaring, ...]) -> Mapping[str, list[Declaring]]:
 
 
 def setting(name: str) -> Option:
-    """Describe a setting as its flag and its key do; options say whose they are.
+    """Describe a setting as its flag and its key do, with its default.
+
+    Options say whose they are.
 
     Raises:
         KeyError: there is no such setting.
@@ -135,13 +137,45 @@ def setting(name: str) -> Option:
     if name == "protocol":
         return _choice(PROTOCOLS)
     if name in FIELDS:
-        return option(FIELDS[name])
-    owners: dict[str, list[str]] = {}
+        return with_default(option(FIELDS[name]))
+    described: dict[str, dict[str, Any]] = {}
     for thing in declared_options()[name]:
-        owners.setdefault(options_of(thing)[name].description, []).append(thing.name)
-    words = [f"{', '.join(names)}: {description}" for description, names in owners.items()]
+        own = options_of(thing)[name]
+        described.setdefault(own.description, {})[thing.name] = own.default
+    words = [
+        f"{', '.join(defaults)}: {_with_defaults(description, defaults)}"
+        for description, defaults in described.items()
+    ]
     first = declared_options()[name][0]
     return options_of(first)[name]._replace(description=" ".join(words))
+
+
+def with_default(described: Option) -> Option:
+    """Add an option's default to its description, unless that says what is taken."""
+    words = _with_defaults(described.description, {described.name: described.default})
+    return described._replace(description=words)
+
+
+def _with_defaults(description: str, defaults: Mapping[str, Any]) -> str:
+    """Add to a description what those who share it take, first what most of them do."""
+    taken: dict[str, list[str]] = {}
+    for name, default in defaults.items():
+        if default is not None and default is not False and default != ():
+            taken.setdefault(_written(default), []).append(name)
+    if not taken or "Default:" in description:
+        return description
+    most = max(taken, key=lambda value: len(taken[value]))
+    others = [f"; {', '.join(taken[value])} {value}" for value in taken if value != most]
+    return f"{description} Default: {most}{''.join(others)}."
+
+
+def _written(default: Any) -> str:
+    """Write a default as its flag takes it."""
+    if isinstance(default, tuple):
+        return ",".join(_written(one) for one in default)
+    if default is True:
+        return "yes"
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def json_schema() -> dict[str, Any]:
