@@ -47,7 +47,8 @@ HeadName: TypeAlias = Annotated[
     Meta(
         description="how the sum becomes a classifier: lda (linear discriminant analysis, with "
         "probabilities), ridge, or means (nearest class mean). auto: lda, or ridge where --ridge "
-        "is given or the noise is too large for lda, by public numbers.",
+        "is given, where --personal is proximal or joint (as fedhip's is), or where the noise is "
+        "too large for lda, by public numbers.",
         extra={"metavar": "auto|lda|ridge|means"},
     ),
 ]

@@ -206,8 +206,9 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_cohort: Annotated[
         Annotated[int, Meta(ge=2)] | None,
         _about(
-            "Release nothing below N clients. Default: a majority; nine tenths with --epsilon, for "
-            "noise that may be missing has to be added by the others.",
+            "Release nothing below N clients. Default: a majority; with --epsilon all but a tenth, "
+            "rounded down, for noise that may be missing has to be added by the others. Over "
+            "pairwise two more at least than --corrupt-fraction allows the server.",
             "N",
         ),
     ] = None

@@ -278,7 +278,10 @@ def _unlike(term: Any, other: Any) -> str:
 
 
 def template(role: str, name: str) -> str:
-    """Write a site.toml for a role, with every key that has an effect and what it means."""
+    """Write a site.toml for a role, with every key that has an effect and what it means.
+
+    Settings of methods and protocols are named by their flags alone.
+    """
     lines = [
         f"# The site of '{name}'. All that protects it stands in this file.",
         f'identity = "{name}.identity"   # private: chmod 600',
@@ -290,8 +293,16 @@ def template(role: str, name: str) -> str:
         'method = "afl"',
         'protocol = "additive"',
         "# epsilon = 1.0   # the promise; without it, exact sums",
+        "# delta = 1e-5   # the δ of the promise, and of the budget",
+        '# unit = "patient"   # what the promise hides: example (default), patient or client',
+        '# neighbours = "replace-one"   # default: add-remove, which hides numbers of rows too',
+        '# noise = "central"   # for comparison alone; default: distributed',
+        "# cross-weight = 0.8   # the cross term's part of the budget, beside the Gram's 1",
+        "# same-set = true   # later sums are of the first one's clients; default: by their number",
         "# evaluate = 0.2   # share of rows kept out, of which one more sum has counts",
         '# scale = "federated"   # ranges that the dictionary lacks, found in a sum before',
+        "# Settings of the method and of the protocol, too, named like their flags (run --help):",
+        '# head = "ridge"',
     ]
     if role == CLIENT:
         lines += [
@@ -302,6 +313,10 @@ def template(role: str, name: str) -> str:
             '# target = "diagnosis"   # the column that is predicted',
             '# formula = "age + sex + age:sex"   # default: all columns',
             '# checkpoint = "weights.safetensors"   # local weights, else they are downloaded',
+            "# image-size = 224   # images are resized to so many pixels a side",
+            '# public = "public"   # data that are nobody\'s secret: axes to project features to',
+            "# whiten = 0.25   # with public: axes are divided by this power of their variance",
+            "# seed = 0   # of all that is drawn in public, as projections; the same at all sites",
             '# mapping = "names.toml"   # what this site calls the classes: docs/data.md',
             '# classes = ["benign", "malignant"]   # of the run, in order; needed with epsilon',
             "# id = '{id}_*'   # whose each image is, by its name: docs/data.md",

@@ -1,7 +1,9 @@
 """`secure-afl party` and `secure-afl site` as a person meets them."""
 
+import re
 import shutil
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from protocols import Additive
 from protocols.errors import NotStored
 from secure_afl.sites import check as checks
 from secure_afl.sites import process
+from secure_afl.sites.settings import GUARDS, ROWS, TERMS
 from tests.kit.commands import Command
 from tests.kit.sites import Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, joined
@@ -40,6 +43,17 @@ def test_init_writes_a_file_that_can_be_read_once_its_things_are_there(
     assert "settings" not in lines.out
     assert "FAIL identity" in lines.out
     assert "exists; move it away" in command.badly("site", "init", "north", "--out", path)
+
+
+@pytest.mark.parametrize("role", ["client", "collector"])
+def test_init_names_every_key(command: Command, tmp_path: Path, role: str) -> None:
+    path = tmp_path / "site.toml"
+    command.well("site", "init", "north", "--role", role, "--out", path)
+    keys = re.sub(r"^# (?=[\w-]+ = )", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    named = {key.replace("-", "_") for key in tomllib.loads(keys)}
+    of_role = {*ROWS, *GUARDS, "data", "classes"} if role == "client" else set()
+    of_all = {*TERMS, "identity", "roster", "state", "role", "out", "deadline"}
+    assert named == of_all | of_role | {"head"}
 
 
 def test_init_wants_a_role_that_there_is_and_a_place_that_can_be_written(
