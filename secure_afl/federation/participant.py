@@ -225,6 +225,10 @@ class Participant:
             log.warning("the ledger was not told how a session ended: %s", problem)
 
     def _end(self, nonce: bytes) -> None:
+        if self._seats is not None and nonce in self._joined:
+            # What its party agreed to, which the collector may lie about in a later round, is
+            # known from the seat alone until it is kept here.
+            self._keep(self.half.save())
         joined = self._joined.pop(nonce, None)
         self._enrolments.pop(nonce, None)
         if self._seats is None:

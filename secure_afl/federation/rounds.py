@@ -28,7 +28,7 @@ from protocols.layout import Integers
 from protocols.party import Party
 from protocols.protocol import check_given_back, receiver_of
 from protocols.release import Release, commit, next_context
-from protocols.roster import Line, Roster
+from protocols.roster import Bits, Line, Roster
 from protocols.seats.seat import Seat
 from protocols.session import Session, read_header
 from protocols.void import Evidence
@@ -136,6 +136,8 @@ class Position:
         public: the state that it began with.
         party: this party's in that session, which may know whose vectors are in the sum.
         given_back: the session was given back; another attempt's sum ends the round.
+        restored: bits of the clients that the party had agreed to before a restart; empty where it
+            could not tell, or there was none.
     """
 
     round: int
@@ -145,23 +147,33 @@ class Position:
     public: PublicState
     party: Party | None = None
     given_back: bool = False
+    restored: bytes = b""
+
+    @property
+    def agreed(self) -> bytes:
+        """Bits of the clients that this party let into the sum; empty where it cannot tell."""
+        if self.party is None or self.party.agreed is None:
+            return self.restored
+        return self.party.session.bits(self.party.agreed)
 
 
 class SavedPosition(Wire, frozen=True):
-    """A position as it outlasts a restart; the party is in its seat."""
+    """A position as it outlasts a restart; the party is in its seat, until that ends."""
 
     round: int
     session: Digest
     context: Digest
     roster: Digest
     public: bytes
-    given_back: bool = False
+    given_back: bool
+    agreed: Bits
 
     @classmethod
     def of(cls, position: Position) -> "SavedPosition":
         """Write a position down."""
         p = position
-        return cls(p.round, p.session, p.context, p.roster, encode(p.public), p.given_back)
+        public = encode(p.public)
+        return cls(p.round, p.session, p.context, p.roster, public, p.given_back, p.agreed)
 
     def position(self, method: AnyMethod) -> Position:
         """Return the position, without its party.
@@ -177,6 +189,7 @@ class SavedPosition(Wire, frozen=True):
             self.roster,
             public,
             given_back=self.given_back,
+            restored=self.agreed,
         )
 
 
@@ -505,9 +518,7 @@ def _links_since(position: Position, history: History) -> tuple[Link, ...]:
         raise InvalidSession(
             f"the history of round {position.round} is of another session than this party's"
         )
-    party = position.party
-    known = None if party is None else party.agreed
-    if party is not None and known is not None and release.included != party.session.bits(known):
+    if position.agreed and release.included != position.agreed:
         raise InvalidSession(
             f"the history of round {position.round} has other clients in the sum than those that "
             "this party agreed to",

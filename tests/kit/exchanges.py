@@ -59,6 +59,7 @@ def carry(
     chance: random.Random | None = None,
     lose: float = 0,
     kill: Collection[int] = (),
+    linger: int | None = None,
 ) -> None:
     """Let a run among nodes go to its end.
 
@@ -66,6 +67,8 @@ def carry(
         lose: the chance of a request, and of a reply, to be lost on its way.
         kill: rounds in whose sessions the convener's process is killed, its mail with it, and
             resumed.
+        linger: seconds after the convener's end in which mail may be taken, as the server app has
+            it; None, until all is.
     """
     chance = chance or random.Random(0)
     convener = sites.convener
@@ -77,7 +80,7 @@ def carry(
         return office, sites.alive[convener], office.letters()
 
     office, driver, letters = convene()
-    waiting = set(kill)
+    waiting, end = set(kill), 600
     for now in range(600):
         sites.now = float(now)
         run = sites.conventions[convener].convening.convener
@@ -87,7 +90,8 @@ def carry(
             office, driver, letters = convene()
         if not driver.finished:
             driver.turn(letters)
-        elif not office.waits_for(set(sites.roles) - nodes.missing):
+            end = end if linger is None else now + linger
+        elif now >= end or not office.waits_for(set(sites.roles) - nodes.missing):
             assert not waiting, f"rounds {waiting} never came"
             return
         for node in nodes.where:

@@ -32,12 +32,14 @@ from secure_afl.federation import simulation
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.rounds import MAX_ATTEMPTS, Half, History, Link, Opening, state_digest
+from secure_afl.federation.server import FederationCoordinator
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms
-from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD, PublicState
+from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, FedSGD
 from secure_afl.methods.averaging import AveragingPublic
 from secure_afl.methods.summed import SummedPublic
 from tests.kit.halves import Halves
+from tests.kit.liars import nudged, stalled
 from tests.kit.samples import make_clients, make_task
 
 CLIENTS = make_clients((20, 20, 20, 20, 20), classes=2)
@@ -62,18 +64,6 @@ def one_round(world: Halves, everybody: dict[str, FederationClient]) -> Integers
     released, release, salt = world.carry(session, enrolments, everybody)
     world.server.absorb(session, released, release, salt)
     return released.total
-
-
-def nudged(public: PublicState) -> AveragingPublic:
-    """A state that differs in the last bit of every parameter."""
-    assert isinstance(public, AveragingPublic)
-    return msgspec.structs.replace(public, parameters=np.nextafter(public.parameters, 1))
-
-
-def stalled(public: PublicState) -> AveragingPublic:
-    """The state of the next round, with the parameters of this one but for the last bit."""
-    after = nudged(public)
-    return msgspec.structs.replace(after, round=after.round + 1)
 
 
 # One round, once
@@ -166,8 +156,9 @@ def test_where_the_set_is_held_that_difference_is_refused(protocol: Protocol) ->
 
 @pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.2)], ids=repr)
 @pytest.mark.parametrize("claimed", [(), NAMES[:-1]])
+@pytest.mark.parametrize("restarts", [0, 1, 2])
 def test_a_collector_that_lies_about_the_set_is_caught_by_whoever_agreed_to_it(
-    protocol: Protocol, claimed: Sequence[str]
+    protocol: Protocol, claimed: Sequence[str], restarts: int
 ) -> None:
     """With another set in the history, the next sum could be held to that one."""
     world = halves(protocol=protocol, same_set=True)
@@ -182,8 +173,21 @@ def test_a_collector_that_lies_about_the_set_is_caught_by_whoever_agreed_to_it(
         if party is None or not knows:
             continue
         name = "c0" if party is everybody["c0"] else "aggregator_1"
+        for _ in range(restarts):
+            party = restarted(world, party)
         with pytest.raises(InvalidSession, match="other clients in the sum than those that this"):
             party.join(session, enrolments[name], world.opening)
+        with pytest.raises(InvalidSession, match="other clients in the sum than those that this"):
+            concluded(world, party)
+
+
+def restarted(world: Halves, half: Any) -> Any:
+    """A party's half as another process has it, from what it saved."""
+    if isinstance(half, FederationClient):
+        made = world.client(half.name, pinned=world.roster, same_set=True)
+    else:
+        made = FederationCoordinator(half.name, world.terms, world.roster, same_set=True)
+    return made.restore(half.save())
 
 
 def test_to_join_a_session_again_is_to_get_the_same_party() -> None:
@@ -700,7 +704,8 @@ def test_a_round_has_so_many_attempts_and_no_more() -> None:
 
 
 def concluded(world: Halves, member: Half, opening: Opening | None = None) -> None:
-    member.conclude(opening or world.opening, world.roster.by_name["collector"])
+    receiver = world.terms.protocol.receiver
+    member.conclude(opening or world.opening, world.roster.by_name[receiver])
 
 
 @pytest.fixture

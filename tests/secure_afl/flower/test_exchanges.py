@@ -17,6 +17,7 @@ from secure_afl.flower.wire import Parcel, Reply, Request
 from secure_afl.privacy.ledger import Ledger
 from tests.kit.commands import Command
 from tests.kit.exchanges import Nodes, carry, forget, told
+from tests.kit.liars import leave_out
 from tests.kit.sites import PATIENT, Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, oracle
 
@@ -41,6 +42,24 @@ def test_a_run_over_nodes_takes_few_exchanges_and_is_exact(
     bits = sites.conventions[sites.convener].convening.convener.server.public.task.quantiser.bits
     assert np.array_equal(sites.weights(), oracle(CLIENTS, bits))
     assert max(nodes.exchanges.values()) <= 9, nodes.exchanges
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", [Additive(), Pairwise(dropout_fraction=0.25)], ids=repr)
+def test_nodes_remember_the_set_that_they_agreed_to_and_refuse_another(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each exchange is another process, which once knew nothing of the set before."""
+    sites = Sites(tmp_path, protocol, CLIENTS, method="fedsgd", site="rounds = 2\n")
+    names = [name for name in sites.roles if name != sites.convener]
+    nodes = Nodes(sites, {place: [name] for place, name in enumerate(names)})
+    victim = names.index("c3")
+    sums = leave_out(sites, "c3", monkeypatch, lambda: nodes.away.add(victim))
+    # Nobody takes what clients sent to an aggregator that has refused.
+    carry(sites, nodes, linger=10)
+    assert [released.included for released in sums] == [("c0", "c1", "c2", "c3")]
+    for name in set(names) - set(CLIENTS) or ("c0", "c1", "c2"):
+        assert "other clients in the sum than those that this" in told(sites, name)
 
 
 def test_nodes_count_the_rows_that_all_sites_keep_out(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from protocols import Additive
+from protocols import Additive, Bfv, Ckks, Pairwise, Protocol
 from protocols.carrier import Post
 from protocols.codec import decode, encode
 from protocols.errors import BadSavedState, InvalidSession, NotStored
@@ -27,6 +27,7 @@ from secure_afl.federation.letters import (
 )
 from secure_afl.federation.rounds import History, Link
 from secure_afl.sites.mailroom import FolderMailroom
+from tests.kit.liars import leave_out
 from tests.kit.sites import PATIENT, Sites
 from tests.secure_afl.sites.test_sites import CLIENTS, charges, joined, oracle
 
@@ -407,6 +408,39 @@ def test_settings_that_changed_in_an_open_session_are_refused_and_those_before_g
     path.write_text(text)
     sites.run()
     assert_exact(sites)
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        Additive(),
+        pytest.param(Additive(3), marks=pytest.mark.slow),
+        pytest.param(Pairwise(dropout_fraction=0.25), marks=pytest.mark.slow),
+        pytest.param(Ckks(), marks=pytest.mark.slow),
+        pytest.param(Bfv(), marks=pytest.mark.slow),
+    ],
+    ids=repr,
+)
+def test_a_lie_about_the_first_set_is_caught_after_a_restart(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a party agreed to went with its seat: a second sum then showed one client's update."""
+    sites = Sites(tmp_path, protocol, CLIENTS, method="fedsgd", site="rounds = 2\n")
+    sums = leave_out(sites, "c3", monkeypatch)
+    for name in sites.roles:
+        sites.start(name)
+    sites.until(lambda: bool(sums))
+    sites.stop("c3")
+    # They hear the truth about the session that is over, and the lie with the next one.
+    sites.until(lambda: all(any("is out; this" in t for t in sites.told[n]) for n in sites.alive))
+    for name in [name for name in sites.alive if name != sites.convener]:
+        sites.stop(name)
+        sites.start(name)
+    sites.until(lambda: sites.conventions[sites.convener].convening.finished)
+    assert [released.included for released in sums] == [("c0", "c1", "c2", "c3")]
+    others = [name for name in sites.roles if name not in (*CLIENTS, sites.convener)]
+    for name in others or ("c0", "c1", "c2"):
+        assert any("other clients in the sum than those that" in t for t in sites.told[name])
 
 
 def test_two_sessions_of_one_nonce_get_one_party(tmp_path: Path) -> None:
