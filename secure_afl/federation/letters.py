@@ -11,7 +11,7 @@ from msgspec import Meta, structs
 
 from protocols.codec import Digest, Wire, decode, domain_tag, encode
 from protocols.errors import BadSignature, Malformed, UnknownSender, WrongRecipient
-from protocols.identity import SIGNATURE_BYTES, Identity, Member
+from protocols.identity import NONCE_BYTES, SIGNATURE_BYTES, Identity, Member
 from protocols.release import Release
 from protocols.roster import Name, Roster
 from protocols.void import Evidence, Void
@@ -20,6 +20,8 @@ from secure_afl.federation.rounds import EndedRound, History
 RUN_BYTES = 16
 MAX_LETTER_BYTES = 2**28
 """A state of 16 million 64-bit numbers fits, with the enrolments of a large cohort."""
+
+Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
 
 
 class Invitation(Wire, frozen=True, tag=True):
@@ -30,7 +32,7 @@ class Invitation(Wire, frozen=True, tag=True):
         round, attempt: of the run; for people, since nobody has agreed to anything yet.
     """
 
-    nonce: Digest
+    nonce: Nonce
     round: int
     attempt: int
 
@@ -38,7 +40,7 @@ class Invitation(Wire, frozen=True, tag=True):
 class Hello(Wire, frozen=True, tag=True):
     """The answer to an invitation: an enrolment's public part."""
 
-    nonce: Digest
+    nonce: Nonce
     member: Member
 
 
@@ -73,7 +75,7 @@ class Declined(Wire, frozen=True, tag=True):
         session: id; empty from a party that has not enrolled.
     """
 
-    nonce: Digest
+    nonce: Nonce
     session: Digest
 
 
@@ -98,7 +100,7 @@ class Closed(Wire, frozen=True, tag=True):
         evidence: that it was given back; None with a sum, and where too few have signed.
     """
 
-    nonce: Digest
+    nonce: Nonce
     session: Digest
     release: Release | None
     evidence: Evidence | None

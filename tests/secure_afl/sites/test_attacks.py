@@ -443,6 +443,20 @@ def test_a_lie_about_the_first_set_is_caught_after_a_restart(
         assert any("other clients in the sum than those that" in t for t in sites.told[name])
 
 
+def test_a_nonce_of_another_length_is_refused_as_any_malformed_letter_is(tmp_path: Path) -> None:
+    """The site's process once died of it, and again each time it was started."""
+    sites = started(tmp_path)
+    for name in CLIENTS:
+        say(sites, name, Invitation(b"abc", 1, 0), OLD)
+    say(sites, "c0", Closed(bytes(33), bytes(32), None, None), OLD)
+    sites.turn()
+    sites.stop("c1")
+    sites.start("c1")
+    sites.until(lambda: set(CLIENTS) <= joined(sites))
+    for name in CLIENTS:
+        assert any("a letter was refused" in told for told in sites.told[name])
+
+
 def test_two_sessions_of_one_nonce_get_one_party(tmp_path: Path) -> None:
     sites = started(tmp_path)
     sites.until(lambda: "c0" in joined(sites))
