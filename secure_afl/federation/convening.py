@@ -24,6 +24,7 @@ from protocols.release import Release
 from protocols.roster import CLIENT, Roster
 from protocols.session import Session
 from protocols.void import Evidence, Void
+from secure_afl.analytic.statistics import MAX_CLIENT_ROWS
 from secure_afl.federation.attending import Posted
 from secure_afl.federation.convener import Convener, Planned
 from secure_afl.federation.letters import (
@@ -99,6 +100,7 @@ class Convening:
         self._protocol = protocol
         self._identity = identity
         self._roster = roster
+        self._roles = {CLIENT, *protocol.coordinators().values()}
         self._convener = Convener(plan)
         self._run = run
         self._outcome = outcome
@@ -368,6 +370,11 @@ class Convening:
 
     def _enrol(self, sender: str, content: Hello) -> None:
         line, member, convener = self._roster.by_name[sender], content.member, self._convener
+        if line.role not in self._roles:
+            raise InvalidSession(
+                f"'{sender}' was not invited: protocol '{self._protocol.name}' has no role "
+                f"'{line.role}', allowed: {', '.join(sorted(self._roles))}"
+            )
         if self._phase != "inviting" or sender in convener.members:
             return
         if content.nonce != convener.nonce:
@@ -375,6 +382,13 @@ class Convening:
         if member.line != line:
             raise InvalidSession(f"'{sender}' enrols as another party than it is on the roster")
         member.check(convener.nonce)
+        if line.role == CLIENT and not 1 <= member.bound <= MAX_CLIENT_ROWS:
+            self._declined.add(sender)  # nobody waits for another answer
+            raise InvalidSession(
+                f"'{sender}' declares a bound of {member.bound} rows, allowed: "
+                f"1..{MAX_CLIENT_ROWS}",
+                fix="the run goes on without it; let that site declare another max-rows",
+            )
         convener.enrol(member)
         self._declined.discard(sender)
         self._tell(f"'{sender}' has enrolled, {len(convener.members)} so far")
@@ -394,8 +408,7 @@ class Convening:
 
     @property
     def _invited(self) -> Collection[str]:
-        roles = {CLIENT, *self._protocol.coordinators().values()}
-        return [line.name for line in self._roster.lines if line.role in roles]
+        return [line.name for line in self._roster.lines if line.role in self._roles]
 
     @property
     def _session_names(self) -> Collection[str]:

@@ -14,6 +14,7 @@ from secure_afl.analytic.patients import PatientGroups, known_patients
 from secure_afl.analytic.quantise import MAX_BITS, Quantiser, RowMode
 from secure_afl.analytic.rows import ClientData
 from secure_afl.analytic.scales import open_columns
+from secure_afl.analytic.statistics import MAX_CLIENT_ROWS
 from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError
 from secure_afl.federation.sums import calibrated, sum_layout
@@ -88,11 +89,14 @@ class Terms:
         """Return the public bound that each client declares on its rows, or on its patients.
 
         Raises:
-            ConfigError: a bound below 1, or none where their number is private.
+            ConfigError: a bound out of 1..2^29, or none where their number is private.
         """
         if max_rows is not None:
-            if max_rows < 1:
-                raise ConfigError(f"max_rows is {max_rows}, allowed: ≥ 1; pass a larger --max-rows")
+            if not 1 <= max_rows <= MAX_CLIENT_ROWS:
+                raise ConfigError(
+                    f"max_rows is {max_rows}, allowed: 1..{MAX_CLIENT_ROWS}; pass another "
+                    "--max-rows"
+                )
             return [int(max_rows)] * len(clients)
         privacy = self.privacy
         if privacy is not None and not privacy.rows_are_public:

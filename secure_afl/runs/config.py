@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from protocols.protocol import PROTOCOLS
 from protocols.registry import options_of
+from secure_afl.analytic.statistics import MAX_CLIENT_ROWS
 from secure_afl.methods.evaluated import MAX_SHARE
 from secure_afl.methods.method import METHODS
 from secure_afl.privacy.mechanism import (
@@ -176,7 +177,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = None
     max_rows: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
+        Annotated[int, Meta(ge=1, le=MAX_CLIENT_ROWS)] | None,
         _about(
             "Public bound on its rows that each client declares; with --unit patient, on its "
             "patients. Default, in simulation: the next power of two of its own.",

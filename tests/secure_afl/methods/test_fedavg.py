@@ -305,7 +305,7 @@ def test_the_default_bits_are_the_most_that_fit(total: int) -> None:
 
 def test_too_many_rows_are_refused_before_anything_is_sent() -> None:
     with pytest.raises(ConfigError, match="declare fewer with --max-rows"):
-        Federation(FedAvg(), Plain()).run(blobs(), max_rows=2**31)
+        Federation(FedAvg(), Plain()).run(blobs(), max_rows=2**29)
 
 
 def test_stochastic_rounding_is_unbiased_and_nearest_is_nearest() -> None:

@@ -14,17 +14,20 @@ from protocols.errors import BadSavedState, InvalidSession, NotStored
 from protocols.folder_post import FolderPost
 from protocols.release import Release
 from protocols.void import Evidence
+from secure_afl.federation.keys import identity_path, load_identity, make_identity, public_path
 from secure_afl.federation.letters import (
     Closed,
     Content,
     Declined,
     Finished,
+    Hello,
     Invitation,
     Opened,
     TakeBack,
     open_envelope,
     write,
 )
+from secure_afl.federation.rosters import merge
 from secure_afl.federation.rounds import History, Link
 from secure_afl.sites.mailroom import FolderMailroom
 from tests.kit.liars import leave_out
@@ -455,6 +458,49 @@ def test_a_nonce_of_another_length_is_refused_as_any_malformed_letter_is(tmp_pat
     sites.until(lambda: set(CLIENTS) <= joined(sites))
     for name in CLIENTS:
         assert any("a letter was refused" in told for told in sites.told[name])
+
+
+def test_a_party_without_a_role_in_the_protocol_enrols_in_nothing(tmp_path: Path) -> None:
+    """The invitations' nonce lies in the folder; its hello once ended the run."""
+    sites = Sites(tmp_path, Additive(), CLIENTS)
+    make_identity("lab", "key_holder", tmp_path / "lab")
+    for name in sites.roles:
+        merge(tmp_path / name / "roster.json", [public_path(tmp_path / "lab", "lab")])
+        sites.start(name)
+    lab = load_identity(identity_path(tmp_path / "lab", "lab"))
+    sites.turn()
+    convening = sites.conventions["collector"].convening
+    nonce = convening.convener.nonce
+    hello = Hello(nonce, lab.enrol("key_holder", nonce).member)
+    letters = FolderMailroom(tmp_path / "post").letters()
+    letters.send("collector", write(convening._run, lab, "collector", hello))
+    sites.run()
+    assert any("'lab' was not invited" in told for told in sites.told["collector"])
+    assert_exact(sites)
+
+
+@pytest.mark.parametrize("bound", [0, 2**29 + 1, 2**63 - 1])
+def test_a_client_that_declares_a_bound_out_of_range_is_left_out(
+    bound: int, tmp_path: Path
+) -> None:
+    sites = started(tmp_path)
+    sites.parties["c0"].participant._bound = bound
+    sites.until(lambda: sites.conventions["collector"].convening.finished)
+    said = f"'c0' declares a bound of {bound} rows, allowed: 1..{2**29}"
+    assert any(said in told for told in sites.told["collector"])
+    assert "without c0, who did not enrol" in sites.told["collector"]
+    report = sites.conventions["collector"].report(sites.conventions["collector"].model())
+    assert report.included == ("c1", "c2", "c3")
+
+
+def test_bounds_that_no_number_holds_together_end_the_run_in_words(tmp_path: Path) -> None:
+    """Their sum is beyond 64 bits; the convener's process once died of it, whenever started."""
+    sites = started(tmp_path, method="logistic")
+    for name in ("c0", "c1", "c2"):
+        sites.parties[name].participant._bound = 2**63 - 1
+    sites.until(lambda: sites.conventions["collector"].convening.finished)
+    assert "without c0, c1, c2, who did not enrol" in sites.told["collector"]
+    assert "minimum cohort" in sites.conventions["collector"].convening.problem
 
 
 def test_two_sessions_of_one_nonce_get_one_party(tmp_path: Path) -> None:
