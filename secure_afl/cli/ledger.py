@@ -120,7 +120,10 @@ def void(
     ],
     evidence: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The parties' voids, which show that no sum came out."),
+        typer.Option(
+            metavar="FILE",
+            help="The parties' voids, as a program of one's own has them; no command writes them.",
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Give it back without evidence, on your own word.")
@@ -128,12 +131,13 @@ def void(
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; for scripts.")] = False,
     keys: _Keys = None,
 ) -> None:
-    """Give a session back that failed: it costs nothing any more.
+    """Give a session back that failed: it costs nothing any more, to no lineage here.
 
-    With --evidence, the voids that its parties signed, and --keys, the folder of their roster.
-    Without, --force is your own word.
+    --force is your own word that no sum came out. Sites that are shown the voids that the parties
+    signed give it back by themselves. A program that has them (protocols.void.Evidence, encoded)
+    may write them to a file for --evidence; --keys has the roster then.
 
-      secure-afl ledger void ledger.json 3f9a01c2 --evidence voids.bin --keys keys
+      secure-afl ledger void ledger.json 3f9a01c2 --force
     """
     from secure_afl.privacy.ledger import Ledger
 
@@ -145,8 +149,9 @@ def void(
         book.void(bytes.fromhex(found), "given back by its parties", proof)
         typer.echo("Given back by its parties.")
         return
+    lineages = [name for name in book.lineages if book.knows(bytes.fromhex(found), name)]
     typer.echo(
-        f"Session {found}\n"
+        f"Session {found}, about {', '.join(lineages)}\n"
         "If its sum did come out after all, whoever has it will have two: an exact second one "
         "tells everything that changed in between, and noise protects less than the budget says. "
         "Nobody can take that back. Ask whoever receives the sums first."
@@ -196,8 +201,8 @@ def _check_evidence(proof: bytes, session: str, keys: Path | None) -> None:
 
     if not proof or keys is None:
         raise LedgerRefusal(
-            "no evidence that the session failed: pass --evidence with its parties' voids and "
-            "--keys with their roster; or, if you know it, --force"
+            "no evidence that the session failed. If you know it, pass --force; a program that has "
+            "its parties' voids may write them for --evidence, with --keys for their roster"
         )
     try:
         given_back = check_given_back(proof, load_roster(keys)).hex()

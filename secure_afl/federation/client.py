@@ -113,6 +113,8 @@ class FederationClient(Half):
         self.lineage = data.name if lineage is None else lineage
         self.memory: Memory = {}
         self._known_by: KnownBy | None = None
+        # By session, what the ledger knows this client's party by; after a restart it joins again.
+        self._charged: dict[bytes, bytes] = {}
         self.statistics_seconds = 0.0
 
     def join(
@@ -195,22 +197,28 @@ class FederationClient(Half):
         Args:
             drawn: entropy of a party that has no seat.
         """
-        recorded = ledger.knows(session.id)
-        # Those of a session that is recorded are so too; to load rows takes long.
-        known = KnownBy() if seat is not None and recorded else self.known_by(public.task)
-        if not recorded and session.header.round == 1:
+        lineage, party = self.lineage, self.start_digest(drawn if seat is None else seat.entropy)
+        # With the release of this very party its rows are recorded, too; to load them takes long.
+        again = seat is not None and ledger.knows(session.id, lineage, party)
+        known = KnownBy() if again else self.known_by(public.task)
+        if session.header.round == 1 and not ledger.knows(session.id, lineage):
             # A run that could not be finished would cost something all the same.
             ledger.check(
-                self.lineage, rows=known.rows, alike=known.alike, **self.whole_charge(public)
+                lineage,
+                session=session.id,
+                rows=known.rows,
+                alike=known.alike,
+                **self.whole_charge(public),
             )
         ledger.authorise(
-            self.lineage,
+            lineage,
             session=session.id,
-            party=self.start_digest(drawn if seat is None else seat.entropy),
+            party=party,
             rows=known.rows,
             alike=known.alike,
             **self.charge(public),
         )
+        self._charged[session.id] = party
 
     def conclude(self, opening: Opening, receiver: Line) -> None:
         """Check the end of the run, and settle what its last round left open."""
@@ -245,12 +253,16 @@ class FederationClient(Half):
     def given_back(self, session: bytes, reason: str, evidence: bytes = b"") -> None:
         """Note in the ledger that a session cost nothing; whoever calls knows that this is so.
 
+        The ledger may be other clients' of the session, too, whose releases stay as they are.
+        Without evidence it is one party's word, and that party's release alone is given back.
+
         Raises:
             LedgerRefusal: the sum is known to be out, or the ledger cannot be written.
         """
         super().given_back(session, reason, evidence)
-        if self.ledger is not None and self.ledger.knows(session):
-            self.ledger.void(session, reason, evidence)
+        party = None if evidence else self._charged.get(session, b"")
+        if self.ledger is not None and self.ledger.knows(session, self.lineage, party):
+            self.ledger.void(session, reason, evidence, lineage=self.lineage, party=party)
 
     def start_digest(self, entropy: bytes) -> bytes:
         """Return what tells this start of the party from another, 32 bytes, for the ledger."""

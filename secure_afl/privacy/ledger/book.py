@@ -123,6 +123,11 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.void is None or self.released
 
     @property
+    def key(self) -> tuple[str, str, str]:
+        """Lineage, session and party, by which the release is told from all others."""
+        return self.lineage, self.session, self.party
+
+    @property
     def terms(self) -> tuple[object, ...]:
         """The terms that may not change when the same session is authorised again."""
         return (self.run, self.rounds, self.mu, self.distance, self.unit, self.neighbours)
@@ -182,8 +187,7 @@ class Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if len({lineage.name for lineage in self.lineages}) < len(self.lineages):
             raise ValueError("a lineage is listed twice")
-        releases = {(entry.lineage, entry.session, entry.party) for entry in self.entries}
-        if len(releases) < len(self.entries):
+        if len({entry.key for entry in self.entries}) < len(self.entries):
             raise ValueError("a release is entered twice for one lineage")
 
     def place(self, lineage: str) -> int:
@@ -203,10 +207,28 @@ class Book(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return the releases about some lineages that cost anything, oldest first."""
         return [entry for entry in self.entries if entry.lineage in lineages and entry.counts]
 
-    def changed(self, session: bytes, change: Callable[[Entry], Entry]) -> "Book":
-        """Return the book with all entries of a session changed, the others as they are."""
-        own = session.hex()
-        entries = tuple(change(entry) if entry.session == own else entry for entry in self.entries)
+    def of_session(
+        self, session: bytes, lineage: str | None = None, party: bytes | None = None
+    ) -> list[Entry]:
+        """Return the releases of a session, oldest first.
+
+        Args:
+            session: id.
+            lineage: that they are about; None for any, as clients may keep one ledger together.
+            party: digest of the party's entropy; None for any.
+        """
+        return [
+            entry
+            for entry in self.entries
+            if entry.session == session.hex()
+            and lineage in (None, entry.lineage)
+            and (party is None or entry.party == party.hex())
+        ]
+
+    def changed(self, releases: Iterable[Entry], change: Callable[[Entry], Entry]) -> "Book":
+        """Return the book with some of its releases changed, the others as they are."""
+        keys = {entry.key for entry in releases}
+        entries = tuple(change(entry) if entry.key in keys else entry for entry in self.entries)
         return msgspec.structs.replace(self, entries=entries)
 
     def group(self, lineage: str, shares: Iterable[str] = ()) -> set[str]:
@@ -249,7 +271,7 @@ class RunSpent(NamedTuple):
         run: id in hexadecimal.
         used, rounds: how many of its declared rounds the run has had, and how many it declared.
         sessions: ids in hexadecimal, oldest first.
-        void: those of the sessions that were given back.
+        void: those of the sessions of which nothing counts: all was given back.
         mu: of all that it released; None where that was exact; 0 where nothing counts.
         epsilon: spent up to the run's last release, by others too; None without a budget.
         when: of the last release.

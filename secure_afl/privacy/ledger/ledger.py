@@ -55,7 +55,8 @@ class Ledger:
     older copy of ledger and anchor together.
 
     Several processes and threads may use one file: each looks and records under a lock (on POSIX;
-    elsewhere only one process may use a ledger). Use `open`.
+    elsewhere only one process may use a ledger). Clients of one run may keep one ledger together,
+    each about a lineage of its own. Use `open`.
     """
 
     def __init__(self, store: Store, budget: Budget | None, *, new: bool) -> None:
@@ -155,9 +156,15 @@ class Ledger:
         """
         return tuple(entry for entry in self._read().entries if entry.lineage == lineage)
 
-    def knows(self, session: bytes) -> bool:
-        """Say whether a release of a session is recorded."""
-        return any(entry.session == session.hex() for entry in self._read().entries)
+    def knows(self, session: bytes, lineage: str | None = None, party: bytes | None = None) -> bool:
+        """Say whether a release of a session is recorded.
+
+        Args:
+            session, party: as for `authorise`.
+            lineage: that the release is about; None for any. Another client of the session may have
+                recorded one here.
+        """
+        return bool(self._read().of_session(session, lineage, party))
 
     def shares(self, lineage: str) -> tuple[str, ...]:
         """Return the other lineages that count as one with this one, sorted."""
@@ -262,53 +269,72 @@ class Ledger:
         self,
         lineage: str,
         *,
+        session: bytes = b"\0",
         rows: Sequence[bytes] = (),
         alike: Sequence[Alike] = (),
         **charge: Unpack[Charge],
     ) -> None:
-        """Raise LedgerRefusal if `authorise` would, now, for a new session; nothing is recorded."""
+        """Raise LedgerRefusal if `authorise` would, now; nothing is recorded.
+
+        Args:
+            session: by default a new one. Lineages that count as one have one round in one session.
+        """
         check_digests(_all(rows, alike))
-        self._judge(self._read(), make_entry(lineage, b"\0", b"", charge), rows, alike)
+        self._judge(self._read(), make_entry(lineage, session, b"", charge), rows, alike)
 
     def released(self, session: bytes) -> None:
         """Record that a session's sum came out, so that it cannot be given back.
+
+        It is out for all lineages that have a release in the session.
 
         Raises:
             LedgerRefusal: no release of this session is recorded, or the file cannot be written.
         """
         with self._locked() as book:
-            self._entries_of(book, session)
-            after = book.changed(session, lambda entry: replace(entry, released=True))
+            found = self._entries_of(book, session)
+            after = book.changed(found, lambda entry: replace(entry, released=True))
             if after != book:
                 self._store.write(after)
 
-    def void(self, session: bytes, reason: str, evidence: bytes = b"") -> None:
+    def void(
+        self,
+        session: bytes,
+        reason: str,
+        evidence: bytes = b"",
+        *,
+        lineage: str | None = None,
+        party: bytes | None = None,
+    ) -> None:
         """Give a session back, whose sum never came out and never will.
 
-        Its releases stay in the file, cost nothing, and leave their round to the run; the session
-        itself is refused from then on. Whether that is true is the caller's to know. A second
-        time changes nothing.
+        Its releases stay in the file, cost nothing, and leave their round to the run; their
+        lineages are refused in that session from then on. Whether that is true is the caller's to
+        know. A second time changes nothing.
 
         Args:
-            session: id, as for `authorise`.
+            session, party: as for `authorise`.
             reason: in words, 1 to 1000 characters.
             evidence: bytes whose SHA-256 is kept; empty for none.
+            lineage: whose release it is; None gives back those of all lineages, for whoever knows
+                of all of them. A client knows of its own only, and by its own word, without
+                evidence, of its own `party` only: another's vector may be out.
 
         Raises:
             ConfigError: a reason out of range.
-            LedgerRefusal: no release of this session is recorded, or its sum is known to have come
-                out; or the file cannot be written.
+            LedgerRefusal: no such release of this session is recorded, or its sum is known to have
+                come out; or the file cannot be written.
         """
         digest = hashlib.sha256(evidence).hexdigest() if evidence else None
         note = checked(Void(now(), reason, digest))
         with self._locked() as book:
-            if any(entry.released for entry in self._entries_of(book, session)):
+            found = self._entries_of(book, session, lineage, party)
+            if any(entry.released for entry in book.of_session(session)):
                 raise LedgerRefusal(
                     f"the sum of session {session.hex()} came out; it cannot be given back. Leave "
                     f"it: what was released counts. The ledger is {self.path}."
                 )
             after = book.changed(
-                session, lambda e: e if e.void is not None else replace(e, void=note)
+                found, lambda e: e if e.void is not None else replace(e, void=note)
             )
             if after != book:
                 self._store.write(after)
@@ -356,9 +382,12 @@ class Ledger:
             met = lineages_met(book, self._rows, new, rows, alike)
         group = book.group(new.lineage, met)
         earlier = book.counting(group)
-        same = [e for e in book.entries if (e.lineage, e.session) == (new.lineage, new.session)]
+        session = book.of_session(bytes.fromhex(new.session))
+        same = [entry for entry in session if entry.lineage == new.lineage]
         problem, recorded = "", [entry for entry in same if entry.party == new.party]
-        if any(entry.void for entry in book.entries if entry.session == new.session):
+        # A party keeps its vector, whatever data it is given later.
+        own = [*same, *(entry for entry in session if entry.party == new.party != "")]
+        if any(entry.void for entry in own):
             problem = "this session was given back, and its messages with it"
         elif any(entry.terms != new.terms for entry in same):
             problem = "this session is recorded with other terms"
@@ -412,12 +441,16 @@ class Ledger:
             f"ledger void. The ledger is {self.path}."
         )
 
-    def _entries_of(self, book: Book, session: bytes) -> list[Entry]:
-        found = [entry for entry in book.entries if entry.session == session.hex()]
+    def _entries_of(
+        self, book: Book, session: bytes, lineage: str | None = None, party: bytes | None = None
+    ) -> list[Entry]:
+        found = book.of_session(session, lineage, party)
         if not found:
+            about = "" if lineage is None else f" about lineage '{lineage}'"
+            whose = "" if party is None else " by this party"
             raise LedgerRefusal(
-                f"the ledger {self.path} has no release of session {session.hex()}; "
-                "`secure-afl ledger show` lists the sessions"
+                f"the ledger {self.path} has no release of session {session.hex()}{about}{whose}; "
+                "`secure-afl ledger show --json` lists the sessions of each lineage"
             )
         return found
 

@@ -104,6 +104,7 @@ def runs_of(book: Book, lineage: str, budget: Budget | None) -> tuple[RunSpent, 
     for run, own in places.items():
         entries = [book.entries[place] for place in own]
         counting = [entry for entry in entries if entry.counts]
+        counted = {entry.session for entry in counting}
         up_to = replace(book, entries=book.entries[: own[-1] + 1])
         found.append(
             RunSpent(
@@ -111,7 +112,7 @@ def runs_of(book: Book, lineage: str, budget: Budget | None) -> tuple[RunSpent, 
                 rounds_used(counting),
                 entries[-1].rounds,
                 tuple(dict.fromkeys(entry.session for entry in entries)),
-                tuple(dict.fromkeys(e.session for e in entries if not e.counts)),
+                tuple(dict.fromkeys(e.session for e in entries if e.session not in counted)),
                 mu_spent(counting),
                 epsilon_spent(up_to.counting(group), budget),
                 entries[-1].when,

@@ -219,7 +219,8 @@ class Store:
         if kept is None and book.anchored not in (0, book.changes):
             raise LedgerRefusal(
                 f"{self._anchor}, which has the head of the ledger {self.path}, is missing. "
-                "Restore it, or copy it here from the folder that the ledger was used with before"
+                "Restore it, or copy it here from the folder that the ledger was used with before. "
+                "Clients that share a ledger have their identities in one folder"
             )
         if kept is not None and kept.ledger != book.ledger:
             raise LedgerRefusal(

@@ -165,7 +165,7 @@ def test_a_session_is_not_given_back_without_evidence(command: Command, file: Pa
     before = file.read_bytes()
     said = command.badly("ledger", "void", file, session(1))
     assert "no evidence that the session failed" in said
-    assert "if you know it, --force" in said
+    assert "If you know it, pass --force" in said
     # A file by itself is no evidence.
     said = command.badly("ledger", "void", file, session(1), "--evidence", file)
     assert "--keys" in said
@@ -204,7 +204,7 @@ def test_a_session_is_given_back_by_its_parties_voids(command: Command, tmp_path
 
 def test_a_session_is_given_back_by_force(command: Command, file: Path) -> None:
     out = command.well("ledger", "void", file, session(1)[:8], "--force", "--yes").out
-    assert session(1) in out
+    assert f"Session {session(1)}, about [hips]\n" in out
     assert "tells everything that changed" in out
     assert Ledger.open(file).spent("[hips]").releases == 3
     void = Ledger.open(file).entries("[hips]")[1].void

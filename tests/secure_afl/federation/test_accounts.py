@@ -122,6 +122,16 @@ def test_a_client_that_refuses_costs_those_before_it_nothing(
     run(ledger)
 
 
+def test_clients_that_have_a_row_in_common_are_in_one_sum(ledger: Ledger) -> None:
+    same = CLIENTS[1].features.copy()
+    same[0] = CLIENTS[0].features[0]
+    Federation(FedSGD(rounds=2), Additive(), ledger=ledger).run(
+        [CLIENTS[0], client("c1", same), *CLIENTS[2:]]
+    )
+    assert ledger.shares("c0") == ("c1",)
+    assert [ledger.runs(name)[0].used for name in ("c0", "c1")] == [2, 2]
+
+
 def test_a_run_that_fails_before_its_first_message_makes_no_files(
     ledger: Ledger, tmp_path: Path
 ) -> None:

@@ -199,6 +199,47 @@ def test_a_client_that_its_ledger_refuses_says_nothing(tmp_path: Path) -> None:
         more["c0"].pending()
 
 
+def test_two_clients_with_one_ledger_are_both_known_by_their_rows(tmp_path: Path) -> None:
+    seated = Seated(AFL(), Additive(), tmp_path)
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
+    session, seats = seated.hello()
+    for name in ("c0", "c1"):
+        seated.join(name, session, seats[name], ledger=ledger)
+    assert ledger.lineages == ("c0", "c1")
+    exact = seated.half("c0").charge(seated.halves.opening.public) | {"run": b"another run"}
+    for name in ("c0", "c1"):
+        copied = ledger.row_digests(seated.halves.clients[name].features)
+        with pytest.raises(LedgerRefusal, match=f"20 of 20 rows were in lineage '{name}'"):
+            ledger.check("copy", rows=copied, **exact)
+
+
+def test_two_clients_with_one_ledger_may_have_a_row_in_common(tmp_path: Path) -> None:
+    seated = Seated(FedSGD(rounds=3), Additive(), tmp_path)
+    first, second = (seated.halves.clients[name] for name in ("c0", "c1"))
+    second.features[0] = first.features[0]
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
+    session, seats = seated.hello()
+    for name in ("c0", "c1"):
+        seated.join(name, session, seats[name], ledger=ledger)
+    assert ledger.shares("c0") == ("c1",)
+
+
+def test_a_client_that_sent_nothing_gives_nobody_elses_release_back(tmp_path: Path) -> None:
+    """Whoever convenes told one of two clients of one ledger that no sum came out."""
+    seated = Seated(AFL(), Additive(), tmp_path)
+    ledger = Ledger.open(tmp_path / "ledger.json", None, new=True)
+    session, seats = seated.hello()
+    halves = {name: seated.half(name, ledger=ledger) for name in ("c0", "c1")}
+    for name, half in halves.items():
+        half.join(session, seats[name].enrolment, seated.halves.opening, seat=seats[name])
+    halves["c0"].given_back(session.id, "no vector of this client was sent")
+    counting = {name: [e.counts for e in ledger.entries(name)] for name in halves}
+    assert counting == {"c0": [False], "c1": [True]}
+    # What all have signed is about whoever was shown it.
+    halves["c1"].given_back(session.id, "no sum came out", b"signed")
+    assert [e.counts for e in ledger.entries("c1")] == [False]
+
+
 def test_a_client_that_is_started_twice_without_a_seat_is_two_releases(tmp_path: Path) -> None:
     """Each start has noise of its own, which many of them average away."""
     seated = Seated(AFL(), Additive(), tmp_path)

@@ -103,10 +103,55 @@ def test_a_round_that_was_given_back_can_be_had_again(exact: Ledger) -> None:
 def test_a_session_that_was_given_back_is_over(ledger: Ledger) -> None:
     spend(ledger, 1, party=b"one")
     ledger.void(b"s\1", "it failed")
-    for changes in ({"party": b"one"}, {"party": b"two"}, {"lineage": "knees"}):
+    # A party whose data were moved has the same vector.
+    for changes in ({"party": b"one"}, {"party": b"two"}, {"party": b"one", "lineage": "moved"}):
         with pytest.raises(LedgerRefusal, match="was given back"):
             spend(ledger, 1, **changes)
     assert ledger.spent("hips").releases == 0
+    # Another client in this ledger knows nothing of that, and is charged.
+    spend(ledger, 1, "knees", party=b"other")
+    assert ledger.spent("knees").releases == 1
+
+
+def test_of_two_clients_of_a_session_each_gives_its_own_release_back(ledger: Ledger) -> None:
+    spend(ledger, 1, "hips", party=b"one")
+    spend(ledger, 1, "knees", party=b"two")
+    ledger.void(b"s\1", "nothing was sent", lineage="hips")
+    assert [ledger.spent(name).releases for name in ("hips", "knees")] == [0, 1]
+    spend(ledger, 1, "knees", party=b"two")
+    with pytest.raises(LedgerRefusal, match="no release of session 7301 about lineage 'elbows'"):
+        ledger.void(b"s\1", "nothing was sent", lineage="elbows")
+
+
+def test_of_two_parties_of_a_lineage_each_gives_its_own_release_back(ledger: Ledger) -> None:
+    for party in (b"one", b"two"):
+        spend(ledger, 1, party=party, rounds=2)
+    ledger.void(b"s\1", "nothing was sent", lineage="hips", party=b"one")
+    assert [entry.counts for entry in ledger.entries("hips")] == [False, True]
+    assert ledger.runs("hips")[0].void == ()
+    with pytest.raises(LedgerRefusal, match=r"no release .* by this party"):
+        ledger.void(b"s\1", "nothing was sent", lineage="hips", party=b"four")
+    ledger.void(b"s\1", "nothing was sent", lineage="hips", party=b"two")
+    assert ledger.runs("hips")[0].void == ("7301",)
+
+
+def test_a_sum_that_one_client_knows_of_is_given_back_by_none(ledger: Ledger) -> None:
+    spend(ledger, 1, "hips")
+    ledger.released(b"s\1")
+    spend(ledger, 1, "knees")
+    with pytest.raises(LedgerRefusal, match="came out"):
+        ledger.void(b"s\1", "it failed", lineage="knees")
+    assert ledger.spent("knees").releases == 1
+
+
+def test_what_is_asked_before_a_session_is_asked_of_that_session(exact: Ledger) -> None:
+    """Two clients with a row in common have one round together, and not two."""
+    spend(exact, 1, "hips", run=b"run", mu=None, rows=[b"same row"])
+    terms: dict[str, Any] = {"distance": 0.0, "unit": "example", "neighbours": "add-remove"}
+    terms |= {"run": b"run", "rounds": 1, "mu": None, "mechanism": "none", "rows": [b"same row"]}
+    exact.check("knees", session=b"s\1", **terms)
+    with pytest.raises(LedgerRefusal, match="declares 1 rounds, and has had 1"):
+        exact.check("knees", **terms)
 
 
 def test_all_lineages_of_a_session_are_given_back(ledger: Ledger) -> None:
@@ -152,7 +197,10 @@ def test_sessions_that_are_not_known_are_refused(ledger: Ledger) -> None:
     spend(ledger, 1)
     assert ledger.knows(b"s\1")
     assert not ledger.knows(b"s\2")
-    with pytest.raises(LedgerRefusal, match="no release of session 7302"):
+    assert ledger.knows(b"s\1", "hips", b"")
+    assert not ledger.knows(b"s\1", "knees")
+    assert not ledger.knows(b"s\1", "hips", b"another party")
+    with pytest.raises(LedgerRefusal, match=r"no release of session 7302; .*show --json"):
         ledger.void(b"s\2", "why")
     with pytest.raises(LedgerRefusal, match="no release of session 7302"):
         ledger.released(b"s\2")

@@ -1,5 +1,6 @@
 """Attacks on federations between sites: by post, old runs, a convener that lies, crashes."""
 
+import shutil
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from protocols.carrier import Post
 from protocols.codec import decode, encode
 from protocols.errors import BadSavedState, InvalidSession, NotStored
 from protocols.folder_post import FolderPost
+from protocols.party import Sum
 from protocols.release import Release
 from protocols.void import Evidence
 from secure_afl.federation.keys import identity_path, load_identity, make_identity, public_path
@@ -29,6 +31,7 @@ from secure_afl.federation.letters import (
 )
 from secure_afl.federation.rosters import merge
 from secure_afl.federation.rounds import History, Link
+from secure_afl.privacy.ledger import Ledger
 from secure_afl.sites.mailroom import FolderMailroom
 from tests.kit.liars import leave_out
 from tests.kit.sites import PATIENT, Sites
@@ -91,6 +94,19 @@ def say(sites: Sites, recipient: str, what: Content, run: bytes, sender: str = "
     """Let a party of the roster say something, whatever its process does."""
     letter = write(run, sites.parties[sender].identity, recipient, what)
     FolderMailroom(sites.folder / "post").letters().send(recipient, letter)
+
+
+def share_ledger(sites: Sites, folder: Path, names: Collection[str]) -> None:
+    """Let sites keep one ledger, and its head beside identities in one folder."""
+    folder.mkdir(mode=0o700)
+    Ledger.open(folder / "ledger.json", anchor=folder, new=True).take_over(None, ())
+    for name in names:
+        shutil.copy2(sites.folder / name / f"{name}.identity", folder)
+        file = sites.folder / name / "site.toml"
+        text = file.read_text()
+        for key, old in (("identity", f"{name}.identity"), ("ledger", "ledger.json")):
+            text = text.replace(f'{key} = "{old}"', f'{key} = "{folder / old}"')
+        file.write_text(text)
 
 
 def assert_exact(sites: Sites) -> None:
@@ -228,6 +244,41 @@ def test_a_sum_that_comes_out_while_the_session_is_asked_back_is_not_lost(tmp_pa
     sites.stop("collector")
     sites.run()
     assert_exact(sites)
+
+
+@pytest.mark.slow
+def test_a_convener_that_keeps_a_sum_gets_no_release_given_back_that_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two clients have one ledger; one of them never uploaded, and says so."""
+    sites = Sites(tmp_path, Pairwise(dropout_fraction=0.25), CLIENTS, wait=(60, 15))
+    share_ledger(sites, tmp_path / "organisation", ("c0", "c1"))
+    sites.mailrooms["c0"] = room = Mailroom(sites)
+    room.mail_is_kept_back = True
+    for name in sites.roles:
+        sites.start(name)
+    convening = sites.conventions["server"].convening
+    honest = convening._outcome
+    sums: list[Sum] = []
+
+    def kept(nonce: bytes) -> None:
+        outcome, session = honest(nonce), convening.convener.session
+        if outcome is not None and session is not None and not sums:
+            sums.append(outcome.released)
+            for name in ("c0", "c1"):
+                ended = Closed(nonce, session.id, None, None)
+                say(sites, name, ended, convening._run, sender="server")
+
+    monkeypatch.setattr(convening, "_outcome", kept)
+    parties = [sites.parties[name].participant for name in ("c0", "c1")]
+    sites.until(lambda: bool(sums) and not any(party.hearings for party in parties))
+    assert sums[0].included == ("c1", "c2", "c3")
+    ledger = Ledger.look(tmp_path / "organisation" / "ledger.json")
+    counting = {
+        Path(name).parent.name: [entry.counts for entry in ledger.entries(name)]
+        for name in ledger.lineages
+    }
+    assert counting == {"c0": [False], "c1": [True]}
 
 
 def test_letters_that_a_full_post_refuses_are_sent_later(tmp_path: Path) -> None:
