@@ -64,11 +64,13 @@ class BlindSum(Grid):
 
     Args:
         grid: that the server app was given.
-        protocol: whose only coordinator is the server: `Pairwise`.
+        protocol: whose only coordinator is the server: `Pairwise`. Nodes refuse a `server_trust`
+            other than the default, unless their configuration allows it.
         clip: the greatest L2 norm of a client's update; longer ones are shortened.
         most: the greatest weight of a client, 1 to 2^24; what is needless costs resolution.
         weight: name of the metric that weighs, as the strategy's `weighted_by_key`.
-        min_cohort: clients that a sum has at least; by default a majority of those asked.
+        min_cohort: clients that a sum has at least; by default a majority of the roster's, or of
+            those asked where there is none. Nodes want as much, unless their configuration says so.
         identity: of the server, where nodes pin a roster; by default a new one.
         roster: the federation's, where nodes pin one.
 
@@ -266,7 +268,8 @@ class _Round:
         blind, clients = self._blind, len(members)
         first = next(iter(self._nodes.values())).content
         server = blind._identity.enrol(next(iter(blind._protocol.coordinators().values())), nonce)
-        cohort = majority(clients) if blind._min_cohort is None else blind._min_cohort
+        known = clients if blind._roster is None else len(blind._roster.clients)
+        cohort = majority(known) if blind._min_cohort is None else blind._min_cohort
         session = form_session(
             blind._protocol,
             [*members, server.member],

@@ -18,7 +18,7 @@ from protocols.schemes.pairwise import Pairwise
 from protocols.session import Session
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.keys import load_identity, pinned_roster
-from secure_afl.federation.task import majority
+from secure_afl.flower.blind.terms import NodeTerms
 from secure_afl.flower.blind.wire import (
     RECORD,
     Deliver,
@@ -38,8 +38,8 @@ from secure_afl.methods.update import UpdateQuantiser, clipped
 
 log = logging.getLogger("secure_afl")
 
-IDENTITY, ROSTER, LEAST = "blind-sum-identity", "blind-sum-roster", "blind-sum-min-cohort"
-"""Keys of a node's configuration: its identity, the roster that it has pinned, and its cohort."""
+IDENTITY, ROSTER = "blind-sum-identity", "blind-sum-roster"
+"""Keys of a node's configuration: its identity, and the roster that it has pinned."""
 
 Next = Callable[[Message, Context], Message]
 
@@ -54,8 +54,14 @@ def blind_sum_mod(message: Message, context: Context, call_next: Next) -> Messag
     A node trusts whoever forms the sessions unless its configuration names a roster
     (`blind-sum-roster`) and its own key (`blind-sum-identity`); it then takes part with just those.
 
+    The server app chooses the session's terms, and a node takes part in none that are weaker than
+    its own: a server that may lie in every step (`blind-sum-server-trust`), a minimum cohort of a
+    majority of its roster, or of the session where it pins none (`blind-sum-min-cohort`), and so
+    many clients at least that may work with the server (`blind-sum-corrupt`, by default 0).
+
     Raises:
-        ConfigError: a train message without a blind sum: the server app would see single updates.
+        ConfigError: a train message without a blind sum: the server app would see single updates;
+            or a value of the node's configuration that is out of range.
         InvalidSession: a session that this node takes no part in.
         DataError: training returned what cannot be summed.
     """
@@ -81,6 +87,7 @@ class _Seat:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._roster = _configured(context, ROSTER)
+        self._terms = NodeTerms.read(context.node_config)
         kept = context.state.get(RECORD)
         self._kept: ConfigRecord = kept if isinstance(kept, ConfigRecord) else ConfigRecord()
         context.state[RECORD] = self._kept
@@ -105,7 +112,8 @@ class _Seat:
         enrolment = self._enrolment()
         if enrolment is None:
             raise InvalidSession("this node has enrolled for no session")
-        session = Session.read(train.header, self._pinned(), thin=train.thin)
+        pinned = self._pinned()
+        session = Session.read(train.header, pinned, thin=train.thin)
         joined = self._kept.get("header")
         if joined is not None:
             if joined != train.header:
@@ -114,6 +122,8 @@ class _Seat:
                     party=enrolment.member.name,
                 )
             return _said(self._party(enrolment).pending())
+        _protocol(session)
+        self._terms.check(session, pinned, enrolment.member.name)
         self._check(session, enrolment, train, message.content)
         vector = self._trained(session, train, message, call_next)
         self._context.state[_VECTOR] = ArrayRecord({"vector": Array(vector)})
@@ -144,14 +154,6 @@ class _Seat:
         self, session: Session, enrolment: Enrolment, train: Train, records: RecordDict
     ) -> None:
         name, clients = enrolment.member.name, len(session.clients)
-        own = self._context.node_config.get(LEAST)
-        least = majority(clients) if own is None else int(own)
-        if session.min_cohort < least:
-            raise InvalidSession(
-                f"minimum cohort {session.min_cohort} of {clients}; this node wants ≥ {least} "
-                f"({LEAST})",
-                party=name,
-            )
         if session.context != context_of(records, train.terms):
             raise InvalidSession(
                 "the session is for other arrays or settings than came with it", party=name
@@ -160,7 +162,6 @@ class _Seat:
         quantiser = UpdateQuantiser(train.clip, train.bits, "nearest")
         if session.layout != layout_of(quantiser, length, clients, train.most):
             raise InvalidSession("the session's layout is not that of these arrays", party=name)
-        _protocol(session)
         last = self._kept.get("round", 0)
         assert isinstance(last, int), "as it was written"
         if session.header.round <= last:

@@ -1,6 +1,7 @@
 """Unchanged Flower strategies over blind sums: equal to NumPy, and what nodes and grid refuse."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from flwr.serverapp.strategy import (
 from flwr.supercore.task_identity import TaskIdentity
 
 from protocols import Additive, Identity, Pairwise
-from protocols.errors import SecureAflError
+from protocols.errors import InvalidSession, SecureAflError
 from secure_afl.errors import ConfigError
 from secure_afl.federation.keys import (
     ROSTER,
@@ -37,7 +38,7 @@ from secure_afl.federation.keys import (
 )
 from secure_afl.flower.blind.grid import BlindSum
 from secure_afl.flower.blind.mod import blind_sum_mod
-from secure_afl.flower.blind.wire import RECORD, Train, pack, unpack_question
+from secure_afl.flower.blind.wire import RECORD, Hello, Train, pack, unpack_question
 from tests.kit.blind import OneProcess
 
 
@@ -362,24 +363,133 @@ def test_a_long_update_is_shortened_at_the_node() -> None:
     assert np.linalg.norm(flat(result.arrays) - flat(begun())) <= clip * (1 + 1e-5)
 
 
-def test_nodes_that_pin_a_roster_sum_with_just_those(tmp_path: Any) -> None:
+Config = dict[int, dict[str, str]]
+
+
+def pinned(keys: Path, **own: str) -> tuple[Config, dict[str, Any]]:
+    """What nodes with a roster have as configuration, and what the server app has."""
     names = [f"site{node}" for node in range(1, NODES + 1)]
-    keys = tmp_path / "keys"
     generate(names, "client", keys)
     generate(["server"], "server", keys)
-    roster = load_roster(keys)
     config = {
         node: {
             "blind-sum-identity": str(identity_path(keys, name)),
             "blind-sum-roster": str(keys / ROSTER),
+            **{f"blind-sum-{key.replace('_', '-')}": value for key, value in own.items()},
         }
         for node, name in enumerate(names, 1)
     }
     server = load_identity(identity_path(keys, "server"))
+    return config, {"identity": server, "roster": load_roster(keys)}
+
+
+def asked(blind: BlindSum, nodes: int = NODES) -> None:
+    """Ask the first nodes for a round, as a server app may that uses no strategy."""
+    content = RecordDict({"arrays": begun(), "config": ConfigRecord()})
+    messages = [blind.create_message(content, "train", node, "1") for node in range(1, nodes + 1)]
+    blind.send_and_receive(messages)
+
+
+def refusals(grid: OneProcess) -> set[str]:
+    return {str(reply.error.reason) for reply in grid.replied if reply.has_error()}
+
+
+@pytest.mark.parametrize("trust", ["curious", "lying_in_unmasking"])
+def test_a_node_trusts_no_server_that_asks_for_it(trust: Any, tmp_path: Path) -> None:
+    """A server that lies, and is taken to be curious, opens one node's update."""
+    calls: list[int] = []
+    config, server = pinned(tmp_path / "keys")
+    for own, given in ((config, server), ({}, {})):
+        grid = engine(config=own, calls=calls)
+        with pytest.raises(SecureAflError):
+            asked(BlindSum(grid, Pairwise(server_trust=trust), clip=30.0, most=256, **given))
+        assert len(refusals(grid)) == NODES
+        for reason in refusals(grid):
+            assert "InvalidSession" in reason
+            assert f"server trust '{trust}'; this node wants 'lying'" in reason
+            assert "blind-sum-server-trust" in reason
+    assert not calls
+
+
+def test_a_node_that_is_told_to_trusts_the_server(tmp_path: Path) -> None:
+    config, server = pinned(tmp_path / "keys", server_trust="lying_in_unmasking")
+    for trust, works in (("curious", False), ("lying_in_unmasking", True), ("lying", True)):
+        grid = engine(config=config)
+        protocol = Pairwise(server_trust=trust)  # type: ignore[arg-type]
+        blind = BlindSum(grid, protocol, clip=30.0, most=256, **server)
+        if works:
+            asked(blind)
+        else:
+            with pytest.raises(SecureAflError):
+                asked(blind)
+        assert bool(refusals(grid)) is not works
+
+
+def test_a_node_wants_a_majority_of_its_roster(tmp_path: Path) -> None:
+    """Of six that it has pinned, two at a time, three times, give each one's update."""
+    config, server = pinned(tmp_path / "keys")
     grid = engine(config=config)
-    blind = over(grid, identity=server, roster=roster)
+    with pytest.raises(SecureAflError):
+        asked(over(grid, min_cohort=2, **server), nodes=2)
+    (first, second) = refusals(grid)
+    for reason in (first, second):
+        assert "minimum cohort 2 of 2 clients; this node wants ≥ 4" in reason
+        assert "a majority of the 6 on its roster (blind-sum-min-cohort)" in reason
+    # A server app that follows the nodes learns it before it asks them to train.
+    grid = engine(config=config)
+    with pytest.raises(InvalidSession, match="minimum cohort 4"):
+        asked(over(grid, **server), nodes=2)
+    assert not refusals(grid)
+
+
+def test_a_node_may_want_another_cohort(tmp_path: Path) -> None:
+    for least, nodes in (("2", 2), ("6", 6)):
+        config, server = pinned(tmp_path / least, min_cohort=least)
+        blind = over(engine(config=config), min_cohort=int(least), **server)
+        asked(blind, nodes=nodes)
+        assert len(blind.included) == nodes
+    grid = engine(config=config)
+    with pytest.raises(SecureAflError):
+        asked(over(grid, min_cohort=5, **server))
+    assert all("wants ≥ 6 (blind-sum-min-cohort)" in reason for reason in refusals(grid))
+
+
+def test_a_node_may_want_more_clients_to_be_taken_for_corrupt(tmp_path: Path) -> None:
+    config, server = pinned(tmp_path / "keys", corrupt="2")
+    grid = engine(config=config)
+    with pytest.raises(SecureAflError):
+        asked(over(grid, **server))
+    assert len(refusals(grid)) == NODES
+    for reason in refusals(grid):
+        assert "1 clients may work with the server; this node wants ≥ 2" in reason
+    protocol = Pairwise(corrupt_fraction=0.3, dropout_fraction=0.0)
+    asked(BlindSum(engine(config=config), protocol, clip=30.0, most=256, **server))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("server-trust", "honest", "'honest', allowed: curious, lying_in_unmasking, lying"),
+        ("min-cohort", "most", "'most', allowed: whole numbers ≥ 2"),
+        ("min-cohort", "1", "'1', allowed: whole numbers ≥ 2"),
+        ("corrupt", "-1", "'-1', allowed: whole numbers ≥ 0"),
+    ],
+)
+def test_a_node_whose_configuration_is_out_of_range_says_so_first(
+    key: str, value: str, allowed: str
+) -> None:
+    grid = engine(config={1: {f"blind-sum-{key}": value}})
+    content = pack(Hello(bytes(32)))
+    (reply,) = grid.send_and_receive([grid.create_message(content, "train", 1, "1")])
+    assert reply.has_error()
+    assert f"blind-sum-{key} is {allowed}" in str(reply.error.reason)
+
+
+def test_nodes_that_pin_a_roster_sum_with_just_those(tmp_path: Path) -> None:
+    config, server = pinned(tmp_path / "keys")
+    blind = over(engine(config=config), **server)
     FedAvg(min_available_nodes=2).start(grid=blind, initial_arrays=begun(), num_rounds=1)
-    assert blind.included == tuple(names)
+    assert blind.included == tuple(f"site{node}" for node in range(1, NODES + 1))
     # A server that nobody has pinned gets no vector.
     stranger = over(engine(config=config), identity=Identity.generate("server"))
     with pytest.raises(SecureAflError):
