@@ -76,11 +76,16 @@ def main() -> None:
     )
 
 
+def client_name(index: int) -> str:
+    """Of a fixed width, so that names sort as their vectors do."""
+    return f"client{index:05}"
+
+
 def new_session(
     protocol: Protocol, layout: Layout, clients: int, min_cohort: int
 ) -> tuple[Session, dict[str, Enrolment]]:
     """A session of new identities."""
-    names = [f"client{index:05}" for index in range(clients)]
+    names = [client_name(index) for index in range(clients)]
     nonce = new_nonce()
     enrolments = enrol(protocol, {name: Identity.generate(name) for name in names}, nonce)
     session = form_session(
@@ -268,7 +273,7 @@ def add_up(clients: int) -> int:
     return peak_bytes()
 
 
-VICTIM, RUSHING = "client1", "client3"
+VICTIM, RUSHING = client_name(1), client_name(3)
 LYING: dict[str, Callable[[Session], Ploy]] = {
     "relabelled upload": lambda session: relabelled_upload(session, VICTIM),
     "chosen ciphertext": lambda session: chosen_ciphertext(session, VICTIM),
