@@ -227,7 +227,9 @@ def settings(method: AnyMethod) -> dict[str, Any]:
     """A method's parameters by name."""
     fields = msgspec.structs.asdict(method)
     fields.pop("architecture", None)
-    return {"method": method.name, **fields}
+    # Settings that are things of their own, as the server's step, as they are written in Python.
+    said = {k: repr(v) if isinstance(v, msgspec.Struct) else v for k, v in fields.items()}
+    return {"method": method.name, **said}
 
 
 def curve(method: AnyMethod, result: Result, test: ClientData) -> dict[str, Any]:
