@@ -114,7 +114,7 @@ def least_squares(sums: RegressionSums, penalty: float = 0.0) -> LeastSquares:
             "errors take a row beyond them. Give more rows, or leave columns out"
         )
     centred = _Centred.of(sums)
-    left_out = _dependent(centred) if penalty == 0 else ()
+    left_out = combinations(centred.gram, centred.rows) if penalty == 0 else ()
     kept = np.setdiff1d(np.arange(dim), [column.place for column in left_out])
     system = _System.of(centred, kept, penalty)
     exact = system.solve()
@@ -230,19 +230,22 @@ def _inverse(matrix: Floats) -> Floats:
     return np.asarray((inverse + inverse.T) / 2)
 
 
-def _dependent(centred: _Centred) -> tuple[LeftOut, ...]:
+def combinations(gram: Exact, rows: int) -> tuple[LeftOut, ...]:
     """List the columns that are combinations of those before them, as far as rounding lets tell.
 
     Rounding moves each entry by up to half a step, evenly, so that a column which is Σk_i·x_i
     deviates from it by a variance of (1 + Σk²)/12 squared steps. What deviates by no more than
     twice that is taken for such a combination.
+
+    Args:
+        gram: N·XᵀX − ssᵀ of columns in steps, s being their sums, (d, d).
+        rows: N.
     """
     from scipy.linalg import solve_triangular
 
-    rows = centred.rows
-    variances = np.array([int(entry) / rows**2 for entry in centred.gram.diagonal()])
+    variances = np.array([int(entry) / rows**2 for entry in gram.diagonal()])
     lengths = np.sqrt(np.where(variances > 0, variances, 1.0))
-    matrix = _floats(centred.gram, rows**2) / np.outer(lengths, lengths)
+    matrix = _floats(gram, rows**2) / np.outer(lengths, lengths)
     kept: list[int] = []
     factor = np.zeros_like(matrix)
     found: list[LeftOut] = []

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from protocols.layout import Block, Integers, Layout
+from secure_afl.analytic.least_squares import LeftOut, combinations
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.residuals import WEIGHT_SCALE
 from secure_afl.analytic.rounding import at_ends, coarse_columns
@@ -22,9 +23,6 @@ COARSE = 1 << 16
 
 # A row less likely than e^-2^14 counts as one of that.
 _LEAST_LOG = 1 << 14
-
-# A column that others explain but for this share of its square is a combination of them.
-_DEPENDENT = 1e-9
 
 
 def newton_layout(
@@ -149,10 +147,7 @@ class Slope:
     def covariance(self, kept: Integers) -> Floats:
         """Return (H + Λ)⁻¹H(H + Λ)⁻¹ of the fitted parameters, zeros for others, (K·p, K·p)."""
         used = self.used(kept)
-        inverse = self._inverse(used)
-        found = np.zeros_like(self.curvature)
-        found[np.ix_(used, used)] = inverse @ self.curvature[np.ix_(used, used)] @ inverse
-        return found
+        return self._through(kept, self.curvature[np.ix_(used, used)])
 
     def rounding(self, kept: Integers, gram: Floats, rows: float) -> float:
         """Bound how far rounding of residuals moves any weight, in its standard errors.
@@ -164,12 +159,35 @@ class Slope:
             gram: Σx̃x̃ᵀ, (p, p).
             rows: N.
         """
-        used, outcomes = self.used(kept), self.point.shape[1]
-        inverse = self._inverse(used)
-        every = np.kron(np.eye(outcomes), gram)[np.ix_(used, used)] * outcomes
-        moved = np.sqrt(np.maximum((inverse @ every @ inverse).diagonal(), 0))
+        used = self.used(kept)
+        spread = self._through(kept, self._every(kept, gram))
+        moved = np.sqrt(np.maximum(spread[used, used], 0))
         errors = np.sqrt(np.maximum(self.covariance(kept)[used, used], np.finfo(float).tiny))
         return float((moved / errors).max()) * math.sqrt(rows) / (2 * FINE)
+
+    def blur(self, kept: Integers, gram: Floats) -> Floats:
+        """Bound by how much rounding of weights changes the covariance, (K·p, K·p), to first order.
+
+        Weights are off by half a step at most, ½/2^16. With K outcomes the curvature is then off by
+        no more than K times that of I ⊗ Σx̃x̃ᵀ, whichever way one looks.
+
+        Args:
+            gram: Σx̃x̃ᵀ, (p, p).
+        """
+        return self._through(kept, self._every(kept, gram)) / (2 * COARSE)
+
+    def _every(self, kept: Integers, gram: Floats) -> Floats:
+        """Return K·(I ⊗ Σx̃x̃ᵀ) of the fitted parameters."""
+        used, outcomes = self.used(kept), self.point.shape[1]
+        return np.asarray(np.kron(np.eye(outcomes), gram)[np.ix_(used, used)] * outcomes)
+
+    def _through(self, kept: Integers, middle: Floats) -> Floats:
+        """Return (H + Λ)⁻¹M(H + Λ)⁻¹ of the fitted parameters, zeros for others, (K·p, K·p)."""
+        used = self.used(kept)
+        inverse = self._inverse(used)
+        found = np.zeros_like(self.curvature)
+        found[np.ix_(used, used)] = inverse @ middle @ inverse
+        return found
 
     def _inverse(self, used: Integers) -> Floats:
         """Invert what is fitted of H + Λ; directions without any curvature are left alone."""
@@ -188,44 +206,43 @@ class Start:
         cross: Σx̃y of each class that has rows, (p, K + 1).
         counts: rows of these classes, (K + 1,).
         ridge: λ.
+        left_out: columns that are in no fit.
     """
 
     gram: Floats
     cross: Floats
     counts: Floats
     ridge: float
+    left_out: tuple[LeftOut, ...]
 
     def __repr__(self) -> str:
         return f"<Start of {len(self.counts)} classes>"
 
     @classmethod
     def of(cls, statistics: Statistics, quantiser: Quantiser, ridge: float) -> "Start":
-        """Read the sum; classes without rows are in no model."""
+        """Read the sum; classes without rows are in no model.
+
+        With a penalty all columns are fitted; else one that is a combination of earlier ones is
+        not, as in `least_squares`.
+        """
         gram, cross = statistics.floats(quantiser)
         present = np.flatnonzero(statistics.counts)
         counts, cross = statistics.counts[present].astype(np.float64), cross[:, present]
         whole = np.empty((len(gram) + 1, len(gram) + 1))
         whole[0, 0], whole[1:, 1:] = counts.sum(), gram
         whole[0, 1:] = whole[1:, 0] = cross.sum(axis=1)
-        return cls(whole, np.vstack([counts, cross]), counts, ridge)
+        left_out: tuple[LeftOut, ...] = ()
+        if ridge == 0:
+            rows, sums = statistics.rows, statistics.cross.sum(axis=1).astype(object)
+            moments = rows * statistics.gram.astype(object) - np.outer(sums, sums)
+            left_out = combinations(moments, rows)
+        return cls(whole, np.vstack([counts, cross]), counts, ridge, left_out)
 
     @cached_property
     def kept(self) -> Integers:
-        """Places of parameters that can be told apart, ascending: the intercept 0, columns 1 to d.
-
-        With a penalty all of them; else a column that is a combination of earlier ones is not.
-        """
-        if self.ridge > 0:
-            return np.arange(len(self.gram), dtype=np.int64)
-        left, found = self.gram.copy(), []
-        squares = self.gram.diagonal().copy()
-        for place in range(len(left)):
-            pivot = left[place, place]
-            if pivot <= _DEPENDENT * squares[place]:
-                continue
-            found.append(place)
-            left -= np.outer(left[place], left[place]) / pivot
-        return np.array(found, dtype=np.int64)
+        """Places of parameters that are fitted, ascending: the intercept 0, columns 1 to d."""
+        every = np.arange(len(self.gram), dtype=np.int64)
+        return np.setdiff1d(every, [column.place + 1 for column in self.left_out])
 
     def coarse(self, quantiser: Quantiser) -> Integers:
         """List the columns, from 0, of whose own variance rounding is a hundredth or more."""
@@ -289,6 +306,22 @@ class Start:
             between -= 1 / (outcomes + 1)
         each = np.diag([0.0] + [self.ridge] * (p - 1))
         return np.asarray(np.kron(between, each), dtype=np.float64)
+
+
+def fell(before: Slope, after: Slope, rows: float) -> bool:
+    """Say whether a step made ℓ smaller.
+
+    Rounding changes the difference of two values of ℓ by up to a step a row. Where it may have
+    made all of the difference, the mean of the slopes at either end decides.
+
+    Args:
+        rows: N.
+    """
+    change = after.value - before.value
+    if abs(change) > rows / FINE:
+        return change < 0
+    step = (after.point - before.point).T.ravel()
+    return float((before.gradient + after.gradient) @ step) < 0
 
 
 def shorter(before: Slope, after: Slope) -> float:

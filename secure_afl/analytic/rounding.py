@@ -13,6 +13,9 @@ from secure_afl.data.mapping import shorten
 
 _COARSE = 0.01
 
+# More columns than this that are left out are told in one sentence.
+_NAMED = 8
+
 
 def rounding_bound(fit: LeastSquares, quantiser: Quantiser) -> Floats:
     """Bound how far each weight is from that of rows which were not rounded, (d,) in its units.
@@ -90,6 +93,42 @@ def about_coarse(places: Sequence[int], columns: Columns | None) -> tuple[str, .
         "coefficients to 0. Ranges are far wider than values need, or columns nearly repeat each "
         "other: declare narrower ranges, or leave columns out.",
     )
+
+
+def about_left_out(
+    left_out: Sequence[tuple[int, Sequence[int]]], columns: Columns | None, option: str
+) -> tuple[str, ...]:
+    """Name the columns that are in no fit, each with those that it is a combination of.
+
+    Args:
+        left_out: places of columns, as `LeastSquares` has them.
+        columns: whose names are said; without, they are x0, x1 and so on.
+        option: that would keep them.
+    """
+
+    def name(place: int) -> str:
+        return f"'x{place}'" if columns is None else f"'{columns.names[place]}'"
+
+    if len(left_out) > _NAMED:
+        return (
+            f"{shorten([name(place) for place, _ in left_out])} do not vary or are combinations "
+            "of other columns, as far as rounding lets tell, and have no coefficients. Leave them "
+            f"out, or set {option}.",
+        )
+    said = []
+    for place, of in left_out:
+        if not of:
+            said.append(
+                f"{name(place)} does not vary in the sum, as far as rounding lets tell, and has no "
+                "coefficient. Leave it out, or declare a narrower range."
+            )
+            continue
+        partners = ", ".join(name(other) for other in of)
+        said.append(
+            f"{name(place)} is a combination of {partners}, as far as rounding lets tell, and has "
+            f"no coefficient: theirs hold its part. Leave one of them out, or set {option}."
+        )
+    return tuple(said)
 
 
 def at_ends(squares: Floats, rows: float, quantiser: Quantiser) -> Bools:

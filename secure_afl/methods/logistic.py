@@ -11,16 +11,16 @@ from protocols.layout import Integers, Layout
 from secure_afl.analytic.coefficients import Fit
 from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.newton import (
-    FINE,
     Slope,
     Start,
+    fell,
     newton_layout,
     newton_vector,
     shorter,
 )
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.residuals import MAX_WEIGHT, is_on_grid, on_grid
-from secure_afl.analytic.rounding import about_coarse
+from secure_afl.analytic.rounding import about_coarse, about_left_out
 from secure_afl.analytic.rows import ClientData, check_rows
 from secure_afl.analytic.statistics import Statistics, packed_statistics, statistics_layout
 from secure_afl.checks import settle_float, settle_int
@@ -28,7 +28,13 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.memory import Memory, pend
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
-from secure_afl.methods.odds import LogisticFit, fits_of, in_own_units
+from secure_afl.methods.odds import (
+    MOST_BLUR,
+    LogisticFit,
+    about_ending,
+    fits_of,
+    in_own_units,
+)
 from secure_afl.privacy.mechanism import Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -36,6 +42,9 @@ MIN_ROUNDS, MAX_ROUNDS = 2, 50
 
 # A step that adds less than this to the log-likelihood is the last: 0.001 standard errors.
 _LEAST_GAIN = 0.5e-6
+
+# In standard errors: rounding that is larger is no reason to end.
+_MOST_ROUNDING = 0.1
 
 # Steps that change scores by more lead to no maximum where they add little, or where curvature
 # along them falls by more.
@@ -285,8 +294,7 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         else:
             best = start.slope_at(public.best, totals[public.best_sum - 1], scale)
         last = done >= self.rounds
-        # Less by more than rounding of logarithms can make it.
-        if here.value < best.value - 1 / FINE * math.sqrt(statistics.rows):
+        if fell(best, here, statistics.rows):
             if last:
                 return self._ended(public, start, best, done, "rounds")
             point = on_grid(best.point + shorter(best, here) * (here.point - best.point))
@@ -309,7 +317,9 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         if self.penalty == 0 and -here.bare < math.log(2):
             # No row is less likely than ½: every one is on its own class's side.
             return "separable"
-        if gain <= _LEAST_GAIN:
+        # Rounding of residuals moves the maximum by so many errors, and no step gets nearer.
+        rounding = min(here.rounding(start.kept, start.gram, start.counts.sum()), _MOST_ROUNDING)
+        if gain <= max(_LEAST_GAIN, 0.5 * rounding**2):
             # Near a maximum curvature hardly changes along a step. Where the likelihood flattens
             # out instead, it falls by e with every step, until weights are rounded to 0.
             led = here.point - before.point
@@ -324,9 +334,11 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         task, kept = public.task, start.kept
         step = best.step(kept)
         gain = 0.5 * float(best.gradient @ step.T.ravel())
-        weights = best.point + step if ended == "converged" else best.point
+        weights = best.point + step if ended == "converged" else best.point.copy()
         covariance = best.covariance(kept)
-        own = in_own_units(weights, covariance, task.columns, task.quantiser)
+        estimates, errors = in_own_units(weights, covariance, task.columns, task.quantiser)
+        blur = in_own_units(weights, best.blur(kept, start.gram), task.columns, task.quantiser)[1]
+        errors[blur**2 > MOST_BLUR * errors**2] = np.nan
         rows = int(start.counts.sum())
         likelihood = best.bare + (gain if ended == "converged" and self.penalty == 0 else 0.0)
         rounding = best.rounding(kept, start.gram, rows)
@@ -334,7 +346,8 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         weights[1:] *= task.quantiser.reach / task.quantiser.scale
         found = LogisticFit(
             weights,
-            *own,
+            estimates,
+            errors,
             likelihood,
             start.null_value,
             rows,
@@ -342,6 +355,8 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
             rounding,
             ended,
             tuple(start.coarse(task.quantiser).tolist()),
+            start.left_out,
+            rarest=_too_rare(public, start),
         )
         return structs.replace(public, done=done, found=found)
 
@@ -366,10 +381,9 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         task, found = public.task, public.found
         if found is None or task.columns is None:
             return ()
-        reference = (
-            f"Odds are those against {task.classes[public.present[0]]!r}; intervals are Wald's.",
-        )
-        notes = reference + self.remarks(public)
+        wald = "; intervals are Wald's" if np.isfinite(found.errors).any() else ""
+        reference = f"Odds are those against {task.classes[public.present[0]]!r}{wald}."
+        notes = (reference, *self.remarks(public))
         return fits_of(found, task.classes, public.present, public.kept, task.columns, notes)
 
     def remarks(self, public: LogisticPublic) -> tuple[str, ...]:
@@ -381,14 +395,8 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         missing = [name for i, name in enumerate(task.classes) if i not in public.present]
         if missing:
             said.append(f"No site has rows of {', '.join(missing)}: never predicted.")
-        dropped = sorted(set(range(task.feature_dim + 1)) - set(public.kept))
-        if dropped:
-            names = [_column(task, place) for place in dropped]
-            said.append(
-                f"{len(names)} columns are constant or combinations of earlier ones, and left out: "
-                f"{', '.join(names)}. A penalty (--penalty) would keep them."
-            )
-        said += _ENDINGS.get(found.ended, lambda _: [])(found)
+        said += about_left_out(found.left_out, task.columns, "--penalty")
+        said += about_ending(found, task.classes)
         said += about_coarse(found.coarse, task.columns)
         if self.penalty > 0:
             said.append(
@@ -398,24 +406,14 @@ class Logistic(Method[LogisticPublic], frozen=True, tag="logistic"):
         return tuple(said)
 
 
-_ENDINGS = {
-    "separable": lambda found: [
-        "The classes are separable: a plane has all rows on their own sides, and the likelihood "
-        "has no maximum. Estimates and errors mean nothing; give a penalty (--penalty 1), or "
-        "fewer columns."
-    ],
-    "separable in part": lambda found: [
-        "Some class is separable in part: steps go on without an end, and hardly add "
-        "to the likelihood, which has no maximum. Estimates and errors of the columns concerned "
-        "mean nothing; give a penalty (--penalty 1), or fewer columns."
-    ],
-    "rounds": lambda found: [
-        f"Not converged after all sums: another step might add {found.gain:.3g} to the "
-        "log-likelihood. Take more (--rounds). Where a plane separates the classes, or all but a "
-        "few rows, none are enough, and estimates mean little: take a penalty (--penalty 1)."
-    ],
-    "one class": lambda found: ["All rows are of one class: nothing is learned."],
-}
+def _too_rare(public: LogisticPublic, start: Start) -> tuple[int, int] | None:
+    """Return place and rows of the rarest class, where rounding hides weights of its share."""
+    slope, alone = start.slope(), np.zeros(1, dtype=np.int64)
+    blur, covariance = slope.blur(alone, start.gram), slope.covariance(alone)
+    if (blur.diagonal() <= MOST_BLUR * covariance.diagonal()).all():
+        return None
+    least = int(start.counts.argmin())
+    return public.present[least], int(start.counts[least])
 
 
 def _one_class(task: Task, start: Start) -> LogisticFit:
@@ -428,10 +426,6 @@ def _one_class(task: Task, start: Start) -> LogisticFit:
 def _is_long(step: Floats) -> bool:
     """Say whether a step may move a score by much: by its length times a row's, ≤ √2."""
     return math.sqrt(2) * float(np.linalg.norm(step)) > _LONG_STEP
-
-
-def _column(task: Task, place: int) -> str:
-    return f"feature {place}" if task.columns is None else task.columns.names[place - 1]
 
 
 def _ascends(places: tuple[int, ...], below: int) -> bool:

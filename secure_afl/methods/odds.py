@@ -13,6 +13,9 @@ from secure_afl.intervals import t_tests
 
 LEVEL = 0.95
 
+MOST_BLUR = 0.1
+"""An error is given where rounding of weights changes its square by no more than this share."""
+
 
 class LogisticFit(Wire, frozen=True, eq=False):
     """What the sums gave, as everybody is given it.
@@ -20,7 +23,8 @@ class LogisticFit(Wire, frozen=True, eq=False):
     Attributes:
         weights: (p, K) float64: log-odds against the reference, the intercept first, for rows of
             norm ≤ 1.
-        estimates, errors: the same in the columns' own units; zeros where there is no estimate.
+        estimates, errors: the same in the columns' own units; zeros where there is no estimate, and
+            NaN for an error that rounding of weights hides.
         likelihood, null: log-likelihood at `weights`' last sum, and of the class shares alone.
         rows: N.
         gain: what one more step could add to the log-likelihood, at most about.
@@ -28,6 +32,8 @@ class LogisticFit(Wire, frozen=True, eq=False):
         ended: why there was no further sum: `converged`, `rounds`, `separable`,
             `separable in part` or `one class`.
         coarse: places of columns of whose own variance rounding is a hundredth or more.
+        left_out: places of columns that are in no fit, each with those that it is a combination of.
+        rarest: the class that is too rare for weights that are rounded, and its rows.
     """
 
     weights: Floats
@@ -40,6 +46,8 @@ class LogisticFit(Wire, frozen=True, eq=False):
     rounding: float
     ended: str
     coarse: tuple[int, ...] = ()
+    left_out: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    rarest: tuple[int, int] | None = None
 
     def __repr__(self) -> str:
         return f"<LogisticFit {self.ended}>"
@@ -95,14 +103,55 @@ def fits_of(
     }
     tables = []
     for k, index in enumerate(present[1:]):
-        rows = wald_coefficients(
-            [names[place] for place in places],
-            found.estimates[places, k],
-            found.errors[places, k],
-            per[places],
-        )
+        named, estimates = [names[place] for place in places], found.estimates[places, k]
+        errors = found.errors[places, k]
+        tested = wald_coefficients(named, estimates, errors, per[places])
+        bare = bare_coefficients(named, estimates, per[places])
+        hidden = np.isnan(errors).tolist()
+        rows = tuple(b if no else t for t, b, no in zip(tested, bare, hidden, strict=True))
         tables.append(Fit("logistic", classes[index], rows, figures, level=LEVEL, notes=notes))
     return tuple(tables)
+
+
+def about_ending(found: LogisticFit, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Say what is doubtful of the last sum; nothing where the run has converged."""
+    if found.rarest is not None and found.ended in ("converged", "rounds"):
+        place, rows = found.rarest
+        return (
+            f"{classes[place]!r} has {rows:,} of {found.rows:,} rows. That is too rare: weights of "
+            "rows are rounded to 2^-16, and hardly anything is left of those that count here. "
+            "Estimates may be off, those without errors above all, and more rounds do not help. "
+            "Take all rows of that class and a part of the others: slopes stay the same, and only "
+            "the intercept is then of another share.",
+        )
+    known = _ENDINGS.get(found.ended)
+    said = [] if known is None else [known.format(gain=found.gain)]
+    if np.isnan(found.errors).any():
+        said.append(
+            "Weights of rows are rounded to 2^-16, which hides how certain some estimates are: "
+            "these have no errors."
+        )
+    return tuple(said)
+
+
+_ENDINGS = {
+    "separable": (
+        "The classes are separable: a plane has all rows on their own sides, and the likelihood "
+        "has no maximum. Estimates and errors mean nothing; give a penalty (--penalty 1), or "
+        "fewer columns."
+    ),
+    "separable in part": (
+        "Some class is separable in part: steps go on without an end, and hardly add "
+        "to the likelihood, which has no maximum. Estimates and errors of the columns concerned "
+        "mean nothing; give a penalty (--penalty 1), or fewer columns."
+    ),
+    "rounds": (
+        "Not converged after all sums: another step might add {gain:.3g} to the "
+        "log-likelihood. Take more (--rounds). Where a plane separates the classes, or all but a "
+        "few rows, none are enough, and estimates mean little: take a penalty (--penalty 1)."
+    ),
+    "one class": "All rows are of one class: nothing is learned.",
+}
 
 
 def told_per(columns: Columns) -> Floats:
@@ -116,6 +165,17 @@ def told_per(columns: Columns) -> Floats:
     power = np.floor(np.log10(widths) + 1e-9)
     per = np.where(widths < 1, 10.0**power, np.where(widths < 1000, 1.0, 10.0 ** (power - 1)))
     return np.append(1.0, per)
+
+
+def bare_coefficients(
+    names: Sequence[str], estimates: Floats, per: Floats
+) -> tuple[Coefficient, ...]:
+    """List coefficients of which nothing but the estimate is known; as `wald_coefficients`."""
+    nothing = (None,) * 5
+    return tuple(
+        Coefficient(name, estimate, *nothing, per=units)
+        for name, estimate, units in zip(names, estimates.tolist(), per.tolist(), strict=True)
+    )
 
 
 def wald_coefficients(

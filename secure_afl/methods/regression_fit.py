@@ -10,7 +10,7 @@ from secure_afl.analytic.coefficients import INTERCEPT, Coefficient, Fit
 from secure_afl.analytic.least_squares import LeastSquares
 from secure_afl.analytic.noisy_least_squares import NoisyFit
 from secure_afl.analytic.quantise import Floats, Integers, Quantiser
-from secure_afl.analytic.rounding import at_ends, coarse_columns, rounding_bound
+from secure_afl.analytic.rounding import about_left_out, at_ends, coarse_columns, rounding_bound
 from secure_afl.data.columns import Columns
 from secure_afl.intervals import t_tests
 
@@ -256,18 +256,5 @@ def name_fit(
         coefficients=fit.coefficients(names),
         figures=dict(fit.figures),
         level=level,
-        notes=(*(_left_out(place, of, names) for place, of in fit.left_out), *notes),
-    )
-
-
-def _left_out(place: int, of: tuple[int, ...], names: tuple[str, ...]) -> str:
-    if not of:
-        return (
-            f"'{names[place]}' does not vary in the sum, as far as rounding lets tell, and has no "
-            "coefficient. Leave it out, or declare a narrower range."
-        )
-    partners = ", ".join(f"'{names[other]}'" for other in of)
-    return (
-        f"'{names[place]}' is a combination of {partners}, as far as rounding lets tell, and has "
-        "no coefficient: theirs hold its part. Leave one of them out, or set --ridge."
+        notes=(*about_left_out(fit.left_out, columns, "--ridge"), *notes),
     )

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from protocols import Additive, Plain
 from protocols.codec import decode, encode
 from protocols.layout import Integers
+from secure_afl.analytic.newton import FINE, Slope, fell
 from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data.columns import Column, Columns
@@ -236,9 +237,109 @@ def test_a_column_that_others_make_up_is_left_out_and_named() -> None:
     result, _ = federated(doubled, labels)
     names = [c.name for c in result.report.fits[0].coefficients]
     assert names == ["(intercept)", "x0", "x1"]
-    assert any("left out: x2, x3" in said for said in result.report.warnings)
+    assert any("'x2' does not vary in the sum" in said for said in result.report.warnings)
+    assert any("'x3' is a combination of 'x0'" in said for said in result.report.warnings)
     penalised, _ = federated(doubled, labels, Logistic(penalty=0.1))
     assert len(penalised.report.fits[0].coefficients) == 5
+
+
+@pytest.mark.parametrize("other", ["sum", "unit"])
+def test_a_column_that_others_make_up_but_for_rounding_is_left_out(other: str) -> None:
+    values, labels = made(500, [0.5, 0.2], -0.5)
+    values = values.round(1)
+    again = values.sum(axis=1) if other == "sum" else (2.20462 * values[:, 0]).round(2)
+    result, _ = federated(np.column_stack([values, again]), labels)
+    names = [c.name for c in result.report.fits[0].coefficients]
+    assert names == ["(intercept)", "x0", "x1"]
+    of = "'x0', 'x1'" if other == "sum" else "'x0'"
+    wanted = f"'x2' is a combination of {of}, as far as rounding lets tell"
+    assert any(wanted in said and "--penalty" in said for said in result.report.warnings)
+    alone, _ = federated(values, labels)
+    np.testing.assert_allclose(estimates(result)[0], estimates(alone)[0], atol=0.05)
+    assert estimates(result)[1].max() < 1
+
+
+def test_many_columns_that_are_left_out_are_named_in_one_sentence() -> None:
+    values, labels = made(300, [1.0], 0)
+    result, _ = federated(np.column_stack([values, np.ones((300, 9))]), labels)
+    (said,) = (text for text in result.report.warnings if "do not vary" in text)
+    assert "'x1', 'x2'" in said
+    assert "--penalty" in said
+
+
+def of_a_rare_class(rows: int, few: int) -> tuple[Result, Any]:
+    """Fit whole numbers of 0 to 100 to a class of a few rows; and what statsmodels makes of it."""
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 101, rows).astype(float)
+    labels = np.zeros(rows, dtype=np.int64)
+    chance = 1 + 0.03 * values
+    labels[rng.choice(rows, few, replace=False, p=chance / chance.sum())] = 1
+    columns = Columns((Column.over("x", 0, 100),))
+    features = columns.features(values[:, None])
+    clients = [ClientData(f"c{i}", features[i::3], labels[i::3]) for i in range(3)]
+    federation = Federation(Logistic(), Plain(), columns=columns, row_mode="columns")
+    theirs = sm.Logit(labels, sm.add_constant(values)).fit(disp=0, tol=1e-12, maxiter=50)
+    return federation.run(clients, classes=("no", "yes")), theirs
+
+
+def test_rounding_of_residuals_keeps_no_run_from_converging() -> None:
+    result, theirs = of_a_rare_class(30_000, 30)
+    assert result.report.rounds < 6
+    assert len(result.report.fits[0].notes) == 1
+    ours, errors = estimates(result)
+    assert (np.abs(ours[:, 0] - theirs.params) / theirs.bse).max() < 0.02
+    np.testing.assert_allclose(errors[:, 0], theirs.bse, rtol=0.01)
+
+
+def test_a_class_too_rare_for_rounded_weights_is_named_and_has_no_errors() -> None:
+    result, _ = of_a_rare_class(50_000, 2)
+    (fit,) = result.report.fits
+    assert all(own.estimate is not None and own.error is None for own in fit.coefficients)
+    reference, said = fit.notes
+    assert "Wald" not in reference
+    assert said.startswith("'yes' has 2 of 50,000 rows. That is too rare")
+
+
+@pytest.mark.slow
+def test_rounding_that_hides_one_error_leaves_the_others() -> None:
+    """A category that separates classes has no error; the other columns' are not concerned."""
+    values, labels = made(500, [0.7], 0.0)
+    group = (labels == 1) & (np.arange(500) % 10 == 0)
+    result, _ = federated(np.column_stack([values, group]), labels, Logistic(rounds=12))
+    intercept, slope, indicator = result.report.fits[0].coefficients
+    alone, _ = federated(values[~group], labels[~group])
+    assert slope.error == pytest.approx(estimates(alone)[1][1, 0], rel=0.05)
+    assert intercept.error is not None
+    assert indicator.error is None
+    assert any("these have no errors" in said for said in result.report.warnings)
+
+
+def test_an_advance_leaves_the_state_it_was_given_alone() -> None:
+    values, labels = made(300, [1.5, -1.0], -2.0)
+    result, _ = federated(values, labels, Logistic(rounds=2))
+    method, before = Logistic(rounds=2), result.rounds[1].public
+    assert isinstance(before, LogisticPublic)
+    assert before.point is not None
+    totals = [round_.released.total for round_ in result.rounds]
+    point = before.point.copy()
+    first, second = (method.advance(before, totals, ()) for _ in range(2))
+    assert first.found is not None
+    assert first.found.ended == "rounds"
+    assert np.array_equal(before.point, point)
+    assert encode(first) == encode(second)
+
+
+def test_a_small_difference_of_likelihoods_is_judged_by_slopes() -> None:
+    point, nothing = np.zeros((1, 1)), np.zeros((1, 1))
+
+    def slope(at: float, value: float, gradient: float) -> Slope:
+        return Slope(point + at, value, value, np.array([gradient]), np.ones((1, 1)), nothing)
+
+    before, rows = slope(0.0, -10.0, 1.0), float(FINE)
+    assert not fell(before, slope(1.0, -10.5, 0.5), rows)
+    assert fell(before, slope(1.0, -10.5, -1.5), rows)
+    assert fell(before, slope(1.0, -11.5, 0.5), rows)
+    assert not fell(before, slope(1.0, -8.5, -1.5), rows)
 
 
 def test_it_can_be_evaluated_though_it_ends_early() -> None:
