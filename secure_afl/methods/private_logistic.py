@@ -7,9 +7,10 @@ import numpy as np
 from msgspec import Meta, structs
 
 from protocols.layout import Block, Integers, Layout
-from secure_afl.analytic.coefficients import INTERCEPT, Coefficient, Fit
+from secure_afl.analytic.coefficients import INTERCEPT, Fit
 from secure_afl.analytic.heads.head import Fitted
 from secure_afl.analytic.newton import newton_vector
+from secure_afl.analytic.noisy_newton import NoisySlope
 from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.residuals import MAX_WEIGHT, is_on_grid, on_grid
 from secure_afl.analytic.rows import ClientData, check_rows
@@ -18,7 +19,13 @@ from secure_afl.errors import ConfigError, DataError
 from secure_afl.methods.memory import Memory
 from secure_afl.methods.method import METHODS, Method, PublicState, Task
 from secure_afl.methods.model import LinearModel
-from secure_afl.methods.odds import LEVEL, in_own_units, told_per, wald_coefficients
+from secure_afl.methods.odds import (
+    LEVEL,
+    bare_coefficients,
+    in_own_units,
+    told_per,
+    wald_coefficients,
+)
 from secure_afl.privacy.mechanism import NoisySum, Privacy
 from secure_afl.privacy.sensitivity import Sensitivity
 
@@ -30,9 +37,8 @@ FINE, COARSE = 1 << 12, 1 << 8
 CURVATURE_WEIGHT = 2.0
 # Share of μ² that the last sum has, whose gradient's noise is in the coefficients.
 _LAST = 0.7
-# Intervals are given where the least curvature is so many times its noise's norm.
-_CLEAR = 5.0
 _BLOCK_ROWS = 4096
+MAX_ROUNDS = 10
 
 _NO_PROMISE = (
     "private-logistic promises something or is not needed; give --epsilon, or take --method "
@@ -49,6 +55,8 @@ class PrivateLogisticPublic(PublicState, frozen=True, eq=False):
             the coefficients.
         estimates, errors: in the columns' own units, (d+1,); None before the last sum.
         weak: directions in which curvature is not clear of its noise.
+        unsettled: how many standard errors the last step went, where it is too long to be the
+            last; else 0.
     """
 
     done: int
@@ -56,6 +64,7 @@ class PrivateLogisticPublic(PublicState, frozen=True, eq=False):
     estimates: Floats | None = None
     errors: Floats | None = None
     weak: int = 0
+    unsettled: float = 0.0
 
 
 @METHODS.register
@@ -64,7 +73,8 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
 
     β' = β + H̃₊⁻¹g̃, with H̃₊ the curvature whose eigenvalues are raised to its noise's norm
     σ_H√(d+1); before the last step that norm is added to all, so that noise makes no step too
-    long. With noise ν of the last gradient and E of its curvature, and e how far the last point
+    long. The first sum, at zeros, tells the class shares too, and the first step starts from their
+    log-odds. With noise ν of the last gradient and E of its curvature, and e how far the last point
     was off, the coefficients are off by H⁻¹(Ee + ν): their covariance is
     H⁻¹(H + (σ_g² + σ_H²|e|²)I)H⁻¹, with the last step for e.
 
@@ -80,11 +90,16 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
     ignores = ("same_set", "cross_weight", "accept_outside")
     rounds: Annotated[
         int,
-        Meta(ge=1, le=10, description="blind sums of noisy Newton steps.", extra={"metavar": "N"}),
+        Meta(
+            ge=1,
+            le=MAX_ROUNDS,
+            description="blind sums of noisy Newton steps.",
+            extra={"metavar": "N"},
+        ),
     ] = 4
 
     def __post_init__(self) -> None:
-        settle_int(self, "rounds", 1, 10)
+        settle_int(self, "rounds", 1, MAX_ROUNDS)
 
     @property
     def sums(self) -> int:
@@ -218,25 +233,35 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
         assert layout is not None, "of a sum that was"
         found = layout.split(total)
         unit = layout.units
-        gradient = found[GRADIENT] * unit[GRADIENT]
+        gradient = np.asarray(found[GRADIENT] * unit[GRADIENT], dtype=np.float64)
         curvature = np.diag(found[DIAGONAL] * unit[DIAGONAL])
         upper = np.triu_indices(p, 1)
         curvature[upper] = found[UPPER] * unit[UPPER]
         curvature.T[upper] = curvature[upper]
-        gradient_std, curvature_std = self._noise(public, layout, len(included))
-        values, axes = np.linalg.eigh(curvature)
-        norm = curvature_std * math.sqrt(p)
+        slope = NoisySlope(
+            public.point, gradient, curvature, *self._noise(public, layout, len(included))
+        )
+        if public.done == 0:
+            slope = slope.at_shares()
         last = public.done == self.rounds - 1
-        raised = np.maximum(values, norm) if last else np.maximum(values, 0.0) + norm
-        step = axes @ ((axes.T @ gradient) / raised)
-        moved = structs.replace(public, done=public.done + 1, point=on_grid(public.point + step))
+        step = slope.step(last=last)
+        moved = structs.replace(public, done=public.done + 1, point=on_grid(slope.point + step))
         if not last:
             return moved
-        noise = gradient_std**2 + curvature_std**2 * float(step @ step)
-        covariance = (axes * ((raised + noise) / raised**2)) @ axes.T
-        own = in_own_units(moved.point[:, None], covariance, task.columns, task.quantiser)
-        weak = int((values < _CLEAR * norm).sum())
-        return structs.replace(moved, estimates=own[0][:, 0], errors=own[1][:, 0], weak=weak)
+        quantiser = task.quantiser
+        own = in_own_units(moved.point[:, None], slope.covariance(step), task.columns, quantiser)
+        reach = 1.0
+        if quantiser.mode == "columns":
+            reach = quantiser.end(task.feature_dim) / quantiser.scale
+        columns = () if task.columns is None else task.columns.columns
+        indicators = np.array([c.indicator for c in columns] or [False] * task.feature_dim)
+        return structs.replace(
+            moved,
+            estimates=own[0][:, 0],
+            errors=own[1][:, 0],
+            weak=slope.weak,
+            unsettled=slope.unsettled(step, reach, indicators),
+        )
 
     def _spend(self, done: int) -> float:
         """Return μ of a sum in units of the average."""
@@ -271,26 +296,30 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
         if public.estimates is None or public.errors is None or task.columns is None:
             return ()
         names, per = (INTERCEPT, *task.columns.names), told_per(task.columns)
-        if public.weak:
-            nothing = (None,) * 5
-            rows = tuple(
-                Coefficient(name, float(estimate), *nothing, per=units)
-                for name, estimate, units in zip(names, public.estimates, per.tolist(), strict=True)
-            )
+        if public.weak or public.unsettled:
+            rows = bare_coefficients(names, public.estimates, per)
         else:
             rows = wald_coefficients(names, public.estimates, public.errors, per)
-        notes = (
-            f"Odds are those against {task.classes[0]!r}; errors and intervals hold the noise.",
-            *self.remarks(public),
-        )
+        doubts = self.remarks(public)
+        held = "" if doubts else "; errors and intervals hold the noise"
+        notes = (f"Odds are those against {task.classes[0]!r}{held}.", *doubts)
         return (Fit("logistic", task.classes[1], rows, {}, LEVEL, notes),)
 
     def remarks(self, public: PrivateLogisticPublic) -> tuple[str, ...]:
-        """Say where noise is too large for intervals."""
-        if not public.weak:
+        """Say why there are no intervals: noise is too large, or the last step too long."""
+        if public.weak:
+            return (
+                f"In {public.weak} directions the curvature is not clear of its noise: estimates "
+                "are drawn to 0, and no interval would mean anything, so there is none. More rows, "
+                "fewer columns, narrower ranges or a larger ε help.",
+            )
+        if not public.unsettled:
             return ()
+        more = "A class, or a category of a column, may be too rare: more rows help"
+        if self.rounds < MAX_ROUNDS:
+            more = f"Take more sums (--rounds {min(2 * self.rounds, MAX_ROUNDS)}), or more rows"
         return (
-            f"In {public.weak} directions the curvature is not clear of its noise: estimates are "
-            "drawn to 0, and no interval would mean anything, so there is none. More rows, fewer "
-            "columns, narrower ranges or a larger ε help.",
+            f"The last of {self.rounds} Newton steps moved an estimate by {public.unsettled:.1f} "
+            "of its standard errors: estimates have not settled, and no interval would mean "
+            f"anything, so there is none. {more}.",
         )

@@ -7,7 +7,9 @@ import pytest
 from msgspec import structs
 
 from protocols import Additive, Pairwise, Plain
-from secure_afl.analytic.quantise import Quantiser
+from secure_afl.analytic.coefficients import Fit
+from secure_afl.analytic.noisy_newton import NoisySlope
+from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData
 from secure_afl.data.columns import Column, Columns
 from secure_afl.errors import ConfigError, DataError
@@ -137,6 +139,97 @@ def test_with_little_noise_intervals_hold_the_truth_and_with_much_there_are_none
     much = federated(200, Privacy(0.5, 1e-5)).report.fits[0]
     assert all(own.low is None and own.error is None for own in much.coefficients)
     assert "no interval would mean anything" in much.notes[1]
+
+
+def of_one_column(odds: Floats, values: Floats, seed: int, rounds: int = 4) -> Fit:
+    """Fit classes of these log-odds to one column in [−1, 1]."""
+    labels = (np.random.default_rng(seed).uniform(size=len(odds)) < 1 / (1 + np.exp(-odds))) * 1
+    columns = Columns((Column.over("x", -1, 1, indicator=bool((np.abs(values) == 1).all())),))
+    rows = columns.features(values[:, None])
+    data = [ClientData(f"c{k}", rows[k::4], labels[k::4].astype(np.int64)) for k in range(4)]
+    federation = Federation(
+        PrivateLogistic(rounds=rounds),
+        Plain(),
+        row_mode="columns",
+        columns=columns,
+        privacy=PRIVACY,
+    )
+    report = federation.run(data, classes=("no", "yes"), max_rows=len(odds) // 4).report
+    return report.fits[0]
+
+
+@pytest.mark.parametrize("intercept", [-5.0, 5.0])
+def test_intervals_of_a_rare_class_hold_the_truth(intercept: float) -> None:
+    values = np.random.default_rng(1).uniform(-1, 1, 20_000)
+    fit = of_one_column(intercept + values, values, seed=2)
+    for own, value in zip(fit.coefficients, (intercept, 1.0), strict=True):
+        assert own.estimate is not None
+        assert own.error is not None
+        assert abs(own.estimate - value) < 5 * own.error
+
+
+def test_without_a_row_of_a_class_there_are_no_intervals() -> None:
+    values = np.random.default_rng(1).uniform(-1, 1, 8_000)
+    fit = of_one_column(np.full(8_000, -500.0), values, seed=2)
+    assert all(own.estimate is not None and own.error is None for own in fit.coefficients)
+    assert "hold the noise" not in fit.notes[0]
+    assert "no interval would mean anything" in fit.notes[1]
+
+
+@pytest.mark.parametrize("rounds", [2, 4])
+def test_steps_that_have_not_settled_give_no_intervals(rounds: int) -> None:
+    """One row in ten is of a group that has hardly any of the class, and steps go on long."""
+    values = np.where(np.arange(20_000) % 10, -1.0, 1.0)
+    fit = of_one_column(np.where(values > 0, -8.0, 0.0), values, seed=2, rounds=rounds)
+    assert all(own.estimate is not None and own.error is None for own in fit.coefficients)
+    assert any("have not settled" in note for note in fit.notes)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "advice"), [(4, "--rounds 8"), (7, "--rounds 10"), (10, "may be too rare")]
+)
+def test_what_helps_steps_to_settle_is_said(rounds: int, advice: str) -> None:
+    state = structs.replace(first(), done=rounds, unsettled=2.0)
+    (said,) = PrivateLogistic(rounds=rounds).remarks(state)
+    assert "by 2.0 of its standard errors" in said
+    assert advice in said
+
+
+def test_the_first_sum_tells_the_slope_at_the_class_shares() -> None:
+    rng = np.random.default_rng(0)
+    rows = np.hstack([np.ones((400, 1)), rng.uniform(-0.5, 0.5, (400, 2))])
+    labels = (np.arange(400) < 30) * 1.0
+    start = NoisySlope(np.zeros(3), rows.T @ (labels - 0.5), rows.T @ rows / 4, 1e-9, 1e-9)
+    found = start.at_shares()
+    share = labels.mean()
+    np.testing.assert_allclose(found.point, [math.log(share / (1 - share)), 0, 0])
+    np.testing.assert_allclose(found.gradient, rows.T @ (labels - share), atol=1e-9)
+    np.testing.assert_allclose(found.curvature, share * (1 - share) * rows.T @ rows)
+    # A class that noise hides has as many rows as its count has noise.
+    hidden = NoisySlope(np.zeros(3), np.array([-203.0, 0, 0]), rows.T @ rows / 4, 2.0, 1.0)
+    assert hidden.at_shares().point[0] == pytest.approx(math.log(2 / 398))
+    lost = NoisySlope(np.zeros(3), np.ones(3), -np.eye(3), 2.0, 1.0)
+    assert not lost.at_shares().point.any()
+
+
+def test_a_step_is_too_long_to_be_the_last_where_it_may_leave_an_error() -> None:
+    rows = np.hstack([np.ones((4000, 1)), np.random.default_rng(0).uniform(-1, 1, (4000, 1))])
+    slope = NoisySlope(np.zeros(2), np.zeros(2), rows.T @ rows / 40, 1e-9, 1e-9)
+    error = math.sqrt(slope.covariance(np.zeros(2))[0, 0])
+    for length in (0.1 * error, error, math.sqrt(error)):
+        assert slope.unsettled(np.array([length, 0.0]), 1.0, np.array([False])) == 0
+    assert slope.unsettled(np.array([2 * math.sqrt(error), 0.0]), 1.0, np.array([False])) > 5
+    # Rows of a category are as far apart as the column's ends, however few these are; a number
+    # is taken to vary by three deviations, which here is about as far.
+    error = math.sqrt(slope.covariance(np.zeros(2))[1, 1])
+    short, long = 0.7 * math.sqrt(error), 1.1 * math.sqrt(error)
+    for indicator in (np.array([False]), np.array([True])):
+        assert slope.unsettled(np.array([0.0, short]), 1.0, indicator) == 0
+        assert slope.unsettled(np.array([0.0, long]), 1.0, indicator) > 0
+    narrow = NoisySlope(np.zeros(2), np.zeros(2), np.diag([100.0, 1.0]), 1e-9, 1e-9)
+    step = np.array([0.0, 1.5])
+    assert narrow.unsettled(step, 1.0, np.array([False])) == 0
+    assert narrow.unsettled(step, 1.0, np.array([True])) == pytest.approx(1.5)
 
 
 def test_the_model_tells_classes_apart() -> None:
