@@ -15,14 +15,15 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 def student_reach(values: Sequence[float], confidence: float = 0.95) -> float:
-    """Return half the width of Student's interval for the mean; 0 from a single value.
+    """Return half the width of Student's interval for the mean.
 
     Args:
-        values: independent, at least one.
+        values: independent, at least two: one tells nothing of their spread.
         confidence: above 0 and below 1.
+
+    Raises:
+        ValueError: fewer than two values.
     """
-    if len(values) < 2:
-        return 0.0
     from scipy.special import stdtrit
 
     quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))

@@ -14,7 +14,7 @@ from secure_afl.cli.options import run_settings, with_flags
 if TYPE_CHECKING:
     from protocols.registry import Option
     from secure_afl.runs.config import RunConfig
-    from secure_afl.tuning.outcomes import Outcome
+    from secure_afl.tuning.outcomes import Outcome, Summary
 
 # What a sweep sets itself, or does without.
 _WITHOUT = (
@@ -89,7 +89,7 @@ def _show(config: "RunConfig", outcomes: Sequence["Outcome"], out: Path) -> None
             summary.label,
             "∞" if summary.epsilon is None else f"{summary.epsilon:g}",
             percent(summary.accuracy),
-            f"{summary.low:.1%} – {summary.high:.1%}",
+            _between(summary),
             f"{summary.dimension}",
             "–" if summary.noise_multiplier is None else f"{summary.noise_multiplier:.3g}",
             f"{summary.seconds:.2f}",
@@ -105,3 +105,10 @@ def _show(config: "RunConfig", outcomes: Sequence["Outcome"], out: Path) -> None
     for line in statement(config, outcomes):
         console.print(line, style="yellow", markup=False, highlight=False)
     console.print(f"{out / 'tune.json'}, {out / 'tune.png'}", markup=False, highlight=False)
+
+
+def _between(summary: "Summary") -> str:
+    """Write the interval of an accuracy; a dash for one seed, which has none."""
+    if summary.low is None or summary.high is None:
+        return "–"
+    return f"{summary.low:.1%} – {summary.high:.1%}"

@@ -39,14 +39,18 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """A setting over its seeds: mean accuracy and a 95 % interval (Student's t)."""
+    """A setting over its seeds: mean accuracy and a 95 % interval (Student's t).
+
+    Attributes:
+        low, high: ends of the interval; null of one seed, which tells nothing of others.
+    """
 
     kind: Kind
     label: str
     epsilon: float | None
     accuracy: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     noise_multiplier: float | None
     dimension: int | None
     seconds: float
@@ -62,8 +66,8 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
     for first, group in sorted((members[0][0], members) for _, g in groups if (members := list(g))):
         runs = [outcome for _, outcome in group]
         accuracies = [run.accuracy for run in runs if run.accuracy is not None]
-        half = student_reach(accuracies)
         middle = mean(accuracies)
+        low, high = _interval(accuracies)
         head = scored[first]
         summaries.append(
             Summary(
@@ -71,8 +75,8 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
                 label(head.point),
                 head.point.config.epsilon,
                 middle,
-                max(0.0, middle - half),
-                min(1.0, middle + half),
+                low,
+                high,
                 head.noise_multiplier,
                 head.dimension,
                 mean(run.seconds for run in runs),
@@ -80,6 +84,14 @@ def summarise(outcomes: Sequence[Outcome]) -> list[Summary]:
             )
         )
     return summaries
+
+
+def _interval(accuracies: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
+    """Return the 95 % interval of a mean accuracy, within 0 and 1; none of a single seed."""
+    if len(accuracies) < 2:
+        return None, None
+    middle, half = mean(accuracies), student_reach(accuracies)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def label(point: Point) -> str:

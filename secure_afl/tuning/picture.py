@@ -1,5 +1,6 @@
 """The picture of a sweep: accuracy against ε, and the audited lower bounds."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from secure_afl.tuning.outcomes import Outcome, Summary, summarise
 
 def draw(outcomes: Sequence[Outcome], file: Path) -> None:
     """Draw accuracy against ε with 95 % bands, and the audited lower bounds.
+
+    A setting of one seed has no band.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -35,7 +38,7 @@ def draw(outcomes: Sequence[Outcome], file: Path) -> None:
         curves.setdefault(summary.label, []).append(summary)
     for name, curve in curves.items():
         if curve[0].epsilon is None:
-            accuracy.axhspan(100 * curve[0].low, 100 * curve[0].high, color="0.9")
+            accuracy.axhspan(*_band(curve[0]), color="0.9")
             accuracy.axhline(100 * curve[0].accuracy, color="0.4", linestyle="--", label=name)
             continue
         epsilons = [summary.epsilon for summary in curve]
@@ -44,8 +47,8 @@ def draw(outcomes: Sequence[Outcome], file: Path) -> None:
         (line,) = accuracy.plot(epsilons, middle, style, markersize=4, label=name)
         accuracy.fill_between(
             epsilons,
-            [100 * summary.low for summary in curve],
-            [100 * summary.high for summary in curve],
+            [_band(summary)[0] for summary in curve],
+            [_band(summary)[1] for summary in curve],
             color=line.get_color(),
             alpha=0.15,
             linewidth=0,
@@ -69,3 +72,10 @@ def draw(outcomes: Sequence[Outcome], file: Path) -> None:
     figure.tight_layout()
     figure.savefig(file, dpi=150)
     plt.close(figure)
+
+
+def _band(summary: Summary) -> tuple[float, float]:
+    """Return the ends of an interval in per cent; NaN, which is not drawn, where there is none."""
+    if summary.low is None or summary.high is None:
+        return math.nan, math.nan
+    return 100 * summary.low, 100 * summary.high

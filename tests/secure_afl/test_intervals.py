@@ -18,7 +18,8 @@ def test_student_s_quantile_is_that_of_scipy_stats(confidence: float) -> None:
         values = rng.normal(size=count).tolist()
         quantile = float(stats.t.ppf((1 + confidence) / 2, count - 1))
         assert student_reach(values, confidence) == quantile * stdev(values) / math.sqrt(count)
-    assert student_reach([1.0]) == 0.0
+    with pytest.raises(ValueError, match="at least two"):
+        student_reach([1.0])
 
 
 @pytest.mark.parametrize("trials", [1, 2, 17, 1000, 123_457])

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from msgspec.structs import replace
 from rich.console import Console
 
 from secure_afl.cli import console as cli_console
+from secure_afl.cli.tune import _between
 from secure_afl.errors import ConfigError
 from secure_afl.journal import Journal
 from secure_afl.runs.choose import make_terms
@@ -22,7 +24,7 @@ from secure_afl.tuning import points as tuning_points
 from secure_afl.tuning import sweep as tuning
 from secure_afl.tuning.audit import Cohort, audit
 from secure_afl.tuning.outcomes import Outcome, summarise
-from secure_afl.tuning.points import Point, check_data, check_settings, points
+from secure_afl.tuning.points import Kind, Point, check_data, check_settings, points
 from secure_afl.tuning.settings import Sweep
 from tests.kit.commands import Command
 
@@ -355,8 +357,32 @@ def test_summaries_keep_settings_apart_and_join_seeds() -> None:
     found = summarise([outcome(s, e, e / 10 + s / 100) for e in (2.0, 1.0) for s in range(3)])
     assert [(summary.epsilon, summary.seeds) for summary in found] == [(2.0, 3), (1.0, 3)]
     assert found[1].accuracy == pytest.approx(0.11)
+    assert found[1].high is not None
     # Student's t with two degrees of freedom: 4.303 · 0.01 / √3.
     assert found[1].high - found[1].accuracy == pytest.approx(0.02484, rel=1e-3)
+
+
+def test_one_seed_has_no_interval_and_no_band(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outcome(epsilon: float | None, seed: int, accuracy: float = 0.914) -> Outcome:
+        kind: Kind = "exact" if epsilon is None else "private"
+        config = RunConfig(epsilon=epsilon, seed=seed)
+        return Outcome(Point(kind, config), accuracy, 1.0, 8, None, 1.0, "")
+
+    single = [outcome(None, 0), outcome(1.0, 0), outcome(2.0, 0), outcome(2.0, 1, 0.912)]
+    monkeypatch.setattr(tuning, "tune", lambda *_: single)
+    drawn: list[float] = []
+    monkeypatch.setattr(Axes, "fill_between", lambda _, xs, low, high, **__: drawn.extend(low))
+    monkeypatch.setattr(Axes, "axhspan", lambda _, low, high, **__: drawn.append(low))
+    printed = command("tune", "--out", tmp_path, "--max-rows", "512")
+    assert printed.code == 0, printed.err
+    saved = json.loads((tmp_path / "tune.json").read_text(encoding="utf-8"))["summaries"]
+    assert [summary["low"] is None for summary in saved] == [True, True, False]
+    assert [_between(summary) for summary in summarise(single)] == ["–", "–", "90.0% – 92.6%"]
+    assert "nan" not in printed.out.lower()
+    assert np.isnan(drawn[:2]).all()
+    assert drawn[2:] == pytest.approx([90.03], abs=0.01)
 
 
 def test_a_stopped_sweep_says_how_to_go_on(
