@@ -193,7 +193,8 @@ def _pooled_lines(report: Report) -> dict[str, str]:
         auc = f"{pooled.auc:.1%} ± {100 * pooled.auc_error:.2f}"
     return {
         f"{'patients' if by_patient else 'rows'} kept out by all": f"{pooled.examples:,}",
-        "  accuracy": ranged(pooled.accuracy),
+        # Whose rows are counted does not show in the sum.
+        f"  accuracy{'' if by_patient else ', by row'}": ranged(pooled.accuracy),
         "  balanced": percent(pooled.balanced_accuracy),
         "  AUC ± its bins": auc,
     }
@@ -244,11 +245,11 @@ def show_figures(results: Sequence[Figures], console: Console, title: str) -> No
 
 
 def ranged(figure: Interval | None) -> str:
-    """Write a figure in percent with its interval; a dash where there is none."""
+    """Write a figure in percent with its interval; a dash for what there is not."""
     if figure is None:
         return NOTHING
     if figure.low is None or figure.high is None:
-        return f"{figure.value:.1%}"
+        return f"{figure.value:.1%} ({NOTHING})"
     return f"{figure.value:.1%} ({100 * figure.low:.1f}–{100 * figure.high:.1f})"
 
 

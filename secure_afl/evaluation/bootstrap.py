@@ -1,5 +1,6 @@
-"""Bootstrap intervals, by patient where rows say whose they are."""
+"""Intervals of figures: Wilson's of shares, and bootstrap ones by patient of all figures."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -7,6 +8,7 @@ import numpy as np
 
 from protocols.layout import Integers
 from secure_afl.analytic.quantise import Floats
+from secure_afl.intervals import wilson_interval
 
 DRAWS = 1000
 CONFIDENCE = 0.95
@@ -14,13 +16,30 @@ CONFIDENCE = 0.95
 # Numbers held at a time.
 _AT_ONCE = 2_000_000
 
+# Ends of an interval that are no further apart, relative to them, differ by rounding alone.
+_ROUNDING = 1e-12
+
 
 class Interval(msgspec.Struct, frozen=True):
-    """A figure and its 95 % interval; null bounds where too few draws define it."""
+    """A figure and its 95 % interval; null bounds where the rows do not tell how sure it is."""
 
     value: float
     low: float | None
     high: float | None
+
+
+def share(hits: int, trials: int) -> Interval | None:
+    """Return a share of independent trials with Wilson's interval (1927); None of no trials.
+
+    It has a width at 0 and 1 too, and covers its share at few trials (Brown, Cai and DasGupta 2001,
+    Statistical Science 16).
+
+    Args:
+        hits: 0 to trials.
+    """
+    if trials == 0:
+        return None
+    return Interval(hits / trials, *wilson_interval(hits, trials, CONFIDENCE))
 
 
 def weights(clusters: Integers, draws: int, seed: int) -> Iterator[Floats]:
@@ -55,7 +74,9 @@ def intervals(
         clusters: of each row, (n,): rows of one patient stay together.
 
     Returns:
-        f intervals; None for a figure that the rows themselves do not define.
+        f intervals; None for a figure that the rows themselves do not define. One that too few
+        draws define has null bounds. So has one of which all draws are equal: rows without an
+        error, drawn again, have none either, and do not tell how rare errors are.
     """
     point = figures(np.ones((1, len(clusters))))[0]
     drawn = np.concatenate([figures(counts) for counts in weights(clusters, draws, seed)])
@@ -68,6 +89,8 @@ def intervals(
         elif len(known) < draws / 2:
             found.append(Interval(float(value), None, None))
         else:
-            low, high = np.quantile(known, (tail, 1 - tail))
-            found.append(Interval(float(value), float(low), float(high)))
+            low, high = map(float, np.quantile(known, (tail, 1 - tail)))
+            varies = not math.isclose(low, high, rel_tol=_ROUNDING)
+            bounds = (low, high) if varies else (None, None)
+            found.append(Interval(float(value), *bounds))
     return found

@@ -11,7 +11,7 @@ from secure_afl.analytic.quantise import Floats
 from secure_afl.analytic.statistics import one_hot
 from secure_afl.analytic.tally import margin
 from secure_afl.errors import DataError
-from secure_afl.evaluation.bootstrap import DRAWS, Interval, intervals
+from secure_afl.evaluation.bootstrap import DRAWS, Interval, intervals, share
 from secure_afl.evaluation.calibration import Calibration, calibrate
 
 # Rows times classes times draws for one table of figures; more rows get fewer draws.
@@ -43,6 +43,10 @@ class ClassFigures(msgspec.Struct, frozen=True):
 
 class Figures(msgspec.Struct, frozen=True):
     """Figures of a classifier on labelled rows, with 95 % intervals.
+
+    Where no patient has two rows, a share (accuracy, sensitivity, specificity, PPV, NPV) has
+    Wilson's interval. All else has the percentiles of a bootstrap, by patient where rows say whose
+    they are; its bounds are null where all draws are equal, as they are where no row is wrong.
 
     Attributes:
         prior: which class shares the scores count on; empty for a model without a prior.
@@ -126,11 +130,13 @@ def measure(
 
     draws = int(np.clip(_WORK / (len(labels) * count), _FEWEST_DRAWS, DRAWS))
     found = intervals(figures, clusters, draws=draws, seed=seed)
+    table = (truth.T @ said).astype(np.int64)
+    if clusters.max() + 1 == len(labels):
+        found = _with_shares(found, table)
     accuracy, balanced, auc, *rest = found
     assert accuracy is not None, "there are rows"
     assert balanced is not None, "some class has rows"
     by_figure = [rest[i * count : (i + 1) * count] for i in range(5)]
-    table = (truth.T @ said).astype(np.int64)
     return Figures(
         prior=prior,
         rule=rule,
@@ -167,6 +173,23 @@ def _figures(tables: Floats, aucs: Floats) -> Floats:
         overall = [accuracy, _mean(sensitivity), _mean(aucs)]
         each = [sensitivity, others / (total - rows), right / columns, others / (total - columns)]
     return np.concatenate([*overall, *each, aucs], axis=1)
+
+
+def _with_shares(found: list[Interval | None], table: Integers) -> list[Interval | None]:
+    """Return figures in the order of `_figures`, with Wilson's intervals of those that are shares.
+
+    Args:
+        found: all of them.
+        table: confusion table of rows, no two of one patient, (C, C).
+    """
+    right, total = table.diagonal(), table.sum()
+    rows, columns = table.sum(axis=1), table.sum(axis=0)
+    others = total - rows - columns + right
+    parts = np.concatenate([right, others, right, others]).tolist()
+    wholes = np.concatenate([rows, total - rows, columns, total - columns]).tolist()
+    shares = [share(part, whole) for part, whole in zip(parts, wholes, strict=True)]
+    accuracy, aucs = share(int(right.sum()), int(total)), found[3 + len(shares) :]
+    return [accuracy, *found[1:3], *shares, *aucs]
 
 
 def _mean(values: Floats) -> Floats:

@@ -17,6 +17,8 @@ _FEWEST_DRAWS = 200
 class NumericFigures(msgspec.Struct, frozen=True):
     """How far predictions are from the numbers themselves, with 95 % intervals.
 
+    Intervals are percentiles of a bootstrap; bounds are null where all draws are equal.
+
     Attributes:
         examples: rows.
         patients: how many they are of, whole patients being drawn for the intervals; null where

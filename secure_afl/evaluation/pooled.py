@@ -7,8 +7,7 @@ import msgspec
 import numpy as np
 
 from secure_afl.analytic.tally import HIDDEN, LEAST_ROWS, Tally
-from secure_afl.evaluation.bootstrap import CONFIDENCE, Interval
-from secure_afl.intervals import wilson_interval
+from secure_afl.evaluation.bootstrap import Interval, share
 
 # 97.5 % of a normal distribution lie below.
 _NORMAL = 1.959964
@@ -41,7 +40,8 @@ class PooledFigures(msgspec.Struct, frozen=True):
     Attributes:
         examples: rows, or patients, of the classes that are shown.
         sites: in the sum.
-        accuracy: share of right predictions among them, with a 95 % interval.
+        accuracy: share of right predictions among them, with a 95 % interval. All intervals take
+            rows for independent: whose they are does not show in the sum.
         balanced_accuracy: mean sensitivity of the classes that are shown.
         auc, auc_error: mean over these classes, and the most by which it is off.
         classes: one by one.
@@ -141,10 +141,10 @@ def _share(part: _Count, whole: _Count, noise_std: float) -> Interval | None:
     """
     if whole.value <= 0:
         return None
-    share = min(max(part.value / whole.value, 0.0), 1.0)
     if noise_std == 0:
-        return Interval(share, *wilson_interval(round(part.value), round(whole.value), CONFIDENCE))
-    noise = noise_std**2 * (part.cells * (1 - 2 * share) + share**2 * whole.cells)
-    variance = share * (1 - share) / whole.value + noise / whole.value**2
+        return share(round(part.value), round(whole.value))
+    middle = min(max(part.value / whole.value, 0.0), 1.0)
+    noise = noise_std**2 * (part.cells * (1 - 2 * middle) + middle**2 * whole.cells)
+    variance = middle * (1 - middle) / whole.value + noise / whole.value**2
     reach = _NORMAL * float(np.sqrt(variance))
-    return Interval(share, max(share - reach, 0.0), min(share + reach, 1.0))
+    return Interval(middle, max(middle - reach, 0.0), min(middle + reach, 1.0))

@@ -116,6 +116,4 @@ def numeric_lines(figures: NumericFigures) -> dict[str, str]:
 def _ranged(figure: Interval | None) -> str:
     if figure is None:
         return NOTHING
-    between = _between(figure.low, figure.high)
-    text = number(figure.value)
-    return text if between == NOTHING else f"{text} ({between})"
+    return f"{number(figure.value)} ({_between(figure.low, figure.high)})"

@@ -172,14 +172,14 @@ def _environment() -> jinja2.Environment:
 
 
 def _ranged(figure: Interval | None) -> str:
-    """Write a figure in percent with its interval; a dash where there is none.
+    """Write a figure in percent with its interval; a dash for what there is not.
 
     Narrow columns break before the interval, and not within.
     """
     if figure is None:
         return "–"
     if figure.low is None or figure.high is None:
-        return f"{figure.value:.1%}"
+        return f"{figure.value:.1%} (–)"
     bounds = f"({100 * figure.low:.1f} to {100 * figure.high:.1f})"
     return f"{figure.value:.1%} " + bounds.replace(" ", "\N{NO-BREAK SPACE}")
 

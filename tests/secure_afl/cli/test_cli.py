@@ -499,6 +499,7 @@ def test_rows_that_all_sites_keep_out_are_counted(command: Command, tmp_path: Pa
         report,
     )
     assert "rows kept out by all" in outcome.out
+    assert "accuracy, by row" in outcome.out
     found = json.loads(report.read_text())
     assert (found["rounds"], found["exact"]) == (2, True)
     assert sum(map(sum, found["pooled"]["confusion"])) == found["pooled"]["examples"] > 200

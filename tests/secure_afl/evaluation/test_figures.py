@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics
 
 from secure_afl.analytic.split import halves_by_patient
+from secure_afl.cli.tables import ranged
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.evaluation.bootstrap import Interval
 from secure_afl.evaluation.calibration import calibrate
@@ -76,6 +78,63 @@ def test_intervals_cover_what_they_are_of() -> None:
         assert accuracy.high is not None
         covered += accuracy.low <= truth <= accuracy.high
     assert covered >= 34
+
+
+def bounds(figure: Interval | None) -> list[float | None]:
+    assert figure is not None
+    return [figure.low, figure.high]
+
+
+def test_shares_have_wilson_s_intervals_where_no_patient_has_two_rows() -> None:
+    scores, labels = drawn(90)
+    found = measure(scores, labels, ["a", "b", "c"])
+    predicted = scores.argmax(axis=1)
+
+    def of(hits: np.ndarray) -> list[float | None]:
+        test = stats.binomtest(int(hits.sum()), len(hits))
+        interval = test.proportion_ci(0.95, method="wilson")
+        return [float(interval.low), float(interval.high)]
+
+    assert bounds(found.accuracy) == of(predicted == labels)
+    for c, own in enumerate(found.classes):
+        assert bounds(own.sensitivity) == of(predicted[labels == c] == c)
+        assert bounds(own.specificity) == of(predicted[labels != c] != c)
+        assert bounds(own.ppv) == of(labels[predicted == c] == c)
+        assert bounds(own.npv) == of(labels[predicted != c] != c)
+    names = [f"{i:02}" for i in range(90)]
+    alike = measure(scores, labels, ["a", "b", "c"], patients=names)
+    assert alike.patients == 90
+    assert (alike.accuracy, alike.auc, alike.classes) == (found.accuracy, found.auc, found.classes)
+
+
+def test_rows_without_an_error_do_not_tell_that_there_is_none() -> None:
+    labels = np.repeat([0, 1, 2], [8, 12, 10])
+    found = measure(10.0 * np.eye(3)[labels], labels, ["a", "b", "c"])
+    assert bounds(found.accuracy) == pytest.approx([0.8865, 1.0], abs=1e-4)
+    assert bounds(found.classes[0].sensitivity) == pytest.approx([0.6756, 1.0], abs=1e-4)
+    for figure in (found.balanced_accuracy, found.auc, found.classes[0].auc):
+        assert (value(figure), *bounds(figure)) == (1.0, None, None)
+        assert ranged(figure) == "100.0% (–)"
+    # Rows of several patients are no independent trials, and patients have no share to count.
+    names = [f"p{i // 2}" for i in range(30)]
+    several = measure(10.0 * np.eye(3)[labels], labels, ["a", "b", "c"], patients=names)
+    assert several.patients == 15
+    for figure in (several.accuracy, several.auc, several.classes[0].ppv):
+        assert (value(figure), *bounds(figure)) == (1.0, None, None)
+
+
+def test_an_interval_of_accuracy_covers_shares_near_one() -> None:
+    trials, truth = 60, 0.97
+    covered = 0.0
+    for wrong in range(8):
+        labels = np.zeros(trials, dtype=np.int64)
+        scores = np.eye(2)[np.where(np.arange(trials) < wrong, 1, 0)]
+        low, high = bounds(measure(scores, labels, ["n", "p"]).accuracy)
+        assert low is not None
+        assert high is not None
+        if low <= truth <= high:
+            covered += stats.binom.pmf(wrong, trials, 1 - truth)
+    assert covered > 0.95
 
 
 def test_rows_of_one_patient_stay_together() -> None:

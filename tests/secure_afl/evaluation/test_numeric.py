@@ -6,6 +6,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from secure_afl.errors import DataError
 from secure_afl.evaluation.numeric import measure_numbers
+from secure_afl.runs.fits import numeric_lines
 
 
 def test_figures_are_scikit_learns_and_lie_in_their_intervals() -> None:
@@ -44,6 +45,15 @@ def test_patients_stay_together() -> None:
 
 def test_numbers_that_do_not_vary_have_no_r_squared() -> None:
     assert measure_numbers(np.ones(5), np.full(5, 2.0)).r_squared is None
+
+
+def test_errors_that_do_not_vary_have_no_interval() -> None:
+    values = np.arange(20.0)
+    for off in (0.0, 0.1):
+        found = measure_numbers(values + off, values)
+        assert found.mae.value == pytest.approx(off)
+        assert found.mae.low is None
+        assert (found.rmse.high, numeric_lines(found)["RMSE"]) == (None, f"{off:.4g} (–)")
 
 
 def test_no_rows_and_other_lengths_are_refused() -> None:

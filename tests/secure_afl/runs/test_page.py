@@ -12,7 +12,7 @@ import pytest
 
 from protocols import Additive, Plain
 from secure_afl.cli.tables import _lines
-from secure_afl.evaluation.figures import Figures
+from secure_afl.evaluation.figures import Figures, measure
 from secure_afl.features.backbone import parse_backbone
 from secure_afl.federation.report import Report
 from secure_afl.federation.simulation import Federation
@@ -158,6 +158,25 @@ def test_the_page_says_who_saw_noisy_sums_and_what_they_hide(
     assert not any(words in text for words in unsaid)
 
 
+@pytest.mark.parametrize(
+    ("each", "said"),
+    [
+        (1, "Ranges of shares are Wilson’s, at 95&nbsp;%."),
+        (2, "resamples of the scored rows, whole patients at a time"),
+        (None, "Each row counts for itself: if several rows are of one patient"),
+    ],
+)
+def test_the_page_says_which_ranges_it_has(each: int | None, said: str, tmp_path: Path) -> None:
+    labels = np.repeat([0, 1], 20)
+    names = None if each is None else [f"p{i // each:02}" for i in range(40)]
+    found = measure(4.0 * np.eye(2)[labels], labels, "ab", patients=names)
+    write_evaluation(tmp_path / "page.html", [found], tmp_path, "x/test.npz", {})
+    text = re.sub(r"\s+", " ", (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert said in text
+    assert f"100.0% {'(–)' if each == 2 else '(91.2'}" in text
+    assert "100.0% (–)</td>" in text  # the AUC
+
+
 def test_the_curve_is_saved_for_the_receiver_alone(tmp_path: Path) -> None:
     result = Federation(AFL(), Plain()).run(make_clients((40, 30)))
     backbone = parse_backbone("identity")
@@ -189,6 +208,7 @@ def test_the_page_has_what_all_sites_counted() -> None:
     assert report.pooled.confusion[3] is None
     assert "kept 40&nbsp;% of its rows out" in text
     assert "not shown" in text
+    assert "each row counting for itself: if several are of one patient" in text
     assert "No test rows were given" not in text
     assert "One further sum" in text
     for own in report.pooled.classes[:3]:
@@ -200,6 +220,7 @@ def test_the_page_has_what_all_sites_counted() -> None:
     )
     text = re.sub(r"\s+", " ", page_of(msgspec.structs.replace(noisy.report)))
     assert "has noise of standard deviation" in text
+    assert "Each row counts for itself: if several are of one patient" in text
     assert "scored how high" not in text
 
 
