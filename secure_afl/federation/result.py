@@ -32,7 +32,7 @@ from secure_afl.federation.report import (
 from secure_afl.federation.scores import Scored
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms
-from secure_afl.federation.warnings import warnings
+from secure_afl.federation.warnings import warn_of_groups, warnings
 from secure_afl.methods.method import AnyMethod, PublicState
 from secure_afl.methods.model import Model
 
@@ -141,6 +141,7 @@ def report_run(
     public: PublicState,
     rounds: Sequence[Round],
     included: Sequence[ClientData],
+    counted: Sequence[ClientData],
     scored: Scored,
     seconds: Seconds,
 ) -> Report:
@@ -151,6 +152,7 @@ def report_run(
         public: the state after the last round.
         rounds: all of them.
         included: the clients in the last sum, with their rows.
+        counted: their rows that the method kept out of the model.
         scored, seconds: measured before.
     """
     method, protocol, privacy = terms.method, terms.protocol, terms.privacy
@@ -202,7 +204,7 @@ def report_run(
             *_set_warnings(terms, rounds),
             *_head_warnings(head),
             *method.remarks(public),
-            *_pooled_warnings(method, public),
+            *_pooled_warnings(method, public, counted),
         ),
     )
 
@@ -274,9 +276,14 @@ def _head_warnings(head: HeadReport | None) -> tuple[str, ...]:
     )
 
 
-def _pooled_warnings(method: AnyMethod, public: PublicState) -> tuple[str, ...]:
-    """Say that the evaluation came to nothing, where it did."""
-    if not method.complete(public) or method.counted(public) is not None:
+def _pooled_warnings(
+    method: AnyMethod, public: PublicState, counted: Sequence[ClientData]
+) -> tuple[str, ...]:
+    """Say what is wrong with an evaluation's figures, or that it came to nothing, where it did."""
+    if method.counted(public) is not None:
+        # With noise nothing is said that depends on the rows.
+        return warn_of_groups(counted) if public.task.mechanism is None else ()
+    if not method.complete(public):
         return ()
     return (
         "The sum over the rows that sites kept out came to nothing, for too few parties were left: "

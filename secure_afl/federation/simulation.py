@@ -205,15 +205,19 @@ class Federation:
         summed = self._in_the_sum(server.public, rounds, members)
         trained = (method.trained(task, ready(data)) for data in summed)
         included = [data for data in trained if data is not None]
+        every = (method.kept(task, ready(data)) for data in summed)
+        counted = [rows for rows in every if rows is not None]
         kept_out = [ready(data) for data in holdout]
         if not kept_out:
-            every = (method.kept(task, ready(members[data.name].data)) for data in included)
-            kept_out = [rows for rows in every if rows is not None]
+            there = {data.name for data in included}
+            kept_out = [rows for rows in counted if rows.name in there]
         scored = self._score(
             learned, model, own, included, None if test is None else ready(test), kept_out
         )
         seconds = measure_seconds(rounds, members, solve_seconds)
-        report = report_run(self.terms, declared, server.public, rounds, included, scored, seconds)
+        report = report_run(
+            self.terms, declared, server.public, rounds, included, counted, scored, seconds
+        )
         report = with_ranges(report, task.columns, learned.task.columns, summed)
         personal = {name: made.model for name, made in own.items()}
         return Result(method.learner, model, personal, rounds, learned, report)

@@ -54,6 +54,7 @@ def _listed(
     if not protocol.hides_vectors:
         found.append(f"Protocol '{protocol.name}' protects {protocol.protects}.")
     found += protocol.advice(task.clients)
+    found += method.doubts(task)
     if task.mechanism is not None:
         return tuple(found)
     found += few + of_rows
@@ -97,14 +98,35 @@ def few_rows(rows: int, width: int, *, columns: bool, declared: bool = False) ->
     ]
 
 
+def warn_of_groups(counted: Sequence[ClientData]) -> tuple[str, ...]:
+    """Warn of rows in groups, whose counts have intervals that take rows for independent ones.
+
+    Args:
+        counted: rows that clients keep out and count.
+    """
+    rows, patients = _patients(counted)
+    if rows <= patients:
+        return ()
+    return (
+        f"{rows} rows that sites kept out are of {patients} patients: intervals of their figures "
+        "take rows for independent, and are too narrow. On a test set (--test) intervals draw "
+        "patients.",
+    )
+
+
+def _patients(clients: Sequence[ClientData]) -> tuple[int, int]:
+    """Return how many rows say whose they are, and of how many patients they are."""
+    known = [names for data in clients if (names := data.people) is not None]
+    return sum(map(len, known)), sum(len(set(names)) for names in known)
+
+
 def _several_rows_a_patient(clients: Sequence[ClientData], *, errors: bool) -> list[str]:
     """Warn of rows in groups, which what follows from the sum takes for independent ones.
 
     Args:
         errors: of coefficients follow, and no shrinkage or λ.
     """
-    known = [names for data in clients if (names := data.people) is not None]
-    rows, patients = sum(map(len, known)), sum(len(set(names)) for names in known)
+    rows, patients = _patients(clients)
     if rows <= patients:
         return []
     if errors:

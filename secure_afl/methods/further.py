@@ -167,6 +167,10 @@ class Further(Method[State], Generic[State], frozen=True):
         """List what is doubtful of the method's model."""
         return self.method.remarks(public.learned)
 
+    def doubts(self, task: Task) -> tuple[str, ...]:
+        """List what public numbers say against the method's model."""
+        return self.method.doubts(task)
+
     def curve(self, task: Task, statistics: Statistics) -> tuple[Chosen, ...]:
         """Return the curve that the method's head was chosen on."""
         return self.method.curve(task, statistics)

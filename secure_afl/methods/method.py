@@ -329,6 +329,10 @@ class Method(Wire, Generic[Public], frozen=True):
         """
         return ()
 
+    def doubts(self, task: Task) -> tuple[str, ...]:
+        """List what public numbers alone say against the model of a task, with noise or without."""
+        return ()
+
     @abstractmethod
     def begin(self, task: Task) -> Public:
         """Return the state that everybody may see, before the first round."""

@@ -245,6 +245,28 @@ class Summed(Method[SummedPublic], frozen=True):
             )
         return tuple(found)
 
+    def doubts(self, task: Task) -> tuple[str, ...]:
+        """Warn of ridge on a table's columns as their declared ranges scale them."""
+        if task.columns is None:
+            return ()
+        first = self.heads(task)[0]
+        if not isinstance(first, Ridge) or _scales(first):
+            return ()
+        if self.way.head is not None:
+            why, instead = f" with --personal {self.personal}", "take --personal auto or prior"
+        elif task.mechanism is None:
+            why, instead = " with --no-standardise", "leave that out, or take --intercept"
+        elif self.head != AUTO:
+            why, instead = " under noise", f"take --head {LDA.name}"
+        else:
+            why = f" under noise too large for {LDA.name}"
+            instead = "declare more rows, narrower ranges or fewer columns, or raise --epsilon"
+        return (
+            f"Head 'ridge' has no intercept{why}, and columns weigh as their declared ranges "
+            "scale them: the model turns on how wide these are, and may be right less often than "
+            f"always naming the most frequent class. Better: {instead}.",
+        )
+
     def heads(self, task: Task) -> tuple[Head, ...]:
         """List the heads of this task, by its settings and by public numbers alone.
 
