@@ -12,6 +12,9 @@ from secure_afl.analytic.quantise import Floats
 # Curvature is clear where the least of it is so many times its noise's norm.
 _CLEAR = 5.0
 
+# A step is more than noise where it is so many of its own standard deviations.
+_NOTICED = 2.0
+
 
 @dataclass(frozen=True, eq=False)
 class NoisySlope:
@@ -75,11 +78,11 @@ class NoisySlope:
 
     def covariance(self, step: Floats) -> Floats:
         """Return that of the point after the last step, H⁻¹(H + (σ_g² + σ_H²|e|²)I)H⁻¹, (p, p)."""
-        noise = self.gradient_std**2 + self.curvature_std**2 * float(step @ step)
-        found: Floats = (self._axes * ((self._raised + noise) / self._raised**2)) @ self._axes.T
+        spread = (self._raised + self._noise(step)) / self._raised**2
+        found: Floats = (self._axes * spread) @ self._axes.T
         return found
 
-    def unsettled(self, step: Floats, reach: float, indicators: Bools) -> float:
+    def unsettled(self, step: Floats, earlier_std: float, reach: float, indicators: Bools) -> float:
         """Return how many standard errors the last step went, where another is wanted; else 0.
 
         A Newton step e leaves less than −log(1 − r)/r − 1 of itself to go, if it changes the
@@ -89,10 +92,12 @@ class NoisySlope:
         deviations of what no other column explains. Another step is wanted where a standard error
         or more may be left.
 
-        It does not turn on why a step is long. One that noise made long leaves as much.
+        The bound is a wide one for numbers. Where noise explains their step, another would be as
+        long, and none is wanted.
 
         Args:
             step: the last one, (p,).
+            earlier_std: σ_g of the sum before, whose noise the step makes up for; 0 if none was.
             reach: the most that a row's entry of a column can be, in size.
             indicators: which columns are indicators, (p − 1,).
         """
@@ -104,11 +109,24 @@ class NoisySlope:
         widths = np.where(indicators, np.inf, 3 / np.sqrt(own * total))
         widths = np.append(1.0, np.minimum(widths, 2 * reach))
         moved = np.abs(looks @ step)
-        errors = np.sqrt(np.einsum("ij,jk,ik->i", looks, self.covariance(step), looks))
+        errors = self._along(looks, self._raised + self._noise(step))
         changes = np.minimum(widths * moved, 1.0)
         with np.errstate(divide="ignore"):
             left = -np.log1p(-changes) - changes
-        return float((moved / errors)[left > widths * errors].max(initial=0.0))
+        noise = self._along(looks, self._noise(step) + earlier_std**2)
+        noise[0], noise[1:][indicators] = 0.0, 0.0
+        wanted = (left > widths * errors) & (moved > _NOTICED * noise)
+        return float((moved / errors)[wanted].max(initial=0.0))
+
+    def _noise(self, step: Floats) -> float:
+        """Return the variance of an entry of Ee + ν, with E and ν the noise of this sum."""
+        return self.gradient_std**2 + self.curvature_std**2 * float(step @ step)
+
+    def _along(self, looks: Floats, middle: Floats | float) -> Floats:
+        """Return deviations of H⁻¹MH⁻¹ along rows of `looks`, M having H's axes, (k,)."""
+        turned = (looks @ self._axes) / self._raised
+        found: Floats = np.sqrt((turned**2 * middle).sum(axis=1))
+        return found
 
     @cached_property
     def _eigen(self) -> tuple[Floats, Floats]:

@@ -255,12 +255,16 @@ class PrivateLogistic(Method[PrivateLogisticPublic], frozen=True, tag="private-l
             reach = quantiser.end(task.feature_dim) / quantiser.scale
         columns = () if task.columns is None else task.columns.columns
         indicators = np.array([c.indicator for c in columns] or [False] * task.feature_dim)
+        earlier = 0.0
+        if public.done:
+            before = structs.replace(public, done=public.done - 1)
+            earlier = self._noise(before, layout, len(included))[0]
         return structs.replace(
             moved,
             estimates=own[0][:, 0],
             errors=own[1][:, 0],
             weak=slope.weak,
-            unsettled=slope.unsettled(step, reach, indicators),
+            unsettled=slope.unsettled(step, earlier, reach, indicators),
         )
 
     def _spend(self, done: int) -> float:

@@ -214,22 +214,40 @@ def test_the_first_sum_tells_the_slope_at_the_class_shares() -> None:
 
 def test_a_step_is_too_long_to_be_the_last_where_it_may_leave_an_error() -> None:
     rows = np.hstack([np.ones((4000, 1)), np.random.default_rng(0).uniform(-1, 1, (4000, 1))])
+    number, category = np.array([False]), np.array([True])
     slope = NoisySlope(np.zeros(2), np.zeros(2), rows.T @ rows / 40, 1e-9, 1e-9)
     error = math.sqrt(slope.covariance(np.zeros(2))[0, 0])
     for length in (0.1 * error, error, math.sqrt(error)):
-        assert slope.unsettled(np.array([length, 0.0]), 1.0, np.array([False])) == 0
-    assert slope.unsettled(np.array([2 * math.sqrt(error), 0.0]), 1.0, np.array([False])) > 5
-    # Rows of a category are as far apart as the column's ends, however few these are; a number
-    # is taken to vary by three deviations, which here is about as far.
+        assert slope.unsettled(np.array([length, 0.0]), 0.0, 1.0, number) == 0
+    for earlier in (0.0, 1e3):
+        # A long step of the mean row is never laid to noise.
+        assert slope.unsettled(np.array([2 * math.sqrt(error), 0.0]), earlier, 1.0, number) > 5
+        assert slope.unsettled(np.array([-3.0, 0.0]), earlier, 1.0, number) > 0
     error = math.sqrt(slope.covariance(np.zeros(2))[1, 1])
-    short, long = 0.7 * math.sqrt(error), 1.1 * math.sqrt(error)
-    for indicator in (np.array([False]), np.array([True])):
-        assert slope.unsettled(np.array([0.0, short]), 1.0, indicator) == 0
-        assert slope.unsettled(np.array([0.0, long]), 1.0, indicator) > 0
+    short, long = (np.array([0.0, part * math.sqrt(error)]) for part in (0.7, 1.5))
+    for kind in (number, category):
+        assert slope.unsettled(short, 0.0, 1.0, kind) == 0
+        assert slope.unsettled(long, 0.0, 1.0, kind) > 0
+    # Noise of the sum before explains a number's step, and not one of a category.
+    noise = float(long[1]) / 1.5 * slope.curvature[1, 1]
+    assert slope.unsettled(long, noise, 1.0, number) == 0
+    assert slope.unsettled(long, noise / 2, 1.0, number) > 0
+    assert slope.unsettled(long, noise, 1.0, category) > 0
+    # Rows of a category are as far apart as the column's ends, however few these are.
     narrow = NoisySlope(np.zeros(2), np.zeros(2), np.diag([100.0, 1.0]), 1e-9, 1e-9)
     step = np.array([0.0, 1.5])
-    assert narrow.unsettled(step, 1.0, np.array([False])) == 0
-    assert narrow.unsettled(step, 1.0, np.array([True])) == pytest.approx(1.5)
+    assert narrow.unsettled(step, 0.0, 1.0, number) == 0
+    assert narrow.unsettled(step, 0.0, 1.0, category) == pytest.approx(1.5)
+
+
+@pytest.mark.slow
+def test_too_few_steps_over_numbers_give_no_intervals() -> None:
+    federation = Federation(
+        PrivateLogistic(rounds=2), Plain(), row_mode="columns", columns=COLUMNS, privacy=PRIVACY
+    )
+    report = federation.run(clients(20_000), classes=("no", "yes"), max_rows=5_000).report
+    assert all(own.error is None for own in report.fits[0].coefficients)
+    assert any("--rounds 4" in note for note in report.fits[0].notes)
 
 
 def test_the_model_tells_classes_apart() -> None:
