@@ -57,9 +57,9 @@ def test_an_evaluation_of_patients_is_exact() -> None:
     clients = [of_patients(90, 30, "a"), of_patients(60, 20, "b"), make_client("c", 70)]
     result = Federation(evaluated(AFL(), 0.4), Plain()).run(clients)
     assert result.report.exact
-    told = [warning for warning in result.report.warnings if "patients" in warning]
-    assert len(told) == 1
-    assert "takes rows for independent" in told[0]
+    chosen, intervals = [said for said in result.report.warnings if "patients" in said]
+    assert "takes rows for independent" in chosen
+    assert "are too narrow" in intervals
     nobody = Federation(AFL(), Plain()).run(make_clients((30, 40))).report.warnings
     assert not any("patients" in warning for warning in nobody)
     site = result.report.sites[0].figures
