@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from secure_afl.analytic.hidden import Hidden, hide
-from secure_afl.analytic.known import Known, known_sums
+from secure_afl.analytic.known import Known
 from secure_afl.analytic.moments import Bools
 from secure_afl.analytic.quantise import Floats, Integers, Quantiser
 from secure_afl.analytic.statistics import Statistics
@@ -91,10 +91,10 @@ class Summary(TableSums):
         """How far rounding may have moved a value, (d,), in own units."""
         return self.unit / 2
 
-    @cached_property
+    @property
     def known(self) -> Known:
         """The sums of the rows that have a value."""
-        return known_sums(self, ~self.hidden.ones)
+        return self.hidden.known
 
     @cached_property
     def known_total(self) -> Floats:

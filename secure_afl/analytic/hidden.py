@@ -25,6 +25,7 @@ class Hidden(NamedTuple):
             and in a class, (d,) each. The latter have no figure by class: one would follow from
             the others.
         known_each: columns of which it is withheld how many rows of a class have a value, (d,).
+        known: the sums of the rows that have a value, as far as all this lets them be known.
     """
 
     everything: bool
@@ -36,6 +37,7 @@ class Hidden(NamedTuple):
     few: Bools
     few_each: Bools
     known_each: Bools
+    known: Known
 
 
 def hide(summary: TableSums) -> Hidden:
@@ -60,6 +62,7 @@ def hide(summary: TableSums) -> Hidden:
         # A mean by class would tell how many rows of the class it is of.
         few_each | known_each,
         known_each,
+        known,
     )
 
 

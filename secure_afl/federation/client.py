@@ -201,7 +201,7 @@ class FederationClient(Half):
         # With the release of this very party its rows are recorded, too; to load them takes long.
         again = seat is not None and ledger.knows(session.id, lineage, party)
         known = KnownBy() if again else self.known_by(public.task)
-        if session.header.round == 1 and not ledger.knows(session.id, lineage):
+        if session.header.round == 1 and not (again or ledger.knows(session.id, lineage)):
             # A run that could not be finished would cost something all the same.
             ledger.check(
                 lineage,

@@ -203,9 +203,10 @@ class Federation:
             return rescaled(task.columns, learned.task.columns, data)
 
         summed = self._in_the_sum(server.public, rounds, members)
-        trained = (method.trained(task, ready(data)) for data in summed)
+        prepared = [ready(data) for data in summed]
+        trained = (method.trained(task, data) for data in prepared)
         included = [data for data in trained if data is not None]
-        every = (method.kept(task, ready(data)) for data in summed)
+        every = (method.kept(task, data) for data in prepared)
         counted = [rows for rows in every if rows is not None]
         kept_out = [ready(data) for data in holdout]
         if not kept_out:

@@ -56,7 +56,10 @@ class Halves:
         self.roster = Roster.of(lines)
         self.server = FederationServer(self.terms, self.task, roster=self.roster, **self._server)
         self.carriers = {
-            name: FederationCoordinator(name, self.terms, self.roster) for name in coordinators
+            name: FederationCoordinator(
+                name, self.terms, self.roster, same_set=self._server.get("same_set", False)
+            )
+            for name in coordinators
         }
 
     @property

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 
 from protocols import Session, Sum
-from protocols.release import Release, sign_release
+from protocols.release import sign_release
 from secure_afl.federation.server import FederationServer
 from secure_afl.methods import PublicState
 from secure_afl.methods.averaging import AveragingPublic
@@ -43,17 +44,10 @@ def leave_out(
     out: list[Sum] = []
     honest = FederationServer.absorb
 
-    def absorb(
-        server: FederationServer,
-        session: Session,
-        released: Sum,
-        release: Release,
-        salt: bytes,
-        noise: bytes | None = None,
-    ) -> None:
+    def absorb(server: FederationServer, session: Session, released: Sum, *rest: Any) -> None:
         out.append(released)
         if len(out) > 1:
-            honest(server, session, released, release, salt, noise)
+            honest(server, session, released, *rest)
             return
         party = sites.parties[sites.convener]
         others = [name for name in released.included if name != victim]
