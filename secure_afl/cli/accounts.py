@@ -14,6 +14,8 @@ from secure_afl.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from secure_afl.data.account import Account, Finding, Read
+    from secure_afl.data.mapping import Mapping
+    from secure_afl.data.tables.design import Design
     from secure_afl.runs.prepare import Accounts
 
 # Sites in a run's table, and classes, sizes and modes in a line.
@@ -78,28 +80,18 @@ def inspect(
       secure-afl inspect site_0.csv --dictionary dictionary.toml
     """
     from secure_afl.data import account as accounting
-    from secure_afl.data.compare import compare
-    from secure_afl.data.dataset import align
-    from secure_afl.data.files import check_classes, client_paths, load
+    from secure_afl.data.files import client_paths, load
     from secure_afl.data.ids import parse_ids
     from secure_afl.data.mapping import read_mapping
-    from secure_afl.data.tables.design import read_design
     from secure_afl.texts import at_home
 
     if propose is not None:
         _propose(paths, target, propose)
         return
     names = read_mapping(None if mapping is None else Path(at_home(mapping)))
-    design = None
-    if dictionary is not None:
-        # Ranges that a run is to find are none here: nothing is known to be out of them.
-        design = read_design(dictionary, target, formula, ids, open=True)
-        if design.open:
-            without = ", ".join(design.open)
-            errors().print(f"without a range, for --scale federated: {without}", markup=False)
+    design = None if dictionary is None else _design(dictionary, target, formula, ids)
     whose = None if design is not None else parse_ids(ids)
     found = [path for pattern in paths for path in client_paths(pattern)]
-    together: list[Finding] = []
     with progress() as advance:
 
         def read(path: str | Path, part: str) -> "Read":
@@ -109,22 +101,46 @@ def inspect(
         tested = None if test is None else read(test, "test")
         reads = [read(path, split) for path in found]
     accounts = [accounting.account(one, tested) for one in reads]
-    datasets = [one.dataset for one in (*reads, *([] if tested is None else [tested]))]
-    try:
-        check_classes(datasets, names)
-    except DataError as error:
-        words, _, fix = str(error).partition("; ")
-        together.append(accounting.Finding("wrong", words, len(datasets), fix))
-    if len(reads) > 1:
-        every = tuple(dict.fromkeys(name for data in datasets for name in data.classes))
-        for one, dataset in zip(reads, align(datasets[: len(reads)], every), strict=True):
-            one.dataset = dataset
-        together += compare(reads, names.meant)
+    together = _together(reads, tested, names)
     _write(json_file, accounts, together)
     console = people(json_file)
     for account in accounts:
         console.print(_table(account, tested=tested is not None))
     show_all(console, [finding for one in accounts for finding in one.findings] + together)
+
+
+def _design(file: Path, target: str | None, formula: str | None, ids: str | None) -> "Design":
+    """Read a dictionary in which ranges may be left open."""
+    from secure_afl.data.tables.design import read_design
+
+    # Ranges that a run is to find are none here: nothing is known to be out of them.
+    design = read_design(file, target, formula, ids, open=True)
+    if design.open:
+        without = ", ".join(design.open)
+        errors().print(f"without a range, for --scale federated: {without}", markup=False)
+    return design
+
+
+def _together(reads: "Sequence[Read]", tested: "Read | None", names: "Mapping") -> "list[Finding]":
+    """Return what looks wrong of several sites together, and of their test set."""
+    from secure_afl.data.account import Finding
+    from secure_afl.data.compare import compare
+    from secure_afl.data.dataset import align
+    from secure_afl.data.files import check_classes
+
+    found: list[Finding] = []
+    datasets = [one.dataset for one in (*reads, *([] if tested is None else [tested]))]
+    try:
+        check_classes(datasets, names)
+    except DataError as error:
+        words, _, fix = str(error).partition("; ")
+        found.append(Finding("wrong", words, len(datasets), fix))
+    if len(reads) > 1:
+        every = tuple(dict.fromkeys(name for data in datasets for name in data.classes))
+        for one, dataset in zip(reads, align(datasets[: len(reads)], every), strict=True):
+            one.dataset = dataset
+        found += compare(reads, names.meant)
+    return found
 
 
 def _propose(paths: Sequence[str], target: str | None, file: Path) -> None:

@@ -29,6 +29,7 @@ from secure_afl.federation.report import (
     Report,
     Seconds,
 )
+from secure_afl.federation.rows import Rows
 from secure_afl.federation.scores import Scored
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms
@@ -140,8 +141,7 @@ def report_run(
     declared: Declared,
     public: PublicState,
     rounds: Sequence[Round],
-    included: Sequence[ClientData],
-    counted: Sequence[ClientData],
+    rows: Rows,
     scored: Scored,
     seconds: Seconds,
 ) -> Report:
@@ -151,8 +151,7 @@ def report_run(
         terms, declared: what the run was planned from.
         public: the state after the last round.
         rounds: all of them.
-        included: the clients in the last sum, with their rows.
-        counted: their rows that the method kept out of the model.
+        rows: what was learned from, and what scored it.
         scored, seconds: measured before.
     """
     method, protocol, privacy = terms.method, terms.protocol, terms.privacy
@@ -170,7 +169,7 @@ def report_run(
         session=last.session.id.hex(),
         rounds=len(rounds),
         clients=Clients(enrolled, clients, enrolled - clients),
-        examples=None if hides_rows else sum(len(data) for data in included),
+        examples=None if hides_rows else sum(len(data) for data in rows.included),
         feature_dim=task.feature_dim,
         classes=len(task.classes),
         feature_bits=task.quantiser.bits,
@@ -200,11 +199,11 @@ def report_run(
             else PrivacyReport.of([this_noisy_sum(method, round_.public) for round_ in rounds])
         ),
         warnings=(
-            *warnings(terms, task, included),
+            *warnings(terms, task, rows.included),
             *_set_warnings(terms, rounds),
             *_head_warnings(head),
             *method.remarks(public),
-            *_pooled_warnings(method, public, counted),
+            *_pooled_warnings(method, public, rows.counted),
         ),
     )
 

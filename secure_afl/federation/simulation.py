@@ -15,7 +15,6 @@ from protocols.roster import Roster
 from protocols.session import Session
 from secure_afl.analytic.quantise import RowMode
 from secure_afl.analytic.rows import ClientData, check_clients, check_targets, number_labels
-from secure_afl.analytic.scales import rescaled
 from secure_afl.data.classes import MAX_CLASSES
 from secure_afl.data.columns import Columns
 from secure_afl.errors import ConfigError, DataError, LedgerRefusal
@@ -33,6 +32,7 @@ from secure_afl.federation.result import (
     report_run,
     with_ranges,
 )
+from secure_afl.federation.rows import Rows
 from secure_afl.federation.scores import Scored, check_scored, score, score_private
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.task import Declared, Terms, check_rows_enough, plan_task
@@ -189,36 +189,15 @@ class Federation:
         model = method.model(server.public)
         # What is known to be wrong somewhere is passed on to nobody.
         sound = not any(round_.released.outside for round_ in rounds)
-        held = {data.name: data for data in holdout}
-        own = {
-            name: member.personalise(server.public, held.get(name))
-            for name, member in members.items()
-            if sound
-        }
+        own = self._personal(server.public, members, holdout) if sound else {}
         solve_seconds += time.perf_counter() - begin
 
         learned = method.learned(server.public)
-
-        def ready(data: ClientData) -> ClientData:
-            return rescaled(task.columns, learned.task.columns, data)
-
         summed = self._in_the_sum(server.public, rounds, members)
-        prepared = [ready(data) for data in summed]
-        trained = (method.trained(task, data) for data in prepared)
-        included = [data for data in trained if data is not None]
-        every = (method.kept(task, data) for data in prepared)
-        counted = [rows for rows in every if rows is not None]
-        kept_out = [ready(data) for data in holdout]
-        if not kept_out:
-            there = {data.name for data in included}
-            kept_out = [rows for rows in counted if rows.name in there]
-        scored = self._score(
-            learned, model, own, included, None if test is None else ready(test), kept_out
-        )
+        rows = Rows.of(method, task, learned.task, summed, test, holdout)
+        scored = self._score(learned, model, own, rows)
         seconds = measure_seconds(rounds, members, solve_seconds)
-        report = report_run(
-            self.terms, declared, server.public, rounds, included, counted, scored, seconds
-        )
+        report = report_run(self.terms, declared, server.public, rounds, rows, scored, seconds)
         report = with_ranges(report, task.columns, learned.task.columns, summed)
         personal = {name: made.model for name, made in own.items()}
         return Result(method.learner, model, personal, rounds, learned, report)
@@ -454,19 +433,25 @@ class Federation:
     def _pinned(self) -> Roster | None:
         return self.keys.roster if self.keys else None
 
-    def _score(
+    def _personal(
         self,
         public: PublicState,
-        model: Model,
-        own: Mapping[str, Own],
-        included: Sequence[ClientData],
-        test: ClientData | None,
+        members: Mapping[str, RecordingClient],
         holdout: Sequence[ClientData],
+    ) -> dict[str, Own]:
+        """Return the clients' own models; each may look at its own holdout."""
+        held = {data.name: data for data in holdout}
+        return {
+            name: member.personalise(public, held.get(name)) for name, member in members.items()
+        }
+
+    def _score(
+        self, public: PublicState, model: Model, own: Mapping[str, Own], rows: Rows
     ) -> Scored:
         if self.terms.privacy is not None:
-            return score_private(public, model, test)
+            return score_private(public, model, rows.test)
         learner = self.terms.method.learner
-        return score(learner, public, model, own, included, test, holdout)
+        return score(learner, public, model, own, rows.included, rows.test, rows.held_out)
 
     def _in_the_sum(
         self, public: PublicState, rounds: Sequence[Round], members: Mapping[str, RecordingClient]
