@@ -173,7 +173,7 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
 
     Raises:
         ConfigError: no ring holds the rows, no noise keeps the promise, clients or rows are too few
-            for the method, or columns lack a range and the method finds none.
+            for the method or the minimum cohort, or columns lack a range and the method finds none.
     """
     if terms.method.least_cohort > 2:
         check_cohort(terms.method, len(declared.max_rows), declared.min_cohort)
@@ -203,6 +203,11 @@ def plan_task(terms: Terms, declared: Declared, run: bytes | None = None) -> Tas
 
     def _with_noise(exact: Task, privacy: Privacy) -> Task:
         clients = len(declared.max_rows)
+        if declared.min_cohort > clients:
+            raise ConfigError(
+                f"minimum cohort {declared.min_cohort} of {clients} clients; allowed: ≤ {clients}. "
+                "Enrol more clients, or lower --min-cohort"
+            )
         mechanism = Mechanism(
             privacy,
             rounds=terms.method.planned_sums(privacy, exact.total_rows, exact.client_rows),

@@ -74,6 +74,11 @@ def check_sums(result: Result) -> None:
         assert np.array_equal(round_.released.total, clear + noise)
 
 
+def test_fewer_clients_than_the_minimum_cohort_are_named_before_noise_is_planned() -> None:
+    with pytest.raises(ConfigError, match="minimum cohort 6 of 5 clients; allowed: ≤ 5"):
+        run(Additive(), min_cohort=6)
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=repr)
 def test_the_sum_is_rows_and_noise_to_the_last_bit(protocol: Protocol) -> None:
     for method, head in ((AFL(), "lda"), (AFL(head="ridge"), "ridge")):
