@@ -12,12 +12,12 @@ import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 from msgspec import structs
 
-from protocols.codec import Secret, Wire, decode, encode
+from protocols.codec import decode, encode
 from protocols.errors import (
     BadSavedState,
     InvalidSession,
@@ -25,11 +25,10 @@ from protocols.errors import (
     MessageRejected,
     MovedSeat,
     NotStored,
-    SeatEnded,
     SessionAborted,
     UnknownSender,
 )
-from protocols.files import Content, create_durably, remove_partials, write_durably
+from protocols.files import write_durably
 from protocols.identity import Enrolment, Identity, Member
 from protocols.layout import Integers
 from protocols.message import Message, check_claims, check_signed, without_body
@@ -38,77 +37,15 @@ from protocols.protocol import Protocol
 from protocols.release import Release
 from protocols.roster import CLIENT
 from protocols.seats.birthplace import Birthplace
-from protocols.seats.journal import Journal, Place
+from protocols.seats.ending import check_not_ended, end_folder
+from protocols.seats.journal import Journal
 from protocols.seats.lock import lock_folder, unlock
 from protocols.seats.media import check_local
+from protocols.seats.spool import JournalSpool
+from protocols.seats.stored import Bound, Enrolled, Event, StoredVector, create_file, read_file
 from protocols.seats.vault import Vault, new_key
 from protocols.session import Session
 from protocols.void import Void
-
-
-class Bound(Wire, frozen=True):
-    """The journal's first content: the session that the seat is bound to, whole."""
-
-    header: bytes
-    roster: bytes
-    members: tuple[Member, ...] | None
-
-
-class Event(Wire, frozen=True):
-    """One thing that happened to a seat.
-
-    Attributes:
-        kind: the party has begun, a message came, a deadline passed, the session is given back.
-        data: its first state; the message; the step; nothing.
-    """
-
-    kind: Literal["begun", "message", "deadline", "void"]
-    data: bytes
-
-
-class Enrolled(Secret, frozen=True):
-    """What is stored before the answer to hello.
-
-    Attributes:
-        enrolment: the keys.
-        entropy: 32 bytes.
-        folder: the seat's, which copies of it are not, were they of hard links.
-        file: what this is stored in, which one that is put back into the folder is not.
-        session: id of the one that the seat is bound to; empty before it joins.
-    """
-
-    enrolment: bytes
-    entropy: bytes
-    folder: Birthplace
-    file: Birthplace
-    session: bytes = b""
-
-    @classmethod
-    def load(cls, folder: Path, vault: Vault) -> "Enrolled":
-        """Read it from a seat's folder; raises BadSavedState where it is damaged."""
-        try:
-            return decode(vault.open("enrolment", _read(folder / "enrolment")), cls)
-        except Malformed:
-            raise BadSavedState(
-                "the enrolment of this seat is damaged, or another version's",
-                fix="take part in a new session",
-            ) from None
-
-    def sealed(self, vault: Vault, file: int) -> bytes:
-        """Return it as it lies in a seat's folder, in the file of this descriptor."""
-        here = structs.replace(self, file=Birthplace.of(file))
-        return vault.seal("enrolment", encode(here))
-
-    def check(self, folder: Path) -> None:
-        """Compare with the folder that it was read from; raises as `Birthplace.check`."""
-        self.folder.check(folder)
-        self.file.check(folder / "enrolment")
-
-
-class StoredVector(Secret, frozen=True):
-    """A client's vector, as it was first computed."""
-
-    vector: Integers
 
 
 class Seat:
@@ -153,19 +90,19 @@ class Seat:
             raise NotStored(f"the seat cannot be made: {error.strerror}") from None
         lock = lock_folder(folder)
         try:
-            _check_not_ended(folder)
+            check_not_ended(folder)
             if not (folder / "enrolment").exists():
                 if any((folder / name).exists() for name in ("journal", "vector")):
-                    _end(folder, b"its enrolment is gone")
-                    _check_not_ended(folder)
+                    end_folder(folder, b"its enrolment is gone")
+                    check_not_ended(folder)
                 if not (folder / "key").exists():
-                    _create(folder / "key", new_key())
+                    create_file(folder / "key", new_key())
                 vault = Vault.load(folder / "key")
                 enrolment = identity.enrol(role, nonce, bound)
                 here = Birthplace.of(folder)
                 entropy = secrets.token_bytes(ENTROPY_BYTES)
                 enrolled = Enrolled(enrolment.save(), entropy, folder=here, file=here)
-                _create(folder / "enrolment", lambda file: enrolled.sealed(vault, file))
+                create_file(folder / "enrolment", lambda file: enrolled.sealed(vault, file))
             seat = cls(folder, lock, Vault.load(folder / "key"))
         except BaseException:
             unlock(lock)
@@ -188,7 +125,7 @@ class Seat:
             raise BadSavedState("there is no such seat", fix="say hello first")
         lock = lock_folder(folder)
         try:
-            _check_not_ended(folder)
+            check_not_ended(folder)
             return cls(folder, lock, Vault.load(folder / "key"))
         except BaseException:
             unlock(lock)
@@ -382,7 +319,7 @@ class Seat:
 
     def end(self) -> None:
         """Forget everything: the key is gone, and a mark stays that refuses to begin again."""
-        _end(self.folder, b"")
+        end_folder(self.folder, b"")
         self._party = None
 
     def close(self) -> None:
@@ -398,7 +335,7 @@ class Seat:
         self.close()
 
     def _made(
-        self, session: Session, protocol: Protocol, vector: Vector | None, spool: "JournalSpool"
+        self, session: Session, protocol: Protocol, vector: Vector | None, spool: JournalSpool
     ) -> Party:
         """Make the party, with the entropy of hello and what the journal spools."""
 
@@ -420,9 +357,9 @@ class Seat:
                 computed = np.ascontiguousarray(vector(entropy))
                 sealed = self._vault.seal("vector", encode(StoredVector(computed)))
                 with suppress(FileExistsError):
-                    _create(path, sealed)
+                    create_file(path, sealed)
                     return computed
-            return decode(self._vault.open("vector", _read(path)), StoredVector).vector
+            return decode(self._vault.open("vector", read_file(path)), StoredVector).vector
 
         return stored
 
@@ -463,7 +400,7 @@ class Seat:
         return said
 
     def _replayed(
-        self, journal: Journal, party: Party, spool: "JournalSpool"
+        self, journal: Journal, party: Party, spool: JournalSpool
     ) -> dict[tuple[str, str], bytes] | None:
         """Let the party hear the journal again; returns all that it ever said, by route.
 
@@ -502,7 +439,7 @@ class Seat:
     def _end_because(self, what: str) -> BadSavedState:
         """End the seat for good; returns the error that says why."""
         with suppress(NotStored):
-            _end(self.folder, what.encode())
+            end_folder(self.folder, what.encode())
         self._party = None
         return BadSavedState(
             f"this seat has ended: {what}",
@@ -514,79 +451,6 @@ class Seat:
         return f"<Seat of {self.name} in {self.folder.name[:16]}>"
 
 
-class JournalSpool:
-    """A spool that keeps nothing itself: the messages are in the seat's journal already."""
-
-    def __init__(self) -> None:
-        self.journal: Journal | None = None
-        self._fresh: dict[str, bytes] = {}
-        self._places: dict[str, Place] = {}
-
-    def put(self, sender: str, message: bytes) -> None:
-        """Note that the message which is being taken is to be found again."""
-        self._fresh[sender] = message
-
-    def get(self, sender: str) -> bytes:
-        """Return the message of a sender.
-
-        Raises:
-            BadSavedState: there is none, or it is damaged.
-        """
-        if sender in self._fresh:
-            return self._fresh[sender]
-        try:
-            place = self._places[sender]
-        except KeyError:
-            raise BadSavedState(f"the message of '{sender}' is not in the journal") from None
-        assert self.journal is not None, "it knows the place"
-        return decode(self.journal.read(place), Event).data
-
-    def keep(self, place: Place) -> None:
-        """Remember where the journal has what was put just now."""
-        self._places |= dict.fromkeys(self._fresh, place)
-        self._fresh.clear()
-
-    def forget(self) -> None:
-        """Forget what was put just now: its message was refused, or not stored."""
-        self._fresh.clear()
-
-
-def end_seat(folder: Path, *, unless_joined: bool = False) -> bool:
-    """End a seat whatever is in its folder, as where a crash left half an enrolment.
-
-    Args:
-        unless_joined: leave a seat alone that has joined a session.
-
-    Returns:
-        Whether it was ended.
-
-    Raises:
-        Busy: another process has it.
-        SeatEnded: it has ended.
-    """
-    lock = lock_folder(folder)
-    try:
-        _check_not_ended(folder)
-        if unless_joined and _has_joined(folder):
-            return False
-        _end(folder, b"")
-        return True
-    finally:
-        unlock(lock)
-
-
-def _has_joined(folder: Path) -> bool:
-    """Say whether a seat is bound to a session, also where somebody has deleted its journal."""
-    if (folder / "journal").exists():
-        return True
-    if not (folder / "key").exists() or not (folder / "enrolment").exists():
-        return False  # a crash left half an enrolment, of which nobody has heard
-    try:
-        return bool(Enrolled.load(folder, Vault.load(folder / "key")).session)
-    except (BadSavedState, Malformed):
-        return True
-
-
 def _hear_again(party: Party, event: Event) -> list[Message]:
     """Let a party hear one record of its journal; returns what it said because of it."""
     if event.kind == "begun":
@@ -596,57 +460,3 @@ def _hear_again(party: Party, event: Event) -> list[Message]:
     if event.kind == "deadline":
         return party.deadline(event.data.decode())
     return party.give_back()
-
-
-def _end(folder: Path, why: bytes) -> None:
-    """Delete the key, which takes no space, and leave the mark that refuses to begin again.
-
-    Raises:
-        NotStored: the key cannot be deleted, or the mark not be made; then nothing goes on either,
-            for the enrolment is there and its key is not.
-    """
-    try:
-        (folder / "key").unlink(missing_ok=True)
-    except OSError as error:
-        raise NotStored(f"the seat's key cannot be deleted: {error.strerror}") from None
-    with suppress(FileExistsError):
-        _create(folder / "ended", why)
-    _forget(folder)
-
-
-def _check_not_ended(folder: Path) -> None:
-    mark = folder / "ended"
-    if mark.exists():
-        with suppress(OSError):
-            _forget(folder)
-        why = mark.read_text(encoding="utf-8", errors="replace")
-        raise SeatEnded(
-            f"this seat has ended{': ' + why if why else ''}", fix="enrol for a new session"
-        )
-
-
-def _forget(folder: Path) -> None:
-    """Delete what nobody can read any more."""
-    for name in ("key", "enrolment", "vector", "journal"):
-        with suppress(OSError):
-            (folder / name).unlink()
-    with suppress(OSError):
-        remove_partials(folder, older_than=-1)
-
-
-def _create(path: Path, content: Content) -> None:
-    try:
-        create_durably(path, content)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise NotStored(f"the seat cannot be written: {error.strerror}") from None
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadSavedState(
-            f"the {path.name} of this seat cannot be read: {error.strerror}"
-        ) from None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from protocols.errors import Busy, NotStored, SeatEnded
 from protocols.identity import NONCE_BYTES, Identity
-from protocols.seats.seat import Seat, end_seat
+from protocols.seats.ending import end_seat
+from protocols.seats.seat import Seat
 
 MAX_OPEN = 64
 """Enrolments that may be outstanding: anybody may ask for one, and each is a folder."""

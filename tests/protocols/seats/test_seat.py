@@ -23,8 +23,9 @@ from protocols.message import Message
 from protocols.party import State
 from protocols.roster import CLIENT
 from protocols.schemes.additive.client import AdditiveClient
-from protocols.seats.seat import JournalSpool, Seat
+from protocols.seats.seat import Seat
 from protocols.seats.seats import Seats
+from protocols.seats.spool import JournalSpool
 from tests.kit.seats import Act, Table, deliver, in_child, killed_at
 
 EVERY = [
