@@ -35,7 +35,7 @@ from secure_afl.federation.letters import (
     write,
 )
 from secure_afl.federation.participant import Participant
-from secure_afl.federation.rounds import EndedRound, History, Opening
+from secure_afl.federation.rounds.history import EndedRound, History, Opening
 from secure_afl.federation.warnings import session_warnings
 from secure_afl.methods.method import PublicState
 

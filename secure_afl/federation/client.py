@@ -29,14 +29,10 @@ from protocols.session import Session
 from secure_afl.analytic.rows import ClientData, Rows, check_data, check_finite, check_targets
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.known import MUCH_LOST, KnownBy, known_by
-from secure_afl.federation.rounds import (
-    Half,
-    History,
-    Opening,
-    Position,
-    SavedPosition,
-    fits_task,
-)
+from secure_afl.federation.rounds.checks import fits_task
+from secure_afl.federation.rounds.half import Half
+from secure_afl.federation.rounds.history import History, Opening
+from secure_afl.federation.rounds.position import Position, SavedPosition
 from secure_afl.federation.sums import check_spending, this_noisy_sum
 from secure_afl.federation.task import Terms, majority
 from secure_afl.methods.memory import Memory, settle

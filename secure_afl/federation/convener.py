@@ -14,7 +14,7 @@ from protocols.roster import CLIENT
 from protocols.session import Session
 from protocols.void import Evidence, Void, Voids
 from secure_afl.federation.participant import Outcome
-from secure_afl.federation.rounds import Opening
+from secure_afl.federation.rounds.history import Opening
 from secure_afl.federation.server import FederationServer
 
 

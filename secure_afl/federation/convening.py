@@ -42,7 +42,7 @@ from secure_afl.federation.letters import (
     write,
 )
 from secure_afl.federation.participant import Outcome
-from secure_afl.federation.rounds import EndedRound
+from secure_afl.federation.rounds.history import EndedRound
 
 Phase = Literal["inviting", "open", "taking back", "finished"]
 

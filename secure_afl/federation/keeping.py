@@ -22,7 +22,7 @@ from secure_afl.analytic.rows import ClientData
 from secure_afl.errors import DataError
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.result import Round
-from secure_afl.federation.rounds import Half
+from secure_afl.federation.rounds.half import Half
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.task import Declared
 from secure_afl.methods.method import Task

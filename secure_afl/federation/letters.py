@@ -15,7 +15,7 @@ from protocols.identity import NONCE_BYTES, SIGNATURE_BYTES, Identity, Member
 from protocols.release import Release
 from protocols.roster import Name, Roster
 from protocols.void import Evidence, Void
-from secure_afl.federation.rounds import EndedRound, History
+from secure_afl.federation.rounds.history import EndedRound, History
 
 RUN_BYTES = 16
 MAX_LETTER_BYTES = 2**28

@@ -18,7 +18,8 @@ from protocols.seats.seats import Seats
 from protocols.session import Session
 from protocols.void import Evidence, Void, sign_void
 from secure_afl.errors import LedgerRefusal
-from secure_afl.federation.rounds import Half, Opening
+from secure_afl.federation.rounds.half import Half
+from secure_afl.federation.rounds.history import Opening
 
 log = logging.getLogger("secure_afl")
 

@@ -29,7 +29,7 @@ from secure_afl.federation.report import (
     Report,
     Seconds,
 )
-from secure_afl.federation.rows import Rows
+from secure_afl.federation.rows import RunRows
 from secure_afl.federation.scores import Scored
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms
@@ -141,7 +141,7 @@ def report_run(
     declared: Declared,
     public: PublicState,
     rounds: Sequence[Round],
-    rows: Rows,
+    rows: RunRows,
     scored: Scored,
     seconds: Seconds,
 ) -> Report:

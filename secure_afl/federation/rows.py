@@ -8,7 +8,7 @@ from secure_afl.analytic.scales import rescaled
 from secure_afl.methods.method import AnyMethod, Task
 
 
-class Rows(NamedTuple):
+class RunRows(NamedTuple):
     """Rows of the clients in the model's last sum, and of those that score it.
 
     All are on the scale that was learned: ranges may have been found on the way.

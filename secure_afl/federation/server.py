@@ -17,19 +17,19 @@ from protocols.seats.seat import Seat
 from protocols.session import Session
 from protocols.void import Evidence
 from secure_afl.errors import OutOfBoundsTotal
-from secure_afl.federation.rounds import (
+from secure_afl.federation.rounds.checks import fits_task
+from secure_afl.federation.rounds.half import Half
+from secure_afl.federation.rounds.history import (
     MAX_ATTEMPTS,
     Ended,
     EndedRound,
-    Half,
     History,
     Opening,
-    SavedPosition,
     context_of,
-    fits_task,
     reveals_total,
     state_digest,
 )
+from secure_afl.federation.rounds.position import SavedPosition
 from secure_afl.federation.sums import sum_layout, this_noisy_sum
 from secure_afl.federation.task import Terms
 from secure_afl.methods.method import PublicState, Task

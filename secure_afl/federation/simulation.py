@@ -32,7 +32,7 @@ from secure_afl.federation.result import (
     report_run,
     with_ranges,
 )
-from secure_afl.federation.rows import Rows
+from secure_afl.federation.rows import RunRows
 from secure_afl.federation.scores import Scored, check_scored, score, score_private
 from secure_afl.federation.server import FederationServer
 from secure_afl.federation.task import Declared, Terms, check_rows_enough, plan_task
@@ -194,7 +194,7 @@ class Federation:
 
         learned = method.learned(server.public)
         summed = self._in_the_sum(server.public, rounds, members)
-        rows = Rows.of(method, task, learned.task, summed, test, holdout)
+        rows = RunRows.of(method, task, learned.task, summed, test, holdout)
         scored = self._score(learned, model, own, rows)
         seconds = measure_seconds(rounds, members, solve_seconds)
         report = report_run(self.terms, declared, server.public, rounds, rows, scored, seconds)
@@ -446,7 +446,7 @@ class Federation:
         }
 
     def _score(
-        self, public: PublicState, model: Model, own: Mapping[str, Own], rows: Rows
+        self, public: PublicState, model: Model, own: Mapping[str, Own], rows: RunRows
     ) -> Scored:
         if self.terms.privacy is not None:
             return score_private(public, model, rows.test)

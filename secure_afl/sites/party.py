@@ -16,7 +16,7 @@ from secure_afl.federation.attending import Attending, convener_of
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.keys import pinned_identity, pinned_roster
 from secure_afl.federation.participant import Participant
-from secure_afl.federation.rounds import Half
+from secure_afl.federation.rounds.half import Half
 from secure_afl.privacy.ledger import Budget, Ledger
 from secure_afl.progress import Progress
 from secure_afl.runs.choose import make_terms

@@ -14,7 +14,7 @@ from msgspec import Meta
 from protocols.roster import CLIENT
 from secure_afl.data.ids import parse_ids
 from secure_afl.errors import ConfigError
-from secure_afl.federation.rounds import MAX_ATTEMPTS
+from secure_afl.federation.rounds.history import MAX_ATTEMPTS
 from secure_afl.runs.choose import make_terms
 from secure_afl.runs.config import RunConfig, Text
 from secure_afl.runs.settings import converted, declared_options, make_config, meant, read_toml

@@ -11,7 +11,7 @@ from protocols.release import Release, release_salt, sign_release
 from protocols.roster import Line, Roster
 from secure_afl.analytic.rows import ClientData
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.rounds import Ended, Opening
+from secure_afl.federation.rounds.history import Ended, Opening
 from secure_afl.federation.server import FederationCoordinator, FederationServer
 from secure_afl.federation.task import Terms
 from secure_afl.methods import PublicState, Task

@@ -17,7 +17,7 @@ from secure_afl.analytic.quantise import Quantiser
 from secure_afl.errors import ConfigError
 from secure_afl.federation.oracle import RecordingClient
 from secure_afl.federation.result import Result
-from secure_afl.federation.rounds import History
+from secure_afl.federation.rounds.history import History
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task

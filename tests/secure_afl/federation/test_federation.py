@@ -19,7 +19,7 @@ from secure_afl.analytic.rows import ClientData, check_clients, pooled
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.rounds import History, Opening, context_of, state_digest
+from secure_afl.federation.rounds.history import History, Opening, context_of, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedHiP, PublicState

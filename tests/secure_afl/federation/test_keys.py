@@ -30,7 +30,7 @@ from secure_afl.federation.keys import (
     pinned_roster,
 )
 from secure_afl.federation.rosters import merge, read, replace, revoke
-from secure_afl.federation.rounds import Opening
+from secure_afl.federation.rounds.history import Opening
 from secure_afl.federation.server import FederationCoordinator, FederationServer
 from secure_afl.federation.task import Terms
 from secure_afl.methods import Task

@@ -31,7 +31,8 @@ from secure_afl.errors import ConfigError, OutOfBoundsTotal
 from secure_afl.federation import simulation
 from secure_afl.federation.client import FederationClient
 from secure_afl.federation.oracle import RecordingClient
-from secure_afl.federation.rounds import MAX_ATTEMPTS, Half, History, Link, Opening, state_digest
+from secure_afl.federation.rounds.half import Half
+from secure_afl.federation.rounds.history import MAX_ATTEMPTS, History, Link, Opening, state_digest
 from secure_afl.federation.server import FederationCoordinator
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms

@@ -16,7 +16,7 @@ from protocols.seats.seat import Seat
 from protocols.seats.seats import Seats
 from secure_afl.errors import LedgerRefusal
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.rounds import History, state_digest
+from secure_afl.federation.rounds.history import History, state_digest
 from secure_afl.federation.server import FederationCoordinator
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Terms

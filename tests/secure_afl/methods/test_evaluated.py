@@ -21,7 +21,7 @@ from secure_afl.evaluation.figures import measure
 from secure_afl.evaluation.pooled import figures_of
 from secure_afl.federation import simulation
 from secure_afl.federation.client import FederationClient
-from secure_afl.federation.rounds import History, Opening, state_digest
+from secure_afl.federation.rounds.history import History, Opening, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.sums import this_noisy_sum
 from secure_afl.federation.task import Declared, Terms, plan_task

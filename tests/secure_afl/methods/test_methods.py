@@ -13,7 +13,7 @@ from secure_afl.analytic.quantise import Floats, Quantiser
 from secure_afl.analytic.rows import ClientData, pooled
 from secure_afl.analytic.statistics import Statistics
 from secure_afl.errors import ConfigError
-from secure_afl.federation.rounds import first_context, state_digest
+from secure_afl.federation.rounds.history import first_context, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.methods import AFL, AnyMethod, FedAvg, FedHiP, PrivateGradient, PublicState
 from secure_afl.methods.method import METHODS

@@ -24,7 +24,7 @@ from secure_afl.errors import ConfigError, DataError, LedgerRefusal
 from secure_afl.features.backbone import parse_backbone
 from secure_afl.features.centring import centred, projection, without
 from secure_afl.federation.result import Result
-from secure_afl.federation.rounds import History, Link, state_digest
+from secure_afl.federation.rounds.history import History, Link, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, PrivateGradient, Task

@@ -20,7 +20,7 @@ from secure_afl.data.tables.design import make_design
 from secure_afl.data.tables.dictionary import Category, Dictionary, Number
 from secure_afl.errors import ConfigError, DataError
 from secure_afl.features.table import frame_rows
-from secure_afl.federation.rounds import History, state_digest
+from secure_afl.federation.rounds.history import History, state_digest
 from secure_afl.federation.simulation import Federation
 from secure_afl.federation.task import Declared, Terms, plan_task
 from secure_afl.methods import AFL, AnyMethod, FedAvg, Method, Softmax

@@ -30,7 +30,7 @@ from secure_afl.federation.letters import (
     write,
 )
 from secure_afl.federation.rosters import merge
-from secure_afl.federation.rounds import History, Link
+from secure_afl.federation.rounds.history import History, Link
 from secure_afl.privacy.ledger import Ledger
 from secure_afl.sites.mailroom import FolderMailroom
 from tests.kit.liars import leave_out
