@@ -523,8 +523,12 @@ def _inversion() -> str:
         "linear head, FedSGD upload in plain": (plain["linear_head/gradient-linear"], None),
         "DLG, ConvNet, FedSGD upload in plain": (plain["convnet/gradient-dlg"], None),
         "Inverting Gradients, ConvNet, upload in plain": (plain["convnet/gradient-cosine"], None),
-        "linear head, blind sum of 10, every class there": (
+        "linear head, blind sum of 10, three classes absent": (
             blind["linear_head/gradient-linear"],
+            None,
+        ),
+        "linear head, blind sum of 10, one of each class": (
+            results["fedsgd_blind_sum_of_all_classes"]["linear_head/gradient-linear"],
             None,
         ),
         "Inverting Gradients, ConvNet, blind sum of 10": (blind["convnet/gradient-cosine"], None),
