@@ -5,11 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
-from protocols.errors import (
-    BadSavedState,
-    InvalidSession,
-    Malformed,
-)
+from protocols.errors import BadSavedState, InvalidSession, Malformed
 from protocols.identity import Enrolment
 from protocols.party import Party
 from protocols.protocol import receiver_of
